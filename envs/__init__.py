@@ -1,0 +1,87 @@
+"""Text environments, their wrappers and their scripted demonstrators.
+
+An environment gives five values over strings and knows nothing of tokens, models or Ray. `make` gives any of them
+under the one time limit, `AsyncEnv` awaits any of them, `demonstrate` plays scripted episodes. This room imports no
+other room of the house.
+"""
+
+from .asynchronous import AsyncEnv
+from .base import (
+    INVALID_ACTION,
+    PRIVILEGED,
+    RESERVED_INFO_KEYS,
+    SUCCESS,
+    TASK_ID,
+    VALID_ACTIONS,
+    EnvSpec,
+    Info,
+    Isolation,
+    Message,
+    Observation,
+    Step,
+    TextEnv,
+    unwrapped,
+)
+from .child import ProcessEnv
+from .demonstrations import Demonstration, Demonstrator, SkillRow, demonstrate, make_demonstrator, returns_by_skill
+from .errors import (
+    EnvArgumentError,
+    EnvError,
+    EnvFailedError,
+    EnvStateError,
+    EnvTimeoutError,
+    UnknownEnvError,
+)
+from .registry import check, make, register, spec, specs
+from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
+from .wrappers import TimeLimit
+
+register(
+    TwentyQuestions.spec,
+    "envs.twenty_questions:TwentyQuestions",
+    demonstrator="envs.twenty_questions:Asker",
+)
+register(
+    TwentyQuestionsSubset.spec,
+    "envs.twenty_questions:TwentyQuestionsSubset",
+    demonstrator="envs.twenty_questions:SubsetAsker",
+)
+
+__all__ = [
+    "INVALID_ACTION",
+    "PRIVILEGED",
+    "RESERVED_INFO_KEYS",
+    "SUCCESS",
+    "TASK_ID",
+    "VALID_ACTIONS",
+    "AsyncEnv",
+    "Demonstration",
+    "Demonstrator",
+    "EnvArgumentError",
+    "EnvError",
+    "EnvFailedError",
+    "EnvSpec",
+    "EnvStateError",
+    "EnvTimeoutError",
+    "Info",
+    "Isolation",
+    "Message",
+    "Observation",
+    "ProcessEnv",
+    "SkillRow",
+    "Step",
+    "TextEnv",
+    "TimeLimit",
+    "TwentyQuestions",
+    "TwentyQuestionsSubset",
+    "UnknownEnvError",
+    "check",
+    "demonstrate",
+    "make",
+    "make_demonstrator",
+    "register",
+    "returns_by_skill",
+    "spec",
+    "specs",
+    "unwrapped",
+]

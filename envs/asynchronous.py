@@ -1,0 +1,135 @@
+"""Any environment, awaited: what blocks is moved off the event loop, as its spec's `isolation` says."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from .base import EnvSpec, Info, Observation, Step, TextEnv, unwrapped
+from .child import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Holding, ProcessEnv
+from .errors import EnvError, EnvFailedError, EnvStateError, EnvTimeoutError
+
+T = TypeVar("T")
+
+
+class AsyncEnv:
+    """`areset`, `astep` and `aclose` over any `TextEnv`. One call at a time; one AsyncEnv per episode in flight.
+
+    - The environment's own `areset` and `astep` are used where it has both.
+    - `inline`: called directly; it must be quick, and no timeout can reach it.
+    - `thread`: called on a thread of its own. A call that times out leaves the thread hanging (threads can't be
+      killed), so the environment is given up: later calls raise EnvStateError.
+    - `process`: called in a child process of its own, killed on a timeout; the next `areset` starts another.
+
+    timeout_s: longest wait for one reset or step, in seconds; past it EnvTimeoutError names the environment.
+    Whatever the environment's own code raises arrives as EnvFailedError, so callers catch EnvError alone.
+    """
+
+    def __init__(self, env: TextEnv, *, timeout_s: float = 60.0) -> None:
+        self.spec: EnvSpec = env.spec
+        self.timeout_s = timeout_s
+        self._native = _has_coroutines(env)
+        self._child: ProcessEnv | None = None
+        if env.spec.isolation == "process" and not self._native:
+            inner = unwrapped(env)
+            if isinstance(inner, ProcessEnv):
+                self._child = inner
+            else:
+                env = self._child = ProcessEnv(Holding(env), env.spec)
+            self._child.timeout_s = timeout_s
+        self.env = env
+        self._thread: _LoopThread | None = None
+        self._lost = False
+
+    async def areset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
+        if self._native:
+            return await self._await("reset", self.env.areset(seed=seed, options=options))  # type: ignore[attr-defined]
+        return await self._call("reset", lambda: self.env.reset(seed=seed, options=options))
+
+    async def astep(self, action: str) -> Step:
+        if self._native:
+            return await self._await("step", self.env.astep(action))  # type: ignore[attr-defined]
+        return await self._call("step", lambda: self.env.step(action))
+
+    async def aclose(self) -> None:
+        """Close the environment and end its thread. Safe to call twice and after a timeout."""
+        if not self._lost:
+            await self._call("close", self.env.close)
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
+
+    async def _call(self, method: str, call: Callable[[], T]) -> T:
+        if self._lost:
+            raise EnvStateError(f"{method} of {self.spec.id}: it hung in an earlier call: make a new one")
+        if self.spec.isolation == "inline" or self._native:
+            with _Named(self.spec.id, method):
+                return call()
+        if self._thread is None:
+            self._thread = _LoopThread(self.spec.id)
+        future = asyncio.wrap_future(self._thread.submit(call))
+        # A child process keeps its own time and is killed by its proxy; here wait long enough to hear of it.
+        extra = 0.0 if self._child is None else START_TIMEOUT_S + 2 * CLOSE_TIMEOUT_S
+        return await self._await(method, future, extra)
+
+    async def _await(self, method: str, awaited: Any, extra_s: float = 0.0) -> Any:
+        limit = self.timeout_s + extra_s
+        task = asyncio.ensure_future(awaited)
+        with _Named(self.spec.id, method):
+            done, _ = await asyncio.wait([task], timeout=limit)
+            if not done:
+                task.cancel()
+                self._lost = not self._native
+                raise EnvTimeoutError(f"{method} of {self.spec.id}: no answer within {limit:g} s")
+            return task.result()
+
+
+class _Named:
+    """Turns what foreign code raises into EnvFailedError that names the environment and the method."""
+
+    def __init__(self, env_id: str, method: str) -> None:
+        self.what = f"{method} of {env_id}"
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Not BaseException: a cancelled task and Ctrl-C are the caller's, not the environment's.
+        if isinstance(error, Exception) and not isinstance(error, EnvError):
+            raise EnvFailedError(f"{self.what} raised {type(error).__name__}: {error}") from error
+
+
+class _LoopThread:
+    """A daemon thread with an event loop of its own; unlike an executor's, it never holds up the interpreter's exit."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=f"env-{name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Callable[[], T]) -> Any:
+        """Run `call` on the thread; a concurrent.futures.Future of what it returns or raises."""
+
+        async def run() -> T:
+            return call()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
+
+
+def _has_coroutines(env: TextEnv) -> bool:
+    inner = unwrapped(env)
+    areset, astep = getattr(inner, "areset", None), getattr(inner, "astep", None)
+    return inspect.iscoroutinefunction(areset) and inspect.iscoroutinefunction(astep)

@@ -1,0 +1,203 @@
+"""An environment in a child process: what may hang, crash or change global state can do so without harm.
+
+`ProcessEnv` is the parent's side, a `TextEnv` like any other. Requests and answers are pickled over a socket pair. A
+child that does not answer in time is killed, and the next `reset` starts another. The child dies with its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pickle import PicklingError
+from types import TracebackType
+from typing import Any
+
+from .base import EnvSpec, Info, Observation, Step, TextEnv
+from .errors import EnvArgumentError, EnvError, EnvFailedError, EnvStateError, EnvTimeoutError
+
+START_TIMEOUT_S = 120.0
+CLOSE_TIMEOUT_S = 5.0
+
+# Not multiprocessing's spawn: that runs the user's main script again in the child, which an unguarded script or a
+# Ray worker does not survive well.
+_CHILD = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[2])
+from envs.child import serve
+serve(int(sys.argv[1]), int(sys.argv[3]))
+"""
+
+
+class ProcessEnv:
+    """Runs the environment that `factory` makes in a child process of its own.
+
+    factory: picklable, called in the child; `functools.partial(make_it, ...)` or an environment's class will do.
+    timeout_s: longest wait for one reset or step; past it the child is killed and EnvTimeoutError raised.
+    """
+
+    def __init__(self, factory: Callable[[], TextEnv], spec: EnvSpec, *, timeout_s: float = 60.0) -> None:
+        self.spec = spec
+        self.timeout_s = timeout_s
+        self._factory = factory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._lifeline: int | None = None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, or None where none runs."""
+        return None if self._process is None else self._process.pid
+
+    def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
+        if self._closed:
+            raise EnvStateError(f"reset of {self.spec.id}: the environment is closed: make a new one")
+        if self._process is None:
+            self._start()
+        observation, info = self._ask("reset", {"seed": seed, "options": options}, self.timeout_s)
+        return observation, info
+
+    def step(self, action: str) -> Step:
+        if self._process is None:
+            raise EnvStateError(f"step of {self.spec.id}: no episode is running in a child process: call reset")
+        observation, reward, terminated, truncated, info = self._ask("step", {"action": action}, self.timeout_s)
+        return observation, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Ask the child to close its environment; kill it where it doesn't within a few seconds."""
+        self._closed = True
+        process, connection = self._process, self._connection
+        if process is None or connection is None:
+            return
+        try:
+            connection.send(("close", {}))
+            process.wait(CLOSE_TIMEOUT_S)
+        except (OSError, subprocess.TimeoutExpired):
+            pass  # dead already, or hung: the kill below is what both need
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child at once. The next reset starts another, unless the environment is closed."""
+        process, self._process = self._process, None
+        connection, self._connection = self._connection, None
+        lifeline, self._lifeline = self._lifeline, None
+        if process is not None:
+            process.kill()
+            process.wait(CLOSE_TIMEOUT_S)
+        if connection is not None:
+            connection.close()
+        if lifeline is not None:
+            os.close(lifeline)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        lifeline_read, lifeline_write = os.pipe()
+        paths = json.dumps([str(path) for path in sys.path])
+        arguments = [str(theirs.fileno()), paths, str(lifeline_read)]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CHILD, *arguments],
+                pass_fds=(theirs.fileno(), lifeline_read),
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            theirs.close()
+            os.close(lifeline_read)
+        self._lifeline = lifeline_write
+        self._connection = Connection(ours.detach())
+        try:
+            self._ask("make", {"factory": self._factory}, START_TIMEOUT_S)
+        except (PicklingError, AttributeError, TypeError) as error:
+            self.kill()
+            raise EnvArgumentError(
+                f"{self.spec.id} runs in a child process, but what makes it can't be pickled ({error}): "
+                "use a class or function at the top level of an importable module"
+            ) from error
+
+    def _ask(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        connection = self._connection
+        assert connection is not None, "asked before the child was started"
+        try:
+            connection.send((method, arguments))
+            answered = connection.poll(timeout_s)
+            kind, value = connection.recv() if answered else ("timeout", None)
+        except (EOFError, ConnectionError) as error:
+            code = self._exit_code()
+            self.kill()
+            raise EnvFailedError(f"{method} of {self.spec.id}: its child process died (exit status {code})") from error
+        if kind == "timeout":
+            pid = self.pid
+            self.kill()
+            raise EnvTimeoutError(
+                f"{method} of {self.spec.id}: no answer within {timeout_s:g} s; its child process {pid} was killed"
+            )
+        if kind == "refused":
+            assert isinstance(value, EnvError)
+            raise value
+        if kind == "raised":
+            self.kill()
+            raise EnvFailedError(f"{method} of {self.spec.id} raised in its child process:\n{value}")
+        return value
+
+    def _exit_code(self) -> int | None:
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+class Holding:
+    """A factory that hands over an environment made already; it is pickled as it stands."""
+
+    def __init__(self, env: TextEnv) -> None:
+        self.env = env
+
+    def __call__(self) -> TextEnv:
+        return self.env
+
+
+def serve(fd: int, lifeline: int) -> None:
+    """The child's loop: make the environment, answer until told to close or the parent is gone."""
+    connection = Connection(fd)
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+
+    def last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        connection.send(("raised", "".join(traceback.format_exception(kind, error, trace))))
+
+    # An exception of the environment's own ends the child, and is told to the parent on the way out.
+    sys.excepthook = last_words
+    env: TextEnv | None = None
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            method, arguments = "close", {}
+        if method == "make":
+            env = arguments["factory"]()
+            connection.send(("value", None))
+        elif method == "close":
+            if env is not None:
+                env.close()
+            return
+        else:
+            assert env is not None, f"{method} before make"
+            try:
+                answer = env.reset(**arguments) if method == "reset" else env.step(**arguments)
+                connection.send(("value", answer))
+            except EnvError as error:  # a refusal, such as a step after the end: the environment is still good
+                connection.send(("refused", error))
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """The parent holds the other end of this pipe: when it dies, however it dies, the read returns."""
+    os.read(lifeline, 1)
+    os._exit(1)

@@ -1,0 +1,129 @@
+"""Episodes played by a script, whose skill is a knob from 0 (random) to 1 (the best it can)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Protocol
+
+from .base import SUCCESS, TASK_ID, Info, Observation
+from .errors import EnvArgumentError
+from .registry import demonstrator_factory, make
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One episode of T turns as text; what a renderer turns into tokens.
+
+    observations: T + 1, the last one after the last action.
+    actions, rewards: T each.
+    success: the environment's word on it, or None where it says nothing.
+    """
+
+    env: str
+    task_id: str
+    seed: int
+    observations: list[Observation]
+    actions: list[str]
+    rewards: list[float]
+    terminated: bool
+    truncated: bool
+    success: bool | None
+
+    @property
+    def ret(self) -> float:
+        """Undiscounted return."""
+        return sum(self.rewards)
+
+
+@dataclass(frozen=True)
+class SkillRow:
+    """Returns of the scripted demonstrator at one skill: mean, half width of its 95% interval, and success rate."""
+
+    skill: float
+    mean: float
+    margin: float
+    success_rate: float
+
+
+class Demonstrator(Protocol):
+    """A scripted player. It sees `info` whole, privileged parts included; whether it looks at those is its own rule."""
+
+    def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
+        """A new episode has begun."""
+        ...
+
+    def act(self) -> str:
+        """The action for this turn."""
+        ...
+
+    def see(self, action: str, observation: Observation, info: Mapping[str, Any]) -> None:
+        """What the environment answered to `action`."""
+        ...
+
+
+def make_demonstrator(env_id: str, *, skill: float, **kwargs: Any) -> Demonstrator:
+    """The scripted demonstrator for `make(env_id, **kwargs)`; skill in [0, 1]."""
+    if not 0.0 <= skill <= 1.0:
+        raise EnvArgumentError(f"{env_id}: skill is {skill}, must be between 0 (random) and 1 (best)")
+    made: Demonstrator = demonstrator_factory(env_id)(skill=skill, **kwargs)
+    return made
+
+
+def demonstrate(
+    env_id: str, *, episodes: int, skill: float, seed: int, max_turns: int | None = None, **kwargs: Any
+) -> Iterator[Demonstration]:
+    """Play `episodes` scripted episodes and yield each as it ends; episode i has environment seed `seed + i`.
+
+    kwargs are the environment's own. The same arguments give the same episodes. Bad arguments raise at this call, not
+    at the first episode.
+    """
+    if episodes < 0:
+        raise EnvArgumentError(f"{env_id}: episodes is {episodes}, must not be negative")
+    demonstrator = make_demonstrator(env_id, skill=skill, **kwargs)
+    env = make(env_id, max_turns=max_turns, **kwargs)
+
+    def play_all() -> Iterator[Demonstration]:
+        try:
+            for episode in range(episodes):
+                yield play(env, demonstrator, seed=seed + episode)
+        finally:
+            env.close()
+
+    return play_all()
+
+
+def play(env: Any, demonstrator: Demonstrator, *, seed: int) -> Demonstration:
+    """One episode of `env` by `demonstrator`, from reset to its end."""
+    observation, info = env.reset(seed=seed)
+    task_id = str(info.get(TASK_ID, ""))
+    observations, actions, rewards = [observation], [], []
+    demonstrator.begin(observation, info, seed=seed)
+    terminated = truncated = False
+    step_info: Info = {}
+    while not (terminated or truncated):
+        action = demonstrator.act()
+        observation, reward, terminated, truncated, step_info = env.step(action)
+        demonstrator.see(action, observation, step_info)
+        observations.append(observation)
+        actions.append(action)
+        rewards.append(reward)
+    success = step_info.get(SUCCESS)
+    return Demonstration(env.spec.id, task_id, seed, observations, actions, rewards, terminated, truncated, success)
+
+
+def returns_by_skill(
+    env_id: str, skills: Iterable[float], *, episodes: int = 1000, seed: int = 0, **kwargs: Any
+) -> list[SkillRow]:
+    """Measure the demonstrator at each skill; the tables of docs/environments.md are these rows."""
+    if episodes < 2:
+        raise EnvArgumentError(f"{env_id}: episodes is {episodes}, must be at least 2 for an interval")
+    rows = []
+    for skill in skills:
+        played = list(demonstrate(env_id, episodes=episodes, skill=skill, seed=seed, **kwargs))
+        returns = [demonstration.ret for demonstration in played]
+        margin = 1.96 * stdev(returns) / math.sqrt(episodes)
+        rows.append(SkillRow(skill, fmean(returns), margin, fmean(bool(d.success) for d in played)))
+    return rows

@@ -1,0 +1,100 @@
+"""The scripted player of Twenty Questions: between random questions and the question that tells the most.
+
+Each turn, with probability `skill`, it asks the question that splits the words still possible most evenly; of equally
+good ones it takes a guess, which may end the game. Otherwise it asks any question at random, repeats included. Skilled
+turns use every answer so far, those to random questions too.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ..base import Observation
+from .game import NO, YES, TwentyQuestions, TwentyQuestionsSubset, choose_words
+from .table import load_table
+
+
+class Asker:
+    """Plays `TwentyQuestions(words=words, noise=noise)`. It never looks at the hidden word.
+
+    Its questions are one guess per word and, of the table's attributes, those that tell the words apart in ways of
+    their own: an attribute that all or none of the words have says nothing, one that a single word has (or lacks) says
+    no more than a guess, and of attributes that split the words alike the table's first is asked.
+
+    With noise an answer may be wrong. When no word is left possible, all that were not guessed are possible again.
+    """
+
+    env: ClassVar[type[TwentyQuestions]] = TwentyQuestions
+
+    def __init__(
+        self, *, skill: float, words: Sequence[str] | None = None, noise: float = 0.0, compat: bool = False
+    ) -> None:
+        # It takes what the environment takes; by which rule a lost game ends makes no difference to its questions.
+        del compat
+        self.skill = skill
+        self.noise = noise
+        self.words = choose_words(self.env.spec.id, self.env.default_words if words is None else words)
+        self.everything = (1 << len(self.words)) - 1
+        self.guesses = self._guesses()
+        self.questions = self.guesses | self._attribute_questions()
+        self._texts = tuple(self.questions)
+        self._possible = self._not_guessed = self.everything
+        self._random = random.Random()
+
+    def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
+        self._possible = self._not_guessed = self.everything
+        # Not the environment's own stream, which drew the word.
+        self._random = random.Random(f"asker {seed}")
+
+    def act(self) -> str:
+        if self._random.random() >= self.skill:
+            return self._random.choice(self._texts)
+        total = self._possible.bit_count()
+        if total <= 2:
+            best = [q for q, mask in self.guesses.items() if mask & self._possible]
+            return self._random.choice(best)
+        best, best_gap = [], total + 1
+        for question, mask in self.questions.items():  # guesses come first
+            gap = abs(total - 2 * (mask & self._possible).bit_count())
+            if gap < best_gap:
+                best, best_gap = [question], gap
+            elif gap == best_gap and (question in self.guesses) == (best[0] in self.guesses):
+                best.append(question)
+        return self._random.choice(best)
+
+    def see(self, action: str, observation: Observation, info: Mapping[str, Any]) -> None:
+        mask = self.questions[action]
+        if observation == YES:
+            self._possible &= mask
+        elif observation == NO:
+            self._possible &= ~mask
+            if action in self.guesses:
+                self._not_guessed &= ~mask
+        if not self._possible:
+            self._possible = self._not_guessed or self.everything
+
+    def _guesses(self) -> dict[str, int]:
+        """Guess -> bit mask of the words it is right for (bit i for word i)."""
+        things = load_table().things
+        return {things[word].guess: 1 << i for i, word in enumerate(self.words)}
+
+    def _attribute_questions(self) -> dict[str, int]:
+        """Question -> bit mask of the words it is true of."""
+        found: dict[str, int] = {}
+        splits: set[frozenset[int]] = set()
+        for attribute in load_table().attributes.values():
+            mask = sum(1 << i for i, word in enumerate(self.words) if word in attribute.true_of)
+            rest = self.everything & ~mask
+            split = frozenset({mask, rest})
+            if min(mask.bit_count(), rest.bit_count()) > 1 and split not in splits:
+                splits.add(split)
+                found[attribute.question] = mask
+        return found
+
+
+class SubsetAsker(Asker):
+    """Plays `TwentyQuestionsSubset`."""
+
+    env: ClassVar[type[TwentyQuestions]] = TwentyQuestionsSubset

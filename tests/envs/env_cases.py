@@ -1,0 +1,75 @@
+"""Small environments for the tests of wrappers and registry. Importable, so that a child process finds them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from dataclasses import replace
+
+from envs import EnvSpec
+
+SPEC = EnvSpec(id="counting", description="Counts its turns.", max_turns=3, reward_range=(0.0, 3.0))
+
+
+class Counting:
+    """Answers each action with turn, thread and process; ends on "end"; "hang", "raise" and "die" do that."""
+
+    spec = SPEC
+
+    def __init__(self, *, isolation: str = "inline", hang_s: float = 60.0) -> None:
+        self.spec = replace(SPEC, isolation=isolation)
+        self.hang_s = hang_s
+        self.turn = 0
+        self.closed = 0
+
+    def reset(self, *, seed, options=None):
+        self.turn = 0
+        return f"seed {seed}", {"task_id": str(seed), "pid": os.getpid(), "options": options}
+
+    def step(self, action):
+        self.turn += 1
+        if action == "hang":
+            time.sleep(self.hang_s)
+        if action == "raise":
+            raise ValueError("the game broke")
+        if action == "die":
+            os._exit(7)
+        info = {"pid": os.getpid(), "thread": threading.get_ident()}
+        return f"turn {self.turn}", 1.0, action == "end", False, info
+
+    def close(self):
+        self.closed += 1
+
+
+class InChild(Counting):
+    """The same, with a class spec that asks for a child process."""
+
+    spec = replace(SPEC, id="in_child", isolation="process")
+
+    def __init__(self) -> None:
+        super().__init__(isolation="process")
+
+
+class Unmade(InChild):
+    """Can't be made, not even in a child."""
+
+    def __init__(self) -> None:
+        raise OSError("no story file")
+
+
+class Coroutines(Counting):
+    """Has coroutines of its own, which must be used."""
+
+    async def areset(self, *, seed, options=None):
+        await asyncio.sleep(0)
+        return f"own {seed}", {}
+
+    async def astep(self, action):
+        await asyncio.sleep(self.hang_s if action == "hang" else 0)
+        return "own", 1.0, False, False, {"thread": threading.get_ident()}
+
+
+class NoEnv:
+    """Lacks everything."""

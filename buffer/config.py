@@ -1,0 +1,85 @@
+"""Settings of the replay service."""
+
+import math
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Durability = Literal["memory", "flush", "fsync"]
+
+
+class ReplayConfig(BaseModel):
+    """How many shards hold how much, how safe an append is, and which side waits for which."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shards: int = Field(2, ge=1, description="Number of shards, each one Ray actor with its own log.")
+    capacity_turns: int = Field(
+        100_000, ge=1, description="Turns held over all shards before the oldest episodes are evicted."
+    )
+    durability: Durability = Field(
+        "flush",
+        description="What an acknowledged append survives: memory nothing, flush the shard's death, "
+        "fsync the machine's.",
+    )
+    samples_per_insert: float | None = Field(
+        None, gt=0, description="Turns sampled per turn inserted that the limiter holds to; null for no limit."
+    )
+    min_turns: int = Field(
+        1, ge=1, description="Turns that must have been inserted before the first sample is given out."
+    )
+    error_buffer: float | None = Field(
+        None,
+        ge=0,
+        description="Sampled turns by which either side may run ahead; null for samples_per_insert times "
+        "max(min_turns, 1000).",
+    )
+    timeout_s: float = Field(
+        300.0, gt=0, description="Seconds after which a blocked append or sample gives up with ReplayTimeout."
+    )
+    blocked_warning_s: float = Field(
+        30.0, gt=0, description="Seconds a side may be blocked before the limiter logs who waits for whom."
+    )
+    segment_bytes: int = Field(
+        64 << 20, ge=1 << 10, description="Size in bytes at which a log segment is sealed and a new one begun."
+    )
+    chunk_bytes: int = Field(
+        64 << 20,
+        ge=1 << 10,
+        le=1 << 30,
+        description="Size in bytes at which a chunk of a shard's columns in memory is sealed.",
+    )
+    cpus_per_shard: float = Field(0.01, ge=0, description="CPUs that Ray reserves for each shard and for the limiter.")
+
+    @property
+    def allowed_error(self) -> float:
+        """`error_buffer`, or its default where it is null."""
+        if self.error_buffer is not None:
+            return self.error_buffer
+        return (self.samples_per_insert or 0.0) * max(self.min_turns, 1000)
+
+    @property
+    def capacity_per_shard(self) -> int:
+        """Turns one shard holds."""
+        return -(-self.capacity_turns // self.shards)
+
+    @model_validator(mode="after")
+    def _refuse_deadlock(self) -> Self:
+        if self.min_turns > self.capacity_turns:
+            raise ValueError(
+                f"min_turns={self.min_turns} exceeds capacity_turns={self.capacity_turns}: the replay could never "
+                "hold what sampling waits for; raise capacity_turns or lower min_turns"
+            )
+        if self.samples_per_insert is None:
+            return self
+        # Before the first sample nothing is sampled, so inserts stop at the first count i with
+        # i * samples_per_insert > error_buffer. If that is below min_turns both sides wait for ever.
+        stops_at = math.floor(self.allowed_error / self.samples_per_insert) + 1
+        if stops_at < self.min_turns:
+            needed = self.min_turns * self.samples_per_insert
+            raise ValueError(
+                f"this limiter would deadlock: inserts stop at {stops_at} turns (error_buffer={self.allowed_error:g}, "
+                f"samples_per_insert={self.samples_per_insert:g}) while sampling waits for min_turns={self.min_turns}; "
+                f"raise error_buffer to {needed:g} or more, or lower min_turns"
+            )
+        return self

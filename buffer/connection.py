@@ -1,0 +1,138 @@
+"""A client's way to one shard: find its Flight endpoint through its actor, try again while it restarts."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.flight as flight
+import ray
+from ray.actor import ActorHandle
+
+import buffer.errors
+from buffer.errors import ReplayError, ReplayTimeout
+from buffer.wire import WIRE_SCHEMA
+
+logger = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
+_GONE = (flight.FlightUnavailableError, flight.FlightTimedOutError, flight.FlightCancelledError)
+_CALL_S = 60.0
+"""Seconds one attempt may take before it counts as lost; the caller's deadline bounds all attempts."""
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 2.0
+"""Pause after a loss; doubles from one to the other."""
+
+
+class Connection:
+    """One shard as a client sees it. Every request may be repeated: appends are idempotent, draws are seeded."""
+
+    def __init__(self, index: int, actor: ActorHandle) -> None:
+        self.index = index
+        self._actor = actor
+        self._client: flight.FlightClient | None = None
+
+    def append(self, batch: pa.RecordBatch, deadline: float) -> int:
+        """Append rows in `WIRE_SCHEMA`; returns how many were new."""
+
+        def put(client: flight.FlightClient, options: flight.FlightCallOptions) -> int:
+            descriptor = flight.FlightDescriptor.for_path("append")
+            writer, answers = client.do_put(descriptor, WIRE_SCHEMA, options)
+            with writer:
+                writer.write_batch(batch)
+                writer.done_writing()
+                answer = answers.read()
+            if answer is None:
+                raise flight.FlightUnavailableError("the stream ended without an acknowledgement")
+            return int(json.loads(answer.to_pybytes())["new"])
+
+        return self._call(put, "append", deadline)
+
+    def draw(self, request: dict[str, Any], deadline: float) -> tuple[list[pa.RecordBatch], np.ndarray, np.ndarray]:
+        """(batches, row of each draw, turn of each draw) of a do_get request."""
+        ticket = flight.Ticket(json.dumps(request).encode())
+
+        def get(
+            client: flight.FlightClient, options: flight.FlightCallOptions
+        ) -> tuple[list[pa.RecordBatch], np.ndarray, np.ndarray]:
+            batches, draws = [], b""
+            for chunk in client.do_get(ticket, options):
+                batches.append(chunk.data)
+                if chunk.app_metadata is not None:
+                    draws = chunk.app_metadata.to_pybytes()
+            rows, turns = np.frombuffer(draws, dtype=np.int32).reshape(2, -1)
+            return batches, rows, turns
+
+        return self._call(get, "sample", deadline)
+
+    def counts(self, min_version: int | None, deadline: float) -> tuple[int, int]:
+        """(episodes, turns) of a view of the shard."""
+        action = flight.Action("counts", json.dumps({"min_version": min_version}).encode())
+
+        def act(client: flight.FlightClient, options: flight.FlightCallOptions) -> tuple[int, int]:
+            (result,) = list(client.do_action(action, options))
+            answer = json.loads(result.body.to_pybytes())
+            return answer["episodes"], answer["turns"]
+
+        return self._call(act, "counts", deadline)
+
+    def _call(
+        self,
+        request: Callable[[flight.FlightClient, flight.FlightCallOptions], _Answer],
+        what: str,
+        deadline: float,
+    ) -> _Answer:
+        """Run the request until it is answered; a new address is asked for after each loss."""
+        cause: Exception | None = None
+        pause = _FIRST_PAUSE_S
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                client = self._connect(left)
+                return request(client, flight.FlightCallOptions(timeout=min(left, _CALL_S)))
+            except flight.FlightServerError as error:
+                raise _refusal(error) from None
+            except ray.exceptions.ActorDiedError as error:
+                raise ReplayError(
+                    f"{what}: replay shard {self.index} is gone for good, the service was stopped or the shard could "
+                    "not restart; see its log"
+                ) from error
+            except (*_GONE, flight.FlightInternalError, OSError, ray.exceptions.RayActorError) as error:
+                cause = error
+                logger.warning("replay shard %d: %s lost (%s); trying again", self.index, what, _first_line(error))
+                self.close()
+                time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+                pause = min(2 * pause, _LAST_PAUSE_S)
+            except ray.exceptions.GetTimeoutError as error:
+                cause = error
+        raise ReplayTimeout(
+            f"{what} waits for replay shard {self.index}, which did not answer in time"
+            + (f" (last: {_first_line(cause)})" if cause else "")
+            + "; see its log for why it does not come back"
+        ) from cause
+
+    def _connect(self, timeout_s: float) -> flight.FlightClient:
+        if self._client is None:
+            address = ray.get(self._actor.address.remote(), timeout=timeout_s)
+            self._client = flight.FlightClient(f"grpc+tcp://{address}")
+        return self._client
+
+    def close(self) -> None:
+        """Forget the connection; the next request asks for the address again."""
+        # Not closed: another thread may be in a call on it. The last reference closes it.
+        self._client = None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _refusal(error: flight.FlightServerError) -> ReplayError:
+    """The error that the shard raised, by the name it sent along."""
+    name = (error.extra_info or b"").decode()
+    kind = getattr(buffer.errors, name, None)
+    text = str(error).split(". Detail:")[0].removeprefix("Flight error: ")
+    if isinstance(kind, type) and issubclass(kind, ReplayError):
+        return kind(text)
+    return ReplayError(f"the replay shard failed: {text}")

@@ -1,0 +1,101 @@
+"""Folders of a replay: what lies where, beginning one, restoring one from itself or from a checkpoint.
+
+    directory/replay.json      the manifest: format, number of shards; a folder without it is no replay
+    directory/limiter.json     counts of the limiter
+    directory/shard-0/segment-*.arrow
+
+A checkpoint has the same layout; its manifest is written last, so an unfinished one is never taken for a whole.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from buffer.errors import LogError, ReplayError
+from buffer.log import link_or_copy, segment_paths
+
+MANIFEST = "replay.json"
+STATE_FILE = "limiter.json"
+FORMAT = 1
+_INCOMING = "incoming"
+
+
+def shard_directory(directory: Path, index: int) -> Path:
+    """Where shard `index` keeps its segments."""
+    return directory / f"shard-{index}"
+
+
+def begin(directory: Path, shards: int) -> None:
+    """Make an empty replay. Raises ReplayError where one is there already."""
+    if (directory / MANIFEST).exists() or any(directory.glob("shard-*/segment-*.arrow")):
+        raise ReplayError(f"{directory} already holds a replay; restore it (restore=True), or choose another directory")
+    for index in range(shards):
+        shard_directory(directory, index).mkdir(parents=True, exist_ok=True)
+    _write_manifest(directory, {"shards": shards})
+
+
+def check(directory: Path, shards: int) -> dict[str, Any]:
+    """The manifest of a whole replay. Raises LogError where there is none, or of another format or size."""
+    path = directory / MANIFEST
+    if not path.exists():
+        raise LogError(f"{directory} holds no replay to restore ({MANIFEST} is missing); check the path")
+    manifest = json.loads(path.read_text())
+    if manifest.get("format") != FORMAT:
+        raise LogError(f"{path} has format {manifest.get('format')!r}, this ArCHer reads {FORMAT}")
+    if manifest["shards"] != shards:
+        raise LogError(
+            f"{directory} has {manifest['shards']} shards, the config asks for {shards}; "
+            f"set shards={manifest['shards']}"
+        )
+    return manifest
+
+
+def restore_checkpoint(checkpoint: Path, directory: Path, shards: int) -> None:
+    """Make `directory` what `checkpoint` is: rows appended after the checkpoint are dropped.
+
+    The checkpoint itself never changes: its segments are sealed and linked.
+    """
+    check(checkpoint, shards)
+    if directory.exists() and directory.samefile(checkpoint):
+        raise ReplayError(
+            f"{directory} is the checkpoint itself; restore it into another directory, it must not change"
+        )
+    incoming = directory / _INCOMING
+    if incoming.exists():
+        shutil.rmtree(incoming)
+    for index in range(shards):
+        target = shard_directory(incoming, index)
+        target.mkdir(parents=True)
+        for path in segment_paths(shard_directory(checkpoint, index)):
+            link_or_copy(path, target / path.name)
+    if (checkpoint / STATE_FILE).exists():
+        shutil.copy2(checkpoint / STATE_FILE, incoming / STATE_FILE)
+    # From here to the manifest an interruption leaves no whole replay; the same call mends it.
+    (directory / MANIFEST).unlink(missing_ok=True)
+    (directory / STATE_FILE).unlink(missing_ok=True)
+    for old in directory.glob("shard-*"):
+        shutil.rmtree(old)
+    for entry in list(incoming.iterdir()):
+        os.replace(entry, directory / entry.name)
+    incoming.rmdir()
+    _write_manifest(directory, {"shards": shards})
+
+
+def prepare_checkpoint(directory: Path) -> None:
+    """Make room for a checkpoint. Raises ReplayError where a whole one stands."""
+    if (directory / MANIFEST).exists():
+        raise ReplayError(f"{directory} already holds a checkpoint of the replay; choose another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def finish_checkpoint(directory: Path, counts: list[dict[str, Any]]) -> None:
+    """Mark the checkpoint whole."""
+    _write_manifest(directory, {"shards": len(counts), "counts": counts})
+
+
+def _write_manifest(directory: Path, content: dict[str, Any]) -> None:
+    part = directory / (MANIFEST + ".part")
+    part.write_text(json.dumps({"format": FORMAT, **content}, indent=1))
+    os.replace(part, directory / MANIFEST)

@@ -1,0 +1,164 @@
+"""The limiter's Ray actor: waits on conditions, knows the shards' progress, keeps its counts on disk.
+
+One asyncio loop, so no state changes while a call looks at it. Answers are dicts: {"error": text} where a wait
+timed out, so that the client raises one clear error without Ray's traceback around it.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from buffer.config import ReplayConfig
+from buffer.layout import STATE_FILE
+from buffer.limiter import Limiter
+from buffer.metrics import LimiterMetrics, serve
+
+logger = logging.getLogger(__name__)
+
+_SAVE_DELAY_S = 0.2
+
+
+class LimiterActor:
+    """See the module. Made by `ReplayService` through `ray.remote`."""
+
+    def __init__(self, config: ReplayConfig, directory: Path, shards: list[str]) -> None:
+        """`shards` are the names of the shards' actors, which are made after this one."""
+        logging.basicConfig(level=logging.INFO)
+        self._config = config
+        self._path = directory / STATE_FILE
+        self._limiter = Limiter(config)
+        if self._path.exists():
+            self._limiter.load_state_dict(json.loads(self._path.read_text()))
+        self._changed = asyncio.Condition()
+        self._saving: asyncio.TimerHandle | None = None
+        self._metrics = LimiterMetrics()
+        self._metrics_address = serve(self._metrics.registry, ray.util.get_node_ip_address())
+        self._ask_for_reports(shards)
+
+    def _ask_for_reports(self, shards: list[str]) -> None:
+        """After a restart the file may lag behind what the shards have told the last limiter."""
+        for name in shards:
+            try:
+                ray.get_actor(name).report.remote()
+            except ValueError:
+                logger.info("%s is not there yet; it reports when it starts", name)
+
+    async def report(self, shard: int, life: str, counts: dict[str, int], born: dict[str, int]) -> int:
+        """See `Limiter.report`; wakes whoever waits."""
+        lost = self._limiter.report(shard, life, counts, born)
+        await self._notify()
+        return lost
+
+    async def await_insert(self, timeout_s: float, who: str) -> dict[str, Any]:
+        """Wait until an insert may go on."""
+        return await self._wait("insert", self._limiter.insert_block, timeout_s, who) or {}
+
+    async def await_sample(self, turns: int, timeout_s: float, who: str) -> dict[str, Any]:
+        """Wait until a sample may go on, count `turns` as sampled; answers {"held": {shard: [episodes, turns]}}."""
+        refused = await self._wait("sample", self._limiter.sample_block, timeout_s, who)
+        if refused:
+            return refused
+        await self.count_sampled(turns)
+        shards = self._limiter.shards.items()
+        return {"held": {index: (shard.episodes, shard.turns) for index, shard in shards}}
+
+    async def count_sampled(self, turns: int) -> None:
+        """Count turns as sampled; negative where an admitted sample failed."""
+        if turns:
+            self._limiter.sampled_turns += turns
+            await self._notify()
+
+    async def wait_for(self, episodes: int, timeout_s: float, who: str) -> dict[str, Any]:
+        """Wait until so many episodes were ever inserted."""
+
+        def block() -> str | None:
+            reached = self._limiter.inserted_episodes
+            return None if reached >= episodes else f"waits for {episodes} episodes, {reached} were inserted"
+
+        return await self._wait("episodes", block, timeout_s, who) or {}
+
+    async def stats(self) -> dict[str, int]:
+        """Counts of the whole replay."""
+        limiter = self._limiter
+        return {
+            "inserted_episodes": limiter.inserted_episodes,
+            "inserted_turns": limiter.inserted_turns,
+            "sampled_turns": limiter.sampled_turns,
+        }
+
+    async def pid(self) -> int:
+        """Process id on its node, for operators and fault tests."""
+        return os.getpid()
+
+    async def metrics_address(self) -> str:
+        """host:port of the metrics endpoint."""
+        return self._metrics_address
+
+    async def checkpoint(self, directory: Path) -> None:
+        """Write the counts as they are now under `directory`."""
+        _write_atomically(Path(directory) / STATE_FILE, self._limiter.state_dict())
+
+    async def close(self) -> None:
+        """Write the counts a last time."""
+        _write_atomically(self._path, self._limiter.state_dict())
+
+    async def _wait(
+        self, side: str, block: Callable[[], str | None], timeout_s: float, who: str
+    ) -> dict[str, Any] | None:
+        """None once `block()` is None, {"error"} at the timeout; logs who waits for whom in between."""
+        reason = block()
+        if reason is None:
+            return None
+        begun = time.monotonic()
+        warn_at = begun + self._config.blocked_warning_s
+        known = side in ("insert", "sample")
+        if known:
+            self._metrics.waiting.labels(side).inc()
+        try:
+            async with self._changed:
+                while (reason := block()) is not None:
+                    now = time.monotonic()
+                    if now >= begun + timeout_s:
+                        if known:
+                            self._metrics.timeouts.labels(side).inc()
+                        return {"error": f"{who}: {reason}; gave up after {timeout_s:g} s"}
+                    if now >= warn_at:
+                        logger.warning("%s: blocked for %.0f s: %s", who, now - begun, reason)
+                        warn_at = now + self._config.blocked_warning_s
+                    try:
+                        await asyncio.wait_for(self._changed.wait(), min(begun + timeout_s, warn_at) - now)
+                    except TimeoutError:
+                        continue
+            return None
+        finally:
+            if known:
+                self._metrics.waiting.labels(side).dec()
+                self._metrics.blocked.labels(side).inc(time.monotonic() - begun)
+
+    async def _notify(self) -> None:
+        self._metrics.inserted.set(self._limiter.inserted_turns)
+        self._metrics.drawn.set(self._limiter.sampled_turns)
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(_SAVE_DELAY_S, self._save)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _save(self) -> None:
+        self._saving = None
+        try:
+            _write_atomically(self._path, self._limiter.state_dict())
+        except OSError as error:
+            logger.error("cannot write %s (%s); a restarted limiter would fall back to older counts", self._path, error)
+
+
+def _write_atomically(path: Path, state: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(state))
+    os.replace(part, path)

@@ -1,0 +1,54 @@
+"""Prometheus metrics of the replay's processes, each with a registry and an endpoint of its own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+
+def serve(registry: CollectorRegistry, host: str) -> str:
+    """Answer scrapes of `registry` on a free port for the life of this process; returns "host:port"."""
+    server, _ = start_http_server(0, addr="0.0.0.0", registry=registry)
+    return f"{host}:{server.server_port}"
+
+
+class ShardMetrics:
+    """What one shard holds and has done. Counters begin at 0 with the process, as Prometheus expects."""
+
+    def __init__(self, shard: int) -> None:
+        self.registry = CollectorRegistry()
+        label = {"shard": str(shard)}
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"archer_replay_{name}", text, ["shard"], registry=self.registry).labels(**label)
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"archer_replay_{name}", text, ["shard"], registry=self.registry).labels(**label)
+
+        self.episodes = gauge("rows", "Episodes held")
+        self.turns = gauge("turns", "Turns held")
+        self.bytes = gauge("bytes", "Bytes of the columns held in memory")
+        self.log_bytes = gauge("log_bytes", "Bytes of the write-ahead log")
+        self.appended = counter("appended_rows", "Episodes appended, duplicates not counted")
+        self.duplicates = counter("duplicate_rows", "Episodes refused because their id is known")
+        self.refused = counter("refused_appends", "Appends refused: bad rows or a full disk")
+        self.evicted = counter("evicted_rows", "Episodes evicted")
+        self.sampled = counter("sampled_draws", "Turns or episodes drawn")
+        self.torn = counter("log_torn_bytes", "Bytes cut from a torn tail of the log at start")
+        self.damaged = counter("log_damaged", "Damaged stretches of the log stepped over at start")
+
+
+class LimiterMetrics:
+    """Both sides of the limiter."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.inserted = Gauge("archer_replay_inserted_turns", "Turns ever inserted", registry=self.registry)
+        self.drawn = Gauge("archer_replay_sampled_turns", "Turns ever sampled", registry=self.registry)
+        self.waiting = Gauge("archer_replay_waiting", "Calls blocked now", ["side"], registry=self.registry)
+        self.blocked = Counter(
+            "archer_replay_blocked_seconds", "Seconds calls were blocked", ["side"], registry=self.registry
+        )
+        self.timeouts = Counter(
+            "archer_replay_timeouts", "Blocked calls that gave up", ["side"], registry=self.registry
+        )
+        for side in ("insert", "sample"):
+            for metric in (self.waiting, self.blocked, self.timeouts):
+                metric.labels(side)

@@ -1,0 +1,115 @@
+"""Starting and stopping the replay: the limiter and the shards as Ray actors, and where their metrics are."""
+
+import logging
+import uuid
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+
+from buffer.client import ReplayClient
+from buffer.config import ReplayConfig
+from buffer.errors import ReplayError, ReplayTimeout
+from buffer.layout import begin, check, restore_checkpoint, shard_directory
+from buffer.limiter_actor import LimiterActor
+from buffer.shard_actor import ShardActor
+
+logger = logging.getLogger(__name__)
+
+_METRICS_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 30.0
+
+
+class ReplayService:
+    """The replay of a run. The actors end with the driver, or with `stop`."""
+
+    def __init__(self, config: ReplayConfig, limiter: ActorHandle, shards: list[ActorHandle], seed: int) -> None:
+        self.config = config
+        self.limiter = limiter
+        self.shards = shards
+        self._seed = seed
+
+    @classmethod
+    def start(
+        cls, config: ReplayConfig, *, directory: Path, seed: int, restore: bool | Path = False
+    ) -> "ReplayService":
+        """Start the actors and wait until each shard answers.
+
+        `directory` must be visible to every node that may run a shard. With `restore=False` it must hold no
+        replay. `restore=True` goes on with the rows in it, to the last acknowledged one; sampled turns may lag by
+        the last fifth of a second before a crash. `restore=CHECKPOINT` makes it exactly what the checkpoint holds:
+        rows appended later are dropped, the checkpoint itself stays as it is. Raises ReplayError, LogError,
+        ReplayTimeout.
+        """
+        directory = Path(directory).absolute()
+        if restore is False:
+            begin(directory, config.shards)
+        elif restore is True:
+            check(directory, config.shards)
+        else:
+            restore_checkpoint(Path(restore).absolute(), directory, config.shards)
+        # Actors find one another by name: Ray may not find a handle again when it restarts one of them.
+        prefix = f"archer-replay-{uuid.uuid4().hex[:12]}"
+        limiter_name = f"{prefix}-limiter"
+        shard_names = [f"{prefix}-shard-{index}" for index in range(config.shards)]
+        common = {"max_restarts": -1, "max_task_retries": -1, "num_cpus": config.cpus_per_shard}
+        limiter = (
+            ray.remote(LimiterActor)
+            .options(**common, name=limiter_name, max_concurrency=1000)
+            .remote(config, directory, shard_names)
+        )
+        shards = [
+            ray.remote(ShardActor)
+            .options(**common, name=name, max_concurrency=4, scheduling_strategy="SPREAD")
+            .remote(index, config, shard_directory(directory, index), limiter_name)
+            for index, name in enumerate(shard_names)
+        ]
+        service = cls(config, limiter, shards, seed)
+        service._await_shards()
+        return service
+
+    def _await_shards(self) -> None:
+        calls = [shard.address.remote() for shard in self.shards]
+        _, missing = ray.wait(calls, num_returns=len(calls), timeout=self.config.timeout_s)
+        if missing:
+            names = [calls.index(call) for call in missing]
+            raise ReplayTimeout(
+                f"replay shards {names} did not start within {self.config.timeout_s:g} s; "
+                "Ray may lack CPUs for them (ray status), or their log is long"
+            )
+        for index, call in enumerate(calls):
+            try:
+                ray.get(call)
+            except ray.exceptions.RayActorError as error:
+                # Ray puts the traceback of the constructor first and what it raised last.
+                cause = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+                raise ReplayError(f"replay shard {index} did not start: {cause}") from error
+
+    def client(self, *, seed: int | None = None) -> ReplayClient:
+        """A client with a random stream of its own."""
+        return ReplayClient(self.config, self.limiter, self.shards, seed=self._seed if seed is None else seed)
+
+    def metrics_targets(self) -> list[tuple[str, str, str]]:
+        """(role, name, "host:port") of each process that answers now; one that is restarting is left out."""
+        named = [("replay", "limiter", self.limiter)]
+        named += [("replay", f"shard-{index}", shard) for index, shard in enumerate(self.shards)]
+        calls = [actor.metrics_address.remote() for _, _, actor in named]
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=_METRICS_TIMEOUT_S)
+        targets = []
+        for (role, name, _), call in zip(named, calls, strict=True):
+            if call not in ready:
+                continue
+            try:
+                targets.append((role, name, ray.get(call)))
+            except ray.exceptions.RayActorError as error:
+                logger.warning("no metrics of %s %s: %s", role, name, error)
+        return targets
+
+    def stop(self) -> None:
+        """Seal the logs, write the counts, end the actors."""
+        calls = [actor.close.remote() for actor in (*self.shards, self.limiter)]
+        _, missing = ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_TIMEOUT_S)
+        if missing:
+            logger.warning("%d replay actors did not close within %g s", len(missing), _CLOSE_TIMEOUT_S)
+        for actor in (*self.shards, self.limiter):
+            ray.kill(actor)

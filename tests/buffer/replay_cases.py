@@ -1,0 +1,49 @@
+"""Episodes for the tests of the replay: small, distinct, and checkable from their id alone."""
+
+import numpy as np
+import pyarrow as pa
+
+from buffer.schema import Episode, episodes_to_batch
+
+
+def make_episode(index: int, *, turns: int | None = None, version: int = 0) -> Episode:
+    """Episode `e{index}` with 1 to 5 turns whose tokens, rewards and log-probabilities follow from `index`."""
+    turns = 1 + index % 5 if turns is None else turns
+    rng = np.random.default_rng(index)
+    lengths = rng.integers(1, 4, turns)
+    states = rng.integers(1, 6, turns)
+    starts = np.cumsum(states) + np.cumsum(lengths) - lengths
+    tokens = rng.integers(0, 1000, int(starts[-1] + lengths[-1] + rng.integers(0, 3)))
+    actions = int(lengths.sum())
+    return Episode(
+        episode_id=f"e{index}",
+        env="twenty_questions",
+        task_id=f"word-{index % 7}",
+        seed=index,
+        worker="w0",
+        tokens=tokens.astype(np.int32),
+        action_start=starts.astype(np.int32),
+        action_end=(starts + lengths).astype(np.int32),
+        reward=rng.normal(size=turns).astype(np.float32),
+        logprobs=-rng.random(actions).astype(np.float32),
+        versions=np.full(actions, version, np.int32),
+        terminated=index % 2 == 0,
+        truncated=index % 2 == 1,
+        success=(None, True, False)[index % 3],
+        messages=[{"role": "user", "content": f"turn {t} of {index}"} for t in range(turns)],
+    )
+
+
+def make_batch(indices, **kwargs) -> pa.RecordBatch:
+    """A batch of `make_episode`s."""
+    return episodes_to_batch([make_episode(index, **kwargs) for index in indices])
+
+
+def assert_same(got: Episode, want: Episode, *, messages: bool = True) -> None:
+    """Every field equal, but for the time of creation and, where they did not travel, the messages."""
+    for name in ("tokens", "action_start", "action_end", "reward", "logprobs", "versions"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+        assert getattr(got, name).dtype == getattr(want, name).dtype, name
+    for name in ("episode_id", "env", "task_id", "seed", "worker", "terminated", "truncated", "success"):
+        assert getattr(got, name) == getattr(want, name), name
+    assert got.messages == (want.messages if messages else [])

@@ -1,0 +1,332 @@
+"""The replay as it runs: two shards and a limiter as Ray actors, data over Arrow Flight, processes killed with -9."""
+
+import itertools
+import json
+import os
+import pickle
+import resource
+import signal
+import threading
+import time
+import urllib.request
+from collections import Counter
+
+import numpy as np
+import pyarrow.flight as flight
+import pytest
+import ray
+from replay_cases import assert_same, make_batch, make_episode
+
+from buffer.client import shard_of
+from buffer.config import ReplayConfig
+from buffer.errors import DiskFullError, EmptyViewError, LogError, ReplayError, ReplayTimeout, SchemaError
+from buffer.frames import SEGMENT_SCHEMA
+from buffer.layout import begin
+from buffer.log import read_episodes
+from buffer.service import ReplayService
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def start(directory, *, restore=False, **settings) -> ReplayService:
+    config = ReplayConfig(**{"shards": 2, "timeout_s": 60, **settings})
+    return ReplayService.start(config, directory=directory, seed=7, restore=restore)
+
+
+def ids(service) -> list[list[str]]:
+    return ray.get([shard.ids.remote() for shard in service.shards], timeout=60)
+
+
+def kill(actor) -> None:
+    os.kill(ray.get(actor.pid.remote(), timeout=60), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def service(ray_cluster, tmp_path_factory):
+    service = start(tmp_path_factory.mktemp("replay") / "live")
+    service.client().append(make_batch(range(100)))
+    service.client().append(make_batch(range(100, 150), version=5))
+    yield service
+    service.stop()
+
+
+def test_episodes_live_where_their_hash_says_and_come_back_whole(service):
+    for shard, held in enumerate(ids(service)):
+        assert held == [f"e{i}" for i in range(150) if shard_of(f"e{i}", 2) == shard]
+    sample = service.client().sample(300, unit="episode", messages=True)
+    assert (sample.turns == -1).all()
+    for episode in sample.distinct:
+        index = int(episode.episode_id[1:])
+        assert_same(episode, make_episode(index, version=5 if index >= 100 else 0))
+    without = service.client().sample(1).episodes[0]
+    index = int(without.episode_id[1:])
+    assert_same(without, make_episode(index, version=5 if index >= 100 else 0), messages=False)
+
+
+def test_known_ids_are_stored_once(service):
+    before = service.client().stats()
+    assert service.client().append(make_batch([3, 3, 77, 149])) == 0
+    assert service.client().stats() == before
+
+
+def test_a_turn_is_equally_likely_wherever_it_lives(service):
+    client = service.client(seed=11)
+    cells = Counter({(f"e{i}", t): 0 for i in range(150) for t in range(make_episode(i).turns)})
+    for _ in range(45):
+        sample = client.sample(1000)
+        cells.update((e.episode_id, t) for e, t in zip(sample.episodes, sample.turns.tolist(), strict=True))
+    observed = np.array(list(cells.values()))
+    assert len(observed) == 450
+    expected = observed.sum() / len(observed)
+    assert abs((((observed - expected) ** 2) / expected).sum() - 449) < 5 * np.sqrt(2 * 449)
+
+
+def test_draws_are_in_random_order_over_the_shards(service):
+    shards = [shard_of(e.episode_id, 2) for e in service.client(seed=2).sample(64).episodes]
+    assert 10 < sum(a != b for a, b in itertools.pairwise(shards)) < 54
+
+
+def test_the_actor_view(service):
+    client = service.client()
+    assert {int(e.episode_id[1:]) >= 100 for e in client.sample(50, view="actor", min_version=5).episodes} == {True}
+    with pytest.raises(EmptyViewError, match="every token of version 6 or later"):
+        client.sample(5, view="actor", min_version=6)
+    with pytest.raises(ValueError, match="takes one"):
+        client.sample(5, view="actor")
+
+
+def test_the_random_stream_is_saved_and_travels_with_the_client(service):
+    client = service.client(seed=5)
+    client.sample(10)
+    state = json.loads(json.dumps(client.state_dict()))
+    first = client.sample(20)
+    other = service.client(seed=99)
+    other.load_state_dict(state)
+    clone = pickle.loads(pickle.dumps(other))
+    for sample in (other.sample(20), clone.sample(20)):
+        assert [e.episode_id for e in sample.episodes] == [e.episode_id for e in first.episodes]
+        assert sample.turns.tolist() == first.turns.tolist()
+
+
+def test_a_client_works_in_another_process(service):
+    @ray.remote(num_cpus=0)
+    def use(client, batch):
+        return len(client.sample(5).episodes), client.append(batch)
+
+    assert ray.get(use.remote(service.client(), make_batch([1, 2])), timeout=60) == (5, 0)
+
+
+def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
+    before = service.client().stats()
+    batch = make_batch([500]).replace_schema_metadata(None)
+    with pytest.raises(SchemaError, match="version None"):
+        service.client().append(batch)
+    address = ray.get(service.shards[0].address.remote(), timeout=60)
+    with flight.FlightClient(f"grpc+tcp://{address}") as outside:
+
+        def put():
+            writer, answers = outside.do_put(flight.FlightDescriptor.for_path("append"), batch.schema)
+            with writer:
+                writer.write_batch(batch)
+                writer.done_writing()
+                answers.read()
+
+        with pytest.raises(flight.FlightServerError, match=r"buffer\.wire\.to_wire"):
+            put()
+        with pytest.raises(flight.FlightServerError, match="bad ticket"):
+            outside.do_get(flight.Ticket(b"{}")).read_all()
+    assert service.client().stats() == before
+
+
+def test_a_full_disk_is_said_so_and_nothing_is_stored(service):
+    """The kernel refuses the shard's files to grow, as a full disk would."""
+    client = service.client()
+    before = client.stats()
+    rows = [i for i in range(1000, 1100) if shard_of(f"e{i}", 2) == 0]
+    pid = ray.get(service.shards[0].pid.remote(), timeout=60)
+    log_bytes = ray.get(service.shards[0].stats.remote(), timeout=60)["log_bytes"]
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE, (log_bytes + 1000, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(DiskFullError, match=r"no room under .*nothing was stored"):
+            client.append(make_batch(rows))
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+    assert client.stats() == before
+
+
+def test_failed_samples_are_not_counted(service):
+    client = service.client()
+    before = client.stats().sampled_turns
+    with pytest.raises(EmptyViewError):
+        client.sample(1000, view="actor", min_version=9)
+    client.sample(10)
+    assert client.stats().sampled_turns == before + 10
+
+
+def test_every_process_answers_with_metrics(service):
+    targets = service.metrics_targets()
+    assert [name for _, name, _ in targets] == ["limiter", "shard-0", "shard-1"]
+    text = {
+        name: urllib.request.urlopen(f"http://{address}/metrics", timeout=20).read().decode()
+        for _, name, address in targets
+    }
+    held = [len(held) for held in ids(service)]
+    for shard in (0, 1):
+        assert f'archer_replay_rows{{shard="{shard}"}} {float(held[shard])}' in text[f"shard-{shard}"]
+    assert "archer_replay_inserted_turns 450.0" in text["limiter"]
+    assert 'archer_replay_blocked_seconds_total{side="insert"} 0.0' in text["limiter"]
+
+
+def test_waiting_for_episodes_names_the_count_reached(service):
+    assert service.client().wait_for(episodes=150, timeout_s=30).inserted_episodes == 150
+    with pytest.raises(ReplayTimeout, match=r"waits for 151 episodes, 150 were inserted; gave up after 0\.\d+ s"):
+        service.client().wait_for(episodes=151, timeout_s=0.3)
+
+
+def test_kill_minus_nine_loses_nothing_acknowledged_and_stores_nothing_twice(tmp_path):
+    service = start(tmp_path / "live", samples_per_insert=1, error_buffer=1e6)
+    acknowledged: list[int] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def write():
+        client = service.client()
+        try:
+            while not stop.is_set():
+                indices = range(len(acknowledged), len(acknowledged) + 8)
+                client.append(make_batch(indices))
+                acknowledged.extend(indices)
+        except ReplayError as error:
+            failures.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    client = service.client()
+    client.wait_for(episodes=40, timeout_s=60)
+    addresses = ray.get([shard.address.remote() for shard in service.shards], timeout=60)
+    for shard in (0, 1):
+        count = len(acknowledged)
+        kill(service.shards[shard])
+        assert len(client.sample(32)) == 32  # waits for the shard to come back
+        client.wait_for(episodes=count + 40, timeout_s=60)
+    stop.set()
+    writer.join(timeout=90)
+    assert not writer.is_alive()
+    assert not failures
+    assert ray.get([shard.address.remote() for shard in service.shards], timeout=60) != addresses
+    held = [name for shard in ids(service) for name in shard]
+    logged = [name for batch in read_episodes(tmp_path / "live") for name in batch.column("episode_id").to_pylist()]
+    assert logged == held
+    assert Counter(held) == Counter(f"e{i}" for i in acknowledged)
+    stats = client.stats()
+    assert stats.episodes == stats.inserted_episodes == len(acknowledged) >= 80
+    assert stats.turns == stats.inserted_turns == sum(make_episode(i).turns for i in acknowledged)
+    assert stats.sampled_turns == 64
+    service.stop()
+
+
+def test_a_checkpoint_is_exact_and_the_log_goes_to_the_last_row(tmp_path):
+    service = start(tmp_path / "live", capacity_turns=200)
+    client = service.client(seed=3)
+    for first in range(0, 120, 20):
+        client.append(make_batch(range(first, first + 20)))
+    client.sample(30)
+    saved_ids, saved_stats, saved_rng = ids(service), client.stats(), client.state_dict()
+    assert saved_stats.evicted > 0
+    client.checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(ReplayError, match="already holds a checkpoint"):
+        client.checkpoint(tmp_path / "checkpoint")
+    next_sample = client.sample(50)
+    client.append(make_batch(range(120, 130)))
+    last_ids, last_stats = ids(service), client.stats()
+    service.stop()
+    with pytest.raises(ReplayError, match="already holds a replay"):
+        start(tmp_path / "live")
+    with pytest.raises(LogError, match="has 2 shards, the config asks for 3; set shards=2"):
+        start(tmp_path / "live", shards=3, restore=True)
+
+    service = start(tmp_path / "live", capacity_turns=200, restore=True)
+    assert ids(service) == last_ids
+    assert service.client().stats() == last_stats
+    service.stop()
+
+    service = start(tmp_path / "live", capacity_turns=200, restore=tmp_path / "checkpoint")
+    client = service.client()
+    assert ids(service) == saved_ids
+    assert client.stats() == saved_stats
+    client.load_state_dict(saved_rng)
+    again = client.sample(50)
+    assert [e.episode_id for e in again.episodes] == [e.episode_id for e in next_sample.episodes]
+    assert again.turns.tolist() == next_sample.turns.tolist()
+    assert client.append(make_batch(range(120, 130))) == 10
+    assert ids(service) == last_ids
+    service.stop()
+
+
+def test_each_side_waits_for_the_other_and_says_so(tmp_path):
+    service = start(tmp_path / "live", samples_per_insert=1, min_turns=10, error_buffer=12, timeout_s=30)
+    client = service.client()
+    with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 0 turns inserted, min_turns=10"):
+        client.sample(1, timeout_s=0.3)
+    assert client.append(make_batch(range(5))) == 5  # 15 turns: 15 - 0 > 12
+    done: list[float] = []
+    writer = threading.Thread(
+        target=lambda: done.append(service.client().append(make_batch(range(5, 10))) and time.monotonic())
+    )
+    begun = time.monotonic()
+    writer.start()
+    writer.join(timeout=1.0)
+    assert writer.is_alive()
+    assert client.append(make_batch([10]), limited=False) == 1  # demonstrations do not wait: 16 turns
+    client.sample(4)
+    writer.join(timeout=30)
+    assert done
+    assert done[0] - begun > 1.0
+    address = {name: address for _, name, address in service.metrics_targets()}["limiter"]
+    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=20).read().decode()
+    blocked = [
+        line for line in text.splitlines() if line.startswith('archer_replay_blocked_seconds_total{side="insert"')
+    ]
+    assert float(blocked[0].split()[-1]) > 0.9
+    assert 'archer_replay_timeouts_total{side="sample"} 1.0' in text
+    for _ in range(4):
+        client.sample(12)
+    with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 31 turns inserted, 52 sampled"):
+        client.sample(1, timeout_s=0.3)
+    service.stop()
+    with pytest.raises(ReplayError, match="gone for good"):
+        client.sample(1)
+    with pytest.raises(ReplayError, match="gone for good"):
+        client.append(make_batch([11]), limited=False)
+
+
+def test_without_a_log_a_killed_shard_comes_back_empty_and_the_counts_stay(tmp_path):
+    service = start(tmp_path / "live", durability="memory")
+    client = service.client()
+    client.append(make_batch(range(40)))
+    before = client.stats()
+    whole = ids(service)
+    kill(service.shards[0])
+    assert {shard_of(e.episode_id, 2) for e in client.sample(64).episodes} == {1}
+    after = client.stats()
+    assert after.inserted_turns == before.inserted_turns
+    assert ids(service) == [[], whole[1]]
+    client.append(make_batch(range(40, 60)))
+    kill(service.limiter)  # at once: what it has not written down the shards tell it again
+    assert client.wait_for(episodes=60, timeout_s=60).inserted_episodes == 60
+    whole = ids(service)
+    client.checkpoint(tmp_path / "checkpoint")
+    service.stop()
+
+    service = start(tmp_path / "other", durability="memory", restore=tmp_path / "checkpoint")
+    assert ids(service) == whole
+    assert service.client().stats().inserted_episodes == 60
+    service.stop()
+
+
+def test_a_shard_that_cannot_read_its_log_says_why(tmp_path):
+    begin(tmp_path, 1)
+    schema = SEGMENT_SCHEMA.with_metadata({**SEGMENT_SCHEMA.metadata, b"archer.log": b"9"})
+    (tmp_path / "shard-0" / "segment-000000000000000.arrow").write_bytes(schema.serialize())
+    with pytest.raises(ReplayError, match=r"shard 0 did not start: .*log b'9'.*use the version of ArCHer"):
+        start(tmp_path, shards=1, restore=True)

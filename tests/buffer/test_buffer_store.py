@@ -1,0 +1,243 @@
+"""A shard against a model in plain Python, and the uniformity of what it draws."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from replay_cases import assert_same, make_batch, make_episode
+
+from buffer.config import ReplayConfig
+from buffer.errors import DiskFullError, EmptyViewError, SchemaError
+from buffer.log import WriteAheadLog
+from buffer.metrics import ShardMetrics
+from buffer.sample import Sample
+from buffer.shard import Shard
+from buffer.wire import SAMPLE_SCHEMA, WIRE_SCHEMA
+
+
+def open_shard(directory: Path, **settings) -> Shard:
+    config = ReplayConfig(**{"shards": 1, "chunk_bytes": 4096, "segment_bytes": 8192, **settings})
+    return Shard(0, config, directory, ShardMetrics(0))
+
+
+def draw(shard: Shard, count: int, *, unit="turn", min_version=None, seed=0, messages=False) -> Sample:
+    plan = shard.draw(count, unit=unit, min_version=min_version, seed=seed)
+    batches = list(plan.gather(messages=messages))
+    schema = WIRE_SCHEMA if messages else SAMPLE_SCHEMA
+    assert all(batch.schema.equals(schema, check_metadata=True) for batch in batches)
+    return Sample(batches, plan.row_of_draw, plan.turn_of_draw)
+
+
+class ShardAgainstModel(RuleBasedStateMachine):
+    """Append, sample, evict, crash, checkpoint and restore in any order; the model is a list of (index, version)."""
+
+    @initialize(capacity=st.integers(5, 60), durability=st.sampled_from(["memory", "flush"]))
+    def start(self, capacity, durability):
+        self.root = Path(tempfile.mkdtemp())
+        self.live = self.root / "live"
+        self.settings = {"capacity_turns": capacity, "durability": durability}
+        self.capacity = capacity
+        self.shard = open_shard(self.live, **self.settings)
+        self.model: list[tuple[int, int]] = []
+        self.inserted = 0
+        self.inserted_turns = 0
+        self.next = 0
+        self.saved = None
+
+    def model_append(self, index, version):
+        self.model.append((index, version))
+        self.inserted += 1
+        self.inserted_turns += make_episode(index).turns
+        while len(self.model) > 1 and sum(make_episode(i).turns for i, _ in self.model) > self.capacity:
+            self.model.pop(0)
+
+    @rule(count=st.integers(1, 9), version=st.integers(-1, 3))
+    def append(self, count, version):
+        indices = range(self.next, self.next + count)
+        self.next += count
+        assert self.shard.append(make_batch(indices, version=version)) == count
+        for index in indices:
+            self.model_append(index, version)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), version=st.integers(-1, 3))
+    def append_again(self, data, version):
+        """Known ids change nothing, a new one among them, twice, is stored once."""
+        known = data.draw(st.lists(st.sampled_from([index for index, _ in self.model]), min_size=1, max_size=4))
+        batch = make_batch([*known, self.next, self.next], version=version)
+        assert self.shard.append(batch) == 1
+        self.model_append(self.next, version)
+        self.next += 1
+
+    @rule()
+    def refuse(self):
+        with pytest.raises(SchemaError):
+            self.shard.append(make_batch([self.next]).replace_schema_metadata(None))
+
+    @rule(
+        seed=st.integers(0, 2**32), min_version=st.sampled_from([None, 0, 2]), unit=st.sampled_from(["turn", "episode"])
+    )
+    def sample(self, seed, min_version, unit):
+        matching = {i for i, version in self.model if min_version is None or version >= min_version}
+        turns = sum(make_episode(i).turns for i in matching)
+        assert self.shard.view_counts(min_version) == (len(matching), turns)
+        if not matching:
+            with pytest.raises(EmptyViewError):
+                self.shard.draw(3, unit=unit, min_version=min_version, seed=seed)
+            return
+        sample = draw(self.shard, 7, unit=unit, min_version=min_version, seed=seed, messages=True)
+        again = draw(self.shard, 7, unit=unit, min_version=min_version, seed=seed)
+        assert [e.episode_id for e in again.episodes] == [e.episode_id for e in sample.episodes]
+        assert again.turns.tolist() == sample.turns.tolist()
+        versions = dict(self.model)
+        for episode, turn in zip(sample.episodes, sample.turns, strict=True):
+            index = int(episode.episode_id[1:])
+            assert index in matching
+            assert_same(episode, make_episode(index, version=versions[index]))
+            assert turn == -1 if unit == "episode" else 0 <= turn < episode.turns
+
+    @precondition(lambda self: self.settings["durability"] == "flush")
+    @rule()
+    def crash(self):
+        """A killed process closes nothing; another one opens what is on disk."""
+        self.shard = open_shard(self.live, **self.settings)
+
+    @rule()
+    def checkpoint(self):
+        self.shard.checkpoint(self.root / "checkpoint")
+        self.saved = (list(self.model), self.inserted, self.inserted_turns, self.next)
+
+    @precondition(lambda self: self.saved)
+    @rule()
+    def restore(self):
+        shutil.rmtree(self.live)
+        shutil.copytree(self.root / "checkpoint", self.live)
+        self.shard = open_shard(self.live, **self.settings)
+        model, self.inserted, self.inserted_turns, self.next = self.saved
+        self.model = list(model)
+
+    @invariant()
+    def same_rows_order_and_counts(self):
+        if not hasattr(self, "shard"):
+            return
+        assert self.shard.ids() == [f"e{index}" for index, _ in self.model]
+        counts = self.shard.counts()
+        assert (counts.inserted_episodes, counts.inserted_turns) == (self.inserted, self.inserted_turns)
+        assert counts.episodes == len(self.model)
+        assert counts.turns == sum(make_episode(index).turns for index, _ in self.model)
+
+    def teardown(self):
+        if hasattr(self, "root"):
+            shutil.rmtree(self.root)
+
+
+TestShardAgainstModel = ShardAgainstModel.TestCase
+TestShardAgainstModel.settings = settings(
+    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def chi_square(observed: np.ndarray) -> float:
+    """Standardised: about normal(0, 1) where every cell is equally likely."""
+    expected = observed.sum() / len(observed)
+    freedom = len(observed) - 1
+    return float((((observed - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize("appended", [30, 200])
+@pytest.mark.parametrize("unit", ["turn", "episode"])
+def test_every_held_turn_or_episode_is_equally_likely_also_after_eviction(tmp_path, appended, unit):
+    shard = open_shard(tmp_path, capacity_turns=100, durability="memory")
+    for first in range(0, appended, 10):
+        shard.append(make_batch(range(first, first + 10)))
+    held = shard.ids()
+    turns = {name: make_episode(int(name[1:])).turns for name in held}
+    assert (len(held) == appended) == (appended == 30)
+    cells = {
+        cell: 0
+        for name in held
+        for cell in ([(name, t) for t in range(turns[name])] if unit == "turn" else [(name, -1)])
+    }
+    for seed in range(20):
+        sample = draw(shard, 1000, unit=unit, seed=seed)
+        for episode, turn in zip(sample.episodes, sample.turns.tolist(), strict=True):
+            cells[episode.episode_id, turn] += 1
+    assert sum(cells.values()) == 20_000
+    assert abs(chi_square(np.array(list(cells.values())))) < 5
+
+
+def test_the_actor_view_is_uniform_over_its_turns_and_never_shows_demonstrations(tmp_path):
+    shard = open_shard(tmp_path, durability="memory")
+    for first, version in ((0, -1), (20, 1), (40, 2), (60, 0), (80, 3)):
+        shard.append(make_batch(range(first, first + 20), version=version))
+    cells = {(f"e{i}", t): 0 for i in (*range(40, 60), *range(80, 100)) for t in range(make_episode(i).turns)}
+    for seed in range(20):
+        sample = draw(shard, 1000, min_version=2, seed=seed)
+        for episode, turn in zip(sample.episodes, sample.turns.tolist(), strict=True):
+            cells[episode.episode_id, turn] += 1
+    assert abs(chi_square(np.array(list(cells.values())))) < 5
+    assert "e0" not in {e.episode_id for e in draw(shard, 500, min_version=-1).episodes}
+
+
+def test_an_episode_larger_than_the_capacity_is_held_alone(tmp_path):
+    shard = open_shard(tmp_path, capacity_turns=3)
+    shard.append(make_batch(range(4)))
+    shard.append(make_batch([4], turns=30))
+    assert shard.ids() == ["e4"]
+    assert open_shard(tmp_path, capacity_turns=3).ids() == ["e4"]
+
+
+def test_a_full_disk_leaves_the_shard_as_it_was_and_it_goes_on(tmp_path, monkeypatch):
+    shard = open_shard(tmp_path)
+    shard.append(make_batch(range(5)))
+    before = shard.counts()
+
+    def no_room(self, active, parts):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteAheadLog, "_write", no_room)
+        with pytest.raises(DiskFullError, match="No space left on device"):
+            shard.append(make_batch(range(5, 9)))
+    assert shard.counts() == before
+    assert shard.append(make_batch(range(5, 9))) == 4
+    assert open_shard(tmp_path).ids() == [f"e{i}" for i in range(9)]
+    refused = shard.metrics.registry.get_sample_value("archer_replay_refused_appends_total", {"shard": "0"})
+    assert refused == 1
+
+
+def test_the_log_and_the_known_ids_stay_bounded(tmp_path):
+    shard = open_shard(tmp_path, capacity_turns=100)
+    sizes = []
+    for first in range(0, 2000, 20):
+        shard.append(make_batch(range(first, first + 20)))
+        sizes.append(shard.counts().log_bytes)
+    assert max(sizes[50:]) < 2 * max(sizes[:20])
+    assert len(list(tmp_path.iterdir())) < 12
+    reopened = open_shard(tmp_path, capacity_turns=100)
+    assert reopened.ids() == shard.ids()
+    assert reopened.counts().inserted_turns == shard.counts().inserted_turns
+
+
+def test_samples_come_from_many_versions(tmp_path):
+    """A buffer that quietly becomes the current batch fails this."""
+    shard = open_shard(tmp_path, capacity_turns=10_000)
+    for version in range(10):
+        shard.append(make_batch(range(20 * version, 20 * version + 20), version=version))
+    seen = [int(episode.versions[0]) for episode in draw(shard, 1000).episodes]
+    assert np.bincount(seen, minlength=10).min() > 50
+
+
+def test_memory_follows_what_is_held(tmp_path):
+    shard = open_shard(tmp_path, capacity_turns=300, durability="memory", chunk_bytes=16384)
+    for first in range(0, 3000, 10):
+        shard.append(make_batch(range(first, first + 10)))
+    counts = shard.counts()
+    whole = open_shard(tmp_path / "other", capacity_turns=10**6, durability="memory")
+    whole.append(make_batch(range(3000 - counts.episodes, 3000)))
+    assert counts.bytes < whole.counts().bytes + 3 * 16384

@@ -1,0 +1,106 @@
+"""A real engine: what it writes, and what it says about what it wrote."""
+
+import asyncio
+import os
+import signal
+
+import numpy as np
+import pytest
+from actor_cases import Served, load_model, reference_logprobs, save_model
+
+from actors.config import SamplingConfig
+from actors.errors import EngineDied, PromptTooLong
+
+pytestmark = pytest.mark.engine
+
+PROMPT = [70, 80, 90, 100]
+WARM = SamplingConfig(temperature=0.7, max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def served(folder):
+    served = Served(folder, version=7)
+    yield served
+    served.close()
+
+
+def test_logprobs_are_those_of_the_distribution_sampled_from(served, folder):
+    model = load_model(folder)
+    completions = served.run(served.engine.generate(PROMPT, 8, WARM))
+    assert len({tuple(c.token_ids) for c in completions}) > 1
+    for completion in completions:
+        expected = reference_logprobs(model, PROMPT + completion.token_ids, 0.7)[len(PROMPT) - 1 :]
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+        assert completion.versions == [7] * len(completion.token_ids)
+
+
+def test_sampling_follows_the_temperature_and_cuts_nothing(served, folder):
+    """Frequencies of single tokens against the model's own distribution: no top-k, no top-p, temperature applied."""
+    model = load_model(folder)
+    one = SamplingConfig(temperature=0.7, max_tokens=1)
+    drawn = [c.token_ids[0] for c in served.run(served.engine.generate(PROMPT, 4000, one))]
+    counts = np.bincount(drawn, minlength=272)
+    probabilities = np.array([np.exp(reference_logprobs(model, [*PROMPT, t], 0.7)[-1]) for t in range(272)])
+    expected = 4000 * probabilities
+    often = expected > 5
+    chi_square = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    freedom = often.sum()
+    assert chi_square < freedom + 6 * np.sqrt(2 * freedom)
+    # A cut at the 50 likeliest would leave the tail empty.
+    tail = np.argsort(-probabilities)[100:]
+    assert counts[tail].sum() > 0.5 * expected[tail].sum()
+
+
+def test_the_stop_token_is_the_actions_last(served):
+    completions = served.run(served.engine.generate(PROMPT, 256, SamplingConfig(max_tokens=64)))
+    stopped = [c for c in completions if c.stop_reason == "stop"]
+    assert stopped
+    for completion in completions:
+        assert (completion.token_ids[-1] == 2) == (completion.stop_reason == "stop")
+        assert 2 not in completion.token_ids[:-1]
+        assert len(completion.logprobs) == len(completion.token_ids) <= 64
+
+
+def test_greedy_takes_the_likeliest_token(served, folder):
+    import torch
+
+    (completion,) = served.run(served.engine.generate(PROMPT, 1, WARM, greedy=True))
+    ids = torch.tensor([PROMPT + completion.token_ids])
+    with torch.no_grad():
+        likeliest = load_model(folder)(ids).logits.argmax(-1)[0, len(PROMPT) - 1 : -1]
+    assert completion.token_ids == likeliest.tolist()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_probe_gives_the_models_logprobs_at_the_temperature(served, folder, temperature):
+    tokens = np.random.default_rng(0).integers(0, 272, 100)
+    for _ in range(2):  # the second time from the prefix cache
+        answer = served.run(served.engine.probe(tokens, temperature))
+        assert answer.dtype == np.float32
+        expected = reference_logprobs(load_model(folder), tokens, temperature)
+        np.testing.assert_allclose(answer, expected, atol=1e-4)
+
+
+def test_a_prompt_longer_than_the_window_is_refused_with_numbers(served):
+    with pytest.raises(PromptTooLong, match=r"256 tokens .* window of 256.*max_model_len"):
+        served.run(served.engine.generate([5] * 256, 1, WARM))
+    (cut,) = served.run(served.engine.generate([5] * 250, 1, WARM))
+    assert len(cut.token_ids) <= 6
+
+
+def test_a_dead_engine_ends_every_wait(folder):
+    served = Served(folder)
+    process = served.engine._llm.engine_core.resources.engine_manager.processes[0]
+    long = served.submit(served.engine.generate(PROMPT, 64, SamplingConfig(max_tokens=200)))
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(EngineDied):
+        long.result(60)
+    served.run(asyncio.wait_for(served.engine.died.wait(), 60))
+    with pytest.raises(EngineDied):
+        served.run(served.engine.start_weight_update(), 60)
+    served.close()

@@ -1,0 +1,187 @@
+"""Episodes and jobs without a model: tokens as read and written, the window's end, environments that raise."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from actor_cases import Fragile, ScriptedEngine, byte_tokenizer, save_model
+from prometheus_client import CollectorRegistry
+
+import actors.worker
+from actors.config import RolloutConfig, SamplingConfig
+from actors.episode import run_episode
+from actors.errors import EnvFailureLimit, PromptTooLong
+from actors.jobs import Batch, Stream
+from actors.renderer import PlainRenderer
+from actors.reports import EpisodeResult, FreshActions, join_actions
+from actors.worker import RolloutWorker, WorkerArgs
+from buffer.schema import episodes_to_batch, validate
+from envs import AsyncEnv, TimeLimit
+
+SAMPLING = SamplingConfig(max_tokens=8)
+
+
+def _episode(engine, **kwargs):
+    env = AsyncEnv(TimeLimit(Fragile(from_seed=100)))
+    call = run_episode(env, engine, PlainRenderer(byte_tokenizer()), SAMPLING, seed=7, episode_id="e", **kwargs)
+    return asyncio.run(call)
+
+
+def test_an_episode_holds_what_the_engine_read_and_wrote():
+    engine = ScriptedEngine(["hello\n", "bad\n", "much too long\n"])
+    played = _episode(engine, worker="w")
+    episode = played.episode
+    validate(episodes_to_batch([episode]))
+    tokenizer = byte_tokenizer()
+    assert tokenizer.decode(episode.tokens) == (
+        "Say something.\nhello\nYou said hello.\nbad\nYou said bad.\nmuch too\nYou said much too.\n"
+    )
+    for turn, prompt in enumerate(engine.prompts):
+        assert episode.tokens[: episode.state_end(turn)].tolist() == prompt
+    texts = [
+        tokenizer.decode(episode.tokens[a:b]) for a, b in zip(episode.action_start, episode.action_end, strict=True)
+    ]
+    assert texts == ["hello\n", "bad\n", "much too"]
+    assert (episode.task_id, episode.seed, episode.worker, episode.env) == ("task-7", 7, "w", "fragile")
+    assert (episode.terminated, episode.truncated, episode.success) == (False, True, False)
+    assert set(episode.versions) == {3}
+    assert played.invalid_actions == 1
+    assert not played.window_truncated
+    assert [m["role"] for m in episode.messages] == ["user", "assistant"] * 3 + ["user"]
+
+
+def test_an_episode_that_outgrows_the_window_is_truncated_and_fits_it():
+    # "Say something.\n" 15, "hello\n" 6, "You said hello.\n" 16: the third action would end beyond 60.
+    engine = ScriptedEngine(["hello\n"], window=60)
+    played = _episode(engine)
+    assert played.window_truncated
+    assert played.episode.truncated
+    assert not played.episode.terminated
+    assert played.episode.turns == 2
+    assert len(played.episode.tokens) == 59
+    short = _episode(ScriptedEngine(["hello\n"], window=30))
+    assert short.episode.turns == 1
+    assert len(short.episode.tokens) == 30
+    validate(episodes_to_batch([short.episode]))
+
+
+def test_a_first_observation_longer_than_the_window_says_so_with_numbers():
+    with pytest.raises(PromptTooLong, match=r"15 tokens.*up to 8 tokens.*window of 20"):
+        _episode(ScriptedEngine(["hello\n"], window=20))
+
+
+@pytest.fixture
+def worker(monkeypatch, tmp_path):
+    """A worker on a scripted engine, and what it stores."""
+    stored = []
+
+    class Replay:
+        def append(self, batch):
+            stored.extend(batch.column("episode_id").to_pylist())
+            return batch.num_rows
+
+    async def start(*_args, **_kwargs):
+        return ScriptedEngine(["hello\n"])
+
+    monkeypatch.setattr(actors.worker.VllmEngine, "start", start)
+    # The process's own registry takes each metric once.
+    metrics = actors.worker.WorkerMetrics
+    monkeypatch.setattr(actors.worker, "WorkerMetrics", lambda: metrics(CollectorRegistry()))
+    folder = save_model(tmp_path)
+
+    async def make(**kwargs):
+        config = RolloutConfig(sampling=SAMPLING, env_failure_limit=3)
+        args = WorkerArgs(config, str(folder), f"{Fragile.__module__}:Fragile", kwargs, Replay(), run="r")  # type: ignore[arg-type]
+        made = RolloutWorker(args, "worker-0", 0)
+        await made.start()
+        return made
+
+    return make, stored
+
+
+def test_a_worker_drops_failed_episodes_and_goes_on(worker):
+    make, stored = worker
+
+    async def play():
+        made = await make(from_seed=10)
+        return [await made.play(seed, False, True) for seed in (10, 11, 1, 12, 13, 2)]
+
+    results = asyncio.run(play())
+    assert [r.failure is None for r in results] == [False, False, True, False, False, True]
+    assert "KeyError" in results[0].failure
+    assert "lost my state at 'hello'" in results[0].failure
+    assert stored == ["r-sampled-1", "r-sampled-2"]
+    assert all(r.stored for r in results if r.failure is None)
+
+
+@pytest.mark.parametrize("in_reset", [False, True])
+def test_failures_in_a_row_stop_the_run_with_the_environments_own_error(worker, in_reset):
+    make, stored = worker
+
+    async def play():
+        made = await make(from_seed=10, in_reset=in_reset)
+        for seed in range(10, 13):
+            await made.play(seed, False, True)
+
+    with pytest.raises(EnvFailureLimit, match="no task for seed 12" if in_reset else "lost my state"):
+        asyncio.run(play())
+    assert stored == []
+
+
+def test_greedy_evaluation_is_not_stored(worker):
+    make, stored = worker
+
+    async def play():
+        return await (await make(from_seed=10)).play(1, True, False)
+
+    assert not asyncio.run(play()).stored
+    assert stored == []
+
+
+def _done(seed):
+    return EpisodeResult(seed=seed, ret=-1.0, turns=1)
+
+
+def test_a_batch_plays_each_seed_once_and_lost_ones_again():
+    job = Batch(3, 10, greedy=False, store=True)
+    assert [job.take(), job.take()] == [10, 11]
+    job.lose(10)
+    job.finish(_done(11))
+    assert job.take() == 10
+    assert job.take() == 12
+    assert not job.admits()
+    job.finish(EpisodeResult(seed=10, failure="broke"))
+    assert not job.complete
+    job.finish(_done(12))
+    assert job.complete
+    report = job.report()
+    assert (len(report.returns), report.env_failures, report.lost, report.next_seed) == (2, 1, 1, 13)
+    assert report.failures == ["broke"]
+
+
+def test_a_stream_starts_no_more_than_the_version_admits():
+    job = Stream(100, 5, episodes_per_version=4, max_staleness=1)
+    taken = []
+    while job.admits():
+        taken.append(job.take())
+    assert taken == list(range(100, 108))
+    job.version = 6
+    assert [job.take() for _ in range(4)] == [108, 109, 110, 111]
+    assert not job.admits()
+    for seed in taken[1:]:
+        job.finish(_done(seed))
+    # A resumed run goes on at the lowest seed that is not finished.
+    assert job.report().next_seed == 100
+    job.stopped = True
+    job.version = 7
+    assert not job.admits()
+
+
+def test_parts_of_a_request_join_in_order():
+    def part(values, lengths):
+        tokens = np.array(values, np.int32)
+        return FreshActions(tokens, np.cumsum([0, *lengths]), -tokens.astype(np.float32), tokens * 0, 2)
+
+    joined = join_actions([part([1, 2, 3], [1, 2]), part([4, 5, 6, 7], [3, 1])])
+    assert joined.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert joined.offsets.tolist() == [0, 1, 3, 6, 7]

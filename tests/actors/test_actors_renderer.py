@@ -1,0 +1,158 @@
+"""Rendering: tokens only grow, actions end in their stop token, templates that rewrite history are refused."""
+
+import numpy as np
+import pytest
+from actor_cases import CHAT_TEMPLATE, byte_tokenizer
+
+from actors.errors import RenderError
+from actors.renderer import ChatRenderer, PlainRenderer, make_renderer, render_demonstration
+from buffer.schema import episodes_to_batch, validate
+from envs import Demonstration, demonstrate
+
+CHAT = {"chat_template": CHAT_TEMPLATE}
+
+
+def _play(renderer, observations, actions):
+    tokens = renderer.start(observations[0])
+    states = [tokens]
+    for action, observation in zip(actions, observations[1:], strict=True):
+        tokens = renderer.extend(tokens, action, observation)
+        states.append(tokens)
+    return states
+
+
+@pytest.mark.parametrize("kind", ["plain", "chat"])
+def test_each_state_is_a_prefix_of_the_next_and_holds_the_action_as_written(kind):
+    renderer = make_renderer(kind, byte_tokenizer(**CHAT))
+    actions = [renderer.encode_action(text) for text in ("Is it alive?", "Is it a dog?")]
+    # What an engine may write and no tokenizer would: bytes that are no text, and a cut action.
+    actions += [[200, 201, 202], [*renderer.encode_action("Is it")[:-1]]]
+    observations = ["Begin.", "Yes.", "No.", "Invalid.", "Over."]
+    states = _play(renderer, observations, actions)
+    for state, following, action in zip(states, states[1:], actions, strict=False):
+        assert following[: len(state)] == state
+        assert following[len(state) : len(state) + len(action)] == action
+
+
+def test_plain_lines_read_as_the_dialogue():
+    tokenizer = byte_tokenizer()
+    renderer = PlainRenderer(tokenizer)
+    action = renderer.encode_action("Is it alive?")
+    cut = action[:-1]
+    for written in (action, cut):
+        tokens = renderer.extend(renderer.start("Begin."), written, "Yes.")
+        assert tokenizer.decode(tokens) == "Begin.\nIs it alive?\nYes.\n"
+    assert action[-1] in renderer.stop_token_ids
+    assert renderer.action_text(action) == "Is it alive?"
+    assert tokenizer.eos_token_id in renderer.stop_token_ids
+
+
+def test_every_token_that_holds_a_newline_ends_a_plain_action():
+    tokenizer = byte_tokenizer(merges=(("?", "Ċ"),))
+    renderer = PlainRenderer(tokenizer)
+    merged = tokenizer.convert_tokens_to_ids("?Ċ")
+    assert merged in renderer.stop_token_ids
+    tokens = renderer.extend(renderer.start("Begin."), [merged], "Yes.")
+    assert tokenizer.decode(tokens) == "Begin.\n?\nYes.\n"
+    # A demonstration's stop token is the newline by itself, whatever the tokenizer would merge.
+    assert renderer.encode_action("Is it?")[-1] == tokenizer.convert_tokens_to_ids("Ċ")
+
+
+def test_a_plain_action_ended_by_end_of_text_still_ends_its_line():
+    tokenizer = byte_tokenizer()
+    renderer = PlainRenderer(tokenizer)
+    action = [*tokenizer.encode("No", add_special_tokens=False), tokenizer.eos_token_id]
+    tokens = renderer.extend(renderer.start("Begin."), action, "Yes.")
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == "Begin.\nNo\nYes.\n"
+    assert renderer.action_text(action) == "No"
+
+
+def test_beginning_of_text_stands_first_only_where_the_tokenizer_puts_it():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = byte_tokenizer()
+    assert PlainRenderer(tokenizer).start("Hi")[0] != tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    renderer = PlainRenderer(tokenizer)
+    tokens = renderer.extend(renderer.start("Hi"), renderer.encode_action("Go"), "Yes")
+    assert [i for i, token in enumerate(tokens) if token == 1] == [0]
+
+
+def test_a_chat_conversation_is_what_the_template_writes():
+    tokenizer = byte_tokenizer(**CHAT)
+    renderer = make_renderer("auto", tokenizer)
+    assert isinstance(renderer, ChatRenderer)
+    action = renderer.encode_action("Is it alive?")
+    assert action[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    first = [{"role": "system", "content": "Play."}, {"role": "user", "content": "Begin."}]
+    messages = [
+        *first,
+        {"role": "assistant", "content": "Is it alive?"},
+        {"role": "user", "content": "Yes."},
+    ]
+    expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    for written in (action, action[:-1]):
+        tokens = renderer.extend(renderer.start(first), written, "Yes.")
+        assert tokenizer.decode(tokens) == expected
+
+
+def test_a_template_that_drops_earlier_turns_is_refused_and_told_where():
+    forgetful = "{% for message in messages[-2:] %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
+    with pytest.raises(RenderError, match=r"token \d+"):
+        ChatRenderer(byte_tokenizer(chat_template=forgetful))
+
+
+def test_a_template_that_rewrites_an_action_is_refused_at_that_turn():
+    # As templates of reasoning models do: thoughts of earlier turns vanish.
+    thoughtless = CHAT_TEMPLATE.replace(
+        "message['content'] | trim",
+        "(message['content'].split('</think>')[-1] if not loop.last else message['content']) | trim",
+    )
+    renderer = ChatRenderer(byte_tokenizer(chat_template=thoughtless))
+    tokens = renderer.start("Begin.")
+    with pytest.raises(RenderError, match="think"):
+        renderer.extend(tokens, renderer.encode_action("<think>hm</think>Is it?"), "Yes.")
+
+
+def test_no_template_and_no_stop_token_are_refused():
+    with pytest.raises(RenderError, match="no chat template"):
+        make_renderer("chat", byte_tokenizer())
+    with pytest.raises(RenderError, match="no special token"):
+        ChatRenderer(byte_tokenizer(chat_template=CHAT_TEMPLATE.replace("<|im_end|>", ";")))
+    with pytest.raises(RenderError, match="one line"):
+        make_renderer("auto", byte_tokenizer()).encode_action("two\nlines")
+
+
+def test_demonstrations_become_valid_episodes():
+    tokenizer = byte_tokenizer()
+    renderer = PlainRenderer(tokenizer)
+    demos = list(demonstrate("twenty_questions_subset", episodes=3, skill=0.5, seed=5))
+    episodes = [render_demonstration(demo, renderer) for demo in demos]
+    validate(episodes_to_batch(episodes))
+    for demo, episode in zip(demos, episodes, strict=True):
+        actions = [
+            renderer.action_text(episode.tokens[a:b].tolist())
+            for a, b in zip(episode.action_start, episode.action_end, strict=True)
+        ]
+        assert actions == demo.actions
+        assert episode.ret == demo.ret
+        assert set(episode.versions) == {-1}
+        assert not np.any(episode.logprobs)
+        # The stop token is part of each action, so that stopping is learnt.
+        assert all(episode.tokens[end - 1] in renderer.stop_token_ids for end in episode.action_end)
+
+
+def test_a_demonstration_of_messages_renders_in_both_ways():
+    demo = Demonstration(
+        "x", "t", 0, [[{"role": "user", "content": "Hi"}], [{"role": "user", "content": "Bye"}]], ["Go"], [0.0],
+        True, False, None,
+    )  # fmt: skip
+    tokenizer = byte_tokenizer(**CHAT)
+    plain = render_demonstration(demo, PlainRenderer(tokenizer))
+    assert tokenizer.decode(plain.tokens) == "Hi\nGo\nBye\n"
+    chat = render_demonstration(demo, ChatRenderer(tokenizer))
+    assert chat.messages == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Go"},
+        {"role": "user", "content": "Bye"},
+    ]

@@ -1,0 +1,77 @@
+"""What the trainer knows of an algorithm: its phases, one step, and what to save. Nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedModel
+
+from learner.engine import Engine
+from learner.rows import Row
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A number of steps of one kind.
+
+    Attributes:
+        name: "clone", "critic" or "actor"; the prefix of its metrics.
+        steps: batches drawn.
+        batch: samples per batch, in units of `unit`.
+        epochs: passes over the phase's batches.
+        fresh: fresh actions per state, 0 for none.
+        max_staleness: draw only from episodes at most this many policy versions old; None draws from all.
+    """
+
+    name: Literal["clone", "critic", "actor"]
+    steps: int
+    batch: int
+    unit: Literal["turn", "episode"]
+    epochs: int = 1
+    fresh: int = 0
+    max_staleness: int | None = None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Metrics of one step, already summed over ranks, and whether the phase should end."""
+
+    metrics: dict[str, float]
+    stop: bool = False
+
+
+class Algorithm(ABC):
+    """A way to learn. All methods are called on every rank, in the same order."""
+
+    policy: Engine
+
+    @property
+    @abstractmethod
+    def policy_model(self) -> PreTrainedModel:
+        """The Hugging Face model inside `policy`, whose weights are broadcast and exported."""
+
+    @abstractmethod
+    def phases(self, cycle: int) -> Sequence[Phase]:
+        """The phases of cycle `cycle`, counted from 0."""
+
+    @abstractmethod
+    def step(self, phase: Phase, micro_batches: Sequence[Sequence[Row]], samples: int, version: int) -> StepResult:
+        """One optimizer step.
+
+        Args:
+            micro_batches: this rank's rows.
+            samples: number of samples of the global batch.
+            version: the policy version that the engines hold.
+        """
+
+    def save(self, directory: Path) -> None:
+        """Write weights and optimizers below `directory`."""
+        self.policy.save(str(directory), "actor")
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote."""
+        self.policy.load(str(directory), "actor")

@@ -1,0 +1,131 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped.
+
+`checkpoints/cycle-00012/` holds the DeepSpeed states of the algorithm, the target network, `policy/` (a Hugging Face
+folder with the tokenizer, which also serves as the engines' model on resume), `replay/`, the random streams of each
+rank and `state.json`. A checkpoint is written under another name and renamed when complete, so one that carries its
+name is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from learner.errors import CheckpointError
+
+_NAME = re.compile(r"cycle-(\d{5,})")
+
+
+@dataclass
+class TrainerState:
+    """Counters of a run, the same on every rank.
+
+    Attributes:
+        cycle: cycles finished.
+        version: policy version that the engines hold, the number of broadcasts.
+        episodes, turns: collected by the policy so far, demonstrations not counted.
+        next_seed: environment seed of the next episode to collect.
+        proof_max_gap: largest gap that any proof of broadcast has found.
+        wall_seconds: time spent in the training function, over all resumes.
+        evaluations: mean return by name of evaluation.
+        replay_client: random stream of the learner's replay client.
+    """
+
+    cycle: int = 0
+    version: int = 0
+    episodes: int = 0
+    turns: int = 0
+    next_seed: int = 0
+    proof_max_gap: float = 0.0
+    wall_seconds: float = 0.0
+    evaluations: dict[str, float] = field(default_factory=dict)
+    replay_client: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, directory: Path) -> None:
+        (directory / "state.json").write_text(json.dumps(asdict(self), indent=2))
+
+    @classmethod
+    def read(cls, directory: Path) -> TrainerState:
+        """Raises CheckpointError where the folder is not a checkpoint."""
+        path = directory / "state.json"
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{directory} is no checkpoint: it has no state.json") from error
+        except (json.JSONDecodeError, TypeError) as error:
+            raise CheckpointError(f"{path} can't be read ({error}); resume from an older checkpoint") from error
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Whole checkpoints below `directory`, oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
+
+
+def begin(directory: Path, cycle: int) -> Path:
+    """The folder that a new checkpoint is written into, empty. Called on rank 0."""
+    partial = directory / f"cycle-{cycle:05d}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def commit(partial: Path, keep: int) -> Path:
+    """Give a complete checkpoint its name and drop all but the newest `keep`. Called on rank 0."""
+    final = partial.with_suffix("")
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    for old in checkpoints(final.parent)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def save_random_streams(directory: Path) -> None:
+    """Write this rank's Python, NumPy and torch streams."""
+    numpy_state: Any = np.random.get_state()
+    streams = {
+        "python": random.getstate(),
+        "numpy": [numpy_state[0], torch.from_numpy(numpy_state[1].astype(np.int64)), *numpy_state[2:]],
+        "torch": torch.get_rng_state(),
+    }
+    torch.save(streams, directory / f"random-{dist.get_rank()}.pt")
+
+
+def load_random_streams(directory: Path) -> None:
+    """Take over what `save_random_streams` wrote on this rank."""
+    streams = torch.load(directory / f"random-{dist.get_rank()}.pt", weights_only=True)
+    version, internal, gauss = streams["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = streams["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(streams["torch"])
+
+
+def export_policy(
+    model: PreTrainedModel,
+    weights: Iterable[tuple[str, torch.Tensor]],
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+) -> None:
+    """Write the policy as a Hugging Face folder. Called on every rank, since `weights` gathers; rank 0 writes."""
+    if dist.get_rank() == 0:
+        state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights}
+        model.save_pretrained(directory, state_dict=state)
+        tokenizer.save_pretrained(directory)
+    else:
+        for _ in weights:
+            pass
+    dist.barrier()

@@ -1,0 +1,134 @@
+"""Settings of the learner. Defaults are those of the ArCHer paper's authors (DESIGN, section 2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class BackboneConfig(_Config):
+    """A small causal backbone made from scratch, for runs that download nothing."""
+
+    hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")
+    layers: int = Field(2, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(4, ge=1, description="Attention heads; must divide hidden_size.")
+    intermediate_size: int = Field(256, ge=8, description="Width of the feed-forward layer.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> BackboneConfig:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        return self
+
+
+class CriticConfig(_Config):
+    """The utterance-level critic: double Q and double V heads on one backbone."""
+
+    backbone: str = Field(
+        "policy",
+        description="'policy' (the cloned policy's weights), or a Hugging Face name or folder, causal or encoder.",
+    )
+    build: BackboneConfig | None = Field(
+        None, description="Make a small causal backbone from scratch instead of loading `backbone`."
+    )
+    head_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of each value head.")
+    lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
+    gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
+    tau: float = Field(0.1, gt=0, le=1, description="Rate of the target network's exponential average.")
+    n_step: int = Field(1, ge=1, description="Turns of reward summed before the target bootstraps.")
+    steps_per_cycle: int = Field(50, ge=0, description="Critic steps in each cycle.")
+    batch: int = Field(256, ge=1, description="Samples per critic step, in units of `unit`.")
+    unit: Literal["turn", "episode"] = Field(
+        "turn",
+        description="Draw single turns (the paper) or whole episodes, all turns of which share one pass.",
+    )
+    fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state that estimate V.")
+    warmup_cycles: int = Field(10, ge=0, description="First cycles in which only the critic learns.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which the critic's gradient is clipped.")
+    max_tokens: int = Field(
+        512, ge=8, description="Tokens an encoder backbone reads of a state, the last ones being kept."
+    )
+
+
+class ActorConfig(_Config):
+    """The token-level policy gradient fed by the critic's advantage."""
+
+    lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
+    steps_per_cycle: int = Field(3, ge=0, description="Actor batches in each cycle.")
+    epochs: int = Field(1, ge=1, description="Passes over a cycle's actor batches; more than one wants `clip`.")
+    batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
+    unit: Literal["turn", "episode"] = Field("turn", description="Draw single turns (the paper) or whole episodes.")
+    fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state in the gradient.")
+    max_staleness: int | None = Field(
+        None,
+        ge=0,
+        description="Draw states only from episodes at most this many versions old; null draws from all.",
+    )
+    normalise_advantage: bool = Field(False, description="Scale advantages of a step to unit standard deviation.")
+    clip: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Clip the probability ratio to [1-clip, 1+clip] as PPO does; null is the plain gradient.",
+    )
+    kl_stop: float | None = Field(
+        None,
+        gt=0,
+        description="End the actor phase when the mean KL per token from the behaviour policy passes this.",
+    )
+    importance_cap: float = Field(
+        1.0,
+        gt=0,
+        description="Upper bound of the importance ratio for fresh actions that an older version wrote.",
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which the actor's gradient is clipped.")
+
+
+class CloneConfig(_Config):
+    """Behavioural cloning of the demonstrations before the first cycle."""
+
+    steps: int = Field(0, ge=0, description="Gradient steps; 0 starts from the model as it is.")
+    batch: int = Field(32, ge=1, description="Episodes per step.")
+    lr: float = Field(1e-3, gt=0, description="Learning rate of AdamW, falling linearly to zero over the steps.")
+
+
+class BroadcastConfig(_Config):
+    """Handing the policy's weights to the engines, and proving that they arrived."""
+
+    backend: Literal["shm", "nccl", "ipc"] = Field(
+        "shm", description="shm: shared memory on CPU; nccl: across GPUs; ipc: learner and engine on one GPU."
+    )
+    timeout_s: float = Field(120.0, gt=0, description="Seconds that each step of a broadcast may take.")
+    tolerance: float = Field(
+        1e-3,
+        gt=0,
+        description="Largest gap in log-probability between learner and engine that the proof accepts.",
+    )
+    probe_tokens: int = Field(48, ge=2, description="Length of the token sequence that the proof compares.")
+
+
+class LearnerConfig(_Config):
+    """The training function: algorithm, engines and their schedule."""
+
+    algorithm: Literal["archer"] = Field("archer", description="What learns after cloning.")
+    ranks: int = Field(1, ge=1, description="Learner processes, one per GPU where there are GPUs.")
+    use_gpu: bool = Field(False, description="Give each rank a GPU.")
+    cpus_per_rank: float = Field(1.0, ge=0, description="CPUs that Ray reserves for each rank.")
+    threads: int = Field(1, ge=1, description="Torch threads of each rank.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage of actor and critic.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Precision of weights and activations.")
+    activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    micro_batch: int = Field(64, ge=1, description="Token sequences in one forward pass of one rank.")
+    prefetch_steps: int = Field(
+        8, ge=1, description="Steps whose samples and fresh actions are asked for ahead of need."
+    )
+    timeout_s: float = Field(600.0, gt=0, description="Seconds that the learner waits for episodes or fresh actions.")
+    critic: CriticConfig = Field(default_factory=CriticConfig, description="The utterance-level critic.")
+    actor: ActorConfig = Field(default_factory=ActorConfig, description="The token-level policy gradient.")
+    clone: CloneConfig = Field(default_factory=CloneConfig, description="Behavioural cloning before the first cycle.")
+    broadcast: BroadcastConfig = Field(default_factory=BroadcastConfig, description="Weights from learner to engines.")

@@ -1,0 +1,190 @@
+"""The utterance-level critic: double Q and double V heads on one backbone (ArCHer, section 3.2 and appendix)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from learner.config import CriticConfig
+from learner.errors import LearnerError
+from learner.layout import Encoder, Layout, PackedEncoder, Part, SeparateEncoder
+from learner.policy import DTYPES
+
+HEADS = 2
+# Share of the policy's vocabulary that may be unknown to the critic's before the pair is refused.
+MAX_UNKNOWN_SHARE = 0.01
+
+
+def value_head(hidden_size: int, width: int) -> nn.Sequential:
+    """Hidden state [..., hidden_size] to a value [..., 1]."""
+    return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1))
+
+
+class Critic(nn.Module):
+    """Q_i(s, a) and V_i(s), i = 1, 2, read from one backbone's hidden states.
+
+    Q is read at the last token of the action, V at the last token of the state (or at the start mark of an
+    encoder, see `learner.layout`).
+    """
+
+    def __init__(self, backbone: PreTrainedModel, head_hidden_size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        width = backbone.config.hidden_size
+        self.q = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(HEADS))
+        self.v = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(HEADS))
+
+    def forward(self, layout: Layout, q: Sequence[Part] = (), v: Sequence[Part] = ()) -> dict[str, Tensor]:
+        """Values at the layout's points, float32.
+
+        Args:
+            q, v: parts at which to read each kind of value.
+
+        Returns:
+            "q_PART" and "v_PART": [heads, samples], for "fresh" [heads, samples, actions].
+        """
+        packed = layout.mask.dim() == 4
+        hidden = self.backbone(
+            input_ids=layout.input_ids,
+            attention_mask=layout.mask if packed else layout.mask.long(),
+            # An encoder counts positions its own way (RoBERTa starts at 2), so only packed passes say theirs.
+            **({"position_ids": layout.position_ids, "use_cache": False} if packed else {}),
+        ).last_hidden_state
+        values: dict[str, Tensor] = {}
+        for kind, heads, parts in (("q", self.q, q), ("v", self.v, v)):
+            for part in parts:
+                row, column = layout.points[part]
+                read = hidden[row, column]
+                values[f"{kind}_{part}"] = torch.stack([head(read).squeeze(-1).float() for head in heads])
+        return values
+
+
+def build_critic(
+    config: CriticConfig,
+    policy_path: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    dtype: str,
+) -> tuple[Critic, Encoder]:
+    """The critic that `config` describes and the encoder that feeds it.
+
+    Args:
+        policy_path: folder or name of the policy, the backbone where `config.backbone` is "policy".
+        tokenizer: the policy's.
+
+    Raises:
+        LearnerError: if the backbone's vocabulary can't stand for the policy's.
+    """
+    pad = pad_token_id(tokenizer)
+    if config.build is not None:
+        backbone_config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.build.hidden_size,
+            num_hidden_layers=config.build.layers,
+            num_attention_heads=config.build.heads,
+            num_key_value_heads=config.build.heads,
+            intermediate_size=config.build.intermediate_size,
+            pad_token_id=pad,
+            attn_implementation="sdpa",
+        )
+        backbone = AutoModel.from_config(backbone_config, dtype=DTYPES[dtype])
+        encoder: Encoder = PackedEncoder(pad)
+    else:
+        path = str(policy_path) if config.backbone == "policy" else config.backbone
+        backbone_config = AutoConfig.from_pretrained(path)
+        _switch_off_dropout(backbone_config)
+        pooling = {} if is_causal(backbone_config) else {"add_pooling_layer": False}
+        backbone = AutoModel.from_pretrained(
+            path, config=backbone_config, dtype=DTYPES[dtype], attn_implementation="sdpa", **pooling
+        )
+        if is_causal(backbone_config):
+            if config.backbone != "policy":
+                _require_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(path), path)
+            encoder = PackedEncoder(pad)
+        else:
+            encoder = _encoder_for(tokenizer, AutoTokenizer.from_pretrained(path), path, config.max_tokens)
+    critic = Critic(backbone, config.head_hidden_size)
+    return critic.to(DTYPES[dtype]), encoder
+
+
+def is_causal(config: AutoConfig) -> bool:
+    """Whether a model of this configuration reads from left to right."""
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not (
+        hasattr(config, "is_decoder") and config.is_decoder is False and hasattr(config, "type_vocab_size")
+    )
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills sequences. A pad is masked everywhere, so the end mark does as well where there is none."""
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise LearnerError(
+        f"the tokenizer of {tokenizer.name_or_path!r} has neither a pad nor an end-of-sequence token; set one in its "
+        "tokenizer_config.json"
+    )
+
+
+def _switch_off_dropout(config: AutoConfig) -> None:
+    """TD targets of a critic with dropout would be noise on noise; the policy's backbone has none either."""
+    for name in list(vars(config)):
+        if "dropout" in name or name.endswith("_pdrop"):
+            value = getattr(config, name)
+            if isinstance(value, float):
+                setattr(config, name, 0.0)
+
+
+def _require_same_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str) -> None:
+    if policy.get_vocab() != critic.get_vocab():
+        raise LearnerError(
+            f"the critic's backbone {path!r} has another vocabulary than the policy {policy.name_or_path!r}; a causal "
+            "critic reads the policy's tokens, so use backbone=policy, a model of the same family, or an encoder"
+        )
+
+
+def _encoder_for(
+    policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str, max_tokens: int
+) -> SeparateEncoder:
+    return SeparateEncoder(
+        pad_token_id(critic),
+        translate=translate_vocabulary(policy, critic, path),
+        prefix=[critic.cls_token_id],
+        suffix=[critic.sep_token_id],
+        read_first=True,
+        max_tokens=max_tokens,
+    )
+
+
+def translate_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str) -> np.ndarray:
+    """The critic's id of each of the policy's tokens, int64 [policy vocabulary].
+
+    GPT-2 and RoBERTa cut text into the same pieces under different ids, so pieces can be matched by their text and
+    nothing is tokenised twice. Special tokens are matched by their role.
+
+    Raises:
+        LearnerError: if more than 1% of the pieces have no counterpart.
+    """
+    vocabulary = critic.get_vocab()
+    unknown_id = critic.unk_token_id
+    roles = ("pad_token", "bos_token", "eos_token", "sep_token", "cls_token", "mask_token", "unk_token")
+    special = {getattr(policy, role): getattr(critic, f"{role}_id") for role in roles if getattr(policy, role)}
+    special = {token: token_id for token, token_id in special.items() if token_id is not None}
+    table = np.zeros(max(policy.get_vocab().values()) + 1, dtype=np.int64)
+    unknown = []
+    for token, token_id in policy.get_vocab().items():
+        found = special.get(token, vocabulary.get(token, unknown_id))
+        if found is None or (found == unknown_id and token not in special):
+            unknown.append(token)
+        table[token_id] = found if found is not None else 0
+    if unknown and (unknown_id is None or len(unknown) > MAX_UNKNOWN_SHARE * len(table)):
+        raise LearnerError(
+            f"{len(unknown)} of the policy's {len(table)} tokens (such as {unknown[:3]}) have no counterpart in the "
+            f"critic's tokenizer {path!r}; choose a backbone of the same tokenizer family, or backbone=policy"
+        )
+    return table

@@ -1,0 +1,55 @@
+"""The door to the learner: what a rank gets from the run, and what it runs.
+
+Apart from `learner.train`, so that who only hands it on (the driver, Ray Train's controller) imports neither torch nor
+DeepSpeed nor vLLM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from learner.config import LearnerConfig
+from learner.protocols import Publisher, ReplaySource, RolloutService
+
+
+@dataclass
+class TrainArgs:
+    """All that the training function gets from the run; pickled to each rank.
+
+    Attributes:
+        model: folder or name of the policy to start from; on resume, of the checkpoint's policy.
+        temperature: at which the engines sample.
+        version: the policy version that the engines hold at the start.
+        max_staleness: in async mode, versions by which an episode's start may lag behind.
+        demonstrations: file of episodes to clone.
+        resume: checkpoint to go on from.
+    """
+
+    learner: LearnerConfig
+    run_dir: Path
+    model: str
+    seed: int
+    mode: Literal["sync", "async"]
+    cycles: int
+    episodes_per_cycle: int
+    max_staleness: int
+    evaluation_episodes: int
+    evaluation_every: int
+    evaluation_greedy: bool
+    checkpoint_every: int
+    checkpoint_keep: int
+    temperature: float
+    replay: ReplaySource
+    rollouts: RolloutService
+    board: Publisher
+    demonstrations: Path
+    resume: Path | None = None
+
+
+def run_rank(settings: dict[str, TrainArgs]) -> None:
+    """What Ray Train runs on each rank; it hands over a dict, of which `args` is ours."""
+    from learner.train import train_function
+
+    train_function(settings["args"])

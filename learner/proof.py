@@ -1,0 +1,79 @@
+"""Proof of a broadcast: the engines now compute with the learner's weights, and know which version that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from learner.errors import LearnerError
+from learner.protocols import ProbeAnswer
+
+# Beyond this many tolerances a gap is no matter of precision.
+_PRECISION_FACTOR = 100.0
+
+
+class BroadcastProofError(LearnerError):
+    """An engine does not compute with the weights it was sent; the message names engine, gap and likely cause."""
+
+
+def compare(
+    expected: np.ndarray,
+    answers: Sequence[ProbeAnswer],
+    *,
+    version: int,
+    tolerance: float,
+    previous: np.ndarray | None = None,
+) -> float:
+    """The largest gap in log-probability between learner and engines, on one probe sequence.
+
+    Args:
+        expected: the learner's, float32 [length - 1].
+        answers: the engines', each of the same length.
+        version: the policy version that was broadcast.
+        previous: the learner's of the version before, by which an engine that kept its old weights is known.
+
+    Raises:
+        BroadcastProofError: the largest gap exceeds `tolerance`, or an engine answers with another version.
+    """
+    largest = 0.0
+    for answer in answers:
+        gaps = np.abs(answer.logprobs - expected)
+        # NaN and infinite answers must not pass as "not greater".
+        gap = float(gaps.max()) if np.isfinite(gaps).all() else float("inf")
+        if answer.version != version:
+            raise BroadcastProofError(
+                f"{answer.worker} answers as policy version {answer.version}, but version {version} was broadcast (gap "
+                f"of log-probabilities {gap:.2g}): its update did not finish. See the worker's log"
+            )
+        if not gap <= tolerance:
+            at = int(np.argmax(~(gaps <= tolerance)))
+            raise BroadcastProofError(
+                f"{answer.worker} does not compute with the weights of policy version {version}: largest gap of "
+                f"log-probabilities {gap:.3g}, tolerance {tolerance:g}; first at token {at + 1} of the probe, where "
+                f"the engine has {answer.logprobs[at]:.4f} and the learner {expected[at]:.4f}. Likely cause: "
+                f"{_likely_cause(answer.logprobs, gaps, tolerance, previous)}"
+            )
+        largest = max(largest, gap)
+    return largest
+
+
+def _likely_cause(got: np.ndarray, gaps: np.ndarray, tolerance: float, previous: np.ndarray | None) -> str:
+    if not np.isfinite(got).all():
+        return "the weights hold NaN or infinite values, or overflow in the engine's precision"
+    if previous is not None and np.abs(got - previous).max() <= tolerance:
+        return "the update changed nothing: the engine answers with the weights of the version before"
+    if gaps[0] <= tolerance and gaps[-1] > tolerance and gaps.max() > _PRECISION_FACTOR * tolerance:
+        return (
+            "keys and values of old weights, left in the engine's prefix cache: the first token, which has nothing "
+            "cached before it, agrees"
+        )
+    if gaps.max() <= _PRECISION_FACTOR * tolerance:
+        return (
+            "precision: engine and learner compute in different dtypes or kernels. Give both the same dtype "
+            "(rollout.engine.dtype, learner.dtype), or raise learner.broadcast.tolerance"
+        )
+    return (
+        "some weights were not replaced, often the output head that shares its weight with the embedding, or learner "
+        "and engine apply different temperatures"
+    )

@@ -1,0 +1,168 @@
+"""What the learner needs of the rest of the run, as protocols.
+
+The run passes in objects that satisfy them (`actors.pool.PoolClient`, `buffer.client.ReplayClient`,
+`archer.board.BoardPublisher`), so that the learner imports neither `actors` nor `archer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from buffer.sample import Stats
+    from buffer.schema import Episode
+
+
+class FreshActions(Protocol):
+    """`n` actions for each of `states` states, ragged, in the order of the request.
+
+    Action `k` of state `i` is `tokens[offsets[i * n + k] : offsets[i * n + k + 1]]`; log-probabilities and
+    versions run along with the tokens.
+    """
+
+    tokens: np.ndarray  # int32 [total]
+    offsets: np.ndarray  # int64 [states * n + 1]
+    logprobs: np.ndarray  # float32 [total], of the distribution sampled from
+    versions: np.ndarray  # int32 [total]
+    n: int
+
+
+class CollectReport(Protocol):
+    """What came of a number of episodes, one entry per finished episode, in no particular order."""
+
+    returns: np.ndarray  # float32 [episodes], undiscounted
+    successes: np.ndarray  # float32 [episodes], 1, 0, or NaN where the task does not say
+    turns: np.ndarray  # int32 [episodes]
+    invalid_actions: np.ndarray  # int32 [episodes]
+    versions: np.ndarray  # float32 [episodes], mean policy version over the action tokens of each
+    action_tokens: int
+    seconds: float
+    env_failures: int  # episodes dropped because the environment raised
+    lost: int  # episodes that were run again because their worker died
+    next_seed: int  # lowest environment seed that is not finished: where a resumed run goes on
+
+
+class WorkerStatus(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def ready(self) -> bool:
+        """Alive and on current weights."""
+        ...
+
+    @property
+    def restarts(self) -> int: ...
+
+
+class ProbeAnswer(Protocol):
+    @property
+    def worker(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def logprobs(self) -> np.ndarray:
+        """Float32 [length - 1]."""
+        ...
+
+
+class RolloutService(Protocol):
+    """The pool of engines, as the learner sees it. See docs/architecture.md for each call."""
+
+    @property
+    def stale_error(self) -> type[Exception]:
+        """Raised by `collect`, `report` and the future of `request` when no engine holds the current weights (all were
+        restarted since the last broadcast): broadcast again, then ask again."""
+        ...
+
+    def ready(self, timeout_s: float) -> None:
+        """Wait until every engine has come up; the error names those that have not."""
+        ...
+
+    def window(self) -> int:
+        """Tokens of the longest sequence that the engines take."""
+        ...
+
+    def collect(
+        self,
+        episodes: int,
+        *,
+        first_seed: int,
+        store: bool = True,
+        greedy: bool = False,
+        timeout_s: float | None = None,
+    ) -> CollectReport: ...
+
+    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def report(self, *, at_least: int, timeout_s: float) -> CollectReport:
+        """Wait until `at_least` episodes of `start` have finished, and been appended, since the last report."""
+        ...
+
+    def request(self, prompts: list[np.ndarray], n: int) -> Future[Any]:
+        """`n` actions for each state; the future gives `FreshActions` (a future's type can't be a protocol's)."""
+        ...
+
+    def workers(self) -> Sequence[WorkerStatus]: ...
+
+    def sync_client(self) -> Any: ...
+
+    def probe(self, tokens: np.ndarray) -> Sequence[ProbeAnswer]: ...
+
+
+class Drawn(Protocol):
+    """`n` draws: an episode and a turn each, -1 for all turns of it."""
+
+    @property
+    def episodes(self) -> list[Episode]: ...
+
+    @property
+    def turns(self) -> np.ndarray: ...
+
+
+class SampleSource(Protocol):
+    """Whatever gives samples."""
+
+    def sample(
+        self,
+        n: int,
+        *,
+        view: Literal["critic", "actor"] = "critic",
+        unit: Literal["turn", "episode"] = "turn",
+        min_version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Drawn: ...
+
+
+class ReplaySource(SampleSource, Protocol):
+    """The replay service, as the learner sees it."""
+
+    def wait_for(self, *, episodes: int, timeout_s: float) -> Stats: ...
+
+    def stats(self) -> Stats: ...
+
+    def checkpoint(self, directory: Path) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Publisher(Protocol):
+    """Where the learner tells the run what happens; see docs/architecture.md for the events."""
+
+    def publish(self, event: dict[str, Any]) -> None: ...
+
+    def register_target(self, role: str, name: str, address: str) -> None: ...

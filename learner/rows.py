@@ -1,0 +1,135 @@
+"""Rows: what one token sequence of a step trains on, as plain arrays that travel from rank 0 to its rank.
+
+A row is one episode with a selection of its turns and, where the phase asks for them, fresh actions at the
+states of these turns. Several samples of one episode share one row, so that its tokens are encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from learner.errors import LearnerError
+
+if TYPE_CHECKING:
+    from buffer.schema import Episode
+    from learner.protocols import FreshActions
+
+
+@dataclass
+class Row:
+    """One episode, the turns of it that count, and fresh actions at them.
+
+    Attributes:
+        episode_id: for error messages.
+        tokens: int32 [length], the whole episode.
+        action_start, action_end: int32 [turns of the episode], offsets into `tokens`.
+        reward: float32 [turns of the episode].
+        terminated: whether the episode ended by itself (not by a limit).
+        turns: int32 [samples], the turns that count. A turn drawn twice stands twice.
+        fresh: per sample, a list of `n` int32 arrays of tokens. Empty where the phase asks for none.
+        fresh_logprobs, fresh_versions: along with `fresh`, float32 and int32.
+    """
+
+    episode_id: str
+    tokens: np.ndarray
+    action_start: np.ndarray
+    action_end: np.ndarray
+    reward: np.ndarray
+    terminated: bool
+    turns: np.ndarray
+    fresh: list[list[np.ndarray]] = field(default_factory=list)
+    fresh_logprobs: list[list[np.ndarray]] = field(default_factory=list)
+    fresh_versions: list[list[np.ndarray]] = field(default_factory=list)
+
+    def state_end(self, turn: int) -> int:
+        """Number of tokens of state s_turn; the state after the last turn is the whole episode."""
+        return int(self.action_start[turn]) if turn < len(self.action_start) else len(self.tokens)
+
+    @property
+    def size(self) -> int:
+        """Tokens that a packed pass over this row encodes."""
+        return len(self.tokens) + sum(len(action) for actions in self.fresh for action in actions)
+
+
+def rows_from_samples(episodes: Sequence[Episode], turns: np.ndarray) -> list[Row]:
+    """Group samples by episode.
+
+    Args:
+        episodes: one per sample, repeats allowed.
+        turns: int [samples]; -1 takes all turns of the episode.
+    """
+    selected: dict[str, tuple[Episode, list[int]]] = {}
+    for episode, turn in zip(episodes, turns, strict=True):
+        _, chosen = selected.setdefault(episode.episode_id, (episode, []))
+        chosen.extend(range(episode.turns) if turn < 0 else [int(turn)])
+    return [
+        Row(
+            episode_id=episode.episode_id,
+            tokens=np.asarray(episode.tokens),
+            action_start=np.asarray(episode.action_start),
+            action_end=np.asarray(episode.action_end),
+            reward=np.asarray(episode.reward),
+            terminated=bool(episode.terminated),
+            turns=np.asarray(chosen, dtype=np.int32),
+        )
+        for episode, chosen in selected.values()
+    ]
+
+
+def prompts(rows: Iterable[Row]) -> list[np.ndarray]:
+    """The states of all samples, in order: what the engines are asked to continue."""
+    return [row.tokens[: row.state_end(int(turn))] for row in rows for turn in row.turns]
+
+
+def attach_fresh(rows: Iterable[Row], fresh: FreshActions) -> None:
+    """Give each sample its `n` fresh actions. `fresh` answers `prompts(rows)`.
+
+    Raises:
+        LearnerError: if the answer holds another number of states than was asked for.
+    """
+    rows = list(rows)
+    asked = sum(len(row.turns) for row in rows)
+    if len(fresh.offsets) != asked * fresh.n + 1:
+        raise LearnerError(
+            f"asked the engines for {asked} states x {fresh.n} fresh actions and got {len(fresh.offsets) - 1} actions"
+        )
+    bounds = fresh.offsets
+    index = 0
+    for row in rows:
+        row.fresh, row.fresh_logprobs, row.fresh_versions = [], [], []
+        for _ in row.turns:
+            spans = [slice(bounds[index + k], bounds[index + k + 1]) for k in range(fresh.n)]
+            row.fresh.append([fresh.tokens[span] for span in spans])
+            row.fresh_logprobs.append([fresh.logprobs[span] for span in spans])
+            row.fresh_versions.append([fresh.versions[span] for span in spans])
+            index += fresh.n
+
+
+def deal(rows: Sequence[Row], ranks: int, micro_batch: int) -> list[list[list[Row]]]:
+    """Split the rows of a global batch into micro-batches of similar length, as many for each rank.
+
+    Rows are sorted by size and dealt out in turn, so that padding is small and ranks have equal work. Every rank
+    gets the same number of micro-batches, since a backward pass under ZeRO is a collective.
+
+    Returns:
+        `ranks` lists of micro-batches, each a non-empty list of rows.
+
+    Raises:
+        LearnerError: if there are fewer rows than ranks.
+    """
+    if len(rows) < ranks:
+        raise LearnerError(
+            f"a step drew {len(rows)} episodes, fewer than the {ranks} learner ranks; raise the phase's `batch`"
+        )
+    pieces = min(-(-len(rows) // (ranks * micro_batch)), len(rows) // ranks)
+    ordered = sorted(rows, key=lambda row: row.size)
+    chunks = [list(chunk) for chunk in np.array_split(np.arange(len(ordered)), pieces)]
+    dealt: list[list[list[Row]]] = [[] for _ in range(ranks)]
+    for chunk in chunks:
+        for rank in range(ranks):
+            dealt[rank].append([ordered[i] for i in chunk[rank::ranks]])
+    return dealt

@@ -1,0 +1,366 @@
+"""The training function: clone the demonstrations, then cycles of rollout, phases and broadcast.
+
+The trainer knows no algorithm: it asks for phases, feeds them, and hands the weights out. Invariants: the engines'
+policy version is `state.version` whenever a phase begins; every broadcast is proved; a cycle that is checkpointed is
+complete.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.util
+import torch
+import torch.distributed as dist
+from transformers import AutoTokenizer
+
+from learner import checkpoint as checkpoints
+from learner.accelerator import deepspeed
+from learner.algorithms.archer import Archer
+from learner.algorithms.base import Algorithm, Phase
+from learner.algorithms.bc import BehaviourCloning
+from learner.checkpoint import TrainerState
+from learner.collective import Leader
+from learner.critic import build_critic, pad_token_id
+from learner.demonstrations import DemonstrationSet
+from learner.entry import TrainArgs
+from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
+from learner.feeder import Batch, Feeder
+from learner.metrics import LearnerMetrics
+from learner.policy import load_causal_model, sequence_predictions
+from learner.protocols import CollectReport
+from learner.weights import Broadcaster, PolicySource
+
+# Environment seeds of evaluations are the same for every run, so that runs compare on the same episodes; those of
+# training lie below, and start elsewhere for each seed of a run.
+EVALUATION_SEED = 1 << 30
+
+
+class Trainer:
+    """One rank of the learner. Ranks run the same calls in the same order."""
+
+    def __init__(self, args: TrainArgs) -> None:
+        self.args = args
+        self.config = args.learner
+        self.rank = dist.get_rank()
+        self.state = TrainerState.read(args.resume) if args.resume else TrainerState(next_seed=first_seed(args.seed))
+        self.tokenizer = AutoTokenizer.from_pretrained(args.model)
+        self.leader = Leader(args.rollouts.stale_error, self._rebroadcast)
+        self.feeder = Feeder(args.replay, args.rollouts, self.leader, self.config)
+        self.metrics = LearnerMetrics()
+        self._started = time.monotonic() - self.state.wall_seconds
+        self._last_step_event = 0.0
+        self.algorithm: Algorithm
+        self.source: PolicySource
+        self.broadcaster: Broadcaster
+
+    def run(self) -> None:
+        """Train from the start, or from `args.resume`, to the last cycle."""
+        if self.args.resume is None:
+            model = self._clone() if self.config.clone.steps else self.args.model
+            self._use(self._archer(model))
+        else:
+            self._use(self._archer(self.args.model))
+            self.algorithm.load(self.args.resume)
+            checkpoints.load_random_streams(self.args.resume)
+            if self.rank == 0:
+                self.args.replay.load_state_dict(self.state.replay_client)
+        self._publish({"kind": "stage", "stage": "train"})
+        if self.args.mode == "async":
+            self.leader.call(self._start_rollouts)
+        while self.state.cycle < self.args.cycles:
+            self._cycle()
+        if self.args.mode == "async":
+            self.leader.call(self.args.rollouts.stop)
+        self._evaluate("final")
+        self._save()
+
+    # Stages
+
+    def _clone(self) -> str:
+        """Behavioural cloning of the demonstrations. Returns the folder of the cloned policy."""
+        source = DemonstrationSet(self.args.demonstrations, self.args.seed)
+        feeder = Feeder(source, self.args.rollouts, self.leader, self.config)
+        self._publish({"kind": "stage", "stage": "clone"})
+        model = load_causal_model(
+            self.args.model, self.config.dtype, activation_checkpointing=self.config.activation_checkpointing
+        )
+        self.algorithm = BehaviourCloning(model, pad_token_id(self.tokenizer), self.config, self.args.temperature)
+        # The engines come up meanwhile: nothing here needs them.
+        for phase in self.algorithm.phases(0):
+            self._phase(phase, feeder)
+        self._use(self.algorithm)
+        directory = self.args.run_dir / "clone"
+        checkpoints.export_policy(self.algorithm.policy_model, self.source, self.tokenizer, directory)
+        self._broadcast()
+        self._evaluate("clone")
+        return str(directory)
+
+    def _archer(self, model_path: str) -> Archer:
+        model = load_causal_model(
+            model_path, self.config.dtype, activation_checkpointing=self.config.activation_checkpointing
+        )
+        critic, encoder = build_critic(
+            self.config.critic,
+            model_path,
+            self.tokenizer,
+            dtype=self.config.dtype,
+        )
+        return Archer(model, critic, encoder, pad_token_id(self.tokenizer), self.config, self.args.temperature)
+
+    def _use(self, algorithm: Algorithm) -> None:
+        """Let `algorithm` learn and its policy be what is broadcast."""
+        self.algorithm = algorithm
+        self.window = self.leader.call(self._engine_window)
+        self.source = PolicySource(algorithm.policy_model)
+        settings = self.config.broadcast
+        self.broadcaster = Broadcaster(
+            source=self.source,
+            rollouts=self.args.rollouts,
+            backend=settings.backend,
+            rank=self.rank,
+            timeout_s=settings.timeout_s,
+            logprobs_fn=self._sequence_logprobs,
+            probe_tokens=self._probe_tokens(),
+            tolerance=settings.tolerance,
+        )
+
+    # One cycle
+
+    def _cycle(self) -> None:
+        cycle = self.state.cycle
+        timings = {}
+        started = time.monotonic()
+        report = self.leader.call(lambda: self._rollout(cycle))
+        played_under = self.state.version
+        timings["rollout"] = time.monotonic() - started
+        self.state.episodes += len(report.returns)
+        self.state.turns += int(report.turns.sum())
+        self.state.next_seed = report.next_seed
+        metrics: dict[str, float] = {}
+        for phase in self.algorithm.phases(cycle):
+            started = time.monotonic()
+            self._publish({"kind": "phase", "cycle": cycle, "phase": phase.name})
+            metrics |= self._phase(phase, self.feeder)
+            timings[phase.name] = time.monotonic() - started
+        started = time.monotonic()
+        if "actor" in timings:
+            self._publish({"kind": "phase", "cycle": cycle, "phase": "broadcast"})
+            metrics["proof_gap"] = self._broadcast()
+        timings["broadcast"] = time.monotonic() - started
+        self.state.cycle += 1
+        self.metrics.cycle.set(self.state.cycle)
+        metrics |= {f"seconds/{name}": seconds for name, seconds in timings.items()}
+        metrics |= rollout_metrics(report, played_under)
+        metrics |= {
+            "episodes": self.state.episodes,
+            "turns": self.state.turns,
+            "policy_version": self.state.version,
+            "wall_seconds": time.monotonic() - self._started,
+        }
+        self._publish({"kind": "cycle", "cycle": self.state.cycle, "metrics": metrics})
+        args = self.args
+        if args.evaluation_every and self.state.cycle % args.evaluation_every == 0 and self.state.cycle < args.cycles:
+            self._evaluate(f"cycle-{self.state.cycle}")
+        if self.state.cycle % args.checkpoint_every == 0 and self.state.cycle < args.cycles:
+            self._save()
+
+    def _rollout(self, cycle: int) -> CollectReport:
+        self._publish({"kind": "phase", "cycle": cycle, "phase": "rollout"})
+        if self.args.mode == "sync":
+            return self.args.rollouts.collect(
+                self.args.episodes_per_cycle, first_seed=self.state.next_seed, timeout_s=self.config.timeout_s
+            )
+        return self.args.rollouts.report(at_least=self.args.episodes_per_cycle, timeout_s=self.config.timeout_s)
+
+    def _start_rollouts(self) -> None:
+        self.args.rollouts.start(
+            first_seed=self.state.next_seed,
+            episodes_per_version=self.args.episodes_per_cycle,
+            max_staleness=self.args.max_staleness,
+        )
+
+    def _phase(self, phase: Phase, feeder: Feeder) -> dict[str, float]:
+        """All steps of a phase. Returns the mean of each metric over the steps."""
+        totals: dict[str, float] = {}
+        steps = 0
+        for batch in feeder.batches(phase, self.state.version):
+            started = time.monotonic()
+            result = self.algorithm.step(phase, batch.micro_batches, batch.samples, self.state.version)
+            self._require_finite(phase, steps, result.metrics, batch)
+            steps += 1
+            for name, value in result.metrics.items():
+                totals[name] = totals.get(name, 0.0) + value
+                self.metrics.value.labels(name).set(value)
+            self.metrics.step_seconds.labels(phase.name).observe(time.monotonic() - started)
+            self.metrics.wait_seconds.labels(phase.name).inc(batch.waited_s)
+            self.metrics.samples.labels(phase.name).inc(batch.samples)
+            self._publish_step(phase, steps, result.metrics)
+            if result.stop:
+                break
+        means = {name: value / max(steps, 1) for name, value in totals.items()}
+        return means | {f"{phase.name}/steps": float(steps)}
+
+    def _require_finite(self, phase: Phase, step: int, metrics: dict[str, float], batch: Batch) -> None:
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            episodes = [row.episode_id for micro_batch in batch.micro_batches for row in micro_batch]
+            raise NonFiniteLossError(
+                f"{', '.join(bad)} not finite at step {step} of the {phase.name} phase, cycle {self.state.cycle}; "
+                f"rank {self.rank} trained on episodes {episodes[:8]}. Lower the learning rate, or resume from the "
+                "last checkpoint, which is untouched"
+            )
+
+    # Weights
+
+    def _broadcast(self) -> float:
+        """Hand out the weights as the next policy version; returns the proof's largest gap."""
+        self.state.version += 1
+        return self._rebroadcast()
+
+    def _rebroadcast(self) -> float:
+        report = self.broadcaster.broadcast(self.state.version)
+        self.state.proof_max_gap = max(self.state.proof_max_gap, report.max_gap)
+        self.metrics.policy_version.set(self.state.version)
+        self.metrics.broadcast_seconds.observe(report.seconds)
+        self.metrics.proof_gap.set(report.max_gap)
+        return report.max_gap
+
+    def _sequence_logprobs(self, tokens: np.ndarray) -> np.ndarray:
+        """log p(tokens[i + 1] | tokens[: i + 1]) of the learning policy, float32 [length - 1]; on every rank."""
+        layout, predictions = sequence_predictions(tokens)
+        device = self.algorithm.policy.device
+        layout.predictions["sequence"] = predictions
+        layout = layout.to(device)
+        with torch.no_grad():
+            return self.algorithm.policy(layout, layout.predictions["sequence"]).cpu().numpy()
+
+    def _engine_window(self) -> int:
+        self.args.rollouts.ready(self.config.timeout_s)
+        return self.args.rollouts.window()
+
+    def _probe_tokens(self) -> np.ndarray:
+        """A fixed sequence over the whole vocabulary: many rows of the embedding and of the head take part."""
+        generator = np.random.default_rng(self.args.seed)
+        length = min(self.config.broadcast.probe_tokens, self.window - 1)
+        return generator.integers(0, len(self.tokenizer), length, dtype=np.int32)
+
+    # Records
+
+    def _evaluate(self, name: str) -> None:
+        """Sampled episodes on seeds that training never sees, not stored in replay."""
+        if not self.args.evaluation_episodes:
+            return
+        self._publish({"kind": "stage", "stage": "evaluate"})
+        report = self.leader.call(
+            lambda: self.args.rollouts.collect(
+                self.args.evaluation_episodes,
+                first_seed=EVALUATION_SEED,
+                store=False,
+                greedy=self.args.evaluation_greedy,
+                timeout_s=self.config.timeout_s,
+            )
+        )
+        self.state.evaluations[name] = float(report.returns.mean())
+        self._publish(
+            {
+                "kind": "evaluation",
+                "name": name,
+                "collected_episodes": self.state.episodes,
+                "returns": report.returns.tolist(),
+                "successes": report.successes.tolist(),
+                "turns": report.turns.tolist(),
+                "invalid_actions": report.invalid_actions.tolist(),
+            }
+        )
+
+    def _save(self) -> None:
+        """Write a checkpoint, on all ranks together. Raises CheckpointError; earlier ones are untouched then."""
+        self._publish({"kind": "phase", "cycle": self.state.cycle, "phase": "checkpoint"})
+        folder = self.args.run_dir / "checkpoints"
+        try:
+            self._write(folder)
+        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where the disk is full
+            raise CheckpointError(
+                f"the checkpoint of cycle {self.state.cycle} could not be written to {folder}: {error}. Free some "
+                "space, then go on from the one before with `archer train --resume`"
+            ) from error
+
+    def _write(self, folder: Path) -> None:
+        args = self.args
+        partial = self.leader.call(lambda: checkpoints.begin(folder, self.state.cycle))
+        self.algorithm.save(partial)
+        checkpoints.save_random_streams(partial)
+        checkpoints.export_policy(self.algorithm.policy_model, self.source, self.tokenizer, partial / "policy")
+
+        def finish() -> None:
+            args.replay.checkpoint(partial / "replay")
+            self.state.replay_client = args.replay.state_dict()
+            self.state.wall_seconds = time.monotonic() - self._started
+            self.state.write(partial)
+            path = checkpoints.commit(partial, args.checkpoint_keep)
+            self._publish({"kind": "checkpoint", "path": str(path), "state": asdict(self.state)})
+
+        self.leader.call(finish)
+
+    def _publish(self, event: dict[str, Any]) -> None:
+        if self.rank == 0:
+            self.args.board.publish(event)
+
+    def _publish_step(self, phase: Phase, step: int, metrics: dict[str, float]) -> None:
+        """Steps can be many a second; the run's progress wants two."""
+        now = time.monotonic()
+        if now - self._last_step_event > 0.5:
+            self._last_step_event = now
+            steps = phase.steps * phase.epochs
+            self._publish({"kind": "step", "phase": phase.name, "step": step, "steps": steps, "metrics": metrics})
+
+
+def first_seed(seed: int) -> int:
+    """Environment seed of the first training episode of a run with `seed`."""
+    return seed * 1_000_003 % (EVALUATION_SEED // 2)
+
+
+def rollout_metrics(report: CollectReport, version: int) -> dict[str, float]:
+    """What a cycle's episodes say, as metrics.
+
+    Args:
+        version: policy version when they were reported; staleness is how far their tokens lag behind it.
+    """
+    if len(report.returns) == 0:
+        raise LearnerError(
+            f"none of a cycle's episodes finished: all {report.env_failures} failed in the environment; the workers' "
+            "logs hold its error"
+        )
+    successes = report.successes[~np.isnan(report.successes)]
+    return {
+        "return": float(report.returns.mean()),
+        "success_rate": float(successes.mean()) if len(successes) else float("nan"),
+        "invalid_actions": float(report.invalid_actions.mean()),
+        "mean_turns": float(report.turns.mean()),
+        "staleness": version - float(report.versions.mean()),
+        "tokens_per_second": report.action_tokens / max(report.seconds, 1e-9),
+        "env_failures": float(report.env_failures),
+        "lost": float(report.lost),
+    }
+
+
+def train_function(args: TrainArgs) -> None:
+    """One rank, from `torch.distributed` being up to the end of the run."""
+    torch.set_num_threads(args.learner.threads)
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(args.seed)
+    trainer = Trainer(args)
+    args.board.register_target("learner", f"rank-{trainer.rank}", f"{_node_ip()}:{trainer.metrics.serve()}")
+    trainer.run()
+
+
+def _node_ip() -> str:
+    return str(ray.util.get_node_ip_address())

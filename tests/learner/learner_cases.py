@@ -1,0 +1,105 @@
+"""Small models, rows and ranks that the learner's tests share."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from transformers import GPT2Config, LlamaConfig, PretrainedConfig
+
+from learner.rows import Row
+
+VOCABULARY = 64
+
+
+def llama(**changes: Any) -> LlamaConfig:
+    settings = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 256,
+        "attn_implementation": "sdpa",
+        "pad_token_id": 0,
+    }
+    return LlamaConfig(**(settings | changes))
+
+
+def gpt2() -> PretrainedConfig:
+    return GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=256,
+        attn_implementation="sdpa",
+        bos_token_id=0,
+        eos_token_id=0,
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+    )
+
+
+def make_row(seed: int, *, turns: int = 6, fresh: int = 2, all_turns: bool = False, terminated: bool = True) -> Row:
+    """An episode of random tokens and rewards, with a random selection of turns and random fresh actions."""
+    rng = np.random.default_rng(seed)
+    tokens = list(rng.integers(1, VOCABULARY, 3))
+    start, end = [], []
+    for _ in range(turns):
+        start.append(len(tokens))
+        tokens += list(rng.integers(1, VOCABULARY, rng.integers(1, 5)))
+        end.append(len(tokens))
+        tokens += list(rng.integers(1, VOCABULARY, 2))
+    chosen = np.arange(turns) if all_turns else rng.permutation(turns)[: rng.integers(1, turns + 1)]
+    actions = [[rng.integers(1, VOCABULARY, rng.integers(1, 5)).astype(np.int32) for _ in range(fresh)] for _ in chosen]
+    return Row(
+        episode_id=f"episode-{seed}",
+        tokens=np.array(tokens, dtype=np.int32),
+        action_start=np.array(start, dtype=np.int32),
+        action_end=np.array(end, dtype=np.int32),
+        reward=rng.normal(size=turns).astype(np.float32),
+        terminated=terminated,
+        turns=chosen.astype(np.int32),
+        fresh=actions,
+        fresh_logprobs=[[np.full(len(a), -4.0, dtype=np.float32) for a in group] for group in actions],
+        fresh_versions=[[np.ones(len(a), dtype=np.int32) for a in group] for group in actions],
+    )
+
+
+def run_ranks(ranks: int, function: Callable[..., None], *args: Any) -> None:
+    """Run `function(rank, *args)` in `ranks` processes of one gloo group; raises if any of them does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.start_processes(_rank, args=(ranks, port, function, args), nprocs=ranks, start_method="spawn")
+
+
+def _rank(rank: int, ranks: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "DS_ACCELERATOR": "cpu",
+    }
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    function(rank, *args)
+    dist.destroy_process_group()
+
+
+def save_json(path: Path, value: Any) -> None:
+    import json
+
+    path.write_text(json.dumps(value))

@@ -1,0 +1,78 @@
+"""Checkpoints that carry their name are whole; broken ones are refused with a sentence."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from learner import checkpoint
+from learner.checkpoint import TrainerState
+from learner.errors import CheckpointError
+from learner.train import Trainer, first_seed
+
+
+def _write(folder: Path, cycle: int, keep: int = 2) -> Path:
+    partial = checkpoint.begin(folder, cycle)
+    TrainerState(cycle=cycle, evaluations={"clone": -15.0}).write(partial)
+    return checkpoint.commit(partial, keep)
+
+
+def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
+    for cycle in (1, 2, 10):
+        _write(tmp_path, cycle)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["cycle-00002", "cycle-00010"]
+    assert TrainerState.read(checkpoint.checkpoints(tmp_path)[-1]) == TrainerState(
+        cycle=10, evaluations={"clone": -15.0}
+    )
+
+
+def test_a_checkpoint_that_was_never_finished_is_not_one(tmp_path: Path) -> None:
+    whole = _write(tmp_path, 1)
+    (checkpoint.begin(tmp_path, 2) / "state.json").write_text("{")
+    assert checkpoint.checkpoints(tmp_path) == [whole]
+    # The next attempt at the same cycle starts from nothing.
+    assert list(checkpoint.begin(tmp_path, 2).iterdir()) == []
+
+
+def test_writing_a_cycle_again_replaces_it(tmp_path: Path) -> None:
+    (_write(tmp_path, 3) / "old").touch()
+    assert not (_write(tmp_path, 3) / "old").exists()
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "no state.json"), ("{", "can't be read"), ('{"a": 1}', "older")])
+def test_what_is_no_checkpoint_is_refused_with_a_sentence(tmp_path: Path, content: str | None, says: str) -> None:
+    if content is not None:
+        (tmp_path / "state.json").write_text(content)
+    with pytest.raises(CheckpointError, match=says):
+        TrainerState.read(tmp_path)
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> None:
+    """The disk refuses in the middle of writing: a sentence, and the older checkpoint as it was."""
+    before = _write(tmp_path / "checkpoints", 1)
+    trainer = Trainer.__new__(Trainer)
+    trainer.rank = 1
+    trainer.state = TrainerState(cycle=2)
+    trainer.args = SimpleNamespace(run_dir=tmp_path)
+    trainer.leader = SimpleNamespace(call=lambda function: function())
+
+    def no_room(partial: Path) -> None:
+        (partial / "half").touch()
+        raise OSError(28, "No space left on device")
+
+    trainer.algorithm = SimpleNamespace(save=no_room)
+    with pytest.raises(CheckpointError, match=r"cycle 2 could not be written.*No space left.*--resume"):
+        trainer._save()
+    assert checkpoint.checkpoints(tmp_path / "checkpoints") == [before]
+
+
+def test_seeds_of_runs_and_of_evaluations_lie_apart() -> None:
+    from learner.train import EVALUATION_SEED
+
+    starts = sorted(first_seed(seed) for seed in range(500))
+    assert starts[0] == 0
+    assert starts[-1] + 10**8 < EVALUATION_SEED
+    assert min(b - a for a, b in itertools.pairwise(starts)) >= 1_000_003 // 2

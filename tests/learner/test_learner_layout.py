@@ -1,0 +1,109 @@
+"""Packed passes against one pass for each state and action; indices and masks that must not slip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from learner_cases import gpt2, llama, make_row
+from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
+
+from learner.critic import Critic, is_causal
+from learner.layout import PackedEncoder, SeparateEncoder, tree_mask
+from learner.policy import Policy, sequence_predictions
+from learner.rows import Row
+
+PARTS = ("state", "action", "next_state", "fresh")
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def config(request: pytest.FixtureRequest) -> PretrainedConfig:
+    torch.manual_seed(0)
+    return llama() if request.param == "llama" else gpt2()
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_packed_values_are_the_separate_ones(config: PretrainedConfig, horizon: int) -> None:
+    rows = [make_row(seed) for seed in range(5)]
+    critic = Critic(AutoModel.from_config(config), 32).eval()
+    q, v = ("action", "fresh"), ("state", "next_state")
+    with torch.no_grad():
+        packed = critic(PackedEncoder(0).encode(rows, PARTS, horizon), q=q, v=v)
+        separate = critic(SeparateEncoder(0).encode(rows, PARTS, horizon), q=q, v=v)
+    assert packed["q_fresh"].shape == (2, sum(len(row.turns) for row in rows), 2)
+    for name in packed:
+        torch.testing.assert_close(packed[name], separate[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("part", ["action", "fresh"])
+def test_packed_logprobs_are_those_of_each_action_alone(config: PretrainedConfig, part: str) -> None:
+    rows = [make_row(seed) for seed in range(5)]
+    policy = Policy(AutoModelForCausalLM.from_config(config).eval(), temperature=0.7)
+    layout = PackedEncoder(0).encode(rows, ("fresh", "action"), 1)
+    with torch.no_grad():
+        packed = policy(layout, layout.predictions[part])
+        alone = [policy(*sequence_predictions(text))[-n:] for text, n in _actions_alone(rows, part)]
+    torch.testing.assert_close(packed, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def _actions_alone(rows: list[Row], part: str) -> list[tuple[np.ndarray, int]]:
+    """Each action behind its own state, and the action's length."""
+    found = []
+    for row in rows:
+        for sample, turn in enumerate(row.turns):
+            data = row.tokens[row.action_start[turn] : row.action_end[turn]]
+            for action in row.fresh[sample] if part == "fresh" else [data]:
+                found.append((np.concatenate((row.tokens[: row.state_end(int(turn))], action)), len(action)))
+    return found
+
+
+def test_values_know_nothing_of_later_turns_nor_of_pads() -> None:
+    """Change every token after a state, and add a longer row beside it: the state's value stays as it is."""
+    torch.manual_seed(0)
+    critic = Critic(AutoModel.from_config(llama()), 32).eval()
+    row, changed = make_row(1, fresh=0), make_row(1, fresh=0)
+    row.turns = changed.turns = np.array([2], dtype=np.int32)
+    end = row.state_end(2)
+    changed.tokens = changed.tokens.copy()
+    changed.tokens[end:] = (changed.tokens[end:] + 7) % 60 + 1
+    encoder = PackedEncoder(0)
+    with torch.no_grad():
+        alone = critic(encoder.encode([row], PARTS[:3]), v=("state",), q=("action",))
+        other = critic(
+            encoder.encode([changed, make_row(9, turns=12, all_turns=True, fresh=0)], PARTS[:3]),
+            v=("state",),
+            q=("action",),
+        )
+    torch.testing.assert_close(alone["v_state"][:, 0], other["v_state"][:, 0], atol=1e-6, rtol=0)
+    assert (alone["q_action"][:, 0] - other["q_action"][:, 0]).abs().max() > 1e-4, "Q must see the action"
+
+
+def test_tree_mask_by_hand() -> None:
+    """Trunk of three tokens, a branch of two at its second token, one pad."""
+    mask = tree_mask(torch.tensor([[0, 0, 0, 1, 1, -1]]), torch.tensor([[1, 2, 3, 2, 2, 0]]))
+    expected = torch.tensor(
+        [
+            [1, 0, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0],
+            [1, 1, 0, 1, 0, 0],
+            [1, 1, 0, 1, 1, 0],
+            [0, 0, 0, 0, 0, 1],
+        ]
+    )
+    assert mask[0, 0].equal(expected.bool())
+
+
+def test_last_state_is_the_whole_episode() -> None:
+    row = make_row(3, turns=2, all_turns=True)
+    layout = PackedEncoder(0).encode([row], ("state", "next_state"), 1)
+    assert layout.points["next_state"].column.tolist() == [row.action_start[1] - 1, len(row.tokens) - 1]
+    assert layout.points["state"].column.tolist() == [row.action_start[0] - 1, row.action_start[1] - 1]
+
+
+def test_causal_and_encoder_backbones_are_told_apart() -> None:
+    from transformers import RobertaConfig
+
+    assert is_causal(llama())
+    assert is_causal(gpt2())
+    assert not is_causal(RobertaConfig())

@@ -1,0 +1,136 @@
+"""Losses against closed forms."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from learner_cases import make_row
+
+from learner.algorithms.archer import n_step_returns
+from learner.losses import advantage, behaviour_kl, policy_gradient_loss, q_loss, td_target, v_loss
+
+
+def test_td_target_bootstraps_through_limits_and_stops_at_ends() -> None:
+    target = td_target(
+        reward=torch.tensor([-1.0, -1.0]),
+        discount=torch.tensor([0.9, 0.9]),
+        terminated=torch.tensor([0.0, 1.0]),
+        next_value=torch.tensor([[-10.0, -10.0], [-5.0, -5.0]]),
+    )
+    torch.testing.assert_close(target, torch.tensor([[-10.0, -1.0], [-5.5, -1.0]]))
+
+
+def test_tabular_critic_converges_to_the_known_values() -> None:
+    """A chain of three states, two actions: right moves on (-1), stay stays (-1); past the end is 0.
+
+    Under a policy that goes right with probability p, V and Q solve a linear system; TD on all transitions with
+    exact fresh actions must find the same.
+    """
+    gamma, p, states = 0.9, 0.7, 3
+    matrix, reward = np.eye(states), np.full(states, -1.0)
+    for s in range(states):
+        matrix[s, s] -= gamma * (1 - p)
+        if s + 1 < states:
+            matrix[s, s + 1] -= gamma * p
+    exact_v = np.linalg.solve(matrix, reward)
+    next_v = np.append(exact_v[1:], 0.0)
+    exact_q = np.stack([-1 + gamma * exact_v, -1 + gamma * next_v], axis=1)  # stay, right
+
+    q = torch.zeros(2, states, 2, requires_grad=True)
+    v = torch.zeros(2, states, requires_grad=True)
+    bar_q, bar_v = q.detach().clone(), v.detach().clone()
+    following = torch.tensor([[0, 1], [1, 2], [2, 2]])
+    ends = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    optimizer = torch.optim.SGD([q, v], lr=0.2)
+    for _ in range(600):
+        target = td_target(
+            torch.full((states * 2,), -1.0),
+            torch.full((states * 2,), gamma),
+            ends.flatten(),
+            bar_v[:, following.flatten()],
+        )
+        # Ten fresh actions per state in the exact proportion of the policy.
+        fresh = bar_q[:, :, [1] * 7 + [0] * 3]
+        optimizer.zero_grad()
+        (q_loss(q.flatten(1), target) + v_loss(v, fresh)).backward()
+        optimizer.step()
+        with torch.no_grad():
+            bar_q.lerp_(q, 0.5)
+            bar_v.lerp_(v, 0.5)
+    for head in range(2):
+        np.testing.assert_allclose(v[head].detach(), exact_v, atol=1e-3)
+        np.testing.assert_allclose(q[head].detach(), exact_q, atol=1e-3)
+
+
+def test_advantage_takes_the_lower_head_of_each() -> None:
+    q = torch.tensor([[[1.0, 4.0]], [[2.0, 3.0]]])
+    v = torch.tensor([[0.5], [0.25]])
+    torch.testing.assert_close(advantage(q, v), torch.tensor([[0.75, 2.75]]))
+
+
+def _enumerate(theta: torch.Tensor) -> tuple[list[tuple[int, int]], torch.Tensor]:
+    """Log-probability of each utterance of two tokens over a vocabulary of three, from logits [4, 3]."""
+    utterances = list(itertools.product(range(3), repeat=2))
+    first = theta[0].log_softmax(-1)
+    second = theta[1:].log_softmax(-1)
+    return utterances, torch.stack([torch.stack([first[a], second[a, b]]) for a, b in utterances])
+
+
+def test_policy_gradient_is_the_enumerated_one() -> None:
+    """The gradient of the expected advantage over all nine utterances, by its definition and by the loss."""
+    torch.manual_seed(0)
+    theta = torch.randn(4, 3, requires_grad=True)
+    value = torch.randn(9)
+    _, logprob = _enumerate(theta)
+    probability = logprob.sum(-1).exp()
+    (exact,) = torch.autograd.grad((probability * value).sum(), theta)
+
+    _, logprob = _enumerate(theta)
+    weighted = probability.detach()
+    loss = torch.zeros(())
+    for utterance in range(9):
+        loss = loss + weighted[utterance] * policy_gradient_loss(
+            logprob[utterance],
+            logprob[utterance].detach(),
+            value[utterance].expand(2),
+            torch.ones(2, dtype=torch.bool),
+            importance_cap=1.0,
+            clip=None,
+        )
+    (ours,) = torch.autograd.grad(-loss, theta)
+    torch.testing.assert_close(ours, exact, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_old_tokens_are_weighted_by_their_ratio(clip: float | None) -> None:
+    logprob = torch.tensor([-1.0, -1.0, -3.0], requires_grad=True)
+    behaviour = torch.tensor([-1.0, -2.0, -2.0])
+    plus = torch.ones(3)
+    loss = policy_gradient_loss(
+        logprob, behaviour, plus, torch.tensor([True, False, False]), importance_cap=1.5, clip=clip
+    )
+    (gradient,) = torch.autograd.grad(loss, logprob)
+    # Plain: weight 1, the cap, and the ratio e^-1. Clipped: a raised token that is past 1.2 gets no gradient.
+    ratio = float(np.exp(-1.0))
+    expected = [-1.0, -1.5, -ratio] if clip is None else [-1.0, 0.0, -ratio]
+    torch.testing.assert_close(gradient, torch.tensor(expected))
+
+
+def test_behaviour_kl_is_unbiased() -> None:
+    torch.manual_seed(1)
+    p, q = torch.randn(5).log_softmax(-1), torch.randn(5).log_softmax(-1)
+    estimate = sum(p[i].exp() * behaviour_kl(q[i : i + 1], p[i : i + 1]) for i in range(5))
+    torch.testing.assert_close(estimate, (p.exp() * (p - q)).sum())
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_n_step_returns(terminated: bool) -> None:
+    row = make_row(0, turns=4, all_turns=True, terminated=terminated)
+    row.reward = np.array([1.0, 2.0, 4.0, 8.0], dtype=np.float32)
+    reward, discount, ended = n_step_returns([row], 3, 0.5)
+    np.testing.assert_allclose(reward, [1 + 1 + 1, 2 + 2 + 2, 4 + 4, 8])
+    np.testing.assert_allclose(discount, [0.125, 0.125, 0.25, 0.5])
+    np.testing.assert_allclose(ended, [0, 1, 1, 1] if terminated else [0, 0, 0, 0])

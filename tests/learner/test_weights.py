@@ -1,0 +1,251 @@
+"""Broadcast of weights: what is sent, what arrives in a real engine, and that the proof sees what does not."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from actor_cases import Served, change, load_model, reference_logprobs, save_model
+
+from actors.config import SamplingConfig
+from actors.errors import EngineDied, StaleWorkersError
+from actors.reports import ProbeAnswer
+from learner.errors import WaitTimeoutError
+from learner.proof import BroadcastProofError, compare
+from learner.weights import Broadcaster, PolicySource, SharedMemoryTrainer, SharedMemoryTrainerInitInfo
+
+PROBE = np.random.default_rng(3).integers(0, 272, 80).astype(np.int32)
+TEMPERATURE = 0.7
+
+
+class OneEngine:
+    """A rollout service and sync client over a single engine of this process, without Ray."""
+
+    stale_error = StaleWorkersError
+    died_error = EngineDied
+    names = ("engine",)
+    incarnations = ("engine.0",)
+    ranks = 1
+    timeout_s = 60.0
+    version = 0
+
+    def __init__(self, served):
+        self.served = served
+
+    def sync_client(self):
+        return self
+
+    def init_weight_transfer_engine(self, init_info):
+        self.served.run(self.served.engine.init_weight_transfer_engine(init_info))
+
+    def start_weight_update(self):
+        self.served.run(self.served.engine.start_weight_update())
+
+    def update_weights(self, update_info):
+        self.served.run(self.served.engine.update_weights(update_info))
+
+    def finish_weight_update(self, weight_version=None):
+        self.served.run(self.served.engine.finish_weight_update(self.version))
+
+    def probe(self, tokens):
+        logprobs = self.served.run(self.served.engine.probe(tokens, TEMPERATURE))
+        return [ProbeAnswer("engine", self.served.engine.version, logprobs)]
+
+
+def _broadcaster(model, rollouts):
+    def logprobs(tokens):
+        return reference_logprobs(model, tokens, TEMPERATURE)
+
+    return Broadcaster(PolicySource(model), rollouts, "shm", 0, 60.0, logprobs, PROBE, 1e-3)
+
+
+@pytest.fixture(scope="module", params=["llama-untied", "llama-tied", "gpt2-tied"])
+def engine(request, tmp_path_factory):
+    """(served engine, the model it started from), with a receiver that can be made to forget things."""
+    folder = save_model(
+        tmp_path_factory.mktemp(request.param),
+        request.param.partition("-")[0],
+        tied=request.param.endswith("-tied"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        # The engine's process imports the faulty receiver by name.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+        served = Served(folder, extension="weights_cases.Forgetful")
+    yield served, folder
+    served.close()
+
+
+@pytest.mark.engine
+def test_weights_arrive_again_and_again_and_are_proved(engine):
+    served, folder = engine
+    model = load_model(folder)
+    broadcaster = _broadcaster(model, OneEngine(served))
+    for version in range(1, 4):
+        change(model, version)
+        report = broadcaster.broadcast(version)
+        assert report.max_gap < 1e-3
+        assert report.engines == ("engine",)
+        (completion,) = served.run(
+            served.engine.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
+        )
+        assert set(completion.versions) == {version}
+        expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-3)
+
+
+@pytest.mark.engine
+def test_requests_in_flight_go_on_and_carry_both_versions(engine):
+    served, folder = engine
+    old, new = load_model(folder), load_model(folder)
+    change(old, 10)
+    change(new, 11)
+    _broadcaster(old, OneEngine(served)).broadcast(10)
+    prompt = [70, 80, 90]
+    running = served.submit(served.engine.generate(prompt, 32, SamplingConfig(temperature=TEMPERATURE, max_tokens=250)))
+    time.sleep(0.3)
+    _broadcaster(new, OneEngine(served)).broadcast(11)
+    completions = running.result(120)
+    both = [c for c in completions if set(c.versions) == {10, 11}]
+    assert both, "no request was in flight during the broadcast"
+    for completion in both:
+        assert completion.versions == sorted(completion.versions)
+        # Each token's log-probability is that of the version it is labelled with, over all that came before.
+        versions, tokens = np.array(completion.versions), prompt + completion.token_ids
+        for version, model in ((10, old), (11, new)):
+            expected = reference_logprobs(model, tokens, TEMPERATURE)[len(prompt) - 1 :]
+            mine = versions == version
+            np.testing.assert_allclose(np.array(completion.logprobs)[mine], expected[mine], atol=1e-3)
+
+
+@pytest.mark.engine
+def test_a_receiver_that_skips_the_output_head_is_caught(engine, request):
+    served, folder = engine
+    if "untied" in request.node.name:
+        pytest.skip("an untied head receives weights of its own")
+    model = load_model(folder)
+    broadcaster = _broadcaster(model, OneEngine(served))
+    served.run(served.engine.rpc("forget_heads", True))
+    change(model, 20)
+    with pytest.raises(BroadcastProofError, match=r"engine .*version 20: largest gap .*output head"):
+        broadcaster.broadcast(20)
+    served.run(served.engine.rpc("forget_heads", False))
+    assert broadcaster.broadcast(21).max_gap < 1e-3
+
+
+@pytest.mark.engine
+def test_an_update_that_changes_nothing_is_caught_and_named(engine):
+    served, folder = engine
+    model = load_model(folder)
+    broadcaster = _broadcaster(model, OneEngine(served))
+    broadcaster.broadcast(30)
+    served.run(served.engine.rpc("forget_all", True))
+    change(model, 31)
+    with pytest.raises(BroadcastProofError, match="weights of the version before"):
+        broadcaster.broadcast(31)
+    served.run(served.engine.rpc("forget_all", False))
+    assert broadcaster.broadcast(32).max_gap < 1e-3
+
+
+# Without an engine
+
+
+def _answer(logprobs, version=4):
+    return ProbeAnswer("worker-1", version, np.asarray(logprobs, np.float32))
+
+
+def test_the_proof_names_engine_gap_tolerance_and_cause():
+    expected = np.array([-1.0, -2.0, -3.0], np.float32)
+
+    def check(answer, **kwargs):
+        return compare(expected, [_answer(expected), answer], version=4, tolerance=1e-3, **kwargs)
+
+    assert check(_answer(expected + 5e-4)) == pytest.approx(5e-4, rel=1e-3)
+    with pytest.raises(BroadcastProofError, match=r"worker-1 answers as policy version 3, but version 4"):
+        check(_answer(expected, version=3))
+    with pytest.raises(BroadcastProofError, match=r"worker-1 .*gap .*0\.02, tolerance 0\.001.*precision"):
+        check(_answer(expected + 0.02))
+    with pytest.raises(BroadcastProofError, match="prefix cache"):
+        check(_answer([-1.0, -2.0, -4.0]))
+    with pytest.raises(BroadcastProofError, match="output head"):
+        check(_answer(expected - 2.0))
+    with pytest.raises(BroadcastProofError, match="version before"):
+        check(_answer([-2.0, -1.0, -5.0]), previous=np.array([-2.0, -1.0, -5.0]))
+    with pytest.raises(BroadcastProofError, match="NaN"):
+        check(_answer([-1.0, np.nan, -3.0]))
+
+
+@pytest.mark.parametrize(("architecture", "tied"), [("llama", False), ("llama", True), ("gpt2", True)])
+def test_the_source_gives_checkpoint_names_and_each_weight_once(tmp_path, architecture, tied):
+    folder = save_model(tmp_path, architecture, tied=tied)
+    model = load_model(folder)
+    source = PolicySource(model)
+    sent = dict(source)
+    assert list(sent) == [meta.name for meta in source.metadata()]
+    assert all(tuple(sent[m.name].shape) == m.shape and sent[m.name].dtype == m.dtype for m in source.metadata())
+    whole = model.state_dict()
+    assert set(sent) == set(whole) - ({"lm_head.weight"} if tied else set())
+    assert all(torch.equal(sent[name], whole[name]) for name in sent)
+    half = PolicySource(model, wire_dtype=torch.bfloat16)
+    assert {tensor.dtype for _, tensor in half} == {m.dtype for m in half.metadata()} == {torch.bfloat16}
+
+
+class Recorder(OneEngine):
+    """A client that dies as often as told, and keeps what it was sent."""
+
+    def __init__(self, deaths=0):
+        self.deaths = deaths
+        self.asked = 0
+        self.memory = None
+
+    def sync_client(self):
+        self.asked += 1
+        return self
+
+    def init_weight_transfer_engine(self, init_info):
+        pass
+
+    def start_weight_update(self):
+        if 0 < self.asked <= self.deaths:
+            raise EngineDied("no engine is left to take weights (worker-0: its process ended)")
+
+    def update_weights(self, update_info):
+        self.memory = Path(update_info["path"]).read_bytes()
+
+    def finish_weight_update(self, weight_version=None):
+        pass
+
+    def probe(self, tokens):
+        return [ProbeAnswer("engine", self.version, np.zeros(len(tokens) - 1, np.float32))]
+
+
+def _zeros(tokens):
+    return np.zeros(len(tokens) - 1, np.float32)
+
+
+def test_a_broadcast_whose_engines_died_waits_for_others_and_then_gives_up(tmp_path):
+    model = load_model(save_model(tmp_path))
+
+    def broadcast(rollouts):
+        return Broadcaster(PolicySource(model), rollouts, "shm", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1)
+
+    rollouts = Recorder(deaths=2)
+    assert broadcast(rollouts).max_gap == 0.0
+    assert rollouts.asked == 3
+    with pytest.raises(WaitTimeoutError, match=r"version 1, 4 times.*worker-0: its process ended"):
+        broadcast(Recorder(deaths=99))
+
+
+def test_shared_memory_holds_the_weights_and_goes_with_the_trainer(tmp_path):
+    model = load_model(save_model(tmp_path))
+    client = Recorder()
+    source = PolicySource(model, wire_dtype=torch.bfloat16)
+    trainer = SharedMemoryTrainer.trainer_init(SharedMemoryTrainerInitInfo(rank=0), client=client, source=source)
+    trainer.send_weights()
+    info = trainer._update_info
+    for name, shape, offset in zip(info["names"], info["shapes"], info["offsets"], strict=True):
+        count = torch.Size(shape).numel()
+        got = torch.frombuffer(bytearray(client.memory), dtype=torch.bfloat16, count=count, offset=offset).view(shape)
+        assert torch.equal(got, model.state_dict()[name].bfloat16())
+    trainer.shutdown()
+    assert not Path(info["path"]).exists()

@@ -1,0 +1,188 @@
+"""The command line `archer`. Heavy imports (torch, Ray, vLLM) stand inside the commands that need them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from archer.errors import ArcherError, ConfigError, Interrupted, room_errors
+from archer.shadow import check_shadowing
+
+if TYPE_CHECKING:
+    from archer.config import RunConfig
+    from archer.runfolder import RunFolder
+
+
+class _Group(TyperGroup):
+    """Typer would end a command on Ctrl-C without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="archer",
+    help="Train language-model agents over many turns with ArCHer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as learner.critic.lr=1e-4."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run of the same name first.")]
+
+
+@app.command()
+def demo(overrides: Overrides = None) -> None:
+    """Train a small model from scratch on Twenty Questions, in minutes on two cores. Replaces an earlier demo."""
+    _train("demo", overrides or [], overwrite=True)
+
+
+@app.command()
+def train(
+    config: Annotated[str | None, typer.Argument(help="YAML file, or the name of a preset.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with the run in this folder.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a policy, or go on with a run that was interrupted."""
+    if resume is None:
+        if config is None:
+            raise ConfigError("archer train needs a configuration (archer train CONFIG) or --resume runs/NAME")
+        _train(config, overrides or [], overwrite=overwrite)
+        return
+    if overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: one keeps the run, the other deletes it")
+    _resume(resume, ([config] if config else []) + (overrides or []))
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, model folder or Hugging Face name.")
+    ],
+    env: Annotated[str | None, typer.Option(help="Environment id; a run's own by default.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 256,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token instead of sampling.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="First seed; held out from training by default.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be given again.")
+    ] = None,
+) -> None:
+    """Play episodes with a trained policy and print its return and success rate."""
+    from archer.evalcommand import choose_policy, play_policy, print_results
+
+    policy = choose_policy(model, env=env, overrides=overrides or [])
+    print_results([play_policy(policy, episodes=episodes, greedy=greedy, seed=seed)])
+
+
+@app.command()
+def play(
+    env: Annotated[str, typer.Argument(help="Environment id; `archer envs` lists them.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episode.")] = 0,
+    demonstrator: Annotated[bool, typer.Option("--demonstrator", help="Watch the script play instead.")] = False,
+    skill: Annotated[float, typer.Option(min=0.0, max=1.0, help="Skill of the script, random to best.")] = 1.0,
+) -> None:
+    """Play an environment in the terminal, or watch its demonstrator."""
+    from archer.play import play_demonstrator, play_person
+
+    if demonstrator:
+        play_demonstrator(env, seed=seed, skill=skill)
+    else:
+        play_person(env, seed=seed)
+
+
+@app.command()
+def config(
+    preset: Annotated[str | None, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset.")] = None,
+    overrides: Overrides = None,
+    fields: Annotated[bool, typer.Option("--fields", help="List every field with its default and meaning.")] = False,
+) -> None:
+    """Check a configuration and print it in full."""
+    from archer.loading import dump_config, load_config, presets
+
+    if fields:
+        from archer.listing import print_fields
+
+        print_fields()
+        return
+    if preset is None:
+        raise ConfigError(f"archer config needs a file or a preset: {', '.join(presets()) or 'none found'}")
+    typer.echo(dump_config(load_config(preset, overrides or [])), nl=False)
+
+
+@app.command()
+def envs() -> None:
+    """List the environments."""
+    from archer.listing import print_envs
+
+    print_envs()
+
+
+def _train(config: str, overrides: list[str], *, overwrite: bool) -> None:
+    from archer.loading import load_config
+    from archer.runfolder import RunFolder
+
+    resolved = load_config(config, overrides)
+    with RunFolder.create(Path(resolved.runs_dir), resolved.name, overwrite=overwrite) as folder:
+        _run(resolved, folder, resume=False)
+
+
+def _resume(path: Path, overrides: list[str]) -> None:
+    from archer.loading import load_config
+    from archer.runfolder import RunFolder
+
+    with RunFolder.open(path) as folder:
+        _run(load_config(folder.config_path, overrides), folder, resume=True)
+
+
+def _run(config: "RunConfig", folder: "RunFolder", *, resume: bool) -> None:
+    from archer.loading import dump_config
+
+    folder.write_config(dump_config(config))
+    try:
+        from archer.run import run  # late: brings torch and Ray
+
+        run(config, folder, resume=resume)
+    except KeyboardInterrupt:
+        checkpoint = folder.latest_checkpoint()
+        start = checkpoint.name if checkpoint else "the beginning: it has no checkpoint yet"
+        raise Interrupted(f"interrupted; `archer train --resume {folder.path}` goes on from {start}") from None
+
+
+def main() -> None:
+    """Entry point: our errors become one sentence on stderr and an exit status (2 bad input, 1 failed run)."""
+    try:
+        check_shadowing()
+        app()
+    except room_errors() as error:
+        _fail(str(error), error.exit_status if isinstance(error, ArcherError) else 1)
+    except KeyboardInterrupt:  # before a command had begun
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) went away; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stdout.flush()
+    print(f"archer: {message}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The Ray cluster that a run's processes live on: one that exists, or one started here for the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from archer.config import RunConfig
+from archer.errors import RunError
+
+# Ray reserves logical CPUs; the board, the limiter, the shards and Ray Train's controller need next to nothing.
+_SPARE_CPUS = 1
+
+
+@contextmanager
+def cluster(config: RunConfig) -> Iterator[None]:
+    """Connect to `cluster.address` or RAY_ADDRESS, else start a cluster on this machine; disconnect at the end.
+
+    Raises RunError where the cluster can't be reached, or is too small for the run.
+    """
+    # Ray would put every worker's prints and a notice for each version of its metrics agent on the terminal.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # One process less: a run that is pre-empted resumes from its checkpoint like any other.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=config.cluster.num_cpus or needed_cpus(config),
+                object_store_memory=config.cluster.object_store_mb << 20,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except ConnectionError as error:
+        raise RunError(
+            f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave out "
+            "cluster.address and RAY_ADDRESS to use this machine alone. If the cluster wants a token, set "
+            "RAY_AUTH_MODE=token"
+        ) from error
+    try:
+        _require_resources(config)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def needed_cpus(config: RunConfig) -> int:
+    """Logical CPUs that the processes of a run reserve."""
+    rollout, learner = config.rollout, config.learner
+    reserved = rollout.workers * rollout.cpus_per_worker + learner.ranks * learner.cpus_per_rank
+    return int(-(-reserved // 1)) + _SPARE_CPUS
+
+
+def _require_resources(config: RunConfig) -> None:
+    have = ray.cluster_resources()
+    gpus = config.rollout.workers * config.rollout.gpus_per_worker + config.learner.ranks * config.learner.use_gpu
+    for kind, need in (("CPU", needed_cpus(config) - _SPARE_CPUS), ("GPU", gpus)):
+        if have.get(kind, 0.0) < need:
+            raise RunError(
+                f"the run reserves {need:g} {kind}s and the Ray cluster has {have.get(kind, 0.0):g}; add nodes, or "
+                "lower rollout.workers, learner.ranks or what each of them reserves"
+            )

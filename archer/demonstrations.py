@@ -1,0 +1,47 @@
+"""Scripted episodes of a run: as text for a new tokenizer, and as token episodes to clone and to keep in replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import envs
+from actors.config import RolloutConfig
+from actors.renderer import make_renderer, render_demonstration
+from archer.config import RunConfig
+from buffer.schema import Episode
+
+
+def play_demonstrations(config: RunConfig) -> list[envs.Demonstration]:
+    """The episodes that `config.demonstrations` asks for, the same for the same seed."""
+    settings = config.demonstrations
+    return list(
+        envs.demonstrate(
+            config.env.id, episodes=settings.episodes, skill=settings.skill, seed=config.seed, **config.env.kwargs
+        )
+    )
+
+
+def texts(demonstrations: list[envs.Demonstration]) -> list[str]:
+    """Each demonstration as it reads on the page, a line for each observation and each action."""
+    pages = []
+    for demonstration in demonstrations:
+        lines = []
+        for turn, observation in enumerate(demonstration.observations):
+            lines.append(_text(observation))
+            lines.extend(demonstration.actions[turn : turn + 1])
+        pages.append("\n".join(lines) + "\n")
+    return pages
+
+
+def render(demonstrations: list[envs.Demonstration], model: str | Path, rollout: RolloutConfig) -> list[Episode]:
+    """Demonstrations in the tokens of `model`, in the replay schema."""
+    from transformers import AutoTokenizer  # late: takes seconds to import, and a resumed run needs none
+
+    renderer = make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(str(model)))
+    return [render_demonstration(demonstration, renderer) for demonstration in demonstrations]
+
+
+def _text(observation: envs.Observation) -> str:
+    if isinstance(observation, str):
+        return observation
+    return "\n".join(message["content"] for message in observation)

@@ -1,0 +1,159 @@
+"""The policy's model: check one that exists, or make a tokenizer and a small Llama from scratch.
+
+Both end in a Hugging Face folder (or name) that every room loads by itself.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from archer.config import ModelConfig, TinyModelConfig
+from archer.errors import ConfigError
+from archer.loading import looks_like_folder
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+
+
+@dataclass(frozen=True)
+class PolicyModel:
+    """A model that was found fit: folder or name, id of the token that pads, window in tokens where it names one."""
+
+    path: str
+    pad_token_id: int
+    window: int | None
+
+
+def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelConfig, *, seed: int) -> Path:
+    """Train a tokenizer on `texts`, initialise a Llama, and save both to `directory`; the same input, the same bytes.
+
+    The folder is written under another name and renamed, so that it is whole where it exists. Raises ConfigError
+    where `texts` is empty.
+    """
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _wrap(train_tokenizer(texts, config.vocab_size), config.max_positions)
+    llama = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        intermediate_size=config.intermediate_size,
+        max_position_embeddings=config.max_positions,
+        tie_word_embeddings=config.tie_embeddings,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(llama).to(torch.float32)
+    # Neutral: without this file `generate` samples from the 50 likeliest tokens only, and so would not be the policy.
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    unfinished = directory.with_name(f".{directory.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
+    with _without_progress_bars():
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+    unfinished.rename(directory)
+    return directory
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE: every string can be written, and frequent words, with the space before them, become one token.
+
+    The newline is split off before anything else, so that it is always one token of its own: it ends an action.
+    """
+    lines = list(texts)
+    if not any(line.strip() for line in lines):
+        raise ConfigError("there is no text to train the tokenizer on; set demonstrations.episodes above 0")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\n"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer=trainer)
+    return tokenizer
+
+
+def resolve_model(config: ModelConfig) -> PolicyModel:
+    """Check a model that exists (`config.path`) and answer what the run must know of it. Raises ConfigError."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    assert config.path is not None, "a model to build has no path; build it first"
+    path = str(Path(config.path).expanduser()) if looks_like_folder(config.path) else config.path
+    if looks_like_folder(config.path) and not (Path(path) / "config.json").is_file():
+        raise ConfigError(
+            f"`model.path` is {config.path!r}, and that folder holds no Hugging Face model (no config.json)"
+        )
+    try:
+        architecture = AutoConfig.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(f"`model.path` {config.path!r} can't be loaded: {first}") from error
+    return PolicyModel(path, _pad_token_id(tokenizer, path), getattr(architecture, "max_position_embeddings", None))
+
+
+def _pad_token_id(tokenizer: Any, path: str) -> int:
+    """A pad is masked everywhere, so the end mark does as well where there is none (GPT-2)."""
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise ConfigError(
+        f"the tokenizer of {path!r} has neither a pad nor an end-of-sequence token; name one in the pad_token of its "
+        "tokenizer_config.json"
+    )
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """transformers draws a bar for each file it writes, over whatever else is on the terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _wrap(tokenizer: Tokenizer, max_positions: int) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        model_max_length=max_positions,
+        # Else it emits token_type_ids, which GPT-2 would silently embed.
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )

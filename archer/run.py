@@ -1,0 +1,236 @@
+"""A run, on one page: cluster, board, model, replay, engines, learner; then what came of it.
+
+Every process is real and ends with the run. The driver only wires, watches and writes; what must survive a kill is
+in the run folder: the configuration, metrics.jsonl, the replay's log and the checkpoints.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.actor import ActorHandle
+from ray.train.torch import TorchConfig, TorchTrainer
+from rich.console import Console
+
+from actors.client import PoolClient
+from actors.pool import WorkerArgs, start_pool
+from archer.board import BoardFollower, BoardPublisher, start_board
+from archer.cluster import cluster
+from archer.config import RunConfig
+from archer.demonstrations import play_demonstrations, render, texts
+from archer.discovery import DiscoveryServer, Target
+from archer.errors import RunError
+from archer.failures import sentence_of
+from archer.journal import Journal, read_state
+from archer.model import build_tiny_model, resolve_model
+from archer.progress import make_progress
+from archer.report import learning_curve, print_summary, summarise
+from archer.runfolder import RunFolder
+from buffer.schema import Episode, episodes_to_batch
+from buffer.service import ReplayService
+from learner.demonstrations import write_demonstrations
+from learner.entry import TrainArgs, run_rank
+
+
+def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
+    """Train as `config` says, in `folder`, and return the summary that was written there.
+
+    Raises RunError (or the error of another room) with a sentence where the run can't go on. Everything that was
+    acknowledged is in the folder by then.
+    """
+    started = time.monotonic()
+    checkpoint = folder.latest_checkpoint() if resume else None
+    earlier = float(read_state(folder).get("wall_seconds", 0.0)) if checkpoint else 0.0
+    with ExitStack() as stack:
+        targets = _Targets()
+        discovery = stack.enter_context(_discovery(config, targets))
+        progress = stack.enter_context(make_progress(config.name, config.cycles))
+        for line in _opening(folder, checkpoint, discovery.url, resume=resume):
+            progress.handle({"kind": "message", "text": line})
+        if resume:
+            folder.rewind(int(read_state(folder).get("cycle", 0)))
+        model, demonstrations = _policy(config, folder, checkpoint)
+        stack.enter_context(cluster(config))
+        targets.board = board = start_board()
+        targets.replay = replay = _start_replay(config, folder, checkpoint)
+        stack.callback(replay.stop)
+        if checkpoint is None and config.demonstrations.keep_in_replay:
+            replay.client().append(episodes_to_batch(demonstrations), limited=False)
+        targets.pool = pool = _start_pool(config, model, replay, read_state(folder) if checkpoint else {})
+        stack.callback(pool.shutdown)
+        journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
+        with BoardFollower(board, journal.handle) as follower:
+            _train(config, _train_args(config, folder, model, checkpoint, replay, pool, board), folder, follower)
+    return _close(config, folder, journal, earlier + time.monotonic() - started)
+
+
+class _Targets:
+    """Processes that serve metrics, asked anew at each request; parts of the run come up one after the other."""
+
+    board: ActorHandle | None = None
+    replay: ReplayService | None = None
+    pool: PoolClient | None = None
+
+    def sources(self) -> dict[str, Callable[[], list[Target]]]:
+        return {
+            "board": lambda: ray.get(self.board.targets.remote(), timeout=5.0) if self.board else [],
+            "replay": lambda: self.replay.metrics_targets() if self.replay else [],
+            "pool": lambda: self.pool.metrics_targets() if self.pool else [],
+        }
+
+
+def _discovery(config: RunConfig, targets: _Targets) -> DiscoveryServer:
+    return DiscoveryServer(
+        config.metrics.host,
+        config.metrics.port,
+        run=config.name,
+        sources=targets.sources(),
+        source_errors=(OSError, TimeoutError, ray.exceptions.RayError),
+    )
+
+
+def _opening(folder: RunFolder, checkpoint: Path | None, metrics_url: str, *, resume: bool) -> list[str]:
+    """What a person is told first: where things are, and from where a run goes on."""
+    lines = [f"run folder {folder.path}, metrics at {metrics_url}"]
+    if checkpoint is not None:
+        lines.append(f"resuming from {checkpoint} (cycle {read_state(folder).get('cycle', 0)})")
+    elif resume:
+        lines.append(f"{folder.path} has no whole checkpoint yet: starting from the beginning")
+    return lines
+
+
+def _policy(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> tuple[str, list[Episode]]:
+    """The model to start from, and the demonstrations in its tokens (which are written into the run folder)."""
+    if checkpoint is not None:
+        return str(checkpoint / "policy"), []
+    demonstrations = play_demonstrations(config) if config.demonstrations.episodes else []
+    if config.model.build is not None:
+        if not folder.model.exists():
+            build_tiny_model(texts(demonstrations), folder.model, config.model.build, seed=config.seed)
+        model = str(folder.model)
+    else:
+        model = resolve_model(config.model).path
+    if not demonstrations:
+        return model, []
+    episodes = render(demonstrations, model, config.rollout)
+    write_demonstrations(episodes, folder.demonstrations)
+    return model, episodes
+
+
+def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> ReplayService:
+    if checkpoint is not None:
+        restore: Path | bool = checkpoint / "replay"
+    else:
+        # A run that was killed before its first checkpoint starts over, and its replay with it.
+        shutil.rmtree(folder.replay, ignore_errors=True)
+        restore = False
+    return ReplayService.start(config.replay, directory=folder.replay, seed=config.seed, restore=restore)
+
+
+def _start_pool(config: RunConfig, model: str, replay: ReplayService, state: dict[str, Any]) -> PoolClient:
+    """Engines come up while the learner does; the learner waits for them when it first needs them."""
+    rollout = config.rollout.model_copy(deep=True)
+    rollout.engine.weight_transfer = config.learner.broadcast.backend
+    arguments = WorkerArgs(
+        config=rollout,
+        model=model,
+        env_id=config.env.id,
+        env_kwargs=config.env.kwargs,
+        replay=replay.client(seed=config.seed + 1),
+        run=config.name,
+        seed=config.seed,
+        version=int(state.get("version", 0)),
+    )
+    return start_pool(arguments, wait=False)
+
+
+def _train_args(
+    config: RunConfig,
+    folder: RunFolder,
+    model: str,
+    checkpoint: Path | None,
+    replay: ReplayService,
+    pool: PoolClient,
+    board: ActorHandle,
+) -> TrainArgs:
+    return TrainArgs(
+        learner=config.learner,
+        run_dir=folder.path,
+        model=model,
+        seed=config.seed,
+        mode=config.mode,
+        cycles=config.cycles,
+        episodes_per_cycle=config.episodes_per_cycle,
+        max_staleness=config.max_staleness,
+        evaluation_episodes=config.evaluation.episodes,
+        evaluation_every=config.evaluation.every,
+        evaluation_greedy=config.evaluation.greedy,
+        checkpoint_every=config.checkpoint.every,
+        checkpoint_keep=config.checkpoint.keep,
+        temperature=config.rollout.sampling.temperature,
+        replay=replay.client(),
+        rollouts=pool,
+        board=BoardPublisher(board),
+        demonstrations=folder.demonstrations,
+        resume=checkpoint,
+    )
+
+
+def _train(config: RunConfig, args: TrainArgs, folder: RunFolder, follower: BoardFollower) -> None:
+    """Run the training function on its ranks to the end.
+
+    Ray Train would take over Ctrl-C in the main thread and end the process with status 0, so it gets a thread.
+    """
+    learner = config.learner
+    trainer = TorchTrainer(
+        run_rank,
+        train_loop_config={"args": args},
+        torch_config=TorchConfig(backend="nccl" if learner.use_gpu else "gloo", timeout_s=int(learner.timeout_s) * 2),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=learner.ranks,
+            use_gpu=learner.use_gpu,
+            resources_per_worker={"CPU": learner.cpus_per_rank} | ({"GPU": 1} if learner.use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(name=config.name, storage_path=str(folder.path / "ray_train")),
+    )
+    fitted: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # handed to the waiting thread, which raises it
+            fitted.set_exception(error)
+            raise SystemExit from error
+        fitted.set_result(None)
+
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    wait([fitted, follower.done], return_when=FIRST_COMPLETED)
+    follower.check()
+    try:
+        fitted.result()
+    except ray.train.TrainingFailedError as error:
+        report = folder.path / "error.log"
+        report.write_text(str(error))
+        raise RunError(f"{sentence_of(error)} (the whole traceback: {report})") from error
+
+
+def _close(config: RunConfig, folder: RunFolder, journal: Journal, wall_seconds: float) -> dict[str, Any]:
+    """Write and print what came of it. `wall_seconds` counts from the command's start, earlier parts included."""
+    rows = folder.rows()
+    summary = summarise(rows, name=config.name, env=config.env.id, wall_seconds=wall_seconds, state=journal.state)
+    folder.write_summary(summary)
+    console = Console()
+    print_summary(summary, console)
+    if rows:
+        curve = learning_curve(rows, folder.curve_path, title=f"{config.name}: {config.env.id}")
+        console.print(f"learning curve {curve}, summary {folder.summary_path}", soft_wrap=True, highlight=False)
+    return summary

@@ -1,0 +1,152 @@
+"""The command as a person meets it: exit statuses, what stands on stderr, what is printed."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from archer.play import play_demonstrator, play_person
+from archer.text import plain_text
+
+
+def archer(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the console command in a process of its own."""
+    script = "import sys; sys.path[:] = [p for p in sys.path if p]; from archer.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd, input=stdin
+    )
+
+
+def assert_refused(answer: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    assert answer.returncode == status, answer.stderr
+    assert "Traceback" not in answer.stderr
+    for word in words:
+        assert word in answer.stderr
+
+
+def test_help_lists_the_commands_that_are_there() -> None:
+    answer = archer("--help")
+    assert answer.returncode == 0
+    for command in ("demo", "train", "eval", "play", "config", "envs"):
+        assert f" {command} " in answer.stdout
+
+
+def test_config_prints_the_resolved_form() -> None:
+    answer = archer("config", "demo", "learner.critic.lr=1e-3", "seed=5")
+    assert answer.returncode == 0, answer.stderr
+    tree = yaml.safe_load(answer.stdout)
+    assert (tree["learner"]["critic"]["lr"], tree["seed"], tree["name"]) == (1e-3, 5, "demo")
+    assert tree["cluster"]["address"] is None
+
+
+def test_config_lists_every_field() -> None:
+    answer = archer("config", "--fields")
+    assert answer.returncode == 0
+    assert "learner.critic.gamma  0.95  (a number > 0 and <= 1)" in answer.stdout
+    assert "    Discount per turn." in answer.stdout
+
+
+def test_mistyped_key_names_the_nearest() -> None:
+    answer = archer("config", "configs/twenty_questions.yaml", "learner.critic.lrate=1")
+    assert_refused(answer, 2, "`learner.critic.lrate`", "did you mean `learner.critic.lr`?")
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["config"], ["needs a file or a preset", "demo"]),
+        (["config", "nothing.yaml"], ["'nothing.yaml' does not exist", "demo"]),
+        (["train"], ["--resume"]),
+        (["train", "demo", "env.id=twenty_question"], ["twenty_questions"]),
+        (["train", "--resume", "no_such_run"], ["no_such_run", "no run folder"]),
+        (["train", "--resume", "x", "--overwrite"], ["exclude each other"]),
+        (["train", "demo", "--bogus"], ["No such option"]),
+        (["demo", "cycles=-1"], ["`cycles` is -1"]),
+        (["bogus"], ["No such command"]),
+        (["play", "twenty_questions", "--skill", "3"], ["skill"]),
+        (["eval", "./no_such_model", "--env", "twenty_questions"], ["no_such_model"]),
+        (["eval", "./no_such_model", "--episodes", "0"], ["episodes"]),
+    ],
+)
+def test_bad_argument_is_refused_with_status_2(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    assert_refused(archer(*arguments, cwd=tmp_path), 2, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_environment_is_a_sentence() -> None:
+    assert_refused(archer("play", "twenty_question"), 1, "unknown environment", "twenty_questions")
+
+
+def test_envs_lists_the_tasks() -> None:
+    answer = archer("envs")
+    assert answer.returncode == 0
+    assert "twenty_questions_subset" in answer.stdout
+
+
+def test_interrupt_ends_with_130() -> None:
+    script = (
+        "import archer.play; from archer.cli import main\n"
+        "def interrupt(*args, **kwargs): raise KeyboardInterrupt\n"
+        "archer.play.play_person = interrupt\n"
+        "import sys; sys.argv = ['archer', 'play', 'twenty_questions']; main()"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert_refused(answer, 130, "interrupted")
+
+
+def test_person_leaves_by_end_of_input() -> None:
+    answer = archer("play", "twenty_questions_subset", "--seed", "3", stdin="Is it an animal?\n")
+    assert answer.returncode == 0, answer.stderr
+    assert "left after 1 turns" in answer.stdout
+
+
+def test_person_plays_to_the_end() -> None:
+    words = ["football", "dog", "banana", "truck", "pants", "computer", "piano", "chair", "pen", "scissors"]
+    questions: Iterator[str] = iter([f"Is it a {word}?" for word in words] * 2)
+    output = io.StringIO()
+    total = play_person(
+        "twenty_questions_subset", seed=3, ask=lambda _: next(questions), console=Console(file=output, width=100)
+    )
+    assert total is not None
+    assert -10 < total <= 0  # one of the ten guesses is right
+    assert "solved in" in output.getvalue()
+
+
+def test_demonstrator_is_shown_turn_by_turn() -> None:
+    output = io.StringIO()
+    total = play_demonstrator("twenty_questions_subset", seed=3, skill=1.0, console=Console(file=output, width=100))
+    turns = [line for line in output.getvalue().splitlines() if line.split(" > ")[0].isdigit()]
+    assert len(turns) == 1 - total
+    assert "solved in" in output.getvalue()
+
+
+def test_text_from_a_game_cannot_steer_the_terminal() -> None:
+    assert plain_text("a\x1b[2Jb\n") == "a�[2Jb"
+    assert plain_text([{"role": "user", "content": "hi"}, {"role": "tool", "content": "x"}]) == "user: hi\ntool: x"
+
+
+def test_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    script = (
+        "import sys, types\n"
+        "def run(config, folder, *, resume):\n"
+        "    (folder.checkpoints / 'cycle-00003').mkdir(exist_ok=True)\n"
+        "    raise KeyboardInterrupt\n"
+        "module = types.ModuleType('archer.run'); module.run = run; sys.modules['archer.run'] = module\n"
+        "from archer.cli import main; main()"
+    )
+    train = [sys.executable, "-c", script, "train"]
+    first = subprocess.run([*train, "demo"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    run = tmp_path / "runs" / "demo"
+    assert_refused(first, 130, f"archer train --resume {run}` goes on from cycle-00003")
+    assert yaml.safe_load((run / "config.yaml").read_text())["name"] == "demo"
+    again = subprocess.run([*train, "demo"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert_refused(again, 2, "already holds a run", "--resume", "--overwrite")
+    resumed = [*train, "--resume", str(run), "cycles=77"]
+    assert_refused(subprocess.run(resumed, capture_output=True, text=True, timeout=60, cwd=tmp_path), 130)
+    assert yaml.safe_load((run / "config.yaml").read_text())["cycles"] == 77

@@ -1,0 +1,241 @@
+"""Configuration: what is accepted, what is refused, and with which sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archer.config import RunConfig
+from archer.errors import ConfigError
+from archer.fields import document
+from archer.loading import dump_config, load_config, parse_override, presets
+
+BASE = """
+seed: 7
+model:
+  build: {hidden_size: 64, heads: 2}
+env:
+  id: twenty_questions_subset
+demonstrations:
+  episodes: 10
+learner:
+  actor:
+    lr: 1e-5
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    file = tmp_path / "base.yaml"
+    file.write_text(BASE)
+    return file
+
+
+def test_file_and_overrides_become_one_config(base: Path) -> None:
+    config = load_config(
+        base, ["learner.critic.lr=3e-4", "env.kwargs={noise: 0.1}", "mode=async", "model.build.heads=1"]
+    )
+    assert config.learner.critic.lr == 3e-4
+    assert config.learner.actor.lr == 1e-5  # YAML 1.1 would have read this as text
+    assert config.env.kwargs == {"noise": 0.1}
+    assert config.mode == "async"
+    assert config.model.build is not None
+    assert (config.model.build.hidden_size, config.model.build.heads) == (64, 1)
+    assert config.seed == 7
+    assert config.name == "base"
+
+
+def test_dump_reads_back_to_the_same_config(base: Path, tmp_path: Path) -> None:
+    config = load_config(base, ["name=other"])
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config))
+    assert load_config(copy) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("learner.critic.lrate=1", ["`learner.critic.lrate`", "did you mean `learner.critic.lr`?"]),
+        ("lerner.critic.lr=1", ["`lerner`", "did you mean `learner`?"]),
+        ("gamma=0.9", ["`gamma`", "`learner.critic.gamma`"]),
+        ("learner.critic.lr=-1", ["`learner.critic.lr` is -1", "> 0"]),
+        ("learner.critic.gamma=1.5", ["`learner.critic.gamma` is 1.5", "> 0 and <= 1"]),
+        ("model.build.vocab_size=10", ["`model.build.vocab_size` is 10", ">= 300 and <= 65536"]),
+        ("model.build.heads=4", ["`model.build` hidden_size 64 over heads 4 gives heads of 16", "vLLM", "32, 64"]),
+        ("model.build.heads=3", ["heads of 21.3"]),
+        ("mode=synk", ["`mode` is 'synk'", "sync, async"]),
+        ("seed=abc", ["`seed` is 'abc'", "a whole number >= 0"]),
+        ("cycles=null", ["`cycles` is null", "a whole number"]),
+        ("replay.shards=0", ["`replay.shards` is 0", ">= 1"]),
+        ("learner=3", ["`learner` is 3", "a mapping"]),
+        ("learner.critic.lr", ["not of the form key=value"]),
+        ("=3", ["names joined by dots"]),
+        ("seed=[1", ["is not YAML", "line 1"]),
+        ("seed=" + "[" * 500, ["is not YAML"]),
+        ("seed=2024-13-45", ["is not YAML", "month"]),
+        ("seed.low=1", ["`seed` is 7", "no keys below it"]),
+        ("name=../escape", ["`name`", "matching"]),
+        ("env.id=twenty_question", ["`env.id`", "twenty_questions"]),
+        ("env.id=no_such_module_here:Env", ["`env.id`", "no_such_module_here"]),
+        ("env.kwargs={nois: 1}", ["`env.kwargs`", "noise"]),
+        ("demonstrations.skill=2", ["`demonstrations.skill` is 2", ">= 0 and <= 1"]),
+        ("demonstrations.episodes=0", ["demonstrations.episodes", "tokenizer"]),
+        ("learner.broadcast.backend=nccl", ["`learner.broadcast.backend` is 'nccl'", "shm"]),
+        ("rollout.engine.max_model_len=4096", ["`rollout.engine.max_model_len` is 4096", "512"]),
+        ("rollout.sampling.max_tokens=512", ["`rollout.sampling.max_tokens` is 512", "prompt"]),
+        ("model.path=gpt2", ["exactly one", "both are set"]),
+        ("model.build=null", ["exactly one", "neither is set"]),
+    ],
+)
+def test_mistake_is_answered_with_a_sentence(base: Path, override: str, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(base, [override])
+    for words in said:
+        assert words in str(caught.value)
+
+
+def test_every_mistake_is_named_at_once_and_where_it_stands(base: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(base, ["cyles=3", "learner.critic.lrate=1"])
+    text = str(caught.value)
+    assert "`cycles`" in text
+    assert "override 'cyles=3'" in text
+    assert "`learner.critic.lr`" in text
+    assert len(text.splitlines()) == 2
+
+
+def test_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(BASE + "cycels: 3\n")
+    with pytest.raises(ConfigError, match=r"`cycles`.*mine\.yaml"):
+        load_config(file)
+
+
+def test_cloning_without_demonstrations_is_refused(base: Path) -> None:
+    with pytest.raises(ConfigError, match="cloning needs demonstrations"):
+        load_config(
+            base,
+            ["learner.clone.steps=5", "demonstrations.episodes=0", "model={path: gpt2}"],
+        )
+
+
+def test_missing_model_folder_is_named(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "no_model"
+    with pytest.raises(ConfigError, match=r"`model\.path`.*no_model.*no such folder"):
+        load_config(base, [f"model={{path: {folder}}}"])
+    folder.mkdir()
+    assert load_config(base, [f"model={{path: {folder}}}"]).model.path == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 1\n  bad: [\n", "line 2"),
+        ("- 1\n- 2\n", "a list of 2"),
+        ("seed: 1\nseed: 2\n", "'seed' is given twice"),
+    ],
+)
+def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_config(file)
+
+
+def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "binary.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"binary\.yaml"):
+        load_config(file)
+
+
+def test_yaml_merge_keys_work(tmp_path: Path) -> None:
+    file = tmp_path / "merge.yaml"
+    file.write_text(BASE + "replay: &r {shards: 3}\nevaluation: {episodes: 4}\ncheckpoint: {every: 2}\n")
+    assert load_config(file).replay.shards == 3
+    file.write_text("x: &x {a: 1}\ny: {<<: *x, b: 2}\n")
+    with pytest.raises(ConfigError, match="unknown key `x`"):
+        load_config(file)
+
+
+KEYS = st.sampled_from(["seed", "learner", "learner.critic.lr", "env.kwargs", "model.build", "mode", "nothing", ""])
+
+
+@given(key=KEYS, value=st.one_of(st.text(), st.sampled_from(["2024-13-45", "&a [*a]", "!!python/x y"])))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_override_is_taken_or_refused_with_a_sentence(base: Path, key: str, value: str) -> None:
+    try:
+        config = load_config(base, [f"{key}={value}"], check=False)
+    except ConfigError:
+        return
+    dump_config(config)
+
+
+def test_missing_file_names_the_presets() -> None:
+    with pytest.raises(ConfigError, match=r"does not exist.*demo.*twenty_questions"):
+        load_config("configs/no_such_preset.yaml")
+
+
+def test_override_values_are_yaml() -> None:
+    assert parse_override("a.b=1e-4") == ("a.b", 1e-4)
+    assert parse_override("a=") == ("a", None)
+    assert parse_override("a=x=y") == ("a", "x=y")
+    assert parse_override("a=[1, 2]") == ("a", [1, 2])
+    assert parse_override("a=1e3x") == ("a", "1e3x")
+
+
+@pytest.mark.parametrize("name", ["demo", "twenty_questions", "twenty_questions_7b"])
+def test_preset_is_valid_by_name_and_by_path(name: str) -> None:
+    config = load_config(name)
+    assert config == load_config(presets()[name])
+    assert config.name == name
+
+
+def test_paper_preset_holds_the_papers_settings() -> None:
+    config = load_config("twenty_questions")
+    critic, actor = config.learner.critic, config.learner.actor
+    assert (config.model.path, critic.backbone) == ("gpt2", "roberta-base")
+    assert (critic.gamma, critic.tau, config.episodes_per_cycle) == (0.95, 0.1, 128)
+    assert (critic.steps_per_cycle, actor.steps_per_cycle, critic.batch, actor.batch) == (50, 3, 256, 256)
+    assert (critic.warmup_cycles, actor.lr, critic.lr) == (10, 1e-5, 2e-5)
+
+
+def test_every_field_has_a_sentence() -> None:
+    docs = list(document(RunConfig))
+    assert [doc.path for doc in docs if not doc.description.strip().endswith(".")] == []
+    paths = [doc.path for doc in docs]
+    assert len(set(paths)) == len(paths)
+    assert {"learner.critic.lr", "rollout.workers", "replay.shards", "model.build.layers"} <= set(paths)
+
+
+def test_unknown_key_is_refused_in_every_section(base: Path) -> None:
+    sections = [doc.path for doc in document(RunConfig) if doc.section]
+    assert len(sections) > 10
+    for section in sections:
+        with pytest.raises(ConfigError, match=f"unknown key `{section}.zzz`"):
+            load_config(base, [f"{section}.zzz=1"] if section != "model.build" else ["model.build={zzz: 1}"])
+
+
+def test_setting_a_field_later_is_still_checked(base: Path) -> None:
+    config = load_config(base)
+    with pytest.raises(ValueError, match="greater than or equal"):
+        config.cycles = -1
+
+
+def test_reading_a_config_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from archer.loading import load_config; load_config('demo'); "
+        "print(sorted({'torch', 'ray', 'vllm', 'transformers', 'deepspeed', 'pyarrow'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_dump_is_plain_yaml(base: Path) -> None:
+    tree = yaml.safe_load(dump_config(load_config(base)))
+    assert tree["model"]["build"]["hidden_size"] == 64
+    assert tree["learner"]["critic"]["lr"] == 2e-5

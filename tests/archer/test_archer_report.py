@@ -1,0 +1,225 @@
+"""Figures, summary, learning curve and the progress on the terminal."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+from rich.console import Console
+
+from archer.errors import ConfigError, RunError
+from archer.evalcommand import choose_policy, print_results
+from archer.evaluate import EvalResult
+from archer.journal import Journal
+from archer.loading import dump_config, load_config
+from archer.progress import LiveProgress, PlainProgress, RunState, duration, make_progress, sparkline
+from archer.report import bootstrap_interval, learning_curve, print_summary, summarise
+from archer.runfolder import RunFolder
+
+
+def cycle(number: int, **metrics: float) -> dict[str, Any]:
+    values = {
+        "return": -15.0 + number,
+        "episodes": 64 * number,
+        "policy_version": number + 1,
+        "proof_gap": 1e-6 * number,
+    }
+    return {"kind": "cycle", "cycle": number, "time": 10.0 * number, "metrics": {**values, **metrics}}
+
+
+def evaluation(name: str, returns: list[float], collected: int) -> dict[str, Any]:
+    return {
+        "kind": "evaluation",
+        "name": name,
+        "collected_episodes": collected,
+        "returns": returns,
+        "successes": [1.0, math.nan, 0.0, 1.0][: len(returns)],
+        "turns": [10] * len(returns),
+        "invalid_actions": [1] * len(returns),
+    }
+
+
+def test_bootstrap_interval_has_its_coverage() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        low, high = bootstrap_interval(random.normal(3.0, 2.0, 60), resamples=1000, seed=trial)
+        hits += low <= 3.0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_bootstrap_interval_at_its_ends() -> None:
+    assert bootstrap_interval([2.0, 2.0]) == (2.0, 2.0)
+    data = np.arange(100.0)
+    low, high = bootstrap_interval(data)
+    spread = 1.96 * data.std() / 10
+    assert low == pytest.approx(49.5 - spread, abs=0.4)
+    assert high == pytest.approx(49.5 + spread, abs=0.4)
+    assert bootstrap_interval(data) == (low, high)
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_interval([])
+
+
+def test_evaluation_figures() -> None:
+    result = EvalResult.from_event(evaluation("final", [-4.0, -6.0, -20.0, -2.0], 100), env="x")
+    assert (result.return_mean, result.episodes, result.mean_turns, result.invalid_share) == (-8.0, 4, 10.0, 0.1)
+    assert result.success_rate == pytest.approx(2 / 3)  # the one that says nothing isn't counted
+    assert result.return_low < -8.0 < result.return_high
+    with pytest.raises(RunError, match="no episode"):
+        EvalResult.from_event(evaluation("final", [], 100), env="x")
+
+
+def test_task_that_never_speaks_of_success_has_no_rate() -> None:
+    event = {**evaluation("final", [-4.0], 100), "successes": [None]}
+    assert EvalResult.from_event(event, env="x").success_rate is None
+
+
+def play_run(tmp_path: Path, console: Console) -> RunFolder:
+    folder = RunFolder.create(tmp_path, "demo")
+    progress = PlainProgress(RunState("demo", 3), console)
+    journal = Journal(folder, progress, env="twenty")
+    journal.handle({"kind": "stage", "stage": "clone"})
+    journal.handle(evaluation("clone", [-16.0, -14.0], 0))
+    for number in (1, 2, 3):
+        journal.handle({"kind": "phase", "cycle": number - 1, "phase": "critic"})
+        journal.handle({"kind": "step", "phase": "critic", "step": 1, "steps": 2, "metrics": {"critic/q_loss": 0.5}})
+        journal.handle(cycle(number, success_rate=math.nan))
+    journal.handle(evaluation("final", [-9.0, -11.0], 192))
+    state = {"cycle": 3, "version": 4, "episodes": 192, "turns": 3000, "proof_max_gap": 5e-5}
+    journal.handle({"kind": "checkpoint", "path": "x", "state": state})
+    assert journal.state == state
+    return folder
+
+
+def test_journal_writes_the_rows_that_summary_and_curve_are_made_of(tmp_path: Path) -> None:
+    output = io.StringIO()
+    with play_run(tmp_path, Console(file=output, width=200)) as folder:
+        rows = folder.rows()
+        assert [(row["kind"], row["cycle"]) for row in rows] == [
+            ("evaluation", 0),
+            ("cycle", 1),
+            ("cycle", 2),
+            ("cycle", 3),
+            ("evaluation", 3),
+        ]
+        assert rows[1]["metrics"]["success_rate"] is None
+        assert "returns" not in rows[0]
+        state = {"cycle": 3, "version": 4, "episodes": 192, "turns": 3000, "proof_max_gap": 5e-5}
+        summary = summarise(rows, name="demo", env="twenty", wall_seconds=12.34, state=state)
+        folder.write_summary(summary)
+        on_disk = json.loads(folder.summary_path.read_text())
+    asked = ("bc_return", "final_return", "episodes", "cycles", "wall_seconds", "policy_version", "proof_max_gap")
+    assert [on_disk[key] for key in asked] == [-15.0, -10.0, 192, 3, 12.3, 4, 5e-5]
+    assert on_disk["improvement"] == 5.0
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 6  # stage, two evaluations, three cycles; no line for phases and steps
+    assert lines[0] == "stage: clone"
+    assert lines[2].startswith("cycle 1/3  return -14.00  episodes 64")
+    assert "evaluation of final: return -10.00 (95% " in lines[-1]
+    print_summary(summary, Console(file=output, width=100))
+    assert "+5.00" in output.getvalue()
+
+
+def test_summary_of_a_run_without_cycles_has_nulls() -> None:
+    summary = summarise([], name="a", env="b", wall_seconds=1.0)
+    assert (summary["bc_return"], summary["final_return"], summary["cycles"]) == (None, None, 0)
+    print_summary(summary, Console(file=io.StringIO()))
+
+
+def test_curve_is_a_picture_of_the_right_size_with_ink_on_it(tmp_path: Path) -> None:
+    with play_run(tmp_path, Console(file=io.StringIO())) as folder:
+        path = learning_curve(folder.rows(), folder.curve_path, title="Twenty Questions")
+    picture = matplotlib.image.imread(path)
+    assert picture.shape[:2] == (900, 1600)
+    line = np.array([0x1F, 0x6F, 0x8B]) / 255
+    clone = np.array([0xC8, 0x55, 0x3D]) / 255
+    for colour in (line, clone):
+        assert (np.abs(picture[..., :3] - colour).max(axis=-1) < 0.02).sum() > 100
+    assert [entry.name for entry in path.parent.iterdir() if entry.suffix == ".png"] == ["learning_curve.png"]
+
+
+def test_curve_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no curve"):
+        learning_curve([], tmp_path / "x.png", title="")
+
+
+def test_live_panel_shows_what_the_events_said() -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=100, color_system=None)
+    progress = make_progress("demo", 5, console)
+    assert isinstance(progress, LiveProgress)
+    with progress:
+        progress.handle({"kind": "stage", "stage": "train", "time": 0.0})
+        progress.handle(cycle(1, staleness=0.25, tokens_per_second=3210.0))
+        progress.handle(cycle(2))
+        progress.handle({"kind": "phase", "cycle": 2, "phase": "critic"})
+        progress.handle({"kind": "step", "phase": "critic", "step": 7, "steps": 50, "metrics": {"critic/q_loss": 0.25}})
+        progress.handle({"kind": "message", "text": "a message"})
+    text = output.getvalue()
+    for words in ("cycle 2 of 5", "critic", "7/50", "return -13.00", "tokens/s 3,210", "staleness 0.25", "a message"):
+        assert words in text, words
+    assert "critic q loss 0.2500" in text
+    assert "about 30 s left" in text
+    assert progress.state.eta() == 30.0
+
+
+def test_evaluation_between_cycles_ends_with_the_next_phase() -> None:
+    state = RunState("demo", 5)
+    for event in (
+        {"kind": "stage", "stage": "train", "time": 0.0},
+        cycle(1),
+        {"kind": "stage", "stage": "evaluate", "time": 11.0},
+        {"kind": "phase", "cycle": 1, "phase": "rollout"},
+        cycle(2),
+    ):
+        state.apply(event)
+    assert state.stage == "train"
+    assert state.eta() == 30.0
+
+
+def test_progress_is_plain_where_the_output_is_no_terminal() -> None:
+    assert isinstance(make_progress("demo", 5, Console(file=io.StringIO())), PlainProgress)
+
+
+def test_sparkline_and_duration() -> None:
+    assert sparkline([0.0, 1.0, 2.0, 7.0], 10) == "▁▂▃█"
+    assert sparkline([5.0, 5.0], 10) == "▄▄"
+    assert len(sparkline(list(range(100)), 10)) == 10
+    assert [duration(s) for s in (5, 65, 3725)] == ["5 s", "1 min 05 s", "1 h 02 min"]
+
+
+def test_results_of_evaluation_stand_in_one_line() -> None:
+    output = io.StringIO()
+    result = EvalResult.from_event(evaluation("final", [-4.0, -6.0, -20.0, -2.0], 100), env="twenty", greedy=True)
+    print_results([result], Console(file=output, width=120))
+    line = output.getvalue().splitlines()[1]
+    for words in ("final (greedy)", "twenty", " 4 ", "-8.00", " to ", "67%", "10.0", "10.0%"):
+        assert words in line
+
+
+def test_evaluated_policy_is_the_newest_checkpoint_with_the_runs_settings(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "mine") as folder:
+        config = load_config("demo", ["rollout.sampling.temperature=0.7", "env.kwargs={noise: 0.1}"])
+        folder.write_config(dump_config(config))
+        with pytest.raises(ConfigError, match="no checkpoint yet"):
+            choose_policy(str(folder.path), env=None)
+        for name in ("cycle-00002", "cycle-00010"):
+            (folder.checkpoints / name / "policy").mkdir(parents=True)
+        policy = choose_policy(str(folder.path), env=None, overrides=["rollout.workers=2"])
+        assert policy.model == str(folder.checkpoints / "cycle-00010" / "policy")
+        assert (policy.name, policy.config.rollout.workers) == ("mine", 2)
+        assert policy.config.rollout.sampling.temperature == 0.7
+        assert policy.config.env.kwargs == {"noise": 0.1}
+        other = choose_policy(str(folder.path), env="twenty_questions").config.env
+        assert (other.id, other.kwargs) == ("twenty_questions", {})
+
+
+def test_evaluated_model_needs_an_environment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--env"):
+        choose_policy(str(tmp_path), env=None)
+    policy = choose_policy(str(tmp_path), env="twenty_questions", overrides=["seed=3"])
+    assert (policy.model, policy.config.env.id, policy.config.seed) == (str(tmp_path), "twenty_questions", 3)

@@ -1,0 +1,156 @@
+"""Run folder: one run at a time, nothing lost, nothing half-written."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from archer import runfolder
+from archer.errors import ConfigError
+from archer.runfolder import RunFolder, RunFolderError, read_rows, write_atomic
+
+
+def start(tmp_path: Path, name: str = "a", **kwargs: bool) -> RunFolder:
+    folder = RunFolder.create(tmp_path, name, **kwargs)
+    folder.write_config("seed: 1\n")
+    return folder
+
+
+def test_rows_and_summary_come_back(tmp_path: Path) -> None:
+    with start(tmp_path) as folder:
+        folder.append_row({"kind": "cycle", "cycle": 1, "metrics": {"return": np.float32(-3.5), "nan": math.nan}})
+        folder.append_row({"kind": "cycle", "cycle": 2, "metrics": {}})
+        assert folder.rows()[0]["metrics"] == {"return": -3.5, "nan": None}
+        folder.write_summary({"episodes": np.int64(4)})
+        assert json.loads(folder.summary_path.read_text()) == {"episodes": 4}
+
+
+def test_run_with_results_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    with start(tmp_path) as folder:
+        folder.append_row({"kind": "cycle", "cycle": 1, "metrics": {}})
+    with pytest.raises(ConfigError, match=r"already holds a run.*--resume.*--overwrite"):
+        RunFolder.create(tmp_path, "a")
+    assert len(read_rows(tmp_path / "a" / "metrics.jsonl")) == 1
+    with start(tmp_path, overwrite=True) as folder:
+        assert folder.rows() == []
+
+
+def test_run_that_failed_while_starting_may_be_replaced(tmp_path: Path) -> None:
+    start(tmp_path).close()
+    with start(tmp_path) as folder:
+        assert folder.config_path.exists()
+
+
+def test_folder_that_is_no_run_is_never_deleted(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="no run folder"):
+        RunFolder.create(tmp_path, "a", overwrite=True)
+    assert (tmp_path / "a" / "thesis.txt").exists()
+
+
+def test_open_refuses_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run folder"):
+        RunFolder.open(tmp_path / "nothing")
+
+
+def test_second_run_in_one_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    with start(tmp_path) as folder:
+        with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()} "):
+            RunFolder.open(folder.path)
+        with pytest.raises(RunFolderError, match="in use"):
+            RunFolder.create(tmp_path, "a", overwrite=True)
+    RunFolder.open(folder.path).close()
+
+
+def test_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
+    start(tmp_path).close()
+    code = (
+        "import sys, time; from pathlib import Path; from archer.runfolder import RunFolder\n"
+        f"f = RunFolder.open(Path({str(tmp_path / 'a')!r})); print('held', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == "held"
+    with pytest.raises(RunFolderError, match=f"process {child.pid} "):
+        RunFolder.open(tmp_path / "a")
+    child.send_signal(signal.SIGKILL)
+    child.wait(30)
+    RunFolder.open(tmp_path / "a").close()
+
+
+def test_torn_last_line_is_left_out_and_not_glued_to_the_next(tmp_path: Path) -> None:
+    with start(tmp_path) as folder:
+        folder.append_row({"kind": "cycle", "cycle": 1, "metrics": {}})
+        with open(folder.metrics_path, "a") as file:
+            file.write('{"kind": "cycle", "cyc')
+        assert [row["cycle"] for row in folder.rows()] == [1]
+        folder.append_row({"kind": "cycle", "cycle": 2, "metrics": {}})
+        assert [row["cycle"] for row in folder.rows()] == [1, 2]
+
+
+def test_torn_line_is_found_wherever_the_kill_fell(tmp_path: Path) -> None:
+    whole = b'{"kind": "cycle", "cycle": 2, "metrics": {"critic/q_loss": 0.5, "a": {"b": 1}}}'
+    file = tmp_path / "metrics.jsonl"
+    for cut in range(1, len(whole)):
+        file.write_bytes(b'{"kind": "cycle", "cycle": 1}\n' + whole[:cut])
+        assert [row["cycle"] for row in read_rows(file)] == [1], whole[:cut]
+
+
+def test_line_that_is_no_json_is_an_error_with_its_number(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"cycle": 1}\nhello\n{"cycle": 2}\n')
+    with pytest.raises(RunFolderError, match="line 2"):
+        read_rows(file)
+
+
+def test_rewind_drops_what_a_resumed_run_plays_again(tmp_path: Path) -> None:
+    with start(tmp_path) as folder:
+        for cycle in (0, 1, 2, 3):
+            folder.append_row({"kind": "cycle" if cycle else "evaluation", "cycle": cycle})
+        folder.rewind(2)
+        assert [row["cycle"] for row in folder.rows()] == [0, 1, 2]
+
+
+def test_latest_checkpoint_is_the_newest_complete_one(tmp_path: Path) -> None:
+    with start(tmp_path) as folder:
+        assert folder.latest_checkpoint() is None
+        for name in ("cycle-00009", "cycle-00010", "cycle-00011.partial"):
+            (folder.checkpoints / name).mkdir()
+        newest = folder.latest_checkpoint()
+        assert newest is not None
+        assert newest.name == "cycle-00010"
+
+
+def test_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "summary.json"
+    write_atomic(file, "old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runfolder.os, "fsync", fail)
+    with pytest.raises(RunFolderError, match=r"no space left.*summary\.json"):
+        write_atomic(file, "new" * 1000)
+    assert file.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    with start(tmp_path) as folder:
+        folder.metrics_path.symlink_to("/dev/full")
+        with pytest.raises(RunFolderError, match=r"no space left.*metrics\.jsonl"):
+            folder.append_row({"cycle": 1})
+
+
+def test_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="Not a directory"):
+        RunFolder.create(tmp_path / "file", "a")

@@ -1,0 +1,66 @@
+"""A folder of the user's own that hides a room is found before anything starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import archer
+from archer.errors import ShadowError
+from archer.shadow import ROOMS, check_shadowing
+
+HOME = Path(archer.__file__).resolve().parent.parent
+
+
+def run(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_clean_directory_and_the_checkout_itself_pass(tmp_path: Path) -> None:
+    check_shadowing(tmp_path)
+    check_shadowing(HOME)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_package_of_the_same_name_is_refused_with_both_paths(tmp_path: Path, room: str) -> None:
+    (tmp_path / room).mkdir()
+    (tmp_path / room / "__init__.py").write_text("")
+    with pytest.raises(ShadowError) as caught:
+        check_shadowing(tmp_path)
+    assert str(tmp_path / room) in str(caught.value)
+    assert str(HOME / room) in str(caught.value)
+
+
+def test_module_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "envs.py").write_text("")
+    with pytest.raises(ShadowError, match=r"envs\.py"):
+        check_shadowing(tmp_path)
+
+
+def test_other_folders_do_no_harm(tmp_path: Path) -> None:
+    for name in ("environments", "data", "configs"):
+        (tmp_path / name).mkdir()
+    check_shadowing(tmp_path)
+
+
+def test_verdict_is_what_a_worker_started_there_would_import(tmp_path: Path) -> None:
+    """A folder without __init__.py hides a room behind some installs and not behind others; ask Python itself."""
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "mine.py").write_text("")
+    imported = run("import envs; print(getattr(envs, '__file__', None))", tmp_path)
+    is_ours = imported.stdout.strip() == str(HOME / "envs" / "__init__.py")
+    checked = run("import sys; sys.path.remove(''); import archer.shadow; archer.shadow.check_shadowing()", tmp_path)
+    assert (checked.returncode == 0) == is_ours, checked.stderr
+    assert is_ours or "ShadowError" in checked.stderr
+
+
+def test_command_names_both_paths_and_exits(tmp_path: Path) -> None:
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").write_text("")
+    script = "import sys; sys.argv = ['archer', 'envs']; sys.path.remove(''); from archer.cli import main; main()"
+    answer = run(script, tmp_path)
+    assert answer.returncode == 2
+    assert str(tmp_path / "envs") in answer.stderr
+    assert str(HOME / "envs") in answer.stderr
+    assert "Traceback" not in answer.stderr

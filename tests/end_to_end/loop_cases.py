@@ -1,0 +1,139 @@
+"""Runs of the real stack that the end-to-end tests share: a command line, a small configuration, and what it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "cycles": 2,
+    "episodes_per_cycle": 8,
+    "model": {"build": {"vocab_size": 400, "hidden_size": 32, "layers": 2, "heads": 1, "intermediate_size": 64}},
+    "env": {"id": "twenty_questions_subset"},
+    "demonstrations": {"episodes": 32, "skill": 0.3, "keep_in_replay": True},
+    "rollout": {"sampling": {"max_tokens": 10}, "episodes_at_once": 16, "cpus_per_worker": 0.5},
+    "replay": {"shards": 2},
+    "learner": {
+        "cpus_per_rank": 0.5,
+        "clone": {"steps": 4, "batch": 8, "lr": 1e-3},
+        "critic": {
+            "unit": "episode",
+            "batch": 8,
+            "steps_per_cycle": 3,
+            "warmup_cycles": 0,
+            "n_step": 2,
+            "lr": 1e-3,
+            "build": {"hidden_size": 32, "layers": 1, "heads": 1, "intermediate_size": 64},
+        },
+        "actor": {"unit": "episode", "batch": 8, "steps_per_cycle": 2, "lr": 1e-3},
+    },
+    "evaluation": {"episodes": 8},
+    "checkpoint": {"every": 1},
+    "metrics": {"port": 0},
+}
+
+
+@dataclass
+class Run:
+    """One `archer` process and its folder."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+    lines: list[str]
+
+    def until(self, wanted: Callable[[str], bool], timeout_s: float = 300.0) -> str:
+        """Read the output up to a line that `wanted` accepts. Fails with the whole output where the process ends."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if wanted(line):
+                return line.rstrip()
+            assert time.monotonic() < deadline, "no such line in time:\n" + "\n".join(self.lines)
+        raise AssertionError(f"ended with {self.process.wait()} before that line:\n" + "\n".join(self.lines))
+
+    def finish(self, timeout_s: float = 600.0) -> int:
+        """Read the rest of the output and return the exit status."""
+        assert self.process.stdout is not None
+        self.lines += [line.rstrip() for line in self.process.stdout]
+        return self.process.wait(timeout_s)
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def rows(self, kind: str) -> list[dict[str, Any]]:
+        text = (self.folder / "metrics.jsonl").read_text()
+        return [row for row in map(json.loads, text.splitlines()) if row["kind"] == kind]
+
+    def family(self) -> list[psutil.Process]:
+        """Every process below this one, but for two agents of Ray's that notice its end a minute later."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if child.name() not in ("ray::DashboardAgent", "ray::RuntimeEnvAgent")]
+
+    def descendants(self, title: str) -> list[psutil.Process]:
+        """Processes below this one (Ray's own included) whose title begins with `title`."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                if process.name().startswith(title) or " ".join(process.cmdline()).startswith(title):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+
+def write_config(folder: Path, **changes: Any) -> Path:
+    """The small configuration with `section={...}` laid over it, as a YAML file in `folder`."""
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(_merge(SMALL, {"runs_dir": str(folder / "runs"), **changes})))
+    return path
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+@contextmanager
+def archer(folder: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> Iterator[Run]:
+    """Start `archer ...`; at the end nothing that it started is left."""
+    command = [str(Path(sys.executable).with_name("archer")), *arguments]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd or folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        start_new_session=True,
+    )
+    known: list[psutil.Process] = []
+    try:
+        yield Run(process, folder / "runs" / "small", [])
+    finally:
+        if process.poll() is None:
+            known = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGKILL)
+            process.wait(30)
+        for child in known:
+            if child.is_running():
+                child.kill()
+        assert process.stdout is not None
+        process.stdout.close()

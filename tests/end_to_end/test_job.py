@@ -1,0 +1,87 @@
+"""The same run as a job on a cluster that someone else started."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from loop_cases import write_config
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+
+BIN = Path(sys.executable).parent
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+    finally:
+        for probe in sockets:
+            probe.close()
+
+
+@contextmanager
+def _head() -> Iterator[str]:
+    """A Ray head of our own, ended by its own handle; gives the address that jobs are submitted to."""
+    port, dashboard = _free_ports(2)
+    # Ray's sockets lie in here, and their paths may not be long.
+    folder = tempfile.mkdtemp(prefix="rayjob")
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [
+            BIN / "ray",
+            *("start", "--head", "--block", "--disable-usage-stats"),
+            *(f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"),
+            *("--num-cpus=4", "--object-store-memory=268435456"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    said = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        else:
+            raise AssertionError("the head did not start:\n" + "".join(said))
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_submitted_job_trains_on_that_cluster(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with _head() as address:
+        done = subprocess.run(
+            [BIN / "ray", "job", "submit", "--address", address, "--", str(BIN / "archer"), "train", str(config)],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            cwd=tmp_path,
+        )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "cycle 2/2" in output
+    assert "succeeded" in output
+    summary = json.loads((tmp_path / "runs" / "small" / "summary.json").read_text())
+    assert summary["cycles"] == 2
+    assert summary["policy_version"] == 3

@@ -1,0 +1,143 @@
+"""The whole loop on the real stack: Ray, vLLM, replay shards, DeepSpeed ranks, broadcast and its proof."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+from loop_cases import archer, write_config
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return str(answer.read().decode())
+
+
+def test_two_ranks_two_shards_one_engine(tmp_path: Path) -> None:
+    """The run ends well, leaves what it should, and every process of it shows its metrics meanwhile."""
+    config = write_config(tmp_path, cycles=3, learner={"ranks": 2, "zero_stage": 2})
+    with archer(tmp_path, "train", str(config)) as run:
+        url = re.search(r"http://\S+/targets", run.until(lambda line: "/targets" in line))
+        assert url is not None
+        run.until(lambda line: line.startswith("cycle 1/3"))
+        targets = json.loads(_get(url.group()))
+        pages = {t["labels"]["name"]: _get(f"http://{t['targets'][0]}/metrics") for t in targets}
+        assert run.finish() == 0, run.output
+
+    roles = {t["labels"]["role"] for t in targets}
+    assert roles >= {"driver", "learner", "replay", "rollout"}
+    assert {"rank-0", "rank-1", "shard-0", "shard-1", "worker-0"} <= set(pages)
+    assert "archer_learner_policy_version" in pages["rank-0"]
+    assert "vllm:" in pages["worker-0"], "vLLM's own metrics belong to the worker's page"
+
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["episodes"] == 24
+    assert summary["cycles"] == 3
+    assert summary["policy_version"] == 4  # the clone, and one for each cycle
+    assert 0 < summary["proof_max_gap"] < 1e-3
+    assert summary["bc_return"] is not None
+    assert summary["final_return"] is not None
+    rows = run.rows("cycle")
+    assert [row["cycle"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["metrics"]["critic/q_loss"] > 0
+    assert (run.folder / "learning_curve.png").stat().st_size > 10_000
+    assert (run.folder / "checkpoints" / "cycle-00003" / "policy" / "config.json").is_file()
+
+
+def test_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """kill -9 of the driver in async mode; the resumed run says where from and plays no cycle twice."""
+    config = write_config(tmp_path, cycles=4, mode="async")
+    with archer(tmp_path, "train", str(config)) as run:
+        run.until(lambda line: line.startswith("cycle 3/4"))
+        family = run.family()
+        run.process.send_signal(signal.SIGKILL)
+        run.process.wait(30)
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not [p for p in alive if p.is_running()], "processes outlived the killed driver"
+
+    with archer(tmp_path, "train", "--resume", str(run.folder)) as resumed:
+        assert resumed.finish() == 0, resumed.output
+    said = re.search(r"resuming from .*cycle-0000(\d) \(cycle (\d)\)", resumed.output)
+    assert said is not None
+    assert said.group(1) == said.group(2)
+    assert int(said.group(1)) >= 2
+    assert [row["cycle"] for row in resumed.rows("cycle")] == [1, 2, 3, 4]
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["cycles"] == 4
+    assert summary["episodes"] >= 32
+
+
+def test_run_survives_the_death_of_a_worker_a_shard_and_an_engine(tmp_path: Path) -> None:
+    """kill -9 of each in turn: the run goes on to its end, and every episode of it is in replay once."""
+    config = write_config(tmp_path, cycles=4, episodes_per_cycle=16, demonstrations={"keep_in_replay": False})
+    with archer(tmp_path, "train", str(config)) as run:
+        for cycle, title in ((1, "ray::RolloutWorker"), (2, "ray::ShardActor"), (3, "VLLM::EngineCore")):
+            run.until(lambda line, cycle=cycle: line.startswith(f"cycle {cycle}/4"))
+            victims = run.descendants(title)
+            assert victims, f"no process called {title}"
+            victims[0].kill()
+        assert run.finish() == 0, run.output
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["episodes"] == 64
+    ids = _episode_ids(run.folder / "replay")
+    assert len(ids) == len(set(ids)) == 64
+
+
+def _episode_ids(replay: Path) -> list[str]:
+    """Ids of all episodes in the log of every shard."""
+    from buffer.log import read_episodes
+
+    return [episode_id for batch in read_episodes(replay) for episode_id in _column(batch)]
+
+
+def _column(batch: pa.RecordBatch) -> list[str]:
+    return [str(value) for value in batch.column("episode_id").to_pylist()]
+
+
+def test_interrupt_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    config = write_config(tmp_path, cycles=50)
+    with archer(tmp_path, "train", str(config)) as run:
+        run.until(lambda line: line.startswith("cycle 1/50"))
+        family = run.family()
+        run.process.send_signal(signal.SIGINT)
+        assert run.finish(120) == 130
+        assert "--resume" in run.lines[-1]
+        assert "Traceback" not in run.output
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not [p for p in alive if p.is_running()], "processes outlived the interrupted driver"
+
+
+def test_environment_that_raises_ends_the_run_with_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "broken_task.py").write_text(
+        "from envs.twenty_questions import TwentyQuestions\n\n\n"
+        "class Broken(TwentyQuestions):\n"
+        "    def step(self, action):\n"
+        "        raise RuntimeError('the dice are lost')\n"
+    )
+    config = write_config(
+        tmp_path,
+        env={"id": "broken_task:Broken"},
+        learner={"clone": {"steps": 0}},
+        model={"build": None, "path": str(_tiny_model(tmp_path))},
+        demonstrations={"episodes": 0, "keep_in_replay": False},
+    )
+    with archer(tmp_path, "train", str(config), PYTHONPATH=str(tmp_path)) as run:
+        assert run.finish() == 1
+    assert "the dice are lost" in run.lines[-1]
+    assert "Traceback" not in run.output
+
+
+def _tiny_model(folder: Path) -> Path:
+    from archer.config import TinyModelConfig
+    from archer.model import build_tiny_model
+
+    config = TinyModelConfig(vocab_size=300, hidden_size=32, layers=1, heads=1, intermediate_size=64)
+    return build_tiny_model(["Is it a dog?\nNo.\n"] * 4, folder / "tiny", config, seed=0)

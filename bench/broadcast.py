@@ -1,0 +1,220 @@
+"""Seconds of a broadcast, against copying the same bytes once in memory.
+
+For each size a model is made from scratch, one real engine is started on it by the real pool, and the learner's own
+`Broadcaster` sends changed weights to it, again and again, each time with its proof. The weights lie in this process,
+as they do in a learner of one rank; they travel through shared memory, the backend for CPUs.
+
+`write` fills the shared memory while the engine goes on; `stopped` is the part in which it answers nobody, from the
+pause to the end of the update; `proof` is all the rest: log-probabilities of a probe sequence on both sides, compared.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import local_cluster, medians, parser, print_table, report, say  # isort: skip - sets the threads first
+
+import numpy as np
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from actors.pool import PoolClient, start_pool
+from actors.worker import WorkerArgs
+from archer.config import RunConfig, TinyModelConfig
+from archer.demonstrations import play_demonstrations, texts
+from archer.loading import load_config
+from archer.model import build_tiny_model
+from learner.policy import Policy, load_causal_model, sequence_predictions
+from learner.weights import Broadcaster, PolicySource
+
+# Nominal size in millions of parameters: width, layers, heads. The feed-forward layers are 2.75 times as wide.
+SIZES = {1: (128, 5, 4), 10: (320, 8, 5), 60: (640, 12, 10), 150: (896, 15, 14), 500: (1280, 25, 20)}
+QUICK = (1, 10)
+PROBE_TOKENS = 48
+# The weights change by 1 per cent each time, which moves log-probabilities by more than this: a stale engine fails.
+TOLERANCE = 1e-4
+TIMEOUT_S = 600.0
+
+COLUMNS = {
+    "parameters_millions": "parameters, M",
+    "megabytes": "MB",
+    "copy_ms": "copy, ms",
+    "broadcast_ms": "broadcast, ms",
+    "write_ms": "write, ms",
+    "stopped_ms": "stopped, ms",
+    "proof_ms": "proof, ms",
+    "transfer_ratio": "(write + stopped) / copy",
+    "ratio": "broadcast / copy",
+    "max_gap": "largest gap",
+}
+
+
+class TimedClient:
+    """The pool's client to the engines, with the time of each call and of the time between."""
+
+    def __init__(self, inner: Any, marks: dict[str, float]) -> None:
+        object.__setattr__(self, "_inner", inner)
+        object.__setattr__(self, "_marks", marks)
+
+    def start_weight_update(self) -> None:
+        self._marks["paused"] = time.perf_counter()
+        self._inner.start_weight_update()
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        self._inner.finish_weight_update(weight_version)
+        self._marks["resumed"] = time.perf_counter()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+
+class TimedPool:
+    """The pool as the broadcaster sees it, with marks at what it asks for."""
+
+    def __init__(self, pool: PoolClient) -> None:
+        self._pool = pool
+        self.marks: dict[str, float] = {}
+
+    def sync_client(self) -> TimedClient:
+        client = TimedClient(self._pool.sync_client(), self.marks)
+        self.marks["ready"] = time.perf_counter()
+        return client
+
+    def probe(self, tokens: np.ndarray) -> Any:
+        begin = time.perf_counter()
+        answers = self._pool.probe(tokens)
+        self.marks["probe"] = time.perf_counter() - begin
+        return answers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+
+def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """One row: medians over `repeats` broadcasts after a first one, which also maps the memory."""
+    width, layers, heads = SIZES[millions]
+    shape = TinyModelConfig(
+        hidden_size=width,
+        layers=layers,
+        heads=heads,
+        intermediate_size=width * 11 // 4,
+        tie_embeddings=preset.model.build is not None and preset.model.build.tie_embeddings,
+    )
+    demonstrations = play_demonstrations(preset)
+    path = build_tiny_model(texts(demonstrations), folder / f"model-{millions}", shape, seed=preset.seed)
+    model = load_causal_model(path, "float32")
+    parameters = sum(p.numel() for p in model.parameters())
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    say(f"{parameters / 1e6:.1f}M parameters: starting an engine")
+    pool = start_pool(
+        WorkerArgs(config=preset.rollout, model=str(path), env_id=preset.env.id, run="bench", seed=preset.seed)
+    )
+    watched = TimedPool(pool)
+    source = PolicySource(model)
+    probe = np.random.default_rng(preset.seed).integers(3, model.config.vocab_size, PROBE_TOKENS).astype(np.int32)
+    broadcaster = Broadcaster(
+        source=source,
+        rollouts=watched,
+        backend="shm",
+        rank=0,
+        timeout_s=TIMEOUT_S,
+        logprobs_fn=logprobs_of(Policy(model, preset.rollout.sampling.temperature)),
+        probe_tokens=probe,
+        tolerance=TOLERANCE,
+    )
+    try:
+        first = broadcaster.broadcast(1)
+        copy = copier(model)
+        runs = [once(broadcaster, watched, model, copy, version=2 + i) for i in range(repeats)]
+    finally:
+        pool.shutdown()
+    row = {
+        "parameters_millions": parameters / 1e6,
+        "megabytes": size / 1e6,
+        **medians(runs),
+        "first_broadcast_ms": first.seconds * 1e3,
+        "runs": runs,
+    }
+    say(f"  {row['ratio']:.1f} times a copy, {row['transfer_ratio']:.1f} without the proof")
+    return row
+
+
+def once(
+    broadcaster: Broadcaster, pool: TimedPool, model: torch.nn.Module, copy: Callable[[], float], *, version: int
+) -> dict[str, float]:
+    """Change every weight, copy it in memory, broadcast it; milliseconds of each part."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    copied = copy()
+    begin = time.perf_counter()
+    outcome = broadcaster.broadcast(version)
+    total = time.perf_counter() - begin
+    marks = pool.marks
+    write, stopped = marks["paused"] - marks["ready"], marks["resumed"] - marks["paused"]
+    return {
+        "copy_ms": copied * 1e3,
+        "broadcast_ms": total * 1e3,
+        "write_ms": write * 1e3,
+        "stopped_ms": stopped * 1e3,
+        # The learner's own log-probabilities and the search for engines count as proof: all that is not transfer.
+        "proof_ms": (total - write - stopped) * 1e3,
+        "probe_ms": marks["probe"] * 1e3,
+        "ratio": total / copied,
+        "transfer_ratio": (write + stopped) / copied,
+        "max_gap": outcome.max_gap,
+    }
+
+
+def copier(model: torch.nn.Module) -> Callable[[], float]:
+    """Copies all weights into memory that is there already, and says how many seconds it took."""
+    sources = [parameter.detach() for parameter in model.parameters()]
+    copies = [torch.empty_like(tensor).zero_() for tensor in sources]
+
+    def copy() -> float:
+        begin = time.perf_counter()
+        for target, tensor in zip(copies, sources, strict=True):
+            target.copy_(tensor)
+        return time.perf_counter() - begin
+
+    return copy
+
+
+def logprobs_of(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
+    """The learner's log p(tokens[i + 1] | tokens[: i + 1])."""
+
+    def logprobs(tokens: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return policy(*sequence_predictions(tokens)).numpy()
+
+    return logprobs
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--sizes", type=int, nargs="+", choices=list(SIZES), help="millions of parameters")
+    options.add_argument("--tied", action="store_true", help="share the weights of embedding and output head")
+    options.add_argument("--repeats", type=int, help="broadcasts per size; the medians are shown")
+    arguments = options.parse_args()
+    torch.set_num_threads(1)
+    disable_progress_bar()
+    sizes = arguments.sizes or (QUICK if arguments.quick else tuple(SIZES))
+    repeats = arguments.repeats or (3 if arguments.quick else 7)
+    preset = load_config(
+        "demo", [f"seed={arguments.seed}", f"model.build.tie_embeddings={str(arguments.tied).lower()}"]
+    )
+    with tempfile.TemporaryDirectory() as scratch, local_cluster(num_cpus=2):
+        rows = [measure(preset, millions, repeats, Path(scratch)) for millions in sizes]
+    print_table("Broadcast to one engine through shared memory", COLUMNS, rows)
+    say(f"written to {report('broadcast', arguments, rows, repeats=repeats, tied=arguments.tied)}")
+
+
+if __name__ == "__main__":
+    main()

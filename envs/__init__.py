@@ -32,10 +32,12 @@ from .errors import (
     EnvTimeoutError,
     UnknownEnvError,
 )
+from .key_door import KeyDoor
 from .registry import check, make, register, spec, specs
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
 from .wrappers import TimeLimit
 
+register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
 register(
     TwentyQuestions.spec,
     "envs.twenty_questions:TwentyQuestions",
@@ -65,6 +67,7 @@ __all__ = [
     "EnvTimeoutError",
     "Info",
     "Isolation",
+    "KeyDoor",
     "Message",
     "Observation",
     "ProcessEnv",

@@ -1,0 +1,71 @@
+"""What holds for every small environment of the house, checked the same way for each."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from rules import check_any_string_is_an_action, digest, digest_elsewhere
+
+import envs
+from envs import EnvArgumentError, EnvStateError
+
+MOVES = ["move", "go", "up", "down", "left", "right", "move up", "move down", "move left", "move right"]
+GAMES: list[tuple[str, dict]] = [
+    ("key_door", {}),
+    ("key_door", {"size": 2}),
+]
+WORDS = {"key_door": [*MOVES, "pick", "key", "door"]}
+
+every_game = pytest.mark.parametrize(("env_id", "kwargs"), GAMES, ids=str)
+
+
+@every_game
+def test_any_string_is_an_action(env_id, kwargs):
+    check_any_string_is_an_action(env_id, WORDS[env_id], turns=500, **kwargs)
+
+
+@every_game
+def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(env_id, kwargs):
+    random.seed(1)
+    expected = random.Random(1).random()
+
+    def play(seed):
+        return list(envs.demonstrate(env_id, episodes=3, skill=0.5, seed=seed, **kwargs))
+
+    assert play(0) == play(0)
+    assert len({str(play(seed)) for seed in range(5)}) > 1
+    assert play(0)[1:] == list(envs.demonstrate(env_id, episodes=2, skill=0.5, seed=1, **kwargs))
+    assert random.random() == expected
+
+
+def test_episodes_are_the_same_in_every_process():
+    here = digest(GAMES)
+    assert [digest_elsewhere(GAMES, hash_seed=seed) for seed in (1, 2)] == [here, here]
+
+
+@every_game
+def test_a_clean_slate_after_reset(env_id, kwargs):
+    env = envs.make(env_id, **kwargs)
+    first = env.reset(seed=4)
+    for action in first[1].get("valid_actions", ["?"]):
+        if any(env.step(action)[2:4]):
+            break
+    assert env.reset(seed=4)[0] == first[0]
+
+
+@every_game
+def test_wrong_options_and_wrong_order_are_refused(env_id, kwargs):
+    env = envs.make(env_id, **kwargs)
+    with pytest.raises(EnvArgumentError, match="nonsense"):
+        env.reset(seed=0, options={"nonsense": 1})
+    with pytest.raises(EnvStateError, match="reset first"):
+        envs.unwrapped(env).step("?")
+
+
+@every_game
+def test_skill_pays(env_id, kwargs):
+    rows = envs.returns_by_skill(env_id, [0.0, 0.5, 1.0], episodes=60, **kwargs)
+    assert [row.mean for row in rows] == sorted(row.mean for row in rows)
+    assert rows[0].mean + 1.0 < rows[-1].mean
+    assert rows[-1].success_rate >= 0.95

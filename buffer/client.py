@@ -2,7 +2,8 @@
 
 Episodes go to the shard that a hash of their id names, so that a repeated append finds its first copy. Samples are
 split over the shards in proportion to what each holds, so that a turn is equally likely wherever it lives. Requests
-carry their own seed: the same state of the client and of the shards gives the same sample.
+carry their own seed: the same state of the client and of the shards gives the same sample. What a view or the best
+share of it bounds is settled here, over all shards, and goes to each of them as one filter of its rows.
 """
 
 import json
@@ -11,8 +12,9 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +26,12 @@ from buffer.connection import Connection
 from buffer.errors import EmptyViewError, LogError, ReplayError, ReplayTimeout
 from buffer.layout import finish_checkpoint, prepare_checkpoint, shard_directory
 from buffer.sample import Sample, Stats
-from buffer.schema import validate
+from buffer.schema import Episode, validate
 from buffer.store import Unit
+from buffer.view import RowFilter, View, check_share, least_of_best
 from buffer.wire import to_wire
 
-View = Literal["critic", "actor"]
+_MARGIN_S = 10.0
 _T = TypeVar("_T")
 _Result = TypeVar("_Result")
 
@@ -92,86 +95,120 @@ class ReplayClient:
         view: View = "critic",
         unit: Unit = "turn",
         min_version: int | None = None,
+        best: float | None = None,
         timeout_s: float | None = None,
         messages: bool = False,
     ) -> Sample:
         """Draw n turns or episodes uniformly, with replacement, in random order.
 
         View `critic` is everything; view `actor` the episodes all of whose tokens have a version of at least
-        `min_version`, never demonstrations. Episodes come without `messages` unless asked for: learners do not
+        `min_version`, never demonstrations. With `best` in (0, 1] only that share of the view's episodes is drawn
+        from, over all shards the highest by undiscounted return; all that tie with the last of them count too, so
+        the share drawn from may be larger. Episodes come without `messages` unless asked for: learners do not
         read them. Raises EmptyViewError where the view holds nothing, ReplayTimeout where the limiter or a
         shard keeps the caller waiting.
         """
         if n < 1:
             raise ValueError(f"sample of {n}; draw at least 1")
-        if (view == "actor") != (min_version is not None):
-            raise ValueError(
-                f"view {view!r} with min_version={min_version}; the actor view takes one, the critic view none"
-            )
-        deadline = time.monotonic() + (self.config.timeout_s if timeout_s is None else timeout_s)
+        check_share(best)
+        only = RowFilter.of_view(view, min_version)
+        deadline = self._deadline(timeout_s)
         charge = n if unit == "turn" else 0
         held = self._ask(self._limiter.await_sample, deadline, charge)["held"]
         drawn = False
         try:
-            sample = self._draw(n, unit, min_version, messages, held, deadline)
+            sample = self._draw(n, unit, only, best, messages, held, deadline)
             drawn = True
         finally:
             if not drawn:
-                self._limiter.count_sampled.remote(-charge)
+                # Waited for, so that whoever catches the error sees right counts; never raises over that error.
+                ray.wait([self._limiter.count_sampled.remote(-charge)], timeout=_MARGIN_S)
         if unit == "episode":
-            turns = sum(sample.distinct[row].turns for row in sample.rows)
-            ray.get(self._limiter.count_sampled.remote(turns), timeout=self.config.timeout_s)
+            self._count_sampled(sum(sample.distinct[row].turns for row in sample.rows))
         return sample
+
+    def sweep(
+        self,
+        *,
+        view: View = "critic",
+        min_version: int | None = None,
+        timeout_s: float | None = None,
+        messages: bool = False,
+    ) -> list[Episode]:
+        """Every episode of the view exactly once, ordered by (seed, episode_id) wherever and whenever it came.
+
+        Views, waits and errors are those of `sample`; every turn counts as sampled once. Each shard is exact at
+        its own moment: episodes appended or evicted meanwhile may or may not be in it.
+        """
+        only = RowFilter.of_view(view, min_version)
+        deadline = self._deadline(timeout_s)
+        self._ask(self._limiter.await_sample, deadline, 0)
+        request = {"only": only.as_dict(), "messages": messages, "draw": None}
+        shards = range(len(self._shards))
+        swept = Sample.joined(self._each(lambda shard: self._connections[shard].draw(request, deadline), shards))
+        if len(swept) == 0:
+            raise _empty(only)
+        self._count_sampled(sum(episode.turns for episode in swept.distinct))
+        return sorted(swept.distinct, key=lambda episode: (episode.seed, episode.episode_id))
 
     def _draw(
         self,
         n: int,
         unit: Unit,
-        min_version: int | None,
+        view: RowFilter,
+        best: float | None,
         messages: bool,
         held: dict[int, tuple[int, int]] | None,
         deadline: float,
     ) -> Sample:
         column = 1 if unit == "turn" else 0
         shards = range(len(self._shards))
-        # The limiter's counts save a round trip, but know of no versions and may name a shard that lost its rows.
-        if min_version is not None or held is None:
-            counts = self._each(lambda shard: self._connections[shard].counts(min_version, deadline), shards)
+        only = view
+        # The limiter's counts save a round trip, but know of no filter and may name a shard that lost its rows.
+        if best is not None:
+            only, held = self._best_of(view, best, deadline)
+        elif held is None or not only.everything:
+            counts = self._each(lambda shard: self._connections[shard].counts(only, deadline), shards)
             held = dict(enumerate(counts))
         weights = np.array([held.get(shard, (0, 0))[column] for shard in shards], dtype=np.float64)
         if weights.sum() == 0:
-            wanted = "" if min_version is None else f" with every token of version {max(min_version, 0)} or later"
-            raise EmptyViewError(f"the replay holds no episode{wanted}; collect before sampling from this view")
+            raise _empty(only)
         split = self._rng.multinomial(n, weights / weights.sum())
         seeds = self._rng.integers(0, 2**63, size=len(self._shards))
         order = self._rng.permutation(n)
         used = [shard for shard in shards if split[shard]]
 
         def get(shard: int) -> tuple[list[pa.RecordBatch], np.ndarray, np.ndarray]:
-            request = {
-                "count": int(split[shard]),
-                "unit": unit,
-                "min_version": min_version,
-                "seed": int(seeds[shard]),
-                "messages": messages,
-            }
+            draw = {"count": int(split[shard]), "unit": unit, "seed": int(seeds[shard])}
+            request = {"only": only.as_dict(), "messages": messages, "draw": draw}
             return self._connections[shard].draw(request, deadline)
 
         try:
-            parts = self._each(get, used)
+            return Sample.joined(self._each(get, used)).reordered(order)
         except EmptyViewError:
             if time.monotonic() > deadline:
                 raise
-            return self._draw(n, unit, min_version, messages, None, deadline)
-        batches, rows, turns, base = [], [], [], 0
-        for part, part_rows, part_turns in parts:
-            batches.extend(part)
-            rows.append(part_rows + base)
-            turns.append(part_turns)
-            base += sum(batch.num_rows for batch in part)
-        return Sample(
-            batches, np.concatenate(rows)[order].astype(np.int32), np.concatenate(turns)[order].astype(np.int32)
-        )
+            return self._draw(n, unit, view, best, messages, None, deadline)
+
+    def _best_of(self, view: RowFilter, best: float, deadline: float) -> tuple[RowFilter, dict[int, tuple[int, int]]]:
+        """The filter of the best share of a view, and (episodes, turns) of each shard that pass it.
+
+        Every call asks the shards: a bound kept from the last one would miss what was appended since.
+        """
+        shards = range(len(self._shards))
+        parts = self._each(lambda shard: self._connections[shard].returns(view, deadline), shards)
+        returns = np.concatenate([part for part, _ in parts])
+        if len(returns) == 0:
+            return view, {}
+        least = least_of_best(returns, best)
+        held = {
+            shard: (int(np.sum(part >= least)), int(turns[part >= least].sum()))
+            for shard, (part, turns) in enumerate(parts)
+        }
+        return replace(view, min_return=least), held
+
+    def _count_sampled(self, turns: int) -> None:
+        ray.get(self._limiter.count_sampled.remote(turns), timeout=self.config.timeout_s)
 
     def wait_for(self, *, episodes: int, timeout_s: float) -> Stats:
         """Block until so many episodes were ever inserted. Raises ReplayTimeout that names the count reached."""
@@ -228,13 +265,16 @@ class ReplayClient:
             raise errors[0]
         return [future.result() for future in futures]
 
+    def _deadline(self, timeout_s: float | None) -> float:
+        return time.monotonic() + (self.config.timeout_s if timeout_s is None else timeout_s)
+
     def _ask(self, method: Any, deadline: float, *arguments: Any) -> dict[str, Any]:
         """A waiting call of the limiter; its refusal becomes ReplayTimeout."""
         left = max(0.0, deadline - time.monotonic())
         who = self._who
         try:
             # The limiter times out by itself and says why; the margin is for an actor that is gone.
-            answer = ray.get(method.remote(*arguments, left, who), timeout=left + 10.0)
+            answer = ray.get(method.remote(*arguments, left, who), timeout=left + _MARGIN_S)
         except ray.exceptions.ActorDiedError as error:
             raise ReplayError("the replay limiter is gone for good: the service was stopped") from error
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
@@ -259,3 +299,7 @@ class ReplayClient:
             if isinstance(error.cause, OSError):
                 raise LogError(f"{what} of the replay failed: {error.cause}") from error
             raise
+
+
+def _empty(only: RowFilter) -> EmptyViewError:
+    return EmptyViewError(f"the replay holds no episode{only}; collect before sampling from this view")

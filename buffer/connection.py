@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 
 import buffer.errors
 from buffer.errors import ReplayError, ReplayTimeout
+from buffer.view import RowFilter
 from buffer.wire import WIRE_SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Connection:
         return self._call(put, "append", deadline)
 
     def draw(self, request: dict[str, Any], deadline: float) -> tuple[list[pa.RecordBatch], np.ndarray, np.ndarray]:
-        """(batches, row of each draw, turn of each draw) of a do_get request."""
+        """(batches, row of each draw, turn of each draw) of a do_get request, read batch by batch."""
         ticket = flight.Ticket(json.dumps(request).encode())
 
         def get(
@@ -65,18 +66,27 @@ class Connection:
             rows, turns = np.frombuffer(draws, dtype=np.int32).reshape(2, -1)
             return batches, rows, turns
 
-        return self._call(get, "sample", deadline)
+        return self._call(get, "sweep" if request["draw"] is None else "sample", deadline)
 
-    def counts(self, min_version: int | None, deadline: float) -> tuple[int, int]:
-        """(episodes, turns) of a view of the shard."""
-        action = flight.Action("counts", json.dumps({"min_version": min_version}).encode())
+    def counts(self, only: RowFilter, deadline: float) -> tuple[int, int]:
+        """(episodes, turns) of the shard that pass the filter."""
+        (body,) = self._act("counts", only, deadline)
+        answer = json.loads(body)
+        return answer["episodes"], answer["turns"]
 
-        def act(client: flight.FlightClient, options: flight.FlightCallOptions) -> tuple[int, int]:
-            (result,) = list(client.do_action(action, options))
-            answer = json.loads(result.body.to_pybytes())
-            return answer["episodes"], answer["turns"]
+    def returns(self, only: RowFilter, deadline: float) -> tuple[np.ndarray, np.ndarray]:
+        """(undiscounted return float64[k], turns int64[k]) of each episode of the shard that passes the filter."""
+        returns, turns = self._act("returns", only, deadline)
+        return np.frombuffer(returns, dtype=np.float64), np.frombuffer(turns, dtype=np.int64)
 
-        return self._call(act, "counts", deadline)
+    def _act(self, name: str, only: RowFilter, deadline: float) -> list[bytes]:
+        """The results of an action on the rows that pass the filter."""
+        action = flight.Action(name, json.dumps(only.as_dict()).encode())
+
+        def act(client: flight.FlightClient, options: flight.FlightCallOptions) -> list[bytes]:
+            return [result.body.to_pybytes() for result in client.do_action(action, options)]
+
+        return self._call(act, name, deadline)
 
     def _call(
         self,

@@ -1,9 +1,12 @@
 """The Arrow Flight endpoint of a shard: do_put appends, do_get samples, actions count.
 
 - do_put: batches of `WIRE_SCHEMA`; each is answered with JSON {"new": rows} once it is durable and counted.
-- do_get: the ticket is JSON {"count", "unit", "min_version", "seed", "messages"}; the stream carries the distinct
-  rows drawn, and the metadata of its first batch the draws: int32[2, count], row index and turn.
-- action "counts" with JSON {"min_version"}: {"episodes", "turns"} of that view. Action "stats": every number.
+- do_get: the ticket is JSON {"only", "messages", "draw"}, "only" a `RowFilter` and "draw" either {"count", "unit",
+  "seed"} or null for a sweep, which gives every row once. The stream carries the distinct rows drawn, and the
+  metadata of its first batch the draws: int32[2, count], row index and turn.
+- actions "counts" and "returns" with a `RowFilter` as JSON: {"episodes", "turns"} of the rows that pass; or of each
+  of them the undiscounted return, float64[k], and in a second result the turns, int64[k]. Action "stats": every
+  number.
 
 An error carries the name of its class in `extra_info`, so that the client raises the same one.
 """
@@ -20,6 +23,7 @@ import pyarrow.flight as flight
 from buffer.errors import ReplayError
 from buffer.shard import Shard
 from buffer.store import Plan
+from buffer.view import RowFilter
 from buffer.wire import SAMPLE_SCHEMA, WIRE_SCHEMA, check_wire, to_lists
 
 logger = logging.getLogger(__name__)
@@ -53,16 +57,15 @@ class ReplayFlightServer(flight.FlightServerBase):
             raise refusal(error) from error
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
-        """Sample."""
+        """Sample or sweep."""
         try:
             request = json.loads(ticket.ticket)
             messages = bool(request["messages"])
-            plan = self._shard.draw(
-                request["count"],
-                unit=request["unit"],
-                min_version=request["min_version"],
-                seed=request["seed"],
-            )
+            only, draw = RowFilter(**request["only"]), request["draw"]
+            if draw is None:
+                plan = self._shard.sweep(only)
+            else:
+                plan = self._shard.draw(draw["count"], unit=draw["unit"], only=only, seed=draw["seed"])
         except ReplayError as error:
             raise refusal(error) from error
         except (ValueError, KeyError, TypeError) as error:
@@ -71,16 +74,25 @@ class ReplayFlightServer(flight.FlightServerBase):
         return flight.GeneratorStream(schema, _stream(plan, messages))
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
-        """Answer "counts" and "stats"."""
+        """Answer "counts", "returns" and "stats"."""
         if action.type == "counts":
-            request = json.loads(action.body.to_pybytes())
-            episodes, turns = self._shard.view_counts(request["min_version"])
-            answer = {"episodes": episodes, "turns": turns}
+            episodes, turns = self._shard.view_counts(_filter(action))
+            yield _result({"episodes": episodes, "turns": turns})
+        elif action.type == "returns":
+            for numbers in self._shard.view_returns(_filter(action)):
+                yield flight.Result(pa.py_buffer(numbers.tobytes()))
         elif action.type == "stats":
-            answer = self._shard.counts().as_dict()
+            yield _result(self._shard.counts().as_dict())
         else:
-            raise refusal(ReplayError(f"no action {action.type!r}; a shard answers counts and stats"))
-        yield flight.Result(pa.py_buffer(json.dumps(answer).encode()))
+            raise refusal(ReplayError(f"no action {action.type!r}; a shard answers counts, returns and stats"))
+
+
+def _filter(action: flight.Action) -> RowFilter:
+    return RowFilter(**json.loads(action.body.to_pybytes()))
+
+
+def _result(answer: dict[str, int]) -> flight.Result:
+    return flight.Result(pa.py_buffer(json.dumps(answer).encode()))
 
 
 def _stream(plan: Plan, messages: bool) -> Iterator[tuple[pa.RecordBatch, pa.Buffer] | pa.RecordBatch]:

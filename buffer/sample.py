@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,22 @@ class Sample:
         """int32[n], index of each draw's episode among the rows of `batches`."""
         self.turns = turns
         """int32[n], the turn drawn; -1 where whole episodes were drawn."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Sequence[pa.RecordBatch], np.ndarray, np.ndarray]]) -> Self:
+        """One sample of what several shards gave, each (batches, rows, turns), in their order."""
+        batches: list[pa.RecordBatch] = []
+        rows, base = [np.empty(0, np.int32)], 0
+        for part, part_rows, _ in parts:
+            batches.extend(part)
+            rows.append(part_rows + base)
+            base += sum(batch.num_rows for batch in part)
+        turns = [np.empty(0, np.int32), *(part_turns for _, _, part_turns in parts)]
+        return cls(batches, np.concatenate(rows).astype(np.int32), np.concatenate(turns))
+
+    def reordered(self, order: np.ndarray) -> "Sample":
+        """The same draws, draw i being what `order[i]` was."""
+        return Sample(self.batches, self.rows[order], self.turns[order])
 
     def __len__(self) -> int:
         return len(self.rows)

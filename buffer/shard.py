@@ -20,6 +20,7 @@ from buffer.log import Recovery, Segment, WriteAheadLog, read_log
 from buffer.metrics import ShardMetrics
 from buffer.schema import ragged_parts, validate
 from buffer.store import Plan, Store, Unit
+from buffer.view import RowFilter
 
 logger = logging.getLogger(__name__)
 
@@ -127,21 +128,32 @@ class Shard:
             with self._read:
                 self._store.forget_before(kept)
 
-    def draw(self, count: int, *, unit: Unit, min_version: int | None, seed: int) -> Plan:
+    def draw(self, count: int, *, unit: Unit, only: RowFilter, seed: int) -> Plan:
         """Draw uniformly with the random stream of `seed`. Raises EmptyViewError where nothing can be drawn."""
         rng = np.random.default_rng(seed)
         with self._read:
-            plan = self._store.draw(count, unit=unit, min_version=min_version, rng=rng)
+            plan = self._store.draw(count, unit=unit, only=only, rng=rng)
         if plan is None:
-            wanted = "" if min_version is None else f" with every token of version {max(min_version, 0)} or later"
-            raise EmptyViewError(f"shard {self.index} holds no episode{wanted}")
+            raise EmptyViewError(f"shard {self.index} holds no episode{only}")
         self.metrics.sampled.inc(count)
         return plan
 
-    def view_counts(self, min_version: int | None) -> tuple[int, int]:
-        """(episodes, turns) of the view."""
+    def sweep(self, only: RowFilter) -> Plan:
+        """Every row that passes the filter at this moment, once, oldest first; of no rows where none does."""
         with self._read:
-            return self._store.counts(min_version)
+            plan = self._store.sweep(only)
+        self.metrics.sampled.inc(len(plan.row_of_draw))
+        return plan
+
+    def view_counts(self, only: RowFilter) -> tuple[int, int]:
+        """(episodes, turns) that pass the filter."""
+        with self._read:
+            return self._store.counts(only)
+
+    def view_returns(self, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
+        """See `Store.returns`."""
+        with self._read:
+            return self._store.returns(only)
 
     def ids(self) -> list[str]:
         """Ids held, oldest first."""

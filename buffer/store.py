@@ -1,4 +1,4 @@
-"""The rows a shard holds, without log or network: dedupe, eviction, uniform sampling, gathering.
+"""The rows a shard holds, without log or network: dedupe, eviction, filters, uniform sampling, gathering.
 
 Rows are held in the order they were appended. Their number within this store, `row`, counts from the first row
 it ever held; `seq` is their number in the shard's whole history, which outlives restarts. Calls are not
@@ -17,11 +17,16 @@ import pyarrow as pa
 
 from buffer.columns import Chunk, Window, take_rows
 from buffer.schema import EPISODE_SCHEMA, ragged_parts
+from buffer.view import RowFilter
 from buffer.wire import WIRE_SCHEMA, to_lists, to_wire
 
 Unit = Literal["turn", "episode"]
 # Threads would cost more than they save on so little.
 _COLD = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_SWEEP_ROWS = 256
+"""Rows in one batch of a sweep: enough to amortise a batch, few enough that none is huge."""
+_SELECTIONS = 8
+"""Filters whose rows are kept until the next append."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,21 @@ class _ColdMessages:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was drawn: distinct rows in rising order, and for each of n draws which of them and which turn."""
+    """What was drawn: distinct rows in rising order, and for each of n draws which of them and which turn.
+
+    A sweep is the plan that draws every row once, in order.
+    """
 
     row_of_draw: np.ndarray
     """int32[n], index into the gathered rows."""
     turn_of_draw: np.ndarray
     """int32[n], -1 where episodes were drawn."""
     _pieces: list[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]
-    """Per chunk: its columns, the distinct rows to take from it, and their rows in the store."""
+    """Per batch: the columns of its chunk, the distinct rows to take from it, and their rows in the store."""
     _cold: list[_ColdMessages]
 
     def gather(self, *, messages: bool = False) -> Iterator[pa.RecordBatch]:
-        """The distinct rows, copied out in order, one batch per chunk; with `messages` in `WIRE_SCHEMA`."""
+        """The distinct rows, copied out in order, batch by batch; with `messages` in `WIRE_SCHEMA`."""
         for table, local, rows in self._pieces:
             batch = take_rows(table, local)
             yield self._with_messages(batch, rows) if messages else batch
@@ -83,9 +91,11 @@ class Store:
         self._turn_base = 0
         """Turns of all rows evicted so far."""
         self._oldest_version = Window(np.int32)
+        self._return = Window(np.float64)
+        """Undiscounted, in the precision of `Episode.ret`."""
         self._ids: dict[str, int] = {}
         """seq of each id known: those held, and evicted ones until `forget_before`. In order of seq."""
-        self._view: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._selections: dict[RowFilter, tuple[np.ndarray, np.ndarray]] = {}
 
     @property
     def episodes(self) -> int:
@@ -137,12 +147,12 @@ class Store:
         self._keep_messages(batch.column("messages"))
         self._turn_end.extend(self._turn_base + self.turns + np.cumsum(turns))
         self._seq.extend(np.arange(first_seq, first_seq + rows))
-        offsets, versions = ragged_parts(batch.column("versions"))
-        self._oldest_version.extend(np.minimum.reduceat(versions, offsets[:-1]))
+        self._oldest_version.extend(_per_row(np.minimum, batch.column("versions"), np.int32))
+        self._return.extend(_per_row(np.add, batch.column("reward"), np.float64))
         for seq, name in enumerate(batch.column("episode_id").to_pylist(), first_seq):
             self._ids[name] = seq
         self._next_row += rows
-        self._view = None
+        self._selections.clear()
         return self._evict()
 
     def _hot_chunk(self) -> Chunk:
@@ -169,10 +179,10 @@ class Store:
         if count == 0:
             return 0
         self._turn_base = int(ends[count - 1])
-        for window in (self._seq, self._turn_end, self._oldest_version):
+        for window in (self._seq, self._turn_end, self._oldest_version, self._return):
             window.drop(count)
         self.evicted += count
-        oldest_row = self._next_row - self.episodes
+        oldest_row = self._oldest_row
         keep = max(0, bisect_right([chunk.first_row for chunk in self._chunks], oldest_row) - 1)
         del self._chunks[:keep]
         while self._cold and self._cold[0].first_row + self._cold[0].rows <= oldest_row:
@@ -191,34 +201,52 @@ class Store:
         for name in gone:
             del self._ids[name]
 
-    def counts(self, min_version: int | None = None) -> tuple[int, int]:
-        """(episodes, turns) held, or of those all of whose tokens have a version of at least `min_version`."""
-        if min_version is None:
+    def counts(self, only: RowFilter) -> tuple[int, int]:
+        """(episodes, turns) held that pass the filter."""
+        if only.everything:
             return self.episodes, self.turns
-        rows, ends = self._select(min_version)
+        rows, ends = self._select(only)
         return len(rows), int(ends[-1]) if len(ends) else 0
 
-    def draw(self, count: int, *, unit: Unit, min_version: int | None, rng: np.random.Generator) -> Plan | None:
+    def returns(self, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
+        """(undiscounted return float64[k], turns int64[k]) of each row that passes the filter, oldest first."""
+        rows, ends = self._select(only)
+        return self._return.view()[rows], np.diff(ends, prepend=0)
+
+    def draw(self, count: int, *, unit: Unit, only: RowFilter, rng: np.random.Generator) -> Plan | None:
         """Draw `count` turns or episodes uniformly, with replacement; None where there are none to draw."""
-        if min_version is None:
+        if only.everything:
             index, turn = self._draw_from(self._turn_end.view(), self._turn_base, count, unit, rng)
         else:
-            rows, ends = self._select(min_version)
+            rows, ends = self._select(only)
             index, turn = self._draw_from(ends, 0, count, unit, rng)
             index = rows[index] if len(rows) else index
         if len(index) == 0:
             return None
-        oldest_row = self._next_row - self.episodes
-        distinct, row_of_draw = np.unique(index + oldest_row, return_inverse=True)
+        distinct, row_of_draw = np.unique(index + self._oldest_row, return_inverse=True)
         return Plan(row_of_draw.astype(np.int32), turn, self._pieces(distinct), list(self._cold))
 
-    def _pieces(self, rows: np.ndarray) -> list[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]:
+    def sweep(self, only: RowFilter) -> Plan:
+        """Every row that passes the filter once, oldest first, in batches of bounded length."""
+        rows, _ = self._select(only)
+        once = np.arange(len(rows), dtype=np.int32)
+        pieces = self._pieces(rows + self._oldest_row, at_most=_SWEEP_ROWS)
+        return Plan(once, np.full(len(rows), -1, np.int32), pieces, list(self._cold))
+
+    @property
+    def _oldest_row(self) -> int:
+        return self._next_row - self.episodes
+
+    def _pieces(
+        self, rows: np.ndarray, *, at_most: int | None = None
+    ) -> list[tuple[pa.RecordBatch, np.ndarray, np.ndarray]]:
         firsts = np.array([chunk.first_row for chunk in self._chunks])
         home = np.searchsorted(firsts, rows, side="right") - 1
         pieces = []
         for index in np.unique(home):
             mine = rows[home == index]
-            pieces.append((self._chunks[index].table(), mine - firsts[index], mine))
+            for part in [mine] if at_most is None else np.split(mine, range(at_most, len(mine), at_most)):
+                pieces.append((self._chunks[index].table(), part - firsts[index], part))
         return pieces
 
     @staticmethod
@@ -235,19 +263,19 @@ class Store:
         starts = np.where(index > 0, ends[index - 1], base)
         return index, (place - starts).astype(np.int32)
 
-    def _select(self, min_version: int) -> tuple[np.ndarray, np.ndarray]:
-        """(positions among the rows held, their cumulative turns) of the actor view; kept until the next append."""
-        # Demonstrations carry version -1 and were written by no policy: never on-policy data.
-        min_version = max(min_version, 0)
-        if self._view is None or self._view[0] != min_version:
-            rows = np.flatnonzero(self._oldest_version.view() >= min_version)
+    def _select(self, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
+        """(positions among the rows held, their cumulative turns) that pass; kept until the next append."""
+        if only not in self._selections:
+            if len(self._selections) == _SELECTIONS:
+                self._selections.clear()
+            rows = only.rows(self._oldest_version.view(), self._return.view())
             turns = np.diff(self._turn_end.view(), prepend=self._turn_base)
-            self._view = (min_version, rows, np.cumsum(turns[rows]))
-        return self._view[1], self._view[2]
+            self._selections[only] = (rows, np.cumsum(turns[rows]))
+        return self._selections[only]
 
     def batches(self) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Everything held, in order, as (seq of the first row, turns before it since the store was made, batch)."""
-        oldest_row = self._next_row - self.episodes
+        oldest_row = self._oldest_row
         seq, ends = self._seq.view(), self._turn_end.view()
         for cold in self._cold:
             first = max(cold.first_row, oldest_row)
@@ -258,3 +286,9 @@ class Store:
                 lists = to_lists(batch).select(EPISODE_SCHEMA.names)
                 yield int(seq[at]), int(ends[at - 1]) if at else self._turn_base, lists
                 first += batch.num_rows
+
+
+def _per_row(reduce: np.ufunc, column: pa.ListArray, dtype: type) -> np.ndarray:
+    """The numbers of each row of a list column, none of them empty, reduced to one."""
+    offsets, flat = ragged_parts(column)
+    return reduce.reduceat(flat[: offsets[-1]], offsets[:-1], dtype=dtype)

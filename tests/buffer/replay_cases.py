@@ -6,8 +6,11 @@ import pyarrow as pa
 from buffer.schema import Episode, episodes_to_batch
 
 
-def make_episode(index: int, *, turns: int | None = None, version: int = 0) -> Episode:
-    """Episode `e{index}` with 1 to 5 turns whose tokens, rewards and log-probabilities follow from `index`."""
+def make_episode(index: int, *, turns: int | None = None, version: int = 0, ret: float | None = None) -> Episode:
+    """Episode `e{index}` with 1 to 5 turns whose tokens, rewards and log-probabilities follow from `index`.
+
+    Its return does too, unless it is given: then the last turn earns all of it.
+    """
     turns = 1 + index % 5 if turns is None else turns
     rng = np.random.default_rng(index)
     lengths = rng.integers(1, 4, turns)
@@ -15,6 +18,7 @@ def make_episode(index: int, *, turns: int | None = None, version: int = 0) -> E
     starts = np.cumsum(states) + np.cumsum(lengths) - lengths
     tokens = rng.integers(0, 1000, int(starts[-1] + lengths[-1] + rng.integers(0, 3)))
     actions = int(lengths.sum())
+    reward = rng.normal(size=turns) if ret is None else np.append(np.zeros(turns - 1), ret)
     return Episode(
         episode_id=f"e{index}",
         env="twenty_questions",
@@ -24,7 +28,7 @@ def make_episode(index: int, *, turns: int | None = None, version: int = 0) -> E
         tokens=tokens.astype(np.int32),
         action_start=starts.astype(np.int32),
         action_end=(starts + lengths).astype(np.int32),
-        reward=rng.normal(size=turns).astype(np.float32),
+        reward=reward.astype(np.float32),
         logprobs=-rng.random(actions).astype(np.float32),
         versions=np.full(actions, version, np.int32),
         terminated=index % 2 == 0,

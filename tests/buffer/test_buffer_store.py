@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from buffer.log import WriteAheadLog
 from buffer.metrics import ShardMetrics
 from buffer.sample import Sample
 from buffer.shard import Shard
+from buffer.store import Plan
+from buffer.view import RowFilter
 from buffer.wire import SAMPLE_SCHEMA, WIRE_SCHEMA
 
 
@@ -25,12 +28,20 @@ def open_shard(directory: Path, **settings) -> Shard:
     return Shard(0, config, directory, ShardMetrics(0))
 
 
-def draw(shard: Shard, count: int, *, unit="turn", min_version=None, seed=0, messages=False) -> Sample:
-    plan = shard.draw(count, unit=unit, min_version=min_version, seed=seed)
+def draw(shard: Shard, count: int, *, unit="turn", seed=0, messages=False, **bounds) -> Sample:
+    return sample_of(shard.draw(count, unit=unit, only=RowFilter(**bounds), seed=seed), messages=messages)
+
+
+def sample_of(plan: Plan, *, messages=False) -> Sample:
     batches = list(plan.gather(messages=messages))
     schema = WIRE_SCHEMA if messages else SAMPLE_SCHEMA
     assert all(batch.schema.equals(schema, check_metadata=True) for batch in batches)
     return Sample(batches, plan.row_of_draw, plan.turn_of_draw)
+
+
+BOUNDS = st.fixed_dictionaries(
+    {"min_version": st.sampled_from([None, 0, 2]), "min_return": st.sampled_from([None, -0.5, make_episode(3).ret])}
+)
 
 
 class ShardAgainstModel(RuleBasedStateMachine):
@@ -79,19 +90,36 @@ class ShardAgainstModel(RuleBasedStateMachine):
         with pytest.raises(SchemaError):
             self.shard.append(make_batch([self.next]).replace_schema_metadata(None))
 
-    @rule(
-        seed=st.integers(0, 2**32), min_version=st.sampled_from([None, 0, 2]), unit=st.sampled_from(["turn", "episode"])
-    )
-    def sample(self, seed, min_version, unit):
-        matching = {i for i, version in self.model if min_version is None or version >= min_version}
+    def matching(self, bounds) -> list[int]:
+        return [
+            index
+            for index, version in self.model
+            if (bounds["min_version"] is None or version >= bounds["min_version"])
+            and (bounds["min_return"] is None or make_episode(index).ret >= bounds["min_return"])
+        ]
+
+    @rule(bounds=BOUNDS)
+    def sweep(self, bounds):
+        matching = self.matching(bounds)
+        swept = sample_of(self.shard.sweep(RowFilter(**bounds)), messages=True)
+        versions = dict(self.model)
+        for episode, index in zip(swept.episodes, matching, strict=True):
+            assert_same(episode, make_episode(index, version=versions[index]))
+        returns, turns = self.shard.view_returns(RowFilter(**bounds))
+        assert returns.tolist() == [make_episode(index).ret for index in matching]
+        assert turns.tolist() == [make_episode(index).turns for index in matching]
+
+    @rule(seed=st.integers(0, 2**32), bounds=BOUNDS, unit=st.sampled_from(["turn", "episode"]))
+    def sample(self, seed, bounds, unit):
+        matching = self.matching(bounds)
         turns = sum(make_episode(i).turns for i in matching)
-        assert self.shard.view_counts(min_version) == (len(matching), turns)
+        assert self.shard.view_counts(RowFilter(**bounds)) == (len(matching), turns)
         if not matching:
             with pytest.raises(EmptyViewError):
-                self.shard.draw(3, unit=unit, min_version=min_version, seed=seed)
+                self.shard.draw(3, unit=unit, only=RowFilter(**bounds), seed=seed)
             return
-        sample = draw(self.shard, 7, unit=unit, min_version=min_version, seed=seed, messages=True)
-        again = draw(self.shard, 7, unit=unit, min_version=min_version, seed=seed)
+        sample = draw(self.shard, 7, unit=unit, seed=seed, messages=True, **bounds)
+        again = draw(self.shard, 7, unit=unit, seed=seed, **bounds)
         assert [e.episode_id for e in again.episodes] == [e.episode_id for e in sample.episodes]
         assert again.turns.tolist() == sample.turns.tolist()
         versions = dict(self.model)
@@ -182,6 +210,49 @@ def test_the_actor_view_is_uniform_over_its_turns_and_never_shows_demonstrations
             cells[episode.episode_id, turn] += 1
     assert abs(chi_square(np.array(list(cells.values())))) < 5
     assert "e0" not in {e.episode_id for e in draw(shard, 500, min_version=-1).episodes}
+
+
+def test_rows_above_a_return_are_drawn_uniformly_by_turn(tmp_path):
+    shard = open_shard(tmp_path, durability="memory")
+    shard.append(make_batch(range(60)))
+    cells = {(f"e{i}", t): 0 for i in range(60) if make_episode(i).ret >= 0.5 for t in range(make_episode(i).turns)}
+    assert 20 < len(cells) < 150
+    for seed in range(10):
+        sample = draw(shard, 1000, min_return=0.5, seed=seed)
+        for episode, turn in zip(sample.episodes, sample.turns.tolist(), strict=True):
+            cells[episode.episode_id, turn] += 1
+    assert abs(chi_square(np.array(list(cells.values())))) < 5
+
+
+def test_a_filter_that_every_row_passes_draws_as_none_does(tmp_path):
+    shard = open_shard(tmp_path, capacity_turns=50)
+    shard.append(make_batch(range(40)))
+    for unit in ("turn", "episode"):
+        filtered, plain = draw(shard, 30, unit=unit, min_return=-1e9), draw(shard, 30, unit=unit)
+        assert [e.episode_id for e in filtered.episodes] == [e.episode_id for e in plain.episodes]
+        assert filtered.turns.tolist() == plain.turns.tolist()
+
+
+def test_the_rows_of_a_slice_have_their_own_returns_and_versions(tmp_path):
+    """The values of a slice's last row are followed by those of rows it leaves out."""
+    both = pa.Table.from_batches([make_batch([0, 1], version=3), make_batch([2, 3], version=-1)])
+    shard = open_shard(tmp_path, durability="memory")
+    shard.append(both.combine_chunks().to_batches()[0].slice(1, 1))
+    returns, _ = shard.view_returns(RowFilter(min_version=3))
+    assert returns.tolist() == [make_episode(1).ret]
+
+
+def test_a_sweep_comes_in_bounded_batches_and_is_of_its_moment(tmp_path):
+    shard = open_shard(tmp_path, capacity_turns=700, durability="memory", chunk_bytes=1 << 20)
+    shard.append(make_batch(range(600), turns=1))
+    plan = shard.sweep(RowFilter())
+    shard.append(make_batch(range(600, 900), turns=1))
+    batches = list(plan.gather())
+    assert [batch.num_rows for batch in batches] == [256, 256, 88]
+    assert [name for batch in batches for name in batch.column("episode_id").to_pylist()] == [
+        f"e{i}" for i in range(600)
+    ]
+    assert shard.metrics.registry.get_sample_value("archer_replay_sampled_draws_total", {"shard": "0"}) == 600
 
 
 def test_an_episode_larger_than_the_capacity_is_held_alone(tmp_path):

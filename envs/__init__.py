@@ -33,11 +33,14 @@ from .errors import (
     UnknownEnvError,
 )
 from .key_door import KeyDoor
+from .maze import Maze
+from .mixed_player import MixedPlayer
 from .registry import check, make, register, spec, specs
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
 from .wrappers import TimeLimit
 
 register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
+register(Maze.spec, "envs.maze:Maze", demonstrator="envs.maze:MazeWalker")
 register(
     TwentyQuestions.spec,
     "envs.twenty_questions:TwentyQuestions",
@@ -68,7 +71,9 @@ __all__ = [
     "Info",
     "Isolation",
     "KeyDoor",
+    "Maze",
     "Message",
+    "MixedPlayer",
     "Observation",
     "ProcessEnv",
     "SkillRow",

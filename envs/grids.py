@@ -1,4 +1,4 @@
-"""Maps of cells with walls, as the grid worlds of this room walk them, and the scripted walker of such maps.
+"""Maps of cells with walls, as the grid worlds of this room are told and walked.
 
 A cell is (row, column), counted from 1 at the upper left, as observations print it.
 """
@@ -111,3 +111,8 @@ def _draw_tree(rng: random.Random, grid: Grid) -> set[frozenset[Cell]]:
 def describe_walls(walls: Collection[str]) -> str:
     """A sentence that names the directions that are walls."""
     return f"Walls {', '.join(walls)}." if walls else "No walls."
+
+
+def describe_place(cell: Cell) -> str:
+    """The words for a cell's position."""
+    return f"row {cell[0]} column {cell[1]}"

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from .base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
 from .errors import EnvArgumentError, EnvStateError
-from .grids import MOVES, Cell, Grid, describe_walls, draw_grid, read_move
+from .grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, read_move
+from .mixed_player import MixedPlayer
 
 GOAL = "Find the key, then open the door. Move up, down, left or right."
 FOUND = "You found the key."
@@ -83,7 +84,7 @@ class KeyDoor:
         self._layout = draw_layout(seed, self.size)
         self._position = self._layout.start
         self._has_key = False
-        key, door, look = _place(self._layout.key), _place(self._layout.door), self._look()
+        key, door, look = describe_place(self._layout.key), describe_place(self._layout.door), self._look()
         return f"{GOAL} Key in {key}. Door in {door}. You are in {look[0].lower()}{look[1:]}", self._info() | {
             TASK_ID: f"map-{seed}"
         }
@@ -113,18 +114,16 @@ class KeyDoor:
 
     def _look(self) -> str:
         assert self._layout is not None
-        return f"{_place(self._position).capitalize()}. {describe_walls(self._layout.grid.walls(self._position))}"
+        return (
+            f"{describe_place(self._position).capitalize()}. {describe_walls(self._layout.grid.walls(self._position))}"
+        )
 
     def _info(self) -> Info:
         privileged = {"layout": self._layout, "position": self._position, "has_key": self._has_key}
         return {SUCCESS: False, INVALID_ACTION: False, VALID_ACTIONS: list(MOVES), PRIVILEGED: privileged}
 
 
-def _place(cell: Cell) -> str:
-    return f"row {cell[0]} column {cell[1]}"
-
-
-class KeyDoorWalker:
+class KeyDoorWalker(MixedPlayer):
     """Plays `KeyDoor(size=size)`: with probability `skill` a turn the shortest way on, else any of the four moves.
 
     It knows the whole map, which the policy must find out.
@@ -132,23 +131,14 @@ class KeyDoorWalker:
 
     def __init__(self, *, skill: float, size: int = 4) -> None:
         del size  # It takes what the environment takes, and reads the map of each episode.
-        self.skill = skill
-        self._random = random.Random()
+        super().__init__(skill=skill)
         self._distances: tuple[dict[Cell, int], dict[Cell, int]] = ({}, {})
-        self._state: Mapping[str, Any] = {}
 
     def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
-        self._state = info[PRIVILEGED]
-        layout: Layout = self._state["layout"]
+        super().begin(observation, info, seed=seed)
+        layout: Layout = self.state["layout"]
         self._distances = (layout.grid.distances(layout.key, closed=[layout.door]), layout.grid.distances(layout.door))
-        # Not the environment's own stream, which drew the map.
-        self._random = random.Random(f"walker {seed}")
 
-    def act(self) -> str:
-        if self._random.random() >= self.skill:
-            return self._random.choice(MOVES)
-        grid: Grid = self._state["layout"].grid
-        return self._random.choice(grid.moves_nearer(self._state["position"], self._distances[self._state["has_key"]]))
-
-    def see(self, action: str, observation: Observation, info: Mapping[str, Any]) -> None:
-        self._state = info[PRIVILEGED]
+    def best_actions(self) -> list[str]:
+        grid: Grid = self.state["layout"].grid
+        return grid.moves_nearer(self.state["position"], self._distances[self.state["has_key"]])

@@ -14,8 +14,10 @@ MOVES = ["move", "go", "up", "down", "left", "right", "move up", "move down", "m
 GAMES: list[tuple[str, dict]] = [
     ("key_door", {}),
     ("key_door", {"size": 2}),
+    ("maze", {}),
+    ("maze", {"observe": "partial", "seeded": True, "compat": True}),
 ]
-WORDS = {"key_door": [*MOVES, "pick", "key", "door"]}
+WORDS = {"key_door": [*MOVES, "pick", "key", "door"], "maze": [*MOVES, "north", "to", "the"]}
 
 every_game = pytest.mark.parametrize(("env_id", "kwargs"), GAMES, ids=str)
 

@@ -1,0 +1,173 @@
+"""Maze: find the goal by moves in plain English, after LMRL-Gym's Maze (Abdulhai et al. 2023).
+
+From there come the four moves, -1 a turn and 0 on the turn that reaches the goal, 100 turns, a fixed maze of 10 x 13
+cells with a random start, and its two tellings: fully observed (goal and own position are given) and partially observed
+(the walls around alone; what else there is to know is the history). Ours differs in the maze, which is our own drawing;
+in the words; in telling the goal once, not every turn; and in that the turn limit truncates instead of ending the task.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal, TypeAlias, get_args
+
+from .base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
+from .errors import EnvArgumentError, EnvStateError
+from .grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, grid_of_cells, read_move
+from .mixed_player import MixedPlayer
+
+Observe: TypeAlias = Literal["full", "partial"]
+
+DRAWING = (
+    "#############",
+    "#.###...###.#",
+    "#.....#.....#",
+    "#.###.#.###.#",
+    "###...#...###",
+    "#...#.#.#...#",
+    "#.#.#...#.#.#",
+    "#.#...#...#.#",
+    "#.#.#.#.#.#.#",
+    "#############",
+)
+"""The fixed maze. Its halves are alike but for the goal, so the walls around don't tell in which of them one is."""
+GOAL: Cell = (8, 7)
+
+GOAL_TEXT = "Find the goal. Move up, down, left or right."
+REACHED = "You reached the goal."
+WALL = "You hit a wall."
+INVALID = "Invalid action."
+
+MAX_TURNS = 100
+INVALID_REWARD_COMPAT = -4.0
+LATTICE = (4, 6)
+"""Rows and columns of the nodes of a generated maze; drawn with walls as thick as the ways it is 9 x 13 cells."""
+OPENNESS = 0.1
+"""Share of a generated maze's needless walls left out, so that some have loops."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an episode is played on."""
+
+    grid: Grid
+    start: Cell
+    goal: Cell
+
+
+@cache
+def fixed_grid() -> Grid:
+    """The map of DRAWING."""
+    return grid_of_cells({(r, c) for r, line in enumerate(DRAWING) for c, mark in enumerate(line) if mark == "."})
+
+
+def draw_maze(rng: random.Random) -> Grid:
+    """A maze of corridors one cell wide between walls one cell thick."""
+    lattice = draw_grid(rng, *LATTICE, openness=OPENNESS)
+    cells: set[Cell] = set()
+    for (row, column), ways in lattice.exits.items():
+        cells.add((2 * row - 1, 2 * column - 1))
+        cells.update((row + row_after - 1, column + column_after - 1) for row_after, column_after in ways.values())
+    return grid_of_cells(cells)
+
+
+def draw_layout(seed: int, *, seeded: bool) -> Layout:
+    """The episode of a seed: start and, in a maze of its own, maze and goal too."""
+    rng = random.Random(seed)
+    grid = draw_maze(rng) if seeded else fixed_grid()
+    cells = sorted(grid.exits)
+    goal = rng.choice(cells) if seeded else GOAL
+    return Layout(grid, rng.choice([cell for cell in cells if cell != goal]), goal)
+
+
+class Maze:
+    """Reach the goal of a maze: -1 a turn, 0 on the turn that reaches it.
+
+    observe: "full" gives the goal's position once and one's own on every turn; "partial" gives the walls around alone.
+    seeded: a maze and a goal of its own for each seed, instead of the fixed maze with its fixed goal. Either way the
+        seed draws the start.
+    compat: the original's reward of -4 for an action that isn't understood, instead of a turn's -1.
+
+    A turn that changes nothing (a wall, an action that isn't understood) is answered by that alone.
+    """
+
+    spec: EnvSpec = EnvSpec(
+        id="maze",
+        description="Find the goal of a maze, told in words, fully or partially observed.",
+        max_turns=MAX_TURNS,
+        reward_range=(-float(MAX_TURNS), 0.0),
+    )
+
+    def __init__(self, *, observe: Observe = "full", seeded: bool = False, compat: bool = False) -> None:
+        if observe not in get_args(Observe):
+            raise EnvArgumentError(f"{self.spec.id}: observe is {observe!r}, must be one of {get_args(Observe)}")
+        self.observe = observe
+        self.seeded = seeded
+        self._invalid_reward = INVALID_REWARD_COMPAT if compat else -1.0
+        if compat:
+            self.spec = replace(self.spec, reward_range=(MAX_TURNS * INVALID_REWARD_COMPAT, 0.0))
+        self._layout: Layout | None = None
+        self._position: Cell = (0, 0)
+
+    def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
+        """Draw the episode of `seed`. There are no reset options: any raises EnvArgumentError."""
+        if options:
+            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        self._layout = draw_layout(seed, seeded=self.seeded)
+        self._position = self._layout.start
+        look = self._look()
+        if self.observe == "full":
+            goal = describe_place(self._layout.goal)
+            look = f"The goal is in {goal}. You are in {look[0].lower()}{look[1:]}"
+        return f"{GOAL_TEXT} {look}", self._info(False) | {TASK_ID: f"seed-{seed}"}
+
+    def step(self, action: str) -> Step:
+        """Move one cell. Any string is an action; what isn't understood is answered so."""
+        if self._layout is None:
+            raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
+        direction = read_move(action)
+        if direction is None:
+            return INVALID, self._invalid_reward, False, False, self._info(False) | {INVALID_ACTION: True}
+        after = self._layout.grid.exits[self._position].get(direction)
+        if after is None:
+            return WALL, -1.0, False, False, self._info(False)
+        self._position = after
+        if after == self._layout.goal:
+            return REACHED, 0.0, True, False, self._info(True)
+        return self._look(), -1.0, False, False, self._info(False)
+
+    def close(self) -> None:
+        self._layout = None
+
+    def _look(self) -> str:
+        assert self._layout is not None
+        walls = describe_walls(self._layout.grid.walls(self._position))
+        return f"{describe_place(self._position).capitalize()}. {walls}" if self.observe == "full" else walls
+
+    def _info(self, success: bool) -> Info:
+        privileged = {"layout": self._layout, "position": self._position}
+        return {SUCCESS: success, INVALID_ACTION: False, VALID_ACTIONS: list(MOVES), PRIVILEGED: privileged}
+
+
+class MazeWalker(MixedPlayer):
+    """Plays `Maze`: with probability `skill` a turn the shortest way on, else any of the four moves.
+
+    It knows the maze, the goal and its own position, also where the policy is told of none of them.
+    """
+
+    def __init__(self, *, skill: float, observe: Observe = "full", seeded: bool = False, compat: bool = False) -> None:
+        # It takes what the environment takes, and reads the maze of each episode.
+        del observe, seeded, compat
+        super().__init__(skill=skill)
+        self._distances: dict[Cell, int] = {}
+
+    def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
+        super().begin(observation, info, seed=seed)
+        self._distances = self.state["layout"].grid.distances(self.state["layout"].goal)
+
+    def best_actions(self) -> list[str]:
+        grid: Grid = self.state["layout"].grid
+        return grid.moves_nearer(self.state["position"], self._distances)

@@ -1,10 +1,16 @@
-"""Settings of the learner. Defaults are those of the ArCHer paper's authors (DESIGN, section 2)."""
+"""Settings of the learner. Defaults are those of the ArCHer paper's authors (DESIGN, section 2).
+
+Each method has a section of its own, so that one preset holds tuned settings of all of them and choosing another
+is one field: `critic` and `actor` are ArCHer's; the offline method takes `critic` too.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+AlgorithmName = Literal["archer", "archer_offline", "bc", "filtered_bc", "grpo", "ppo", "reinforce"]
 
 
 class _Config(BaseModel):
@@ -36,6 +42,7 @@ class CriticConfig(_Config):
     build: BackboneConfig | None = Field(
         None, description="Make a small causal backbone from scratch instead of loading `backbone`."
     )
+    heads: int = Field(2, ge=1, description="Ensemble of Q and of V; the smallest of them counts (2 is the paper's).")
     head_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of each value head.")
     lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
     gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
@@ -86,7 +93,99 @@ class ActorConfig(_Config):
         gt=0,
         description="Upper bound of the importance ratio for fresh actions that an older version wrote.",
     )
+    kl_to_clone: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the KL per token to the policy that the run started from; 0 holds no copy of it.",
+    )
+    token_baseline: bool = Field(
+        False, description="Learn a baseline b(s, a_<h) of the advantage and subtract it on each token."
+    )
+    baseline_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of the token-level baseline.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which the actor's gradient is clipped.")
+
+
+class OfflineConfig(_Config):
+    """`archer_offline`: V by expectile regression (IQL), actor by advantage-weighted regression, no fresh actions."""
+
+    expectile: float = Field(0.7, gt=0, lt=1, description="Expectile of V over the data's actions; 0.5 is their mean.")
+    beta: float = Field(
+        0.1, gt=0, description="Temperature of the weights exp(A / beta); small trusts the critic more."
+    )
+    max_weight: float = Field(20.0, ge=1, description="Largest weight of an action.")
+    lr: float = Field(1e-5, gt=0, description="Learning rate of the actor's AdamW, in archer_offline runs.")
+    steps_per_cycle: int = Field(50, ge=0, description="Actor steps in each cycle.")
+    batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
+    unit: Literal["turn", "episode"] = Field("turn", description="Draw single turns or whole episodes.")
+
+
+class FilteredCloningConfig(_Config):
+    """`filtered_bc`: clone the best share of the episodes that replay holds."""
+
+    best: float = Field(0.1, gt=0, le=1, description="Share of the replay's episodes, the best by return, to clone.")
+    lr: float = Field(1e-4, gt=0, description="Learning rate of AdamW.")
+    steps_per_cycle: int = Field(50, ge=0, description="Gradient steps in each cycle.")
+    batch: int = Field(32, ge=1, description="Episodes per step.")
+
+
+class OnPolicyConfig(_Config):
+    """What the methods that learn from a cycle's own episodes have in common."""
+
+    lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
+    batch: int = Field(
+        32, ge=1, description="Episodes per gradient step; each of the cycle's episodes is in one batch."
+    )
+    epochs: int = Field(1, ge=1, description="Passes over the cycle's episodes; more than one wants `clip`.")
+    clip: float | None = Field(
+        None, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip]; null is the plain gradient."
+    )
+    kl_stop: float | None = Field(
+        None,
+        gt=0,
+        description="End a cycle's learning when the mean KL per token from the behaviour policy passes this.",
+    )
+    kl_to_clone: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the KL per token to the policy that the run started from; 0 holds no copy of it.",
+    )
+    normalise_advantage: bool = Field(
+        True, description="Scale a cycle's token advantages to zero mean and unit standard deviation."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which the gradient is clipped.")
+
+
+class PpoConfig(OnPolicyConfig):
+    """`ppo`: token-level PPO with a value head and generalised advantage estimation."""
+
+    epochs: int = Field(4, ge=1, description="Passes over the cycle's episodes.")
+    clip: float | None = Field(0.2, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip].")
+    gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn; within an utterance nothing is discounted.")
+    lambda_turn: float = Field(0.95, ge=0, le=1, description="Trace of GAE across the end of a turn.")
+    lambda_token: float = Field(1.0, ge=0, le=1, description="Trace of GAE from token to token of an utterance.")
+    value_weight: float = Field(0.5, ge=0, description="Weight of the value loss beside the policy's.")
+    value_hidden_size: int = Field(256, ge=8, description="Width of the value head's hidden layer.")
+    value_detached: bool = Field(
+        False, description="Let the value head learn from the policy's features without changing them."
+    )
+    warmup_cycles: int = Field(0, ge=0, description="First cycles in which only the value head learns.")
+
+
+class ReinforceConfig(OnPolicyConfig):
+    """`reinforce`: each turn's return from there on, less the mean of the cycle's."""
+
+    gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
+    baseline: bool = Field(True, description="Subtract the mean of the returns to go over the cycle's turns.")
+
+
+class GrpoConfig(OnPolicyConfig):
+    """`grpo`: each episode's return against the others of its group, which play the same environment seed."""
+
+    group: int = Field(8, ge=2, description="Episodes of one environment seed; must divide episodes_per_cycle.")
+    scale: bool = Field(True, description="Divide by the standard deviation of the group's returns (the paper's).")
+    epochs: int = Field(2, ge=1, description="Passes over the cycle's episodes.")
+    clip: float | None = Field(0.2, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip].")
+    normalise_advantage: bool = Field(False, description="Scale a cycle's token advantages once more, over all groups.")
 
 
 class CloneConfig(_Config):
@@ -113,9 +212,8 @@ class BroadcastConfig(_Config):
 
 
 class LearnerConfig(_Config):
-    """The training function: algorithm, engines and their schedule."""
+    """The training function: methods, engines and their schedule."""
 
-    algorithm: Literal["archer"] = Field("archer", description="What learns after cloning.")
     ranks: int = Field(1, ge=1, description="Learner processes, one per GPU where there are GPUs.")
     use_gpu: bool = Field(False, description="Give each rank a GPU.")
     cpus_per_rank: float = Field(1.0, ge=0, description="CPUs that Ray reserves for each rank.")
@@ -130,5 +228,12 @@ class LearnerConfig(_Config):
     timeout_s: float = Field(600.0, gt=0, description="Seconds that the learner waits for episodes or fresh actions.")
     critic: CriticConfig = Field(default_factory=CriticConfig, description="The utterance-level critic.")
     actor: ActorConfig = Field(default_factory=ActorConfig, description="The token-level policy gradient.")
+    offline: OfflineConfig = Field(default_factory=OfflineConfig, description="Offline ArCHer: IQL critic, AWR actor.")
+    filtered_bc: FilteredCloningConfig = Field(
+        default_factory=FilteredCloningConfig, description="Cloning of the best episodes."
+    )
+    ppo: PpoConfig = Field(default_factory=PpoConfig, description="Token-level PPO.")
+    reinforce: ReinforceConfig = Field(default_factory=ReinforceConfig, description="REINFORCE.")
+    grpo: GrpoConfig = Field(default_factory=GrpoConfig, description="GRPO over episodes.")
     clone: CloneConfig = Field(default_factory=CloneConfig, description="Behavioural cloning before the first cycle.")
     broadcast: BroadcastConfig = Field(default_factory=BroadcastConfig, description="Weights from learner to engines.")

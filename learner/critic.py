@@ -1,4 +1,4 @@
-"""The utterance-level critic: double Q and double V heads on one backbone (ArCHer, section 3.2 and appendix)."""
+"""The utterance-level critic: ensembles of Q and V heads on one backbone (ArCHer, section 3.2 and appendix)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,25 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from learner.config import CriticConfig
 from learner.errors import LearnerError
 from learner.layout import Encoder, Layout, PackedEncoder, Part, SeparateEncoder
-from learner.policy import DTYPES
+from learner.policy import DTYPES, value_head
 
-HEADS = 2
 # Share of the policy's vocabulary that may be unknown to the critic's before the pair is refused.
 MAX_UNKNOWN_SHARE = 0.01
 
 
-def value_head(hidden_size: int, width: int) -> nn.Sequential:
-    """Hidden state [..., hidden_size] to a value [..., 1]."""
-    return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1))
-
-
 class Critic(nn.Module):
-    """Q_i(s, a) and V_i(s), i = 1, 2, read from one backbone's hidden states.
+    """Q_i(s, a) and V_i(s), i = 1 ... `heads` (two in the paper), read from one backbone's hidden states.
 
     Q is read at the last token of the action, V at the last token of the state (or at the start mark of an
     encoder, see `learner.layout`).
     """
 
-    def __init__(self, backbone: PreTrainedModel, head_hidden_size: int) -> None:
+    def __init__(self, backbone: PreTrainedModel, head_hidden_size: int, heads: int = 2) -> None:
         super().__init__()
         self.backbone = backbone
         width = backbone.config.hidden_size
-        self.q = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(HEADS))
-        self.v = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(HEADS))
+        self.q = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(heads))
+        self.v = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(heads))
 
     def forward(self, layout: Layout, q: Sequence[Part] = (), v: Sequence[Part] = ()) -> dict[str, Tensor]:
         """Values at the layout's points, float32.
@@ -109,7 +103,7 @@ def build_critic(
             encoder = PackedEncoder(pad)
         else:
             encoder = _encoder_for(tokenizer, AutoTokenizer.from_pretrained(path), path, config.max_tokens)
-    critic = Critic(backbone, config.head_hidden_size)
+    critic = Critic(backbone, config.head_hidden_size, config.heads)
     return critic.to(DTYPES[dtype]), encoder
 
 

@@ -44,6 +44,7 @@ class DemonstrationSet:
         view: Literal["critic", "actor"] = "critic",
         unit: Literal["turn", "episode"] = "turn",
         min_version: int | None = None,
+        best: float | None = None,
         timeout_s: float | None = None,
     ) -> Draw:
         """`n` draws; `unit` "turn" makes each turn equally likely. The other arguments matter to replay only."""
@@ -54,6 +55,16 @@ class DemonstrationSet:
         chosen = self._generator.choice(len(lengths), size=n, p=lengths / lengths.sum())
         turns = (self._generator.random(n) * lengths[chosen]).astype(np.int32)
         return Draw([self._episodes[i] for i in chosen], turns)
+
+    def sweep(
+        self,
+        *,
+        view: Literal["critic", "actor"] = "critic",
+        min_version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Episode]:
+        """All demonstrations. The arguments matter to replay only."""
+        return list(self._episodes)
 
 
 def write_demonstrations(episodes: Sequence[Episode], path: Path) -> None:

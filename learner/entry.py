@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from learner.config import LearnerConfig
+from learner.config import AlgorithmName, LearnerConfig
 from learner.protocols import Publisher, ReplaySource, RolloutService
 
 
@@ -19,7 +19,10 @@ class TrainArgs:
     """All that the training function gets from the run; pickled to each rank.
 
     Attributes:
+        algorithm: what learns after cloning.
         model: folder or name of the policy to start from; on resume, of the checkpoint's policy.
+        start_model: what `model` was when the run began.
+        offline_cycles: first cycles that play nothing and learn from what replay holds.
         temperature: at which the engines sample.
         version: the policy version that the engines hold at the start.
         max_staleness: in async mode, versions by which an episode's start may lag behind.
@@ -27,12 +30,15 @@ class TrainArgs:
         resume: checkpoint to go on from.
     """
 
+    algorithm: AlgorithmName
     learner: LearnerConfig
     run_dir: Path
     model: str
+    start_model: str
     seed: int
     mode: Literal["sync", "async"]
     cycles: int
+    offline_cycles: int
     episodes_per_cycle: int
     max_staleness: int
     evaluation_episodes: int

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from learner.algorithms.base import Phase
 from learner.collective import Leader
@@ -57,7 +59,7 @@ class Feeder:
         self._config = config
 
     def batches(self, phase: Phase, version: int) -> Iterator[Batch]:
-        """All batches of `phase`, `phase.epochs` times over.
+        """All batches of a phase of draws, `phase.epochs` times over.
 
         Args:
             version: the current policy version, from which `phase.max_staleness` counts back.
@@ -92,13 +94,32 @@ class Feeder:
         for _ in range(phase.epochs - 1):
             yield from kept
 
+    def sweep(self, phase: Phase, version: int, seed: int) -> list[Batch]:
+        """The batches of a phase that takes each episode once, split at random by `seed`.
+
+        Every batch has `phase.batch` episodes or a few more or less, and at least one for each rank.
+        """
+
+        def split() -> list[list[Batch]]:
+            episodes = self._replay.sweep(
+                view=_view(phase), min_version=_min_version(phase, version), timeout_s=self._config.timeout_s
+            )
+            rows = rows_from_samples(episodes, np.full(len(episodes), -1))
+            order = np.random.default_rng(seed).permutation(len(rows))
+            pieces = max(1, min(round(len(rows) / phase.batch), len(rows) // self._leader.ranks))
+            parts = [[rows[i] for i in piece] for piece in np.array_split(order, pieces)]
+            batches = [self._deal(part, waited_s=0.0) for part in parts]
+            return [[batch[rank] for batch in batches] for rank in range(self._leader.ranks)]
+
+        return self._leader.scatter(split)
+
     def _draw(self, phase: Phase, version: int) -> list[Row]:
-        limited = phase.max_staleness is not None
         sample = self._replay.sample(
             phase.batch,
-            view="actor" if limited else "critic",
+            view=_view(phase),
             unit=phase.unit,
-            min_version=max(version - (phase.max_staleness or 0), 0) if limited else None,
+            min_version=_min_version(phase, version),
+            best=phase.best,
             timeout_s=self._config.timeout_s,
         )
         return rows_from_samples(sample.episodes, sample.turns)
@@ -114,10 +135,21 @@ class Feeder:
                     "workers' logs, or raise learner.timeout_s"
                 ) from error
             attach_fresh(item.rows, actions)
-        waited = time.monotonic() - started
-        samples = sum(len(row.turns) for row in item.rows)
-        shares = deal(item.rows, self._leader.ranks, self._config.micro_batch)
-        return [Batch(share, samples, waited) for share in shares]
+        return self._deal(item.rows, waited_s=time.monotonic() - started)
+
+    def _deal(self, rows: list[Row], *, waited_s: float) -> list[Batch]:
+        """Each rank's share of one global batch."""
+        samples = sum(len(row.turns) for row in rows)
+        shares = deal(rows, self._leader.ranks, self._config.micro_batch)
+        return [Batch(share, samples, waited_s) for share in shares]
+
+
+def _view(phase: Phase) -> Literal["critic", "actor"]:
+    return "critic" if phase.max_staleness is None else "actor"
+
+
+def _min_version(phase: Phase, version: int) -> int | None:
+    return None if phase.max_staleness is None else max(version - phase.max_staleness, 0)
 
 
 def _names(rollouts: RolloutService) -> str:

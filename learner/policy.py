@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from learner.layout import Layout, Predictions
+from learner.layout import Layout, Points, Predictions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,15 +43,62 @@ class Policy(nn.Module):
 
     def forward(self, layout: Layout, predictions: Predictions, temperature: float | None = None) -> Tensor:
         """Log-probabilities [tokens] in float32, by default at the temperature that the engines sample with."""
-        hidden = self.model.base_model(
+        return self._logprob(self._hidden(layout), predictions, temperature)
+
+    def _hidden(self, layout: Layout) -> Tensor:
+        """[rows, length, width]"""
+        return self.model.base_model(
             input_ids=layout.input_ids,
             attention_mask=layout.mask,
             position_ids=layout.position_ids,
             use_cache=False,
         ).last_hidden_state
+
+    def _logprob(self, hidden: Tensor, predictions: Predictions, temperature: float | None) -> Tensor:
         head = self.model.get_output_embeddings()
         logits = head(hidden[predictions.row, predictions.column]).float() / (temperature or self.temperature)
         return logits.log_softmax(-1).gather(-1, predictions.token.unsqueeze(-1)).squeeze(-1)
+
+
+class ValuePolicy(Policy):
+    """A policy with a scalar beside it: of each token's state (s, a_<h), read where the token is predicted.
+
+    PPO's value function and ArCHer's token-level baseline. The engines know nothing of it: only `model` is handed out.
+
+    Args:
+        detached: the scalar learns from the policy's features without changing them.
+    """
+
+    def __init__(self, model: PreTrainedModel, temperature: float, width: int, *, detached: bool) -> None:
+        super().__init__(model, temperature)
+        self.detached = detached
+        self.value = value_head(model.config.hidden_size, width).to(model.dtype)
+
+    def forward(
+        self,
+        layout: Layout,
+        predictions: Predictions,
+        temperature: float | None = None,
+        *,
+        values: bool = False,
+        points: Points | None = None,
+    ) -> Any:
+        """Log-probabilities [tokens]; with `values` also V at each of the tokens [tokens] and at `points` [points]."""
+        hidden = self._hidden(layout)
+        logprob = self._logprob(hidden, predictions, temperature)
+        if not values:
+            return logprob
+        source = hidden.detach() if self.detached else hidden
+        at_tokens = self._value(source, predictions.row, predictions.column)
+        return logprob, at_tokens, None if points is None else self._value(source, *points)
+
+    def _value(self, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return self.value(hidden[row, column]).squeeze(-1).float()
+
+
+def value_head(hidden_size: int, width: int) -> nn.Sequential:
+    """Hidden state [..., hidden_size] to a value [..., 1]."""
+    return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1))
 
 
 def sequence_predictions(tokens: np.ndarray) -> tuple[Layout, Predictions]:

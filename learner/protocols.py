@@ -44,7 +44,7 @@ class CollectReport(Protocol):
     seconds: float
     env_failures: int  # episodes dropped because the environment raised
     lost: int  # episodes that were run again because their worker died
-    next_seed: int  # lowest environment seed that is not finished: where a resumed run goes on
+    next_seed: int  # lowest number of an episode that is not finished: where a resumed run goes on
 
 
 class WorkerStatus(Protocol):
@@ -98,12 +98,13 @@ class RolloutService(Protocol):
         episodes: int,
         *,
         first_seed: int,
+        group: int = 1,
         store: bool = True,
         greedy: bool = False,
         timeout_s: float | None = None,
     ) -> CollectReport: ...
 
-    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int) -> None: ...
+    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -142,8 +143,19 @@ class SampleSource(Protocol):
         view: Literal["critic", "actor"] = "critic",
         unit: Literal["turn", "episode"] = "turn",
         min_version: int | None = None,
+        best: float | None = None,
         timeout_s: float | None = None,
     ) -> Drawn: ...
+
+    def sweep(
+        self,
+        *,
+        view: Literal["critic", "actor"] = "critic",
+        min_version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Episode]:
+        """Every episode of the view once."""
+        ...
 
 
 class ReplaySource(SampleSource, Protocol):

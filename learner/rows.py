@@ -30,6 +30,8 @@ class Row:
         reward: float32 [turns of the episode].
         terminated: whether the episode ended by itself (not by a limit).
         turns: int32 [samples], the turns that count. A turn drawn twice stands twice.
+        logprobs, versions: float32 and int32 [action tokens of the episode], of the policy that wrote them.
+        seed: the environment's; episodes of one seed are one group.
         fresh: per sample, a list of `n` int32 arrays of tokens. Empty where the phase asks for none.
         fresh_logprobs, fresh_versions: along with `fresh`, float32 and int32.
     """
@@ -41,6 +43,9 @@ class Row:
     reward: np.ndarray
     terminated: bool
     turns: np.ndarray
+    logprobs: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    versions: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    seed: int = 0
     fresh: list[list[np.ndarray]] = field(default_factory=list)
     fresh_logprobs: list[list[np.ndarray]] = field(default_factory=list)
     fresh_versions: list[list[np.ndarray]] = field(default_factory=list)
@@ -75,9 +80,31 @@ def rows_from_samples(episodes: Sequence[Episode], turns: np.ndarray) -> list[Ro
             reward=np.asarray(episode.reward),
             terminated=bool(episode.terminated),
             turns=np.asarray(chosen, dtype=np.int32),
+            logprobs=np.asarray(episode.logprobs),
+            versions=np.asarray(episode.versions),
+            seed=episode.seed,
         )
         for episode, chosen in selected.values()
     ]
+
+
+def fresh_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Behaviour log-probability (float32) and version (int64) of each fresh token, in the layout's order."""
+    logprobs = [a for row in rows for actions in row.fresh_logprobs for a in actions]
+    versions = [a for row in rows for actions in row.fresh_versions for a in actions]
+    return np.concatenate(logprobs).astype(np.float32), np.concatenate(versions).astype(np.int64)
+
+
+def action_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Behaviour log-probability (float32) and version (int64) of each action token, in the layout's order."""
+    logprobs, versions = [], []
+    for row in rows:
+        ends = np.cumsum(row.action_end - row.action_start)
+        for turn in row.turns:
+            span = slice(ends[turn] - (row.action_end[turn] - row.action_start[turn]), ends[turn])
+            logprobs.append(row.logprobs[span])
+            versions.append(row.versions[span])
+    return np.concatenate(logprobs).astype(np.float32), np.concatenate(versions).astype(np.int64)
 
 
 def prompts(rows: Iterable[Row]) -> list[np.ndarray]:

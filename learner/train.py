@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,18 @@ from transformers import AutoTokenizer
 
 from learner import checkpoint as checkpoints
 from learner.accelerator import deepspeed
-from learner.algorithms.archer import Archer
 from learner.algorithms.base import Algorithm, Phase
 from learner.algorithms.bc import BehaviourCloning
+from learner.algorithms.build import build
+from learner.algorithms.setup import Setup
 from learner.checkpoint import TrainerState
 from learner.collective import Leader
-from learner.critic import build_critic, pad_token_id
 from learner.demonstrations import DemonstrationSet
 from learner.entry import TrainArgs
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
 from learner.feeder import Batch, Feeder
 from learner.metrics import LearnerMetrics
-from learner.policy import load_causal_model, sequence_predictions
+from learner.policy import sequence_predictions
 from learner.protocols import CollectReport
 from learner.weights import Broadcaster, PolicySource
 
@@ -64,18 +65,20 @@ class Trainer:
         """Train from the start, or from `args.resume`, to the last cycle."""
         if self.args.resume is None:
             model = self._clone() if self.config.clone.steps else self.args.model
-            self._use(self._archer(model))
+            self._use(build(self.args.algorithm, self._setup(model)))
         else:
-            self._use(self._archer(self.args.model))
+            self._use(build(self.args.algorithm, self._setup(self.args.model)))
             self.algorithm.load(self.args.resume)
             checkpoints.load_random_streams(self.args.resume)
             if self.rank == 0:
                 self.args.replay.load_state_dict(self.state.replay_client)
         self._publish({"kind": "stage", "stage": "train"})
+        while self.state.cycle < self.args.offline_cycles:
+            self._cycle(online=False)
         if self.args.mode == "async":
             self.leader.call(self._start_rollouts)
         while self.state.cycle < self.args.cycles:
-            self._cycle()
+            self._cycle(online=True)
         if self.args.mode == "async":
             self.leader.call(self.args.rollouts.stop)
         self._evaluate("final")
@@ -88,31 +91,28 @@ class Trainer:
         source = DemonstrationSet(self.args.demonstrations, self.args.seed)
         feeder = Feeder(source, self.args.rollouts, self.leader, self.config)
         self._publish({"kind": "stage", "stage": "clone"})
-        model = load_causal_model(
-            self.args.model, self.config.dtype, activation_checkpointing=self.config.activation_checkpointing
-        )
-        self.algorithm = BehaviourCloning(model, pad_token_id(self.tokenizer), self.config, self.args.temperature)
+        self.algorithm = cloning = BehaviourCloning.build(self._setup(self.args.model))
         # The engines come up meanwhile: nothing here needs them.
-        for phase in self.algorithm.phases(0):
-            self._phase(phase, feeder)
-        self._use(self.algorithm)
+        self._phase(cloning.stage, feeder)
+        self._use(cloning)
         directory = self.args.run_dir / "clone"
         checkpoints.export_policy(self.algorithm.policy_model, self.source, self.tokenizer, directory)
         self._broadcast()
         self._evaluate("clone")
         return str(directory)
 
-    def _archer(self, model_path: str) -> Archer:
-        model = load_causal_model(
-            model_path, self.config.dtype, activation_checkpointing=self.config.activation_checkpointing
+    def _setup(self, model: str) -> Setup:
+        args = self.args
+        clone = args.run_dir / "clone"
+        return Setup(
+            model,
+            reference=str(clone) if self.config.clone.steps else args.start_model,
+            tokenizer=self.tokenizer,
+            config=self.config,
+            temperature=args.temperature,
+            window=args.max_staleness if args.mode == "async" else 0,
+            offline_cycles=args.offline_cycles,
         )
-        critic, encoder = build_critic(
-            self.config.critic,
-            model_path,
-            self.tokenizer,
-            dtype=self.config.dtype,
-        )
-        return Archer(model, critic, encoder, pad_token_id(self.tokenizer), self.config, self.args.temperature)
 
     def _use(self, algorithm: Algorithm) -> None:
         """Let `algorithm` learn and its policy be what is broadcast."""
@@ -133,17 +133,18 @@ class Trainer:
 
     # One cycle
 
-    def _cycle(self) -> None:
+    def _cycle(self, *, online: bool) -> None:
         cycle = self.state.cycle
-        timings = {}
-        started = time.monotonic()
-        report = self.leader.call(lambda: self._rollout(cycle))
-        played_under = self.state.version
-        timings["rollout"] = time.monotonic() - started
-        self.state.episodes += len(report.returns)
-        self.state.turns += int(report.turns.sum())
-        self.state.next_seed = report.next_seed
+        timings: dict[str, float] = {}
         metrics: dict[str, float] = {}
+        if online:
+            started = time.monotonic()
+            report = self.leader.call(lambda: self._rollout(cycle))
+            timings["rollout"] = time.monotonic() - started
+            self.state.episodes += len(report.returns)
+            self.state.turns += int(report.turns.sum())
+            self.state.next_seed = report.next_seed
+            metrics |= rollout_metrics(report, self.state.version)
         for phase in self.algorithm.phases(cycle):
             started = time.monotonic()
             self._publish({"kind": "phase", "cycle": cycle, "phase": phase.name})
@@ -157,7 +158,6 @@ class Trainer:
         self.state.cycle += 1
         self.metrics.cycle.set(self.state.cycle)
         metrics |= {f"seconds/{name}": seconds for name, seconds in timings.items()}
-        metrics |= rollout_metrics(report, played_under)
         metrics |= {
             "episodes": self.state.episodes,
             "turns": self.state.turns,
@@ -175,7 +175,10 @@ class Trainer:
         self._publish({"kind": "phase", "cycle": cycle, "phase": "rollout"})
         if self.args.mode == "sync":
             return self.args.rollouts.collect(
-                self.args.episodes_per_cycle, first_seed=self.state.next_seed, timeout_s=self.config.timeout_s
+                self.args.episodes_per_cycle,
+                first_seed=self.state.next_seed,
+                group=self.algorithm.group,
+                timeout_s=self.config.timeout_s,
             )
         return self.args.rollouts.report(at_least=self.args.episodes_per_cycle, timeout_s=self.config.timeout_s)
 
@@ -184,13 +187,14 @@ class Trainer:
             first_seed=self.state.next_seed,
             episodes_per_version=self.args.episodes_per_cycle,
             max_staleness=self.args.max_staleness,
+            group=self.algorithm.group,
         )
 
     def _phase(self, phase: Phase, feeder: Feeder) -> dict[str, float]:
         """All steps of a phase. Returns the mean of each metric over the steps."""
         totals: dict[str, float] = {}
         steps = 0
-        for batch in feeder.batches(phase, self.state.version):
+        for batch in self._batches(phase, feeder):
             started = time.monotonic()
             result = self.algorithm.step(phase, batch.micro_batches, batch.samples, self.state.version)
             self._require_finite(phase, steps, result.metrics, batch)
@@ -206,6 +210,17 @@ class Trainer:
                 break
         means = {name: value / max(steps, 1) for name, value in totals.items()}
         return means | {f"{phase.name}/steps": float(steps)}
+
+    def _batches(self, phase: Phase, feeder: Feeder) -> Iterator[Batch]:
+        if not phase.sweep:
+            yield from feeder.batches(phase, self.state.version)
+            return
+        # The same order on every rank, and after a resume.
+        order = np.random.default_rng((self.args.seed, self.state.cycle))
+        batches = feeder.sweep(phase, self.state.version, int(order.integers(2**31)))
+        self.algorithm.begin(phase, [batch.micro_batches for batch in batches])
+        for _ in range(phase.epochs):
+            yield from (batches[i] for i in order.permutation(len(batches)))
 
     def _require_finite(self, phase: Phase, step: int, metrics: dict[str, float], batch: Batch) -> None:
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -318,7 +333,7 @@ class Trainer:
         now = time.monotonic()
         if now - self._last_step_event > 0.5:
             self._last_step_event = now
-            steps = phase.steps * phase.epochs
+            steps = max(phase.steps * phase.epochs, step)
             self._publish({"kind": "step", "phase": phase.name, "step": step, "steps": steps, "metrics": metrics})
 
 

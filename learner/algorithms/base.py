@@ -6,12 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from transformers import PreTrainedModel
 
 from learner.engine import Engine
 from learner.rows import Row
+
+if TYPE_CHECKING:
+    from learner.algorithms.setup import Setup
+
+MicroBatches = Sequence[Sequence[Row]]
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,13 @@ class Phase:
 
     Attributes:
         name: "clone", "critic" or "actor"; the prefix of its metrics.
-        steps: batches drawn.
+        steps: batches drawn; a sweep has as many as its episodes fill.
         batch: samples per batch, in units of `unit`.
         epochs: passes over the phase's batches.
         fresh: fresh actions per state, 0 for none.
-        max_staleness: draw only from episodes at most this many policy versions old; None draws from all.
+        max_staleness: only episodes at most this many policy versions old; None takes all.
+        best: only this share of the episodes, the best by return; None takes all.
+        sweep: each episode once an epoch, in random order, instead of draws with replacement.
     """
 
     name: Literal["clone", "critic", "actor"]
@@ -34,6 +41,8 @@ class Phase:
     epochs: int = 1
     fresh: int = 0
     max_staleness: int | None = None
+    best: float | None = None
+    sweep: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,9 +54,20 @@ class StepResult:
 
 
 class Algorithm(ABC):
-    """A way to learn. All methods are called on every rank, in the same order."""
+    """A way to learn. All methods are called on every rank, in the same order.
+
+    Attributes:
+        policy: the engine of the policy.
+        group: episodes to play of each environment seed.
+    """
 
     policy: Engine
+    group: int = 1
+
+    @classmethod
+    @abstractmethod
+    def build(cls, setup: Setup) -> Self:
+        """Made from a run's models and settings, ready for its first step or for `load`."""
 
     @property
     @abstractmethod
@@ -58,13 +78,20 @@ class Algorithm(ABC):
     def phases(self, cycle: int) -> Sequence[Phase]:
         """The phases of cycle `cycle`, counted from 0."""
 
+    def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:  # noqa: B027
+        """A sweep begins: what must be computed of all its rows under the policy as it is.
+
+        Args:
+            batches: this rank's rows of every batch of the sweep.
+        """
+
     @abstractmethod
-    def step(self, phase: Phase, micro_batches: Sequence[Sequence[Row]], samples: int, version: int) -> StepResult:
+    def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         """One optimizer step.
 
         Args:
             micro_batches: this rank's rows.
-            samples: number of samples of the global batch.
+            samples: number of samples (turns) of the global batch.
             version: the policy version that the engines hold.
         """
 

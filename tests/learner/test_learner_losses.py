@@ -9,8 +9,21 @@ import pytest
 import torch
 from learner_cases import make_row
 
-from learner.algorithms.archer import n_step_returns
-from learner.losses import advantage, behaviour_kl, policy_gradient_loss, q_loss, td_target, v_loss
+from learner.algorithms.actor_critic import n_step_returns
+from learner.losses import (
+    advantage,
+    advantage_weights,
+    behaviour_kl,
+    expectile_loss,
+    generalised_advantage,
+    group_advantage,
+    policy_gradient_loss,
+    q_loss,
+    reference_kl,
+    returns_to_go,
+    td_target,
+    v_loss,
+)
 
 
 def test_td_target_bootstraps_through_limits_and_stops_at_ends() -> None:
@@ -134,3 +147,87 @@ def test_n_step_returns(terminated: bool) -> None:
     np.testing.assert_allclose(reward, [1 + 1 + 1, 2 + 2 + 2, 4 + 4, 8])
     np.testing.assert_allclose(discount, [0.125, 0.125, 0.25, 0.5])
     np.testing.assert_allclose(ended, [0, 1, 1, 1] if terminated else [0, 0, 0, 0])
+
+
+def test_expectile_of_known_values() -> None:
+    """The expectile e of a sample minimises the loss: e's weighted residuals balance."""
+    q = torch.tensor([[0.0, 1.0, 5.0]])
+    for expectile in (0.5, 0.7, 0.95):
+        v = torch.zeros(1, 1, requires_grad=True)
+        optimizer = torch.optim.SGD([v], lr=0.1)
+        for _ in range(500):
+            optimizer.zero_grad()
+            expectile_loss(v.expand(1, 3), q, expectile).backward()
+            optimizer.step()
+        gap = (q - v).detach()
+        torch.testing.assert_close(
+            expectile * gap.clamp(min=0).sum(), (1 - expectile) * (-gap).clamp(min=0).sum(), atol=1e-4, rtol=1e-4
+        )
+        assert (expectile == 0.5) == bool(np.isclose(v.item(), 2.0, atol=1e-4))
+
+
+def test_advantage_weights_are_capped() -> None:
+    weights = advantage_weights(torch.tensor([0.0, 0.1, -0.1, 9.0]), beta=0.1, cap=20.0)
+    torch.testing.assert_close(weights, torch.tensor([1.0, np.e, 1 / np.e, 20.0]))
+
+
+def test_reference_kl_is_unbiased_and_so_is_its_gradient_in_expectation() -> None:
+    torch.manual_seed(2)
+    logits, q = torch.randn(5, requires_grad=True), torch.randn(5).log_softmax(-1)
+    p = logits.log_softmax(-1)
+    estimate = sum(p[i].exp().detach() * reference_kl(p[i : i + 1], q[i : i + 1]) for i in range(5))
+    torch.testing.assert_close(estimate, (p.exp() * (p - q)).sum())
+    # Pathwise, k3's gradient is that of KL(reference || pi) (Tang and Munos, 2025): a pull to the reference.
+    (ours,) = torch.autograd.grad(estimate, logits)
+    p = logits.log_softmax(-1)
+    (exact,) = torch.autograd.grad((q.exp() * (q - p)).sum(), logits)
+    torch.testing.assert_close(ours, exact)
+
+
+def test_returns_to_go() -> None:
+    torch.testing.assert_close(returns_to_go(torch.tensor([1.0, 2.0, 4.0]), 0.5), torch.tensor([3.0, 4.0, 4.0]))
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.5, 1.0])
+def test_generalised_advantage_is_the_weighted_sum_of_td_errors(trace: float) -> None:
+    torch.manual_seed(3)
+    steps, gamma = 6, 0.9
+    reward, value = torch.randn(steps), torch.randn(steps)
+    last = torch.tensor(0.7)
+    discount = torch.tensor([1.0, 1.0, gamma, 1.0, gamma, gamma])
+    found = generalised_advantage(reward, value, last, discount, torch.full((steps,), trace))
+    following = torch.cat((value[1:], last.reshape(1)))
+    delta = reward + discount * following - value
+    for h in range(steps):
+        expected, decay = 0.0, 1.0
+        for k in range(h, steps):
+            expected += decay * float(delta[k])
+            decay *= float(discount[k]) * trace
+        assert found[h].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_group_advantage_knows_nothing_of_other_groups() -> None:
+    returns = torch.tensor([1.0, 3.0, 100.0, 100.0, -1.0, 5.0])
+    group = torch.tensor([7, 7, 2, 2, 3, 3])
+    torch.testing.assert_close(group_advantage(returns, group, scale=False), torch.tensor([-1.0, 1, 0, 0, -3, 3]))
+    torch.testing.assert_close(group_advantage(returns, group, scale=True), torch.tensor([-1.0, 1, 0, 0, -1, 1]))
+
+
+def test_archers_utterance_gradient_is_biased_under_a_fixed_critic_of_another_policy() -> None:
+    """The bias that the paper accepts: with Q of an older policy the gradient is not that of the return.
+
+    With one turn Q is the reward and there is none; with two, Q(s, a) = r + gamma V(s'), and V(s') of another policy
+    shifts it by exactly the enumerated difference.
+    """
+    torch.manual_seed(4)
+    theta = torch.randn(4, 3, requires_grad=True)
+    reward, now, old = torch.randn(9), torch.randn(9), torch.randn(9)
+
+    def gradient(value: torch.Tensor) -> torch.Tensor:
+        _, logprob = _enumerate(theta)
+        (found,) = torch.autograd.grad((logprob.sum(-1).exp() * value).sum(), theta)
+        return found
+
+    exact, ours = gradient(reward + 0.9 * now), gradient(reward + 0.9 * old)
+    torch.testing.assert_close(ours - exact, gradient(0.9 * (old - now)), atol=1e-6, rtol=1e-5)
+    assert (ours - exact).abs().max() > 1e-2

@@ -22,6 +22,9 @@ def _episode(row: Row) -> Any:
         reward=row.reward,
         terminated=row.terminated,
         turns=len(row.reward),
+        logprobs=row.logprobs,
+        versions=row.versions,
+        seed=7,
     )
 
 
@@ -31,6 +34,7 @@ def test_samples_of_one_episode_share_a_row() -> None:
     assert [(row.episode_id, row.turns.tolist()) for row in rows] == [("episode-1", [0, 5, 0]), ("episode-2", [3])]
     (whole,) = rows_from_samples([a], np.array([-1]))
     assert whole.turns.tolist() == [0, 1, 2, 3, 4, 5]
+    assert whole.seed == 7
 
 
 def test_prompts_are_the_states_without_their_actions() -> None:

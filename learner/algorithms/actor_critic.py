@@ -1,0 +1,169 @@
+"""What the utterance-level methods share: policy, critic and target, and the part of their steps that is the same.
+
+Invariants: actor and critic have their own optimizers and their own gradient clipping; only the target network's
+values enter targets.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from learner.algorithms.base import MicroBatches
+from learner.algorithms.setup import Setup
+from learner.config import LearnerConfig
+from learner.critic import Critic
+from learner.engine import Engine, FrozenEngine, all_reduce_sum
+from learner.layout import Encoder, PackedEncoder, Part
+from learner.losses import q_loss, td_target
+from learner.policy import Policy, ValuePolicy
+from learner.rows import Row
+
+Values = dict[str, Tensor]
+
+
+class ActorCritic:
+    """Engines of one policy and one utterance-level critic.
+
+    Args:
+        reference: the policy to stay close to, or None.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        critic: Critic,
+        encoder: Encoder,
+        pad_token_id: int,
+        config: LearnerConfig,
+        temperature: float,
+        *,
+        reference: Callable[[torch.device], FrozenEngine] | None = None,
+        actor_lr: float | None = None,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.policy_encoder = PackedEncoder(pad_token_id)
+        self.critic_encoder = encoder
+        actor = config.actor
+        policy = (
+            ValuePolicy(model, temperature, actor.baseline_hidden_size, detached=True)
+            if actor.token_baseline
+            else Policy(model, temperature)
+        )
+        self.policy = Engine(policy, config, lr=actor_lr or actor.lr, max_grad_norm=actor.max_grad_norm)
+        target = copy.deepcopy(critic)
+        self.critic = Engine(critic, config, lr=config.critic.lr, max_grad_norm=config.critic.max_grad_norm)
+        self.target = FrozenEngine(target, config, self.critic.device)
+        self.reference = reference(self.policy.device) if reference else None
+
+    @classmethod
+    def build(cls, setup: Setup, *, actor_lr: float | None = None) -> Self:
+        critic, encoder = setup.critic()
+        return cls(
+            setup.policy_model(),
+            critic,
+            encoder,
+            setup.pad_token_id,
+            setup.config,
+            setup.temperature,
+            reference=setup.reference_policy if setup.config.actor.kl_to_clone else None,
+            actor_lr=actor_lr,
+        )
+
+    def critic_step(
+        self,
+        micro_batches: MicroBatches,
+        samples: int,
+        value_loss: Callable[[Tensor, Values], Tensor],
+        bar_q: Part,
+    ) -> dict[str, float]:
+        """One TD step of Q and one step of V; then the target follows.
+
+        Args:
+            value_loss: J_V, summed, of V at the states [heads, samples] and the target network's values.
+            bar_q: at which actions `value_loss` needs the target network's Q: "fresh" or "action".
+
+        Returns:
+            Metrics, summed over ranks.
+        """
+        config, device = self.config.critic, self.critic.device
+        sums = dict.fromkeys(("q_loss", "v_loss", "q", "v", "target"), 0.0)
+
+        def loss(rows: Sequence[Row]) -> Tensor:
+            ahead = self.critic_encoder.encode(rows, ("next_state", bar_q), config.n_step).to(device)
+            bar = self.target(ahead, q=(bar_q,), v=("next_state",))
+            reward, discount, terminated = (
+                torch.from_numpy(a).to(device) for a in n_step_returns(rows, config.n_step, config.gamma)
+            )
+            target = td_target(reward, discount, terminated, bar["v_next_state"])
+            now = self.critic_encoder.encode(rows, ("state", "action"), 1).to(device)
+            values = self.critic(now, q=("action",), v=("state",))
+            j_q = q_loss(values["q_action"], target)
+            j_v = value_loss(values["v_state"], bar)
+            heads = len(target)
+            sums["q_loss"] += j_q.item() / heads
+            sums["v_loss"] += j_v.item() / heads
+            sums["q"] += values["q_action"].sum().item() / heads
+            sums["v"] += values["v_state"].sum().item() / heads
+            sums["target"] += target.sum().item() / heads
+            return j_q + j_v
+
+        norm = self.critic.step(micro_batches, loss, global_size=samples)
+        self.target.average_towards(self.critic, config.tau)
+        means = all_reduce_sum(sums, device)
+        return {f"critic/{k}": value / samples for k, value in means.items()} | {"critic/norm": norm}
+
+    def values(self, rows: Sequence[Row], part: Part) -> Values:
+        """The critic's Q at the actions `part` and V at their states, without gradient."""
+        horizon = 0 if part == "fresh" else 1
+        layout = self.critic_encoder.encode(rows, ("state", part), horizon).to(self.critic.device)
+        with torch.no_grad():
+            return self.critic(layout, q=(part,), v=("state",))
+
+    def save(self, directory: Path) -> None:
+        """Write weights and optimizers below `directory`."""
+        self.policy.save(str(directory), "actor")
+        self.critic.save(str(directory), "critic")
+        torch.save(self.target.state(), directory / f"target-{dist.get_rank()}.pt")
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote."""
+        self.policy.load(str(directory), "actor")
+        self.critic.load(str(directory), "critic")
+        self.target.load_state(torch.load(directory / f"target-{dist.get_rank()}.pt", weights_only=True))
+
+
+def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `td_target` needs of each sample: summed rewards, discount and termination, float32 [samples].
+
+    Samples are in the order of the layout: row by row, turn by turn. Sums are cut at the end of the episode.
+    """
+    reward, discount, terminated = [], [], []
+    for row in rows:
+        last = len(row.action_start)
+        for turn in row.turns:
+            end = min(int(turn) + n, last)
+            steps = np.arange(end - turn)
+            reward.append(float((row.reward[turn:end] * gamma**steps).sum()))
+            discount.append(gamma ** (end - int(turn)))
+            terminated.append(float(row.terminated and end == last))
+    return tuple(np.asarray(a, dtype=np.float32) for a in (reward, discount, terminated))  # type: ignore[return-value]
+
+
+def moments(tensors: Iterable[Tensor]) -> tuple[float, float]:
+    """Mean and standard deviation over all entries on all ranks."""
+    flat = torch.cat([t.flatten() for t in tensors]).double()
+    sums = torch.stack([flat.sum(), flat.square().sum(), torch.tensor(float(flat.numel())).to(flat)])
+    dist.all_reduce(sums)
+    total, squares, count = sums.tolist()
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0.0) ** 0.5

@@ -1,0 +1,46 @@
+"""GRPO over episodes: several play one environment seed, each is judged against their mean (Shao et al., 2024).
+
+There is no critic: the episode's undiscounted return, against its group's, is the advantage of all its tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from learner.algorithms.base import MicroBatches
+from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
+from learner.algorithms.setup import Setup
+from learner.config import GrpoConfig
+from learner.losses import group_advantage
+from learner.policy import Policy
+
+
+class Grpo(OnPolicy):
+    """Group-relative policy optimisation; a group may lie on several ranks."""
+
+    section: GrpoConfig
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        made = cls(Policy(setup.policy_model(), setup.temperature), setup, setup.config.grpo)
+        made.group = setup.config.grpo.group
+        return made
+
+    def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
+        rows = rows_of(batches)
+        mine = [(row.episode_id, row.seed, float(row.reward.sum())) for row in rows]
+        shared: list[list[tuple[str, int, float]]] = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shared, mine)
+        episodes = [episode for part in shared for episode in part]
+        advantages = group_advantage(
+            torch.tensor([ret for _, _, ret in episodes]),
+            torch.tensor([seed for _, seed, _ in episodes]),
+            scale=self.section.scale,
+        )
+        found = {episode_id: value for (episode_id, _, _), value in zip(episodes, advantages, strict=True)}
+        return {row.episode_id: on_tokens(row, found[row.episode_id].expand(len(row.reward))) for row in rows}

@@ -1,0 +1,126 @@
+"""What PPO, REINFORCE and GRPO share: a policy gradient over the tokens of a cycle's own episodes.
+
+Invariants: the advantages of all of a cycle's tokens are computed before its first step, under the policy that wrote
+the episodes; each episode is used once an epoch.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from learner.algorithms.actor_critic import moments
+from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
+from learner.algorithms.setup import Setup
+from learner.config import OnPolicyConfig
+from learner.engine import Engine, all_reduce_sum
+from learner.layout import Layout, PackedEncoder
+from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
+from learner.policy import Policy
+from learner.rows import Row, action_record
+
+Sums = dict[str, float]
+
+
+class OnPolicy(Algorithm):
+    """A sweep of clipped (or plain) policy-gradient steps; a subclass says what a token's advantage is.
+
+    Args:
+        section: the method's settings.
+        setup: gives the encoder's pad, the engine's settings and, where `kl_to_clone` asks for it, the reference.
+    """
+
+    # Names of what a subclass adds to the sums of a step; the same on all ranks.
+    extra_metrics: tuple[str, ...] = ()
+    # 0 while only something beside the policy learns.
+    policy_weight: float = 1.0
+
+    def __init__(self, policy: Policy, setup: Setup, section: OnPolicyConfig) -> None:
+        self.section = section
+        self.window = setup.window
+        self._model = policy.model
+        self.encoder = PackedEncoder(setup.pad_token_id)
+        self.policy = Engine(policy, setup.config, lr=section.lr, max_grad_norm=section.max_grad_norm)
+        self.reference = setup.reference_policy(self.policy.device) if section.kl_to_clone else None
+        self._advantages: dict[str, Tensor] = {}
+
+    @property
+    def policy_model(self) -> PreTrainedModel:
+        return self._model
+
+    def phases(self, cycle: int) -> Sequence[Phase]:
+        section = self.section
+        return [
+            Phase(
+                "actor",
+                0,
+                section.batch,
+                "episode",
+                epochs=section.epochs,
+                max_staleness=self.window,
+                sweep=True,
+            )
+        ]
+
+    @abstractmethod
+    def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
+        """The advantage of each action token, [tokens] in order, by episode id, of all this rank's rows."""
+
+    def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:
+        found = self.token_advantages(batches)
+        if self.section.normalise_advantage:
+            mean, std = moments(value.to(self.policy.device) for value in found.values())
+            found = {key: (value - mean) / max(std, 1e-6) for key, value in found.items()}
+        self._advantages = found
+
+    def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
+        section, device = self.section, self.policy.device
+        sums = dict.fromkeys(("loss", "kl", "entropy", "tokens", "kl_to_clone", *self.extra_metrics), 0.0)
+
+        def loss(rows: Sequence[Row]) -> Tensor:
+            layout = self.encoder.encode(rows, ("action",)).to(device)
+            logprob, extra = self.forward(layout, rows, sums)
+            behaviour, versions = (torch.from_numpy(a).to(device) for a in action_record(rows))
+            total = policy_gradient_loss(
+                logprob,
+                behaviour,
+                torch.cat([self._advantages[row.episode_id] for row in rows]).to(device),
+                versions == version,
+                importance_cap=1.0,
+                clip=section.clip,
+            )
+            if self.reference is not None:
+                kl = reference_kl(logprob, self.reference(layout, layout.predictions["action"]))
+                sums["kl_to_clone"] += kl.item()
+                extra = extra + section.kl_to_clone * kl
+            sums["loss"] += total.item()
+            sums["kl"] += behaviour_kl(logprob, behaviour).item()
+            sums["entropy"] -= logprob.sum().item()
+            sums["tokens"] += logprob.numel()
+            return self.policy_weight * total + extra
+
+        norm = self.policy.step(micro_batches, loss, global_size=samples)
+        sums = all_reduce_sum(sums, device)
+        tokens = max(sums.pop("tokens"), 1.0)
+        metrics = {"actor/loss": sums.pop("loss") / samples, "actor/norm": norm}
+        metrics |= {f"actor/{name}": value / tokens for name, value in sums.items()}
+        return StepResult(metrics, stop=section.kl_stop is not None and metrics["actor/kl"] > section.kl_stop)
+
+    def forward(self, layout: Layout, rows: Sequence[Row], sums: Sums) -> tuple[Tensor, Any]:
+        """Log-probabilities of the action tokens [tokens], and what is added to the loss, summed over tokens."""
+        return self.policy(layout, layout.predictions["action"]), 0.0
+
+
+def rows_of(batches: Sequence[MicroBatches]) -> list[Row]:
+    """All rows of a sweep, in order."""
+    return [row for micro_batches in batches for rows in micro_batches for row in rows]
+
+
+def on_tokens(row: Row, per_turn: Tensor) -> Tensor:
+    """A number per turn of the episode [turns] as one per action token [tokens]."""
+    return per_turn.repeat_interleave(torch.from_numpy((row.action_end - row.action_start).astype("int64")))

@@ -1,0 +1,36 @@
+"""REINFORCE: each token gets its turn's discounted return from there on, less the mean (Williams, 1992).
+
+There is no critic to bootstrap from: an episode cut by a time limit counts as what it collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from learner.algorithms.actor_critic import moments
+from learner.algorithms.base import MicroBatches
+from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
+from learner.algorithms.setup import Setup
+from learner.config import ReinforceConfig
+from learner.losses import returns_to_go
+from learner.policy import Policy
+
+
+class Reinforce(OnPolicy):
+    """Monte-Carlo policy gradient with the cycle's mean as baseline."""
+
+    section: ReinforceConfig
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        return cls(Policy(setup.policy_model(), setup.temperature), setup, setup.config.reinforce)
+
+    def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
+        rows = rows_of(batches)
+        found = {row.episode_id: returns_to_go(torch.from_numpy(row.reward), self.section.gamma) for row in rows}
+        baseline = moments(g.to(self.policy.device) for g in found.values())[0] if self.section.baseline else 0.0
+        return {row.episode_id: on_tokens(row, found[row.episode_id] - baseline) for row in rows}

@@ -1,0 +1,92 @@
+"""Every algorithm over the same small models and rows, so that tests can run each of them on any number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from learner_cases import llama, make_row
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+
+from learner.algorithms.base import Algorithm
+from learner.algorithms.build import build
+from learner.algorithms.setup import Setup
+from learner.config import AlgorithmName, LearnerConfig
+from learner.critic import Critic
+from learner.engine import FrozenEngine
+from learner.layout import Encoder, PackedEncoder
+from learner.policy import Policy
+from learner.rows import Row, deal
+
+LEARNER: dict[str, Any] = {
+    "micro_batch": 2,
+    "critic": {"lr": 1e-3, "n_step": 2, "warmup_cycles": 0, "fresh_per_state": 2, "unit": "episode"},
+    "actor": {"lr": 1e-3, "normalise_advantage": True, "unit": "episode"},
+    "offline": {"lr": 1e-3, "unit": "episode"},
+    "filtered_bc": {"lr": 1e-3},
+    "clone": {"lr": 1e-3, "steps": 100},
+    "ppo": {"lr": 1e-3, "batch": 4, "kl_to_clone": 0.1},
+    "reinforce": {"lr": 1e-3, "batch": 4},
+    "grpo": {"lr": 1e-3, "batch": 4, "group": 4, "kl_to_clone": 0.1},
+}
+
+
+@dataclass(frozen=True)
+class SmallSetup(Setup):
+    """A setup whose models are made, the same ones on each call and each rank."""
+
+    @property
+    def pad_token_id(self) -> int:
+        return 0
+
+    def policy_model(self) -> PreTrainedModel:
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(llama(tie_word_embeddings=True))
+
+    def critic(self) -> tuple[Critic, Encoder]:
+        torch.manual_seed(1)
+        return Critic(AutoModel.from_config(llama()), 16, self.config.critic.heads), PackedEncoder(0)
+
+    def reference_policy(self, device: torch.device) -> FrozenEngine:
+        return FrozenEngine(Policy(self.policy_model(), self.temperature), self.config, device)
+
+
+def make_algorithm(name: AlgorithmName, *, offline_cycles: int = 0, **changes: Any) -> Algorithm:
+    """The algorithm over small models; `changes` are laid over sections of `LEARNER`."""
+    tree = {key: (value | changes.pop(key, {}) if isinstance(value, dict) else value) for key, value in LEARNER.items()}
+    config = LearnerConfig.model_validate(tree | changes)
+    torch.manual_seed(2)  # for heads that the algorithm itself makes
+    return build(name, SmallSetup("", "", None, config, 0.9, 0, offline_cycles))  # type: ignore[arg-type]
+
+
+def episodes(seed: int, count: int = 8) -> list[Row]:
+    """Rows of whole episodes with what a rollout records; four in a row are a group."""
+    rows = [make_row(1000 * seed + i, all_turns=True, terminated=i % 3 > 0) for i in range(count)]
+    for index, row in enumerate(rows):
+        tokens = int((row.action_end - row.action_start).sum())
+        row.logprobs = np.full(tokens, -4.0, dtype=np.float32)
+        row.versions = np.ones(tokens, dtype=np.int32)
+        row.seed = index // 4
+    return rows
+
+
+def run_cycle(algorithm: Algorithm, cycle: int, rank: int = 0, ranks: int = 1) -> list[list[float]]:
+    """One cycle's phases, two steps each, over rows that depend on the cycle alone.
+
+    Returns:
+        The metrics of each step, in the order of their names.
+    """
+    found = []
+    rows = episodes(cycle)
+    batches = [rows[:4], rows[4:]]
+    shares = [deal(batch, ranks, 2)[rank] for batch in batches]
+    for phase in algorithm.phases(cycle):
+        if phase.sweep:
+            algorithm.begin(phase, shares)
+        for batch, share in zip(batches, shares, strict=True):
+            samples = sum(len(row.turns) for row in batch)
+            result = algorithm.step(phase, share, samples, version=1)
+            found.append([result.metrics[name] for name in sorted(result.metrics)])
+    return found

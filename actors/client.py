@@ -42,23 +42,26 @@ class PoolClient:
         episodes: int,
         *,
         first_seed: int,
+        group: int = 1,
         store: bool = True,
         greedy: bool = False,
         timeout_s: float | None = None,
     ) -> CollectReport:
         """Play the episodes of environment seeds first_seed, first_seed + 1, ... and wait for all of them.
 
+        With a `group` greater than 1, episode e (first_seed, first_seed + 1, ...) plays environment seed e // group, so
+        that so many episodes start alike.
         With `store` each is in replay when this returns. Raises StaleWorkersError where no worker holds the current
         weights: broadcast, then call again with the same arguments, and it goes on where it stopped.
         """
-        return self._get(self._pool.collect.remote(episodes, first_seed, store, greedy, timeout_s), timeout_s)
+        return self._get(self._pool.collect.remote(episodes, first_seed, group, store, greedy, timeout_s), timeout_s)
 
-    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int) -> None:
+    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None:
         """Play episodes on and on, from `first_seed`, as fast as the policy's version admits:
 
         started <= (versions since this call + max_staleness + 1) * episodes_per_version
         """
-        self._get(self._pool.start_stream.remote(first_seed, episodes_per_version, max_staleness), GRACE_S)
+        self._get(self._pool.start_stream.remote(first_seed, episodes_per_version, max_staleness, group), GRACE_S)
 
     def stop(self) -> None:
         """End what `start` began; episodes in flight are finished and stored."""

@@ -10,9 +10,13 @@ from actors.reports import CollectReport, EpisodeResult, summarize
 
 
 class Job(ABC):
-    """Seeds to play and what came of them. Seeds of lost workers are played again, before others."""
+    """Seeds to play and what came of them. Seeds of lost workers are played again, before others.
 
-    def __init__(self, first_seed: int, *, greedy: bool, store: bool) -> None:
+    group: so many seeds in a row stand for one environment seed, `seed // group`.
+    """
+
+    def __init__(self, first_seed: int, *, greedy: bool, store: bool, group: int = 1) -> None:
+        self.group = group
         self.greedy = greedy
         self.store = store
         self.failure: BaseException | None = None
@@ -74,8 +78,8 @@ class Job(ABC):
 class Batch(Job):
     """A fixed number of episodes."""
 
-    def __init__(self, episodes: int, first_seed: int, *, greedy: bool, store: bool) -> None:
-        super().__init__(first_seed, greedy=greedy, store=store)
+    def __init__(self, episodes: int, first_seed: int, *, greedy: bool, store: bool, group: int = 1) -> None:
+        super().__init__(first_seed, greedy=greedy, store=store, group=group)
         self.episodes = episodes
         self._end = first_seed + episodes
 
@@ -97,8 +101,10 @@ class Stream(Job):
     started <= (version - first version + max_staleness + 1) * episodes_per_version
     """
 
-    def __init__(self, first_seed: int, version: int, *, episodes_per_version: int, max_staleness: int) -> None:
-        super().__init__(first_seed, greedy=False, store=True)
+    def __init__(
+        self, first_seed: int, version: int, *, episodes_per_version: int, max_staleness: int, group: int = 1
+    ) -> None:
+        super().__init__(first_seed, greedy=False, store=True, group=group)
         self._first_seed = first_seed
         self._first_version = version
         self._per_version = episodes_per_version

@@ -31,7 +31,7 @@ class RolloutPool:
     def __init__(self, args: WorkerArgs) -> None:
         self._args = args
         self._config = args.config
-        self._batches: dict[tuple[int, int, bool, bool], Batch] = {}
+        self._batches: dict[tuple[int, int, int, bool, bool], Batch] = {}
         self._stream: Stream | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sup: Supervisor
@@ -50,11 +50,11 @@ class RolloutPool:
     # Episodes
 
     async def collect(
-        self, episodes: int, first_seed: int, store: bool, greedy: bool, timeout_s: float | None
+        self, episodes: int, first_seed: int, group: int, store: bool, greedy: bool, timeout_s: float | None
     ) -> CollectReport:
         """See `PoolClient.collect`. After StaleWorkersError the same call goes on where this one stopped."""
-        key = (episodes, first_seed, store, greedy)
-        job = self._batches.setdefault(key, Batch(episodes, first_seed, greedy=greedy, store=store))
+        key = (episodes, first_seed, group, store, greedy)
+        job = self._batches.setdefault(key, Batch(episodes, first_seed, greedy=greedy, store=store, group=group))
         job.resume()
         run = asyncio.create_task(self._run(job))
         try:
@@ -67,7 +67,7 @@ class RolloutPool:
         del self._batches[key]
         return job.report()
 
-    async def start_stream(self, first_seed: int, episodes_per_version: int, max_staleness: int) -> None:
+    async def start_stream(self, first_seed: int, episodes_per_version: int, max_staleness: int, group: int) -> None:
         if self._stream is not None:
             raise ActorError("rollouts are running already; stop them first")
         self._stream = Stream(
@@ -75,6 +75,7 @@ class RolloutPool:
             self._sup.version,
             episodes_per_version=episodes_per_version,
             max_staleness=max_staleness,
+            group=group,
         )
         self._keep(asyncio.create_task(self._run(self._stream)))
 
@@ -136,7 +137,7 @@ class RolloutPool:
     async def _play(self, worker: Worker, job: Job, seed: int) -> None:
         incarnation = worker.incarnation
         assert worker.handle is not None
-        answer = self._ask(worker.handle.play.remote(seed, job.greedy, job.store))
+        answer = self._ask(worker.handle.play.remote(seed, job.greedy, job.store, job.group))
         outcome = (await asyncio.gather(answer, return_exceptions=True))[0]
         if isinstance(outcome, EpisodeResult):
             job.finish(outcome)

@@ -96,13 +96,13 @@ class RolloutWorker:
 
     # Episodes and actions
 
-    async def play(self, seed: int, greedy: bool, store: bool) -> EpisodeResult:
-        """Play one episode and, where `store`, return once replay has it.
+    async def play(self, seed: int, greedy: bool, store: bool, group: int = 1) -> EpisodeResult:
+        """Play one episode, of environment seed `seed // group`, and, where `store`, return once replay has it.
 
         A failure of the environment drops the episode. Raises EnvFailureLimit, EngineDied, and what replay raises.
         """
         with self._metrics.playing.track_inprogress():
-            result = await self._play(seed, greedy, store)
+            result = await self._play(seed, greedy, store, group)
         self._metrics.count(result)
         if result.failure is None:
             self._failures_in_row = 0
@@ -116,7 +116,7 @@ class RolloutWorker:
             )
         return result
 
-    async def _play(self, seed: int, greedy: bool, store: bool) -> EpisodeResult:
+    async def _play(self, seed: int, greedy: bool, store: bool, group: int) -> EpisodeResult:
         env = self._idle_envs.pop() if self._idle_envs else self._make_env()
         try:
             played = await run_episode(
@@ -124,7 +124,7 @@ class RolloutWorker:
                 self._engine,
                 self._renderer,
                 self._args.config.sampling,
-                seed=seed,
+                seed=seed // group,
                 episode_id=f"{self._args.run}-{'greedy' if greedy else 'sampled'}-{seed}",
                 worker=self._name,
                 greedy=greedy,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from actors.config import RolloutConfig
 from buffer.config import ReplayConfig
-from learner.config import LearnerConfig
+from learner.config import AlgorithmName, LearnerConfig
 
 
 class StrictModel(BaseModel):
@@ -18,6 +18,9 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
+
+ON_POLICY = ("ppo", "reinforce", "grpo")
+"""Algorithms that learn from nothing but the cycle's own episodes."""
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 """Dimensions of a head that vLLM's attention takes on CPUs and GPUs; with others an engine dies at its first step."""
@@ -134,10 +137,16 @@ class RunConfig(StrictModel):
     )
     runs_dir: str = Field("runs", min_length=1, description="Folder in which the run's own folder is made.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random stream of the run.")
+    algorithm: AlgorithmName = Field(
+        "archer", description="How the policy learns after cloning; each has its section under `learner`."
+    )
     mode: Literal["sync", "async"] = Field(
         "sync", description="sync: rollouts and learning take turns; async: rollouts go on while the learner learns."
     )
     cycles: int = Field(10, ge=0, description="Learner cycles; 0 ends after cloning and its evaluation.")
+    offline_cycles: int = Field(
+        0, ge=0, description="First cycles that play nothing and learn from what replay holds already."
+    )
     episodes_per_cycle: int = Field(128, ge=1, description="Episodes that the policy plays per cycle.")
     max_staleness: int = Field(
         2, ge=0, description="In async mode, policy versions by which an episode may be behind when it starts."
@@ -173,6 +182,30 @@ class RunConfig(StrictModel):
         if self.demonstrations.keep_in_replay:
             raise ValueError(
                 "`demonstrations.keep_in_replay` is true but `demonstrations.episodes` is 0: there is nothing to keep"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_fits(self) -> Self:
+        learner = self.learner
+        if self.offline_cycles > self.cycles:
+            raise ValueError(f"`offline_cycles` is {self.offline_cycles}, more than the {self.cycles} of `cycles`")
+        if self.offline_cycles and not self.demonstrations.keep_in_replay:
+            raise ValueError(
+                f"`offline_cycles` is {self.offline_cycles} but replay is empty then: set "
+                "demonstrations.keep_in_replay=true with some demonstrations"
+            )
+        if self.offline_cycles and self.algorithm in ON_POLICY:
+            raise ValueError(
+                f"`algorithm` {self.algorithm} learns from the cycle's own episodes, and in the first "
+                f"{self.offline_cycles} `offline_cycles` there are none; set offline_cycles=0"
+            )
+        if self.algorithm == "bc" and learner.clone.steps == 0:
+            raise ValueError("`algorithm` bc only clones, and `learner.clone.steps` is 0; set learner.clone.steps")
+        if self.algorithm == "grpo" and self.episodes_per_cycle % learner.grpo.group:
+            raise ValueError(
+                f"`episodes_per_cycle` {self.episodes_per_cycle} is no multiple of `learner.grpo.group` "
+                f"{learner.grpo.group}: each environment seed is played by a whole group"
             )
         return self
 

@@ -100,12 +100,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def start_path(config: ModelConfig, built: Path) -> str:
+    """Folder or hub name of the model that a run begins with; `built` is where the run makes one if it does."""
+    if config.path is None:
+        return str(built)
+    return str(Path(config.path).expanduser()) if looks_like_folder(config.path) else config.path
+
+
 def resolve_model(config: ModelConfig) -> PolicyModel:
     """Check a model that exists (`config.path`) and answer what the run must know of it. Raises ConfigError."""
     from transformers import AutoConfig, AutoTokenizer
 
     assert config.path is not None, "a model to build has no path; build it first"
-    path = str(Path(config.path).expanduser()) if looks_like_folder(config.path) else config.path
+    path = start_path(config, built=Path())
     if looks_like_folder(config.path) and not (Path(path) / "config.json").is_file():
         raise ConfigError(
             f"`model.path` is {config.path!r}, and that folder holds no Hugging Face model (no config.json)"

@@ -31,7 +31,7 @@ from archer.discovery import DiscoveryServer, Target
 from archer.errors import RunError
 from archer.failures import sentence_of
 from archer.journal import Journal, read_state
-from archer.model import build_tiny_model, resolve_model
+from archer.model import build_tiny_model, resolve_model, start_path
 from archer.progress import make_progress
 from archer.report import learning_curve, print_summary, summarise
 from archer.runfolder import RunFolder
@@ -163,12 +163,15 @@ def _train_args(
     board: ActorHandle,
 ) -> TrainArgs:
     return TrainArgs(
+        algorithm=config.algorithm,
         learner=config.learner,
         run_dir=folder.path,
         model=model,
+        start_model=start_path(config.model, folder.model),
         seed=config.seed,
         mode=config.mode,
         cycles=config.cycles,
+        offline_cycles=config.offline_cycles,
         episodes_per_cycle=config.episodes_per_cycle,
         max_staleness=config.max_staleness,
         evaluation_episodes=config.evaluation.episodes,

@@ -114,6 +114,19 @@ def test_a_worker_drops_failed_episodes_and_goes_on(worker):
     assert all(r.stored for r in results if r.failure is None)
 
 
+def test_episodes_of_a_group_share_the_environments_seed_and_no_id(worker):
+    make, stored = worker
+
+    async def play():
+        made = await make(from_seed=10)
+        return [await made.play(seed, False, True, 4) for seed in (4, 7, 43)]
+
+    results = asyncio.run(play())
+    assert [r.failure is None for r in results] == [True, True, False]  # 43 // 4 is the first seed that fails
+    assert [r.seed for r in results] == [4, 7, 43]
+    assert stored == ["r-sampled-4", "r-sampled-7"]
+
+
 @pytest.mark.parametrize("in_reset", [False, True])
 def test_failures_in_a_row_stop_the_run_with_the_environments_own_error(worker, in_reset):
     make, stored = worker

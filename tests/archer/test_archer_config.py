@@ -87,6 +87,10 @@ def test_dump_reads_back_to_the_same_config(base: Path, tmp_path: Path) -> None:
         ("learner.broadcast.backend=nccl", ["`learner.broadcast.backend` is 'nccl'", "shm"]),
         ("rollout.engine.max_model_len=4096", ["`rollout.engine.max_model_len` is 4096", "512"]),
         ("rollout.sampling.max_tokens=512", ["`rollout.sampling.max_tokens` is 512", "prompt"]),
+        ("algorithm=pppo", ["`algorithm` is 'pppo'", "ppo"]),
+        ("algorithm=bc", ["`algorithm` bc", "learner.clone.steps"]),
+        ("offline_cycles=11", ["`offline_cycles` is 11", "10 of `cycles`"]),
+        ("offline_cycles=1", ["replay is empty", "demonstrations.keep_in_replay"]),
         ("model.path=gpt2", ["exactly one", "both are set"]),
         ("model.build=null", ["exactly one", "neither is set"]),
     ],
@@ -96,6 +100,18 @@ def test_mistake_is_answered_with_a_sentence(base: Path, override: str, said: li
         load_config(base, [override])
     for words in said:
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["algorithm=ppo", "offline_cycles=2", "demonstrations.keep_in_replay=true"], "own episodes"),
+        (["algorithm=grpo", "episodes_per_cycle=20"], "no multiple of `learner.grpo.group`"),
+    ],
+)
+def test_algorithm_and_schedule_must_fit(base: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(base, overrides)
 
 
 def test_every_mistake_is_named_at_once_and_where_it_stands(base: Path) -> None:

@@ -1,0 +1,122 @@
+"""What `learner_steps.py` measures a step with: FLOPs, memory, and the machine's own rate. All are collective."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from learner.algorithms.actor_critic import ActorCritic
+from learner.policy import DTYPES
+
+
+class Meter:
+    """Counts tokens and the FLOPs of matrix products while it is on; a backward pass counts twice its forward pass."""
+
+    def __init__(self, engines: ActorCritic, pad_token_id: int) -> None:
+        self._pad = pad_token_id
+        self.encoded = self.useful = self.flops = 0
+        self._hooks = []
+        critic: Any = engines.critic.module
+        target: Any = engines.target.module
+        pairs: tuple[tuple[nn.Module, nn.Module], ...] = (
+            (engines.policy.module, engines.model.base_model),
+            (critic, critic.backbone),
+            (target, target.backbone),
+        )
+        for whole, backbone in pairs:
+            inside = {module for module in backbone.modules() if isinstance(module, nn.Linear)}
+            parameters = sum(module.weight.numel() for module in inside)
+            self._hooks.append(
+                backbone.register_forward_pre_hook(
+                    lambda _, __, kwargs, parameters=parameters: self._backbone(kwargs["input_ids"], parameters),
+                    with_kwargs=True,
+                )
+            )
+            self._hooks += [
+                module.register_forward_pre_hook(self._head)
+                for module in whole.modules()
+                if isinstance(module, nn.Linear) and module not in inside
+            ]
+
+    def _backbone(self, ids: torch.Tensor, parameters: int) -> None:
+        useful = int((ids != self._pad).sum())
+        self.encoded += ids.numel()
+        self.useful += useful
+        self.flops += self._passes() * 2 * parameters * useful
+
+    def _head(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(module, nn.Linear)
+        self.flops += self._passes() * 2 * inputs[0].numel() * module.out_features
+
+    @staticmethod
+    def _passes() -> int:
+        return 3 if torch.is_grad_enabled() else 1
+
+    def totals(self, device: torch.device) -> dict[str, float]:
+        """Sums over the ranks; the meter is off from here on."""
+        for hook in self._hooks:
+            hook.remove()
+        sums = torch.tensor([self.encoded, self.useful, self.flops], dtype=torch.float64, device=device)
+        dist.all_reduce(sums)
+        encoded, useful, flops = sums.tolist()
+        return {"useful": useful, "flops": flops, "padding": 1.0 - useful / encoded}
+
+
+def step_memory(step: Callable[[], object], device: torch.device) -> float:
+    """MiB that a step takes at its peak beyond what lies in memory between steps, on the rank that takes most."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        taken = torch.cuda.max_memory_allocated(device) - before
+    else:
+        # What earlier steps freed must go back to the system, or a later step would find it and take nothing.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
+        before = _resident("VmRSS")
+        step()
+        taken = _resident("VmHWM") - before
+    most = torch.tensor(float(taken), device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return most.item() / 2**20
+
+
+def _resident(entry: str) -> int:
+    """Bytes, from this process's status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(entry + ":"):
+            return int(line.split()[1]) << 10
+    raise ValueError(f"/proc/self/status has no {entry}; this program measures memory on Linux only")
+
+
+def matmul_rate(rows: int, inner: int, outer: int, dtype: str, device: torch.device) -> float:
+    """FLOP/s of [rows, inner] x [inner, outer] on all ranks together, each busy at the same time."""
+    a = torch.randn(rows, inner, device=device, dtype=DTYPES[dtype])
+    b = torch.randn(inner, outer, device=device, dtype=DTYPES[dtype])
+    rounds = max(1, int(5e9 / (2 * rows * inner * outer)))
+    rates = []
+    for _ in range(7):
+        dist.barrier()
+        synchronize(device)
+        begin = time.perf_counter()
+        for _ in range(rounds):
+            a @ b
+        synchronize(device)
+        rates.append(2 * rows * inner * outer * rounds / (time.perf_counter() - begin))
+    rate = torch.tensor(sorted(rates)[3], device=device, dtype=torch.float64)
+    dist.all_reduce(rate)
+    return rate.item()
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,275 @@
+"""Critic and actor samples per second of the learner, packed against one-by-one encoding.
+
+A sample is one turn of one episode. Packed, all turns of an episode and their fresh actions share one pass; one by one,
+every turn is a sample of its own whose history is encoded anew. Both go through the same step of `Archer` on DeepSpeed
+engines: layout, passes, gradient clipping, AdamW, the target's average. Losses and gradient norms of the two must agree
+before anything is timed; each contender then runs with the micro-batch that was fastest in trials, its rows sorted by
+length. For the critic there are two ways to go one by one, and the faster of them is timed: `rows` has one row for each
+turn, in which action and fresh action still share the state; `separate` has a sequence for each state and each action.
+
+The share of the machine is that of the model's matrix products over useful tokens (no pads, no attention scores) in
+the rate of one product, measured on the same ranks: at the model's width, and at a large size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import medians, parser, print_table, report, say  # isort: skip - sets the threads first
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from learner_meters import Meter, matmul_rate, step_memory, synchronize
+from learner_workload import OBSERVATION_TOKENS, PAD, SCALES, Case, build, make_row, one_by_one
+
+from learner.accelerator import deepspeed
+from learner.algorithms.actor_critic import ActorCritic
+from learner.algorithms.archer import Archer
+from learner.algorithms.base import Phase
+from learner.policy import DTYPES
+from learner.rows import Row, deal
+
+TURNS = (5, 10, 20)
+# The largest relative gap in losses and gradient norms at which two contenders still compute the same thing.
+TOLERANCE = 1e-4
+MATMUL_ROWS, LARGE = 1024, 2048
+TIMEOUT = timedelta(seconds=900)
+
+COLUMNS = {
+    "turns": "turns",
+    "observation": "observation",
+    "ranks": "ranks",
+    "phase": "phase",
+    "one_by_one_samples_per_second": "one by one, samples/s",
+    "packed_samples_per_second": "packed, samples/s",
+    "ratio": "ratio",
+    "flops_ratio": "ratio of FLOPs",
+    "packed_tokens_per_second": "packed, tokens/s",
+}
+USE = {
+    "turns": "turns",
+    "observation": "observation",
+    "ranks": "ranks",
+    "phase": "phase",
+    "packed_of_model_width": "packed, of product at width",
+    "packed_of_large": "of large product",
+    "one_by_one_of_model_width": "one by one, of product at width",
+    "packed_padding": "packed, padding",
+    "one_by_one_padding": "one by one, padding",
+    "packed_mib": "packed, MiB",
+    "one_by_one_mib": "one by one, MiB",
+}
+
+
+@dataclass
+class Contender:
+    """One way to encode: its engines, its rows, and the sizes of micro-batch to try, in rows."""
+
+    name: str
+    engines: ActorCritic
+    rows: list[Row]
+    micro_batches: Sequence[int]
+
+    def __post_init__(self) -> None:
+        self.algorithm = Archer(self.engines)
+        self.samples = sum(len(row.turns) for row in self.rows)
+
+    def step(self, phase: str, micro_batch: int) -> dict[str, float]:
+        """One optimizer step over all rows: its metrics, and `seconds` on the slowest rank."""
+        device = self.engines.policy.device
+        share = deal(self.rows, dist.get_world_size(), micro_batch)[dist.get_rank()]
+        settings = Phase(phase, 1, len(self.rows), "episode", fresh=len(self.rows[0].fresh[0]))  # type: ignore[arg-type]
+        dist.barrier()
+        synchronize(device)
+        begin = time.perf_counter()
+        result = self.algorithm.step(settings, share, self.samples, version=1)
+        synchronize(device)
+        seconds = torch.tensor(time.perf_counter() - begin, device=device, dtype=torch.float64)
+        dist.all_reduce(seconds, dist.ReduceOp.MAX)
+        return {**result.metrics, "seconds": seconds.item()}
+
+
+def contenders(case: Case, rows: list[Row], dtype: str) -> list[Contender]:
+    """The packed one first."""
+    turns = one_by_one(rows)
+    return [
+        Contender("packed", build(case, dtype, separate=False), rows, (4, 2, 1, 8)[: case.trials]),
+        Contender("rows", build(case, dtype, separate=False), turns, (8, 16, 4, 32)[: case.trials]),
+        Contender("separate", build(case, dtype, separate=True), turns, (8, 4, 16)[: case.trials]),
+    ]
+
+
+def check(field: Sequence[Contender]) -> float:
+    """The largest relative gap between the first steps of the contenders.
+
+    Raises:
+        ValueError: if it is above `TOLERANCE`.
+    """
+    largest = 0.0
+    # The actor first: its step leaves the critic as it is, while the critic's would be seen in the actor's.
+    for phase, names in (("actor", ("loss", "norm")), ("critic", ("q_loss", "v_loss", "target", "norm"))):
+        first, *others = ([c.step(phase, c.micro_batches[0])[f"{phase}/{n}"] for n in names] for c in field)
+        for contender, other in zip(field[1:], others, strict=True):
+            gaps = [abs(a - b) / abs(a) for a, b in zip(first, other, strict=True)]
+            if not max(gaps) <= TOLERANCE:
+                raise ValueError(
+                    f"{phase} step: {names} are {first} packed and {other} by {contender.name!r}, more than a share of "
+                    f"{TOLERANCE} apart; the contenders don't compute the same thing, see learner/layout.py"
+                )
+            largest = max(largest, *gaps)
+    return largest
+
+
+def fastest(field: Sequence[Contender], phase: str) -> tuple[Contender, int]:
+    """The contender and the micro-batch of the shortest step, after one step to warm up."""
+    trials = []
+    for contender in field:
+        contender.step(phase, contender.micro_batches[0])
+        trials += [(contender.step(phase, size)["seconds"], contender, size) for size in contender.micro_batches]
+    _, best, size = min(trials, key=lambda trial: trial[0])
+    return best, size
+
+
+def measure(case: Case, turns: int, phase: str, field: Sequence[Contender], rates: dict[str, float]) -> dict[str, Any]:
+    """One row: medians over the repeats, packed and one by one in turn."""
+    # For the actor both ways to go one by one are the same: its encoder is a causal model's.
+    others = field[1:] if phase == "critic" else field[1:2]
+    chosen = {"packed": fastest(field[:1], phase), "one_by_one": fastest(others, phase)}
+    counts, memory = {}, {}
+    for name, (contender, size) in chosen.items():
+        device = contender.engines.policy.device
+        meter = Meter(contender.engines, PAD)
+        contender.step(phase, size)
+        counts[name] = meter.totals(device)
+        memory[name] = step_memory(partial(contender.step, phase, size), device)
+    runs = []
+    for _ in range(case.repeats):
+        run = {}
+        for name, (contender, size) in chosen.items():
+            seconds = contender.step(phase, size)["seconds"]
+            run[f"{name}_samples_per_second"] = contender.samples / seconds
+            run[f"{name}_tokens_per_second"] = counts[name]["useful"] / seconds
+            for at, rate in rates.items():
+                run[f"{name}_of_{at}"] = counts[name]["flops"] / seconds / rate
+        run["ratio"] = run["packed_samples_per_second"] / run["one_by_one_samples_per_second"]
+        runs.append(run)
+    return {
+        "turns": turns,
+        "observation": case.observation,
+        "ranks": case.ranks,
+        "phase": phase,
+        "episodes": case.episodes,
+        **medians(runs),
+        "flops_ratio": counts["one_by_one"]["flops"] / counts["packed"]["flops"],
+        "one_by_one_contender": chosen["one_by_one"][0].name,
+        **{f"{name}_micro_batch": size for name, (_, size) in chosen.items()},
+        **{f"{name}_padding": count["padding"] for name, count in counts.items()},
+        **{f"{name}_mib": mib for name, mib in memory.items()},
+        "runs": runs,
+    }
+
+
+def run_rank(rank: int, case: Case, port: int, out: Path) -> None:
+    """All measurements of `case`; rank 0 writes them to `out`."""
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(rank)
+    torch.set_num_threads(1)
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": case.ranks,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    os.environ |= {name: str(value) for name, value in names.items()}
+    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", timeout=TIMEOUT, verbose=False)
+    rows = []
+    for turns in case.turns:
+        rng = np.random.default_rng(case.seed + turns)
+        episodes = [make_row(rng, case, turns) for _ in range(case.episodes)]
+        field = contenders(case, episodes, "float32")
+        gap = check(field)
+        if case.dtype != "float32":
+            field = contenders(case, episodes, case.dtype)
+        for phase in ("critic", "actor"):
+            width, _, _, feed_forward = SCALES[case.scale]["critic" if phase == "critic" else "policy"]
+            device = field[0].engines.policy.device
+            rates = {
+                "model_width": matmul_rate(MATMUL_ROWS, width, feed_forward, case.dtype, device),
+                "large": matmul_rate(LARGE, LARGE, LARGE, case.dtype, device),
+            }
+            row = measure(case, turns, phase, field, rates)
+            row |= {"largest_gap": gap, **{f"gflops_{at}": rate / 1e9 for at, rate in rates.items()}}
+            rows.append(row)
+            if rank == 0:
+                say(
+                    f"  {turns} turns, {case.observation} observations, {case.ranks} ranks, {phase}: "
+                    f"{row['ratio']:.1f} times one by one (FLOPs: {row['flops_ratio']:.1f})"
+                )
+    if rank == 0:
+        out.write_text(json.dumps(rows))
+    dist.destroy_process_group()
+
+
+def run(case: Case, folder: Path) -> list[dict[str, Any]]:
+    """`case` in rank processes of its own."""
+    out = folder / "rows.json"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.start_processes(run_rank, args=(case, port, out), nprocs=case.ranks, start_method="spawn")
+    return json.loads(out.read_text())
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--turns", type=int, nargs="+", help="turns of an episode")
+    options.add_argument("--ranks", type=int, nargs="+", help="learner ranks; on GPUs as many as there are, at most")
+    options.add_argument("--observations", nargs="+", choices=list(OBSERVATION_TOKENS), help="their lengths")
+    options.add_argument("--episodes", type=int, help="episodes of a step")
+    options.add_argument("--fresh", type=int, default=1, help="fresh actions per state; one is the paper's")
+    options.add_argument("--repeats", type=int, help="timed steps of each contender; the medians are shown")
+    options.add_argument("--scale", choices=list(SCALES), help="size of the models; demo, and gpt2 on GPUs")
+    options.add_argument("--dtype", choices=list(DTYPES), help="while timing; float32, and bfloat16 on GPUs")
+    arguments = options.parse_args()
+    quick, gpus = arguments.quick, torch.cuda.device_count()
+    ranks = arguments.ranks or [n for n in ((1,) if quick else (1, 2)) if not gpus or n <= gpus]
+    base = Case(
+        turns=arguments.turns or (TURNS[1:2] if quick else TURNS),
+        observation="short",
+        ranks=1,
+        episodes=arguments.episodes or (8 if quick else 16),
+        fresh=arguments.fresh,
+        trials=2 if quick else 4,
+        repeats=arguments.repeats or (3 if quick else 5),
+        scale=arguments.scale or ("gpt2" if gpus else "demo"),
+        dtype=arguments.dtype or ("bfloat16" if gpus else "float32"),
+        seed=arguments.seed,
+    )
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for observation in arguments.observations or OBSERVATION_TOKENS:
+            for count in ranks:
+                rows += run(replace(base, observation=observation, ranks=count), Path(scratch))
+    print_table("Samples per second", COLUMNS, rows)
+    print_table("Use of the machine", USE, rows)
+    device = torch.cuda.get_device_name() if gpus else "cpu"
+    path = report("learner_steps", arguments, rows, device=device, settings=asdict(base), sizes=SCALES[base.scale])
+    say(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What `learner_steps.py` runs: episodes of random tokens, the same turn by turn, and engines of small models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
+
+from learner.algorithms.actor_critic import ActorCritic
+from learner.config import LearnerConfig
+from learner.critic import Critic
+from learner.layout import PackedEncoder, SeparateEncoder
+from learner.policy import DTYPES
+from learner.rows import Row
+
+ACTION_TOKENS = (6, 12)
+# Tokens that an observation adds: of a short answer, and of a page.
+OBSERVATION_TOKENS = {"short": (4, 10), "long": (36, 44)}
+PAD = 0
+
+# Width, layers, heads, feed-forward width. `demo` is that of configs/demo.yaml.
+SCALES: dict[str, dict[str, Any]] = {
+    "demo": {"vocabulary": 1024, "policy": (128, 4, 4, 384), "critic": (96, 2, 4, 192)},
+    "gpt2": {"vocabulary": 50257, "policy": (768, 12, 12, 3072), "critic": (768, 12, 12, 3072)},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one set of rank processes measures.
+
+    Attributes:
+        trials: sizes of micro-batch that are tried for each contender.
+    """
+
+    turns: Sequence[int]
+    observation: str
+    ranks: int
+    episodes: int
+    fresh: int
+    trials: int
+    repeats: int
+    scale: str
+    dtype: str
+    seed: int
+
+
+def make_row(rng: np.random.Generator, case: Case, turns: int) -> Row:
+    """An episode of random tokens in which each turn counts and has `fresh` fresh actions."""
+    vocabulary = SCALES[case.scale]["vocabulary"]
+
+    def text(bounds: tuple[int, int]) -> np.ndarray:
+        return rng.integers(PAD + 1, vocabulary, rng.integers(bounds[0], bounds[1] + 1)).astype(np.int32)
+
+    pieces, start, end = [text(OBSERVATION_TOKENS[case.observation])], [], []
+    for _ in range(turns):
+        start.append(sum(map(len, pieces)))
+        pieces.append(text(ACTION_TOKENS))
+        end.append(sum(map(len, pieces)))
+        pieces.append(text(OBSERVATION_TOKENS[case.observation]))
+    fresh = [[text(ACTION_TOKENS) for _ in range(case.fresh)] for _ in range(turns)]
+    uniform = -float(np.log(vocabulary))
+    return Row(
+        episode_id="bench",
+        tokens=np.concatenate(pieces),
+        action_start=np.array(start, dtype=np.int32),
+        action_end=np.array(end, dtype=np.int32),
+        reward=rng.normal(size=turns).astype(np.float32),
+        terminated=True,
+        turns=np.arange(turns, dtype=np.int32),
+        fresh=fresh,
+        fresh_logprobs=[[np.full(len(a), uniform, dtype=np.float32) for a in actions] for actions in fresh],
+        fresh_versions=[[np.ones(len(a), dtype=np.int32) for a in actions] for actions in fresh],
+    )
+
+
+def one_by_one(rows: Sequence[Row]) -> list[Row]:
+    """Each turn as an episode of its own that ends after it: what a buffer of transitions holds."""
+    return [
+        replace(
+            row,
+            tokens=row.tokens[: row.state_end(turn + 1)],
+            action_start=row.action_start[: turn + 1],
+            action_end=row.action_end[: turn + 1],
+            reward=row.reward[: turn + 1],
+            terminated=row.terminated and turn + 1 == len(row.turns),
+            turns=np.array([turn], dtype=np.int32),
+            fresh=[row.fresh[turn]],
+            fresh_logprobs=[row.fresh_logprobs[turn]],
+            fresh_versions=[row.fresh_versions[turn]],
+        )
+        for row in rows
+        for turn in map(int, row.turns)
+    ]
+
+
+def build(case: Case, dtype: str, *, separate: bool) -> ActorCritic:
+    """New engines, the same each time."""
+    scale = SCALES[case.scale]
+    config = LearnerConfig.model_validate(
+        {
+            "dtype": dtype,
+            "critic": {"lr": 1e-3, "fresh_per_state": case.fresh},
+            "actor": {"fresh_per_state": case.fresh},
+        }
+    )
+    policy, critic = (
+        LlamaConfig(
+            vocab_size=scale["vocabulary"],
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            intermediate_size=feed_forward,
+            max_position_embeddings=2048,
+            pad_token_id=PAD,
+            attn_implementation="sdpa",
+        )
+        for width, layers, heads, feed_forward in (scale["policy"], scale["critic"])
+    )
+    torch.manual_seed(case.seed)
+    return ActorCritic(
+        AutoModelForCausalLM.from_config(policy, dtype=DTYPES[dtype]),
+        Critic(AutoModel.from_config(critic, dtype=DTYPES[dtype]), 256).to(DTYPES[dtype]),
+        SeparateEncoder(PAD) if separate else PackedEncoder(PAD),
+        PAD,
+        config,
+        1.0,
+    )

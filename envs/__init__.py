@@ -37,6 +37,7 @@ from .maze import Maze
 from .mixed_player import MixedPlayer
 from .registry import check, make, register, spec, specs
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
+from .wordle import Wordle
 from .wrappers import TimeLimit
 
 register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
@@ -51,6 +52,7 @@ register(
     "envs.twenty_questions:TwentyQuestionsSubset",
     demonstrator="envs.twenty_questions:SubsetAsker",
 )
+register(Wordle.spec, "envs.wordle:Wordle", demonstrator="envs.wordle:WordleGuesser")
 
 __all__ = [
     "INVALID_ACTION",
@@ -83,6 +85,7 @@ __all__ = [
     "TwentyQuestions",
     "TwentyQuestionsSubset",
     "UnknownEnvError",
+    "Wordle",
     "check",
     "demonstrate",
     "make",

@@ -16,8 +16,14 @@ GAMES: list[tuple[str, dict]] = [
     ("key_door", {"size": 2}),
     ("maze", {}),
     ("maze", {"observe": "partial", "seeded": True, "compat": True}),
+    ("wordle", {}),
+    ("wordle", {"compat": True}),
 ]
-WORDS = {"key_door": [*MOVES, "pick", "key", "door"], "maze": [*MOVES, "north", "to", "the"]}
+WORDS = {
+    "key_door": [*MOVES, "pick", "key", "door"],
+    "maze": [*MOVES, "north", "to", "the"],
+    "wordle": ["crane", "c r a n e", "c", "r", "a", "n", "e", "zzzzz", "guess", "GUESS", "apple."],
+}
 
 every_game = pytest.mark.parametrize(("env_id", "kwargs"), GAMES, ids=str)
 

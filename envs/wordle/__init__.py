@@ -1,0 +1,9 @@
+"""Wordle: find a word of five letters in six guesses.
+
+`words.txt` holds the words, `game` is the environment and `guesser` the scripted demonstrator.
+"""
+
+from .game import Wordle, load_words, score
+from .guesser import WordleGuesser
+
+__all__ = ["Wordle", "WordleGuesser", "load_words", "score"]

@@ -77,7 +77,12 @@ class CollectReport:
     """int32 [episodes]"""
     versions: np.ndarray
     """float32 [episodes], mean policy version over the action tokens of each."""
+    seeds: np.ndarray
+    """int64 [episodes], by which two reports are paired: the environment's, unless episodes are played in groups."""
+    tokens: np.ndarray
+    """int32 [episodes], action tokens of each."""
     action_tokens: int
+    """Sum of `tokens`."""
     seconds: float
     env_failures: int
     """Episodes dropped because the environment raised."""
@@ -104,6 +109,8 @@ def summarize(results: Sequence[EpisodeResult], *, seconds: float, lost: int, ne
         turns=column([r.turns for r in finished], np.int32),
         invalid_actions=column([r.invalid_actions for r in finished], np.int32),
         versions=column([r.version for r in finished], np.float32),
+        seeds=column([r.seed for r in finished], np.int64),
+        tokens=column([r.action_tokens for r in finished], np.int32),
         action_tokens=sum(r.action_tokens for r in finished),
         seconds=seconds,
         env_failures=len(results) - len(finished),

@@ -71,22 +71,37 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="RUN_OR_MODEL", help="Run folder, model folder or Hugging Face name.")
+    policies: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN_OR_MODEL...", help="Run folders, model folders or Hugging Face names."),
     ],
-    env: Annotated[str | None, typer.Option(help="Environment id; a run's own by default.")] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 256,
+    env: Annotated[str | None, typer.Option(help="Environment id; the runs' own by default.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes that each policy plays.")] = 256,
+    sampled: Annotated[
+        bool, typer.Option("--sampled", help="Sample from the policy: the default, and with --greedy both.")
+    ] = False,
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token instead of sampling.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="First seed; held out from training by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="New folder for plot and figures; one in evals/ by default.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be given again.")
     ] = None,
 ) -> None:
-    """Play episodes with a trained policy and print its return and success rate."""
-    from archer.evalcommand import choose_policy, play_policy, print_results
+    """Play the same held-out episodes with one policy or several, and compare return and success rate."""
+    from archer.evalcommand import evaluate_policies
 
-    policy = choose_policy(model, env=env, overrides=overrides or [])
-    print_results([play_policy(policy, episodes=episodes, greedy=greedy, seed=seed)])
+    asked = {"sampled": sampled or not greedy, "greedy": greedy}
+    evaluate_policies(
+        policies,
+        env=env,
+        episodes=episodes,
+        decodings=[decoding for decoding in ("sampled", "greedy") if asked[decoding]],
+        seed=seed,
+        out=out,
+        overrides=overrides or [],
+    )
 
 
 @app.command()

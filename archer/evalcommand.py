@@ -1,112 +1,165 @@
-"""`archer eval`: a trained policy, a run's or any other, plays episodes on an engine of its own."""
+"""`archer eval`: policies play the same held-out seeds, one engine after the other, and their figures are compared."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from archer.config import RunConfig
 from archer.errors import ConfigError
-from archer.evaluate import FIRST_HELD_OUT_SEED, EvalResult
-from archer.loading import config_from_tree, load_config
-from archer.runfolder import latest_checkpoint
+from archer.evalreport import Comparison, print_comparison
+from archer.evaluate import FIRST_HELD_OUT_SEED, Decoding, EvalResult, Evaluation
+from archer.policies import Policy, check_models, choose_policies
+from archer.report import returns_plot
+
+if TYPE_CHECKING:
+    from actors.client import PoolClient
 
 
-@dataclass(frozen=True)
-class Policy:
-    """What is to be evaluated: a name for tables, the model's folder or hub name, and the settings to play with."""
+def evaluate_policies(
+    sources: Sequence[str],
+    *,
+    env: str | None = None,
+    episodes: int = 256,
+    decodings: Sequence[Decoding] = ("sampled",),
+    seed: int | None = None,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Play, print the table, and leave `evaluation.json` and `returns.png` in `out` (a new folder of evals/ if None).
 
-    name: str
-    model: str
-    config: RunConfig
-
-
-def choose_policy(run_or_model: str, *, env: str | None, overrides: Sequence[str] = ()) -> Policy:
-    """A run's newest checkpoint with the run's settings, or a model with the default ones. Raises ConfigError."""
-    path = Path(run_or_model).expanduser()
-    if (path / "config.yaml").is_file():
-        return _of_run(path, env, overrides)
-    if env is None:
-        raise ConfigError(f"{run_or_model!r} is a model, not a run, so archer eval needs --env ID (see `archer envs`)")
-    tree = {"name": "eval", "model": {"path": run_or_model}, "env": {"id": env}}
-    config = config_from_tree(tree, overrides, source="the arguments of archer eval")
-    return Policy(path.name, str(path) if path.is_dir() else run_or_model, config)
-
-
-def _of_run(path: Path, env: str | None, overrides: Sequence[str]) -> Policy:
-    checkpoint = latest_checkpoint(path)
-    if checkpoint is None:
-        raise ConfigError(
-            f"the run {path} has no checkpoint yet, so there is no policy to evaluate; wait for its first"
-        )
-    config = load_config(path / "config.yaml", overrides)
-    if env is not None and env != config.env.id:
-        # The arguments of the run's own environment mean nothing to another.
-        config = load_config(path / "config.yaml", [f"env={{id: {env!r}}}", *overrides])
-    return Policy(path.resolve().name, str(checkpoint / "policy"), config)
-
-
-def play_policy(policy: Policy, *, episodes: int, greedy: bool = False, seed: int | None = None) -> EvalResult:
-    """Start Ray and the policy's engines, play `episodes` on seeds from `seed` on (held-out ones by default), end both.
-
-    Raises the rollout room's errors.
+    Episodes have environment seeds from `seed` on, held-out ones by default. Progress goes to standard error. What
+    has finished when something fails, or at Ctrl-C, is in evaluation.json. Raises ConfigError before anything is
+    started, and the rollout room's errors.
     """
-    from actors.pool import WorkerArgs, start_pool  # late: brings Ray and vLLM
-    from archer.cluster import cluster
-    from archer.model import resolve_model
-    from learner.config import LearnerConfig
-
-    config = policy.config.model_copy(
-        update={"learner": LearnerConfig()}
-    )  # an evaluation reserves for one rank at most
-    resolve_model(config.model.model_copy(update={"path": policy.model, "build": None}))
-    with ExitStack() as stack:
-        stack.enter_context(cluster(config))
-        arguments = WorkerArgs(
-            config=config.rollout,
-            model=policy.model,
-            env_id=config.env.id,
-            env_kwargs=config.env.kwargs,
-            replay=None,
-            run=f"eval-{policy.name}",
-            seed=config.seed,
-            version=0,
-        )
-        pool = start_pool(arguments)
-        stack.callback(pool.shutdown)
-        report = pool.collect(
-            episodes,
-            first_seed=FIRST_HELD_OUT_SEED if seed is None else seed,
-            store=False,
-            greedy=greedy,
-            timeout_s=policy.config.learner.timeout_s,
-        )
-    return EvalResult.from_report(report, name=policy.name, env=config.env.id, greedy=greedy)
+    policies = choose_policies(sources, env=env, overrides=overrides)
+    check_models(policies)
+    comparison = Comparison(
+        policies, episodes=episodes, decodings=decodings, first_seed=FIRST_HELD_OUT_SEED if seed is None else seed
+    )
+    said = Console(stderr=True, highlight=False, soft_wrap=True)
+    with _result_folder(out, comparison.env.id) as folder:
+        record = folder / "evaluation.json"
+        try:
+            for evaluation in play_policies(policies, comparison, said):
+                comparison.evaluations.append(evaluation)
+                comparison.write(record)
+        finally:
+            if comparison.evaluations and not comparison.complete:
+                said.print(f"what has finished is in {record}", markup=False)
+    plot = returns_plot([e.result for e in comparison.evaluations], folder / "returns.png", title=comparison.title)
+    console = Console()
+    print_comparison(comparison, console)
+    console.print(f"plot {plot}, figures and episodes {record}", soft_wrap=True, highlight=False, markup=False)
 
 
-def print_results(results: Sequence[EvalResult], console: Console | None = None) -> None:
-    """One line per evaluated policy."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("policy", "environment"):
-        table.add_column(column, no_wrap=True)
-    for column in ("episodes", "return", "95%", "success", "turns", "invalid", "tokens/s"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for result in results:
-        table.add_row(
-            result.name + (" (greedy)" if result.greedy else ""),
-            result.env,
-            str(result.episodes),
-            f"{result.return_mean:.2f}",
-            f"{result.return_low:.2f} to {result.return_high:.2f}",
-            "" if result.success_rate is None else f"{result.success_rate:.0%}",
-            f"{result.mean_turns:.1f}",
-            f"{result.invalid_share:.1%}",
-            f"{result.tokens_per_second:,.0f}",
-        )
-    out = console or Console()
-    if not out.is_terminal:
-        out.width = max(out.width, 200)  # a file has no edge; a line that is cut there can't be read back
-    out.print(table)
+def play_policies(policies: Sequence[Policy], comparison: Comparison, said: Console) -> Iterator[Evaluation]:
+    """Each policy under each decoding. One Ray cluster for all; a policy's engines end before the next one's start."""
+    from archer.cluster import cluster  # late: brings Ray
+
+    said.print("starting Ray")
+    with cluster(reservation([policy.config for policy in policies])):
+        for number, policy in enumerate(policies, start=1):
+            said.print(f"starting the engine of {policy.name} ({number} of {len(policies)})", markup=False)
+            with _engines(policy) as pool:
+                for decoding in comparison.decodings:
+                    said.print(f"playing {policy.name}, {decoding}: {comparison.episodes} episodes", markup=False)
+                    yield _play(policy, pool, comparison, decoding)
+
+
+def reservation(configs: Sequence[RunConfig]) -> RunConfig:
+    """A configuration that reserves of Ray what the hungriest of `configs` does; their engines run one by one."""
+    rollouts = [config.rollout for config in configs]
+    cpus = [config.cluster.num_cpus for config in configs if config.cluster.num_cpus is not None]
+    needs = {
+        "workers": 1,
+        "cpus_per_worker": max(rollout.workers * rollout.cpus_per_worker for rollout in rollouts),
+        "gpus_per_worker": max(rollout.workers * rollout.gpus_per_worker for rollout in rollouts),
+    }
+    first = configs[0]
+    return first.model_copy(
+        update={
+            "rollout": first.rollout.model_copy(update=needs),
+            "cluster": first.cluster.model_copy(update={"num_cpus": max(cpus, default=None)}),
+        }
+    )
+
+
+@contextmanager
+def _engines(policy: Policy) -> Iterator[PoolClient]:
+    from actors.pool import WorkerArgs, start_pool  # late: brings vLLM
+
+    config = policy.config
+    arguments = WorkerArgs(
+        config=config.rollout,
+        model=policy.model,
+        env_id=config.env.id,
+        env_kwargs=config.env.kwargs,
+        replay=None,
+        run=f"eval-{policy.name}",
+        seed=config.seed,
+        version=0,
+    )
+    pool = start_pool(arguments)
+    try:
+        yield pool
+    finally:
+        pool.shutdown()
+
+
+def _play(policy: Policy, pool: PoolClient, comparison: Comparison, decoding: Decoding) -> Evaluation:
+    greedy = decoding == "greedy"
+    report = pool.collect(
+        comparison.episodes,
+        first_seed=comparison.first_seed,
+        store=False,
+        greedy=greedy,
+        timeout_s=policy.config.learner.timeout_s,
+    )
+    result = EvalResult.from_report(report, name=policy.name, env=comparison.env.id, greedy=greedy)
+    return Evaluation(result, report)
+
+
+@contextmanager
+def _result_folder(out: Path | None, env: str) -> Iterator[Path]:
+    """Claim the folder for the results at once, so that none is played in vain; given back where none came."""
+    folder = _new_folder(env) if out is None else _claim(out.expanduser())
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # not empty: something had finished
+            folder.rmdir()
+        raise
+
+
+def _new_folder(env: str) -> Path:
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9._-]+', '-', env)}"
+    for number in itertools.count(1):
+        folder = Path("evals") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists():
+            return _claim(folder)
+    raise AssertionError("unreachable")
+
+
+def _claim(folder: Path) -> Path:
+    """Make the folder, or take one that is empty. Raises ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = next(folder.iterdir(), None)
+        if taken is None:
+            probe = folder / ".probe"
+            probe.touch()
+            probe.unlink()
+    except OSError as error:
+        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(f"results can't be written to {folder}: {why}; give another folder by --out") from None
+    if taken is not None:
+        raise ConfigError(f"{folder} already holds {taken.name}, which won't be overwritten; give another by --out")
+    return folder

@@ -1,7 +1,9 @@
 """What a run came to: the summary (for people and for summary.json) and the learning curve as a picture."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -9,6 +11,9 @@ from rich.table import Table
 
 from archer.errors import RunError
 from archer.progress import duration
+
+if TYPE_CHECKING:
+    from archer.evaluate import EvalResult
 
 Row = dict[str, Any]
 
@@ -102,30 +107,99 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> Path:
     Sampled return of each cycle as points and a smoothed line; evaluations as marks with their 95% interval.
     Raises RunError where there is nothing to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     cycles = [row for row in rows if row["kind"] == "cycle" and row["metrics"].get("return") is not None]
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
     if not cycles and not evaluations:
         raise RunError(f"no cycle and no evaluation has finished, so there is no curve to draw at {path}")
-    figure = Figure(figsize=(8, 4.5), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _figure(4.5)
     if cycles:
         _draw_cycles(axes, cycles)
     last_episodes = max((row["metrics"]["episodes"] for row in cycles), default=0)
     # A name that comes twice (the final evaluation of a run that was lengthened later) counts by its last row.
     for row in {row["name"]: row for row in evaluations}.values():
         _draw_evaluation(axes, row, last_episodes)
-    _dress(axes, title)
+    _dress(axes, title, grid="y")
+    axes.set_xlabel("episodes", color=_INK)
+    axes.set_ylabel("return per episode", color=_INK)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _legend(axes, loc="lower right")
+    return _save(figure, path)
+
+
+def returns_plot(results: Sequence["EvalResult"], path: Path, *, title: str) -> Path:
+    """Draw the mean return of each policy and decoding, with its 95% interval, to a PNG 1600 pixels wide.
+
+    One line per policy, in the order of `results`; the dashed lines are the first policy's means. Raises RunError
+    where there is nothing to draw.
+    """
+    if not results:
+        raise RunError(f"no evaluation has finished, so there is nothing to draw at {path}")
+    names = list(dict.fromkeys(result.name for result in results))
+    decodings = list(dict.fromkeys(result.decoding for result in results))
+    figure, axes = _figure(1.3 + len(names) * (0.35 + 0.3 * len(decodings)))
+    for result in results:
+        line = names.index(result.name) + 0.3 * (decodings.index(result.decoding) - (len(decodings) - 1) / 2)
+        _draw_result(axes, result, line, reference=len(names) > 1 and result.name == names[0])
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, 28) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    _dress(axes, title, grid="x")
+    axes.set_xlabel("return per episode: mean and 95% interval", color=_INK)
+    if len(decodings) > 1:
+        _legend(figure, loc="outside lower right", ncols=2)
+    return _save(figure, path)
+
+
+_LINE, _CLONE, _FINAL, _INK = "#1f6f8b", "#c8553d", "#2a7f3f", "#333333"
+_DECODING = {"sampled": _LINE, "greedy": _CLONE}
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    """A figure 8 inches wide, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, height), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path) -> Path:
+    """Write under another name and rename, so that the picture is whole where it exists."""
     with_suffix = path.with_name(f".{path.name}.tmp.png")
     figure.savefig(with_suffix, format="png")
     with_suffix.replace(path)
     return path
 
 
-_LINE, _CLONE, _FINAL, _INK = "#1f6f8b", "#c8553d", "#2a7f3f", "#333333"
+def _draw_result(axes: Any, result: "EvalResult", line: float, *, reference: bool) -> None:
+    """A mark with its interval, and the figures at the right edge."""
+    mean, low, high = result.return_mean, result.return_low, result.return_high
+    colour = _DECODING[result.decoding]
+    if reference:
+        axes.axvline(mean, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
+    axes.errorbar(
+        [mean],
+        [line],
+        xerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
+        fmt="o",
+        color=colour,
+        markersize=7,
+        capsize=4,
+        linewidth=1.5,
+        zorder=5,
+        label=result.decoding if line < 0.5 else None,
+    )
+    axes.annotate(
+        f"{mean:.2f} ({low:.2f} to {high:.2f})",
+        (1, line),
+        xytext=(6, 0),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        verticalalignment="center",
+        fontsize=9,
+        color=colour,
+    )
 
 
 def _draw_cycles(axes: Any, cycles: list[Row]) -> None:
@@ -168,15 +242,17 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     )
 
 
-def _dress(axes: Any, title: str) -> None:
+def _dress(axes: Any, title: str, *, grid: str) -> None:
+    """What all pictures have in common; `grid` is the axis that figures are read off."""
     axes.set_title(title, loc="left", fontsize=12, color=_INK, pad=10)
-    axes.set_xlabel("episodes", color=_INK)
-    axes.set_ylabel("return per episode", color=_INK)
-    axes.set_xlim(left=0)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
+    axes.grid(axis=grid, color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#aaaaaa")
     axes.tick_params(colors=_INK)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.legend(loc="lower right", fontsize=9, labelcolor=_INK, facecolor="white", edgecolor="none", framealpha=0.9)
+
+
+def _legend(where: Any, **place: Any) -> None:
+    """On axes, or beside them on a figure."""
+    style = {"fontsize": 9, "labelcolor": _INK, "facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
+    where.legend(**style, **place)

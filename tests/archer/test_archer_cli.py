@@ -72,6 +72,8 @@ def test_mistyped_key_names_the_nearest() -> None:
         (["play", "twenty_questions", "--skill", "3"], ["skill"]),
         (["eval", "./no_such_model", "--env", "twenty_questions"], ["no_such_model"]),
         (["eval", "./no_such_model", "--episodes", "0"], ["episodes"]),
+        (["eval", ".", "./no_such_model", "--env", "twenty_questions"], ["neither a run", "nor a Hugging Face model"]),
+        (["eval"], ["Missing argument"]),
     ],
 )
 def test_bad_argument_is_refused_with_status_2(tmp_path: Path, arguments: list[str], words: list[str]) -> None:

@@ -1,5 +1,6 @@
-"""`archer eval` on the real stack: a model folder in, figures out."""
+"""`archer eval` on the real stack: model folders in, a comparison out."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,18 +20,18 @@ def test_evaluation_seeds_are_those_of_training_runs() -> None:
 @pytest.mark.engine
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_model_is_played_and_its_figures_printed(tmp_path: Path) -> None:
+def test_models_are_played_on_the_same_seeds_and_compared(tmp_path: Path) -> None:
     texts = ["Questions:\nIs it a football?\nNo.\nIs it a dog?\nYes.\n"] * 20
     config = TinyModelConfig(hidden_size=32, layers=2, heads=1, intermediate_size=64)
-    model = build_tiny_model(texts, tmp_path / "newborn", config, seed=0)
+    models = [str(build_tiny_model(texts, tmp_path / name, config, seed=0)) for name in ("newborn", "twin")]
     settings = ["rollout.sampling.max_tokens=8", "env.kwargs={max_turns: 4}"]
     answer = subprocess.run(
         [
             sys.executable,
             "-c",
             "from archer.cli import main; main()",
-            *("eval", str(model), "--env", "twenty_questions_subset", "--episodes", "12", "--greedy"),
-            *(word for setting in settings for word in ("--set", setting)),
+            *("eval", *models, "--env", "twenty_questions_subset", "--episodes", "12", "--sampled", "--greedy"),
+            *("--out", "results", *(word for setting in settings for word in ("--set", setting))),
         ],
         capture_output=True,
         text=True,
@@ -38,8 +39,20 @@ def test_model_is_played_and_its_figures_printed(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
-    header, line = (line.split() for line in answer.stdout.splitlines()[-2:])
+    header, *lines = (line.split() for line in answer.stdout.splitlines()[:5])
     assert header[0] == "policy"
-    assert line[:2] == ["newborn", "(greedy)"]
-    assert line[2:4] == ["twenty_questions_subset", "12"]
-    assert float(line[4]) == -4.0  # a model that has learnt nothing asks four invalid questions
+    assert [line[::2][:2] for line in lines] == [
+        [name, decoding] for name in ("newborn", "twin") for decoding in ("sampled", "greedy")
+    ]
+    for line in lines:
+        assert line[1:5:2] == ["twenty_questions_subset", "12"]
+        assert float(line[4]) == -4.0  # a model that has learnt nothing asks four invalid questions
+
+    tree = json.loads((tmp_path / "results" / "evaluation.json").read_text())
+    assert tree["complete"]
+    seeds = list(range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 12))
+    assert all([row["seed"] for row in result["rows"]] == seeds for result in tree["results"])
+    tokens = [[row["tokens"] for row in result["rows"]] for result in tree["results"]]
+    assert all(4 <= count <= 32 for counts in tokens for count in counts)
+    assert [(d["name"], d["mean"]) for d in tree["differences"]] == [("twin", 0.0)] * 2
+    assert (tmp_path / "results" / "returns.png").stat().st_size > 10_000

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from archer.errors import ConfigError, RunError
-from archer.evalcommand import choose_policy, print_results
+from archer.errors import RunError
 from archer.evaluate import EvalResult
 from archer.journal import Journal
-from archer.loading import dump_config, load_config
 from archer.progress import LiveProgress, PlainProgress, RunState, duration, make_progress, sparkline
 from archer.report import bootstrap_interval, learning_curve, print_summary, summarise
 from archer.runfolder import RunFolder
@@ -190,36 +188,3 @@ def test_sparkline_and_duration() -> None:
     assert sparkline([5.0, 5.0], 10) == "▄▄"
     assert len(sparkline(list(range(100)), 10)) == 10
     assert [duration(s) for s in (5, 65, 3725)] == ["5 s", "1 min 05 s", "1 h 02 min"]
-
-
-def test_results_of_evaluation_stand_in_one_line() -> None:
-    output = io.StringIO()
-    result = EvalResult.from_event(evaluation("final", [-4.0, -6.0, -20.0, -2.0], 100), env="twenty", greedy=True)
-    print_results([result], Console(file=output, width=120))
-    line = output.getvalue().splitlines()[1]
-    for words in ("final (greedy)", "twenty", " 4 ", "-8.00", " to ", "67%", "10.0", "10.0%"):
-        assert words in line
-
-
-def test_evaluated_policy_is_the_newest_checkpoint_with_the_runs_settings(tmp_path: Path) -> None:
-    with RunFolder.create(tmp_path, "mine") as folder:
-        config = load_config("demo", ["rollout.sampling.temperature=0.7", "env.kwargs={noise: 0.1}"])
-        folder.write_config(dump_config(config))
-        with pytest.raises(ConfigError, match="no checkpoint yet"):
-            choose_policy(str(folder.path), env=None)
-        for name in ("cycle-00002", "cycle-00010"):
-            (folder.checkpoints / name / "policy").mkdir(parents=True)
-        policy = choose_policy(str(folder.path), env=None, overrides=["rollout.workers=2"])
-        assert policy.model == str(folder.checkpoints / "cycle-00010" / "policy")
-        assert (policy.name, policy.config.rollout.workers) == ("mine", 2)
-        assert policy.config.rollout.sampling.temperature == 0.7
-        assert policy.config.env.kwargs == {"noise": 0.1}
-        other = choose_policy(str(folder.path), env="twenty_questions").config.env
-        assert (other.id, other.kwargs) == ("twenty_questions", {})
-
-
-def test_evaluated_model_needs_an_environment(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--env"):
-        choose_policy(str(tmp_path), env=None)
-    policy = choose_policy(str(tmp_path), env="twenty_questions", overrides=["seed=3"])
-    assert (policy.model, policy.config.env.id, policy.config.seed) == (str(tmp_path), "twenty_questions", 3)

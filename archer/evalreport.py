@@ -1,0 +1,178 @@
+"""What a comparison of policies comes to: a table for people, and a JSON file with every figure and episode."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from archer.config import EnvConfig
+from archer.evaluate import FIRST_HELD_OUT_SEED, Decoding, Difference, Evaluation, differences
+from archer.policies import Policy
+from archer.runfolder import write_atomic
+
+
+class Comparison:
+    """Policies, what each was to play, and the evaluations that have finished."""
+
+    def __init__(
+        self, policies: Sequence[Policy], *, episodes: int, decodings: Sequence[Decoding], first_seed: int
+    ) -> None:
+        self.policies = policies
+        self.episodes = episodes
+        self.decodings = decodings
+        self.first_seed = first_seed
+        self.evaluations: list[Evaluation] = []
+
+    @property
+    def env(self) -> EnvConfig:
+        """The task, the same for all."""
+        return self.policies[0].config.env
+
+    @property
+    def complete(self) -> bool:
+        return len(self.evaluations) == len(self.policies) * len(self.decodings)
+
+    @property
+    def title(self) -> str:
+        held_out = "held-out " if self.first_seed >= FIRST_HELD_OUT_SEED else ""
+        return f"{self.env.id}: {self.episodes} {held_out}episodes"
+
+    def write(self, path: Path) -> None:
+        """All of it as JSON, whole or not at all."""
+        write_atomic(path, json.dumps(self.tree(), indent=2, allow_nan=False) + "\n")
+
+    def tree(self) -> dict[str, Any]:
+        """The content of evaluation.json."""
+        return {
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "complete": self.complete,
+            "env": self.env.model_dump(mode="json"),
+            "episodes": self.episodes,
+            "first_seed": self.first_seed,
+            "policies": [
+                {
+                    "name": policy.name,
+                    "source": policy.source,
+                    "model": policy.model,
+                    "seed": policy.config.seed,
+                    "rollout": policy.config.rollout.model_dump(mode="json"),
+                }
+                for policy in self.policies
+            ],
+            "results": [_result_tree(evaluation) for evaluation in self.evaluations],
+            "differences": [asdict(difference) for difference in differences(self.evaluations)],
+        }
+
+
+def _result_tree(evaluation: Evaluation) -> dict[str, Any]:
+    """Figures and episodes of one evaluation."""
+    result, report = evaluation.result, evaluation.report
+    figures = {key: value for key, value in asdict(result).items() if key not in ("env", "greedy")}
+    return {
+        **figures,
+        "decoding": result.decoding,
+        "env_failures": report.env_failures,
+        "failures": report.failures,
+        "window_truncations": report.window_truncations,
+        "rows": evaluation.rows(),
+    }
+
+
+HEADER = ("policy", "env", "decoding", "episodes", "return", "95%", "success", "turns", "tokens", "invalid", "tokens/s")
+DIFFERENCE_HEADER = ("difference", "95%")
+
+
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """One line per policy and decoding; one column each where the terminal is too narrow for that."""
+    out = console or Console()
+    found = {(d.name, d.decoding): d for d in differences(comparison.evaluations)}
+    header = HEADER + (DIFFERENCE_HEADER if found else ())
+    lines = []
+    for evaluation in comparison.evaluations:
+        result = evaluation.result
+        difference = found.get((result.name, result.decoding))
+        lines.append(_cells(evaluation) + (_difference_cells(difference) if found else ()))
+    tables = [_table(header, lines)]
+    if not out.is_terminal:
+        out.width = max(out.width, _width(tables[0], out))  # a file has no edge; a line that is cut can't be read back
+    elif _width(tables[0], out) > out.width:
+        tables = _turned(header, lines, out)
+    for table in tables:
+        out.print(table)
+    for note in _notes(comparison, found):
+        out.print(Text(note, style="dim"), soft_wrap=True)
+
+
+def _cells(evaluation: Evaluation) -> tuple[str, ...]:
+    result = evaluation.result
+    return (
+        result.name,
+        result.env,
+        result.decoding,
+        str(result.episodes),
+        f"{result.return_mean:.2f}",
+        f"{result.return_low:.2f} to {result.return_high:.2f}",
+        "" if result.success_rate is None else f"{result.success_rate:.0%}",
+        f"{result.mean_turns:.1f}",
+        "" if result.mean_tokens is None else f"{result.mean_tokens:.1f}",
+        f"{result.invalid_share:.1%}",
+        f"{result.tokens_per_second:,.0f}",
+    )
+
+
+def _difference_cells(difference: Difference | None) -> tuple[str, str]:
+    if difference is None:
+        return "", ""
+    return f"{difference.mean:+.2f}", f"{difference.low:+.2f} to {difference.high:+.2f}"
+
+
+def _table(header: Sequence[str], lines: Any) -> Table:
+    """Words to the left, figures to the right; names are text, whatever brackets they hold."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in header:
+        words = column in ("", "policy", "env", "decoding")
+        table.add_column(Text(column), justify="left" if words else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
+
+
+def _turned(header: Sequence[str], lines: Sequence[tuple[str, ...]], console: Console) -> list[Table]:
+    """A column for each line, as many of them beside each other as there is room for."""
+    for size in range(len(lines), 0, -1):
+        groups = [lines[start : start + size] for start in range(0, len(lines), size)]
+        turned = [list(zip(header, *group, strict=True)) for group in groups]
+        tables = [_table(("", *names), rows) for (_, *names), *rows in turned]
+        if size == 1 or all(_width(table, console) <= console.width for table in tables):
+            return tables
+    return []
+
+
+def _width(table: Table, console: Console) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+
+
+def _notes(comparison: Comparison, found: dict[Any, Difference]) -> list[str]:
+    """What a figure alone would not tell."""
+    notes = []
+    if found:
+        first = comparison.evaluations[0].result.name
+        notes.append(f"difference: of return, to {first} on the same seeds")
+    for evaluation in comparison.evaluations:
+        report, result = evaluation.report, evaluation.result
+        who = f"{result.name}, {result.decoding}"
+        if report.env_failures:
+            notes.append(
+                f"{who}: {report.env_failures} of {comparison.episodes} episodes dropped because they failed, "
+                f"the first with {report.failures[0]}"
+            )
+        if report.window_truncations:
+            notes.append(f"{who}: {report.window_truncations} episodes cut at the end of the model's window")
+    return notes

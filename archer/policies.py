@@ -1,0 +1,205 @@
+"""What `archer eval` is to play: the runs and models of its arguments, each with its settings, all on one task.
+
+Everything that can be wrong with them is found here, before Ray or an engine starts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from archer.config import EnvConfig, RunConfig
+from archer.errors import ConfigError
+from archer.loading import config_from_tree, load_config, looks_like_folder, parse_override
+from archer.runfolder import checkpoint_folders, latest_checkpoint
+
+SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
+"""What of the configuration an evaluation has a use for."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A name for tables, the argument that it came from, the model's folder or hub name, the settings to play with."""
+
+    name: str
+    source: str
+    model: str
+    config: RunConfig
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An argument, looked up. `parts`: what it may be called, longest first; `shown`: how many of the last ones are."""
+
+    source: str
+    model: str
+    parts: tuple[str, ...]
+    shown: int = 1
+    run: RunConfig | None = None
+
+
+def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = ()) -> list[Policy]:
+    """The policies behind runs (their newest checkpoint), checkpoints and models, under names that differ.
+
+    A run's own configuration says how it plays, and unless `env` is given, what; a model takes the defaults.
+    `overrides` go over all of them. Raises ConfigError where an argument is none of these, where two are the same, and
+    where they would not play the same task.
+    """
+    _check_overrides(overrides)
+    found = [_find(source) for source in sources]
+    seen: dict[str, str] = {}
+    for one in found:
+        if one.model in seen:
+            raise ConfigError(f"{seen[one.model]!r} and {one.source!r} are the same policy; give each one once")
+        seen[one.model] = one.source
+    names = _names(found)
+    asked = _task(found, env)
+    policies = []
+    for one, name in zip(found, names, strict=True):
+        # The arguments of a run's own environment mean nothing to another.
+        own = one.run.env if one.run is not None and env in (None, one.run.env.id) else asked
+        policies.append(Policy(name, one.source, one.model, _settings(one, own, overrides)))
+    for other in policies[1:]:
+        _check_alike(policies[0], other)
+    return policies
+
+
+def check_models(policies: Sequence[Policy]) -> None:
+    """Load configuration and tokenizer of every model. Raises ConfigError where an engine could not play with one."""
+    from transformers import AutoTokenizer  # late: brings torch
+
+    from actors.errors import RenderError
+    from actors.renderer import make_renderer
+    from archer.model import resolve_model
+
+    for policy in policies:
+        rollout = policy.config.rollout
+        try:
+            model = resolve_model(policy.config.model)
+            make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(model.path))
+        except (ConfigError, RenderError) as error:
+            raise ConfigError(f"{policy.source!r} can't be played: {error}") from error
+        window = rollout.engine.max_model_len or model.window
+        if window is not None and rollout.sampling.max_tokens >= window:
+            raise ConfigError(
+                f"{policy.source!r} has a window of {window} tokens, and `rollout.sampling.max_tokens` is "
+                f"{rollout.sampling.max_tokens}, which leaves no room for a prompt; lower it by --set"
+            )
+        if window is not None and model.window is not None and window > model.window:
+            raise ConfigError(
+                f"{policy.source!r} has a window of {model.window} tokens, less than `rollout.engine.max_model_len`, "
+                f"{window}; lower it by --set"
+            )
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        key, _ = parse_override(text)
+        if key in ("env", "env.id"):
+            raise ConfigError(f"--set {text!r}: an evaluation's environment is chosen by --env ID")
+        if not any(key == section or key.startswith(section + ".") for section in SETTINGS):
+            raise ConfigError(f"--set {text!r} changes nothing in an evaluation; these do: {', '.join(SETTINGS)}")
+
+
+def _find(source: str) -> _Found:
+    """Look one argument up. Raises ConfigError."""
+    path = Path(source).expanduser()
+    if (path / "config.yaml").is_file():
+        checkpoint = latest_checkpoint(path)
+        if checkpoint is None:
+            raise ConfigError(
+                f"the run {source} has no checkpoint yet, so there is no policy to evaluate; wait for its first"
+            )
+        return _of_run(source, path.resolve(), checkpoint.resolve(), shown=1)
+    checkpoint = path.resolve().parent if path.name == "policy" else path.resolve()
+    run = checkpoint.parent.parent
+    if checkpoint in checkpoint_folders(run / "checkpoints") and (run / "config.yaml").is_file():
+        return _of_run(source, run, checkpoint, shown=2)
+    if (path / "config.json").is_file():
+        return _Found(source, str(path.resolve()), path.resolve().parts)
+    if path.is_dir():
+        raise ConfigError(
+            f"{source!r} is neither a run (it has no config.yaml) nor a Hugging Face model (it has no config.json)"
+        )
+    if path.exists():
+        raise ConfigError(f"{source!r} is a file; give a run folder, or the folder or hub name of a model")
+    if "=" in source:
+        raise ConfigError(f"{source!r} is neither a run nor a model; a setting is given by --set {source}")
+    _check_hub_name(source, path)
+    return _Found(source, source, path.parts)
+
+
+def _of_run(source: str, run: Path, checkpoint: Path, *, shown: int) -> _Found:
+    if not (checkpoint / "policy" / "config.json").is_file():
+        raise ConfigError(f"the checkpoint {checkpoint} holds no policy (policy/config.json is missing)")
+    # What else the run needed (its starting model, its data) may be gone by now.
+    config = load_config(run / "config.yaml", check=False)
+    parts = run.parts if shown == 1 else (*run.parts, checkpoint.name)
+    return _Found(source, str(checkpoint / "policy"), parts, shown, config)
+
+
+def _check_hub_name(source: str, path: Path) -> None:
+    """A mistyped run should not be looked up on the Hugging Face hub."""
+    beside = sorted(config.parent.name for config in path.parent.glob("*/config.yaml")) if "/" in source else []
+    if beside:
+        raise ConfigError(f"there is no run {source!r}; {path.parent} holds {', '.join(beside)}")
+    if looks_like_folder(source):
+        raise ConfigError(
+            f"there is no folder {source!r}; give a run folder such as runs/demo, the folder of a Hugging Face model "
+            "(with config.json), or a hub name such as gpt2"
+        )
+
+
+def _names(found: Sequence[_Found]) -> list[str]:
+    """The last parts of each path, as many as it takes to tell them apart."""
+    shown = [one.shown for one in found]
+    while True:
+        names = ["/".join(one.parts[-count:]) for one, count in zip(found, shown, strict=True)]
+        alike = [i for i, name in enumerate(names) if names.count(name) > 1 and shown[i] < len(found[i].parts)]
+        if not alike:
+            return names
+        for i in alike:
+            shown[i] += 1
+
+
+def _task(found: Sequence[_Found], env: str | None) -> EnvConfig:
+    """The environment of those that bring none of their own: that of the first run which plays it, else as it comes."""
+    runs = [one.run.env for one in found if one.run is not None and env in (None, one.run.env.id)]
+    if runs:
+        return runs[0]
+    if env is None:
+        raise ConfigError(
+            f"{found[0].source!r} is a model, not a run, so archer eval needs --env ID (see `archer envs`)"
+        )
+    return EnvConfig(id=env)
+
+
+def _settings(found: _Found, env: EnvConfig, overrides: Sequence[str]) -> RunConfig:
+    """The settings that matter to an evaluation; the learner's GPUs, replay and so on are left behind in the run."""
+    tree: dict[str, Any] = {"model": {"path": found.model}, "env": env.model_dump()}
+    if found.run is not None:
+        run = found.run.model_dump(mode="json", include={"seed", "rollout", "cluster"})
+        tree |= {**run, "learner": {"timeout_s": found.run.learner.timeout_s}}
+    # An evaluation has no learner, and takes from Ray what its engines need.
+    tree.setdefault("learner", {})["cpus_per_rank"] = 0
+    return config_from_tree(tree, overrides, source=f"the evaluation of {found.source}")
+
+
+def _check_alike(first: Policy, other: Policy) -> None:
+    """Figures compare where the task is the same, and one Ray cluster serves all. Raises ConfigError."""
+    one, two = first.config, other.config
+    if one.env.id != two.env.id:
+        raise ConfigError(
+            f"{first.source} plays {one.env.id} and {other.source} plays {two.env.id}, and returns of two tasks can't "
+            "be compared; choose one for all by --env ID"
+        )
+    if one.env.kwargs != two.env.kwargs:
+        raise ConfigError(
+            f"{first.source} plays {one.env.id} with the arguments {one.env.kwargs} and {other.source} with "
+            f"{two.env.kwargs}; choose one for all by --set 'env.kwargs={{...}}'"
+        )
+    if one.cluster.address != two.cluster.address:
+        raise ConfigError(
+            f"{first.source} names the Ray cluster {one.cluster.address} and {other.source} {two.cluster.address}; "
+            "choose one for all by --set cluster.address=..."
+        )

@@ -36,12 +36,14 @@ from .key_door import KeyDoor
 from .maze import Maze
 from .mixed_player import MixedPlayer
 from .registry import check, make, register, spec, specs
+from .text_nav import TextNav
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
 from .wordle import Wordle
 from .wrappers import TimeLimit
 
 register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
 register(Maze.spec, "envs.maze:Maze", demonstrator="envs.maze:MazeWalker")
+register(TextNav.spec, "envs.text_nav:TextNav", demonstrator="envs.text_nav:TextNavWalker")
 register(
     TwentyQuestions.spec,
     "envs.twenty_questions:TwentyQuestions",
@@ -81,6 +83,7 @@ __all__ = [
     "SkillRow",
     "Step",
     "TextEnv",
+    "TextNav",
     "TimeLimit",
     "TwentyQuestions",
     "TwentyQuestionsSubset",

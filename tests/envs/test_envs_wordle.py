@@ -117,7 +117,7 @@ def test_bad_reset_options():
     env = envs.make("wordle")
     with pytest.raises(EnvArgumentError, match="unknown reset option 'wrod'"):
         env.reset(seed=0, options={"wrod": "apple"})
-    with pytest.raises(EnvArgumentError, match="no word 'appel' in play: did you mean .*'apple'"):
+    with pytest.raises(EnvArgumentError, match=r"no word 'appel' in play: did you mean .*'apple'"):
         env.reset(seed=0, options={"word": "appel"})
 
 
@@ -145,6 +145,6 @@ def test_it_does_not_look_at_the_hidden_word():
 
 
 def test_returns_by_skill():
-    rows = envs.returns_by_skill("wordle", [0.0, 0.3, 1.0], episodes=300)
-    for row, (low, high) in zip(rows, [(-6.0, -5.9), (-4.8, -4.1), (-2.75, -2.35)], strict=True):
+    rows = envs.returns_by_skill("wordle", [0.0, 0.3, 1.0], episodes=150)
+    for row, (low, high) in zip(rows, [(-6.0, -5.9), (-4.9, -4.0), (-2.85, -2.25)], strict=True):
         assert low < row.mean < high, row

@@ -60,6 +60,9 @@ class KeyDoor:
     key's cell takes the key. Entering the door's cell opens the door with the key; without it the door is a wall. The
     first observation gives key, door and own position; walls are told of the own cell only. A turn that changes nothing
     (a wall, the locked door, an action that isn't understood) is answered by that alone.
+
+    maps: so many maps take turns (seed modulo maps), which can be learnt by heart; None draws one for each seed, where
+        the policy must find its way on a map that it never saw.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -69,10 +72,13 @@ class KeyDoor:
         reward_range=(-float(MAX_TURNS), 0.0),
     )
 
-    def __init__(self, *, size: int = 4) -> None:
+    def __init__(self, *, size: int = 4, maps: int | None = None) -> None:
         if size not in SIZES:
             raise EnvArgumentError(f"{self.spec.id}: size is {size}, must be from {SIZES[0]} to {SIZES[-1]}")
+        if maps is not None and maps < 1:
+            raise EnvArgumentError(f"{self.spec.id}: maps is {maps}, must be at least 1, or null for one to each seed")
         self.size = size
+        self.maps = maps
         self._layout: Layout | None = None
         self._position: Cell = (0, 0)
         self._has_key = False
@@ -81,12 +87,13 @@ class KeyDoor:
         """Draw the map of `seed`. There are no reset options: any raises EnvArgumentError."""
         if options:
             raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
-        self._layout = draw_layout(seed, self.size)
+        number = seed if self.maps is None else seed % self.maps
+        self._layout = draw_layout(number, self.size)
         self._position = self._layout.start
         self._has_key = False
         key, door, look = describe_place(self._layout.key), describe_place(self._layout.door), self._look()
         return f"{GOAL} Key in {key}. Door in {door}. You are in {look[0].lower()}{look[1:]}", self._info() | {
-            TASK_ID: f"map-{seed}"
+            TASK_ID: f"map-{number}"
         }
 
     def step(self, action: str) -> Step:
@@ -124,13 +131,13 @@ class KeyDoor:
 
 
 class KeyDoorWalker(MixedPlayer):
-    """Plays `KeyDoor(size=size)`: with probability `skill` a turn the shortest way on, else any of the four moves.
+    """Plays `KeyDoor`, given its arguments: with probability `skill` a turn the shortest way on, else any of the four moves.
 
     It knows the whole map, which the policy must find out.
     """
 
-    def __init__(self, *, skill: float, size: int = 4) -> None:
-        del size  # It takes what the environment takes, and reads the map of each episode.
+    def __init__(self, *, skill: float, size: int = 4, maps: int | None = None) -> None:
+        del size, maps  # It takes what the environment takes, and reads the map of each episode.
         super().__init__(skill=skill)
         self._distances: tuple[dict[Cell, int], dict[Cell, int]] = ({}, {})
 

@@ -143,3 +143,12 @@ def test_the_walker_tries_all_moves_at_skill_zero():
     walker = KeyDoorWalker(skill=0.0)
     walker.begin("", envs.make("key_door").reset(seed=0)[1], seed=0)
     assert {walker.act() for _ in range(100)} == {f"move {direction}" for direction in DIRECTIONS}
+
+
+def test_so_many_maps_take_turns() -> None:
+    env = envs.make("key_door", maps=3)
+    firsts = [env.reset(seed=seed) for seed in range(6)]
+    assert [observation for observation, _ in firsts[:3]] == [observation for observation, _ in firsts[3:]]
+    assert len({info[envs.TASK_ID] for _, info in firsts}) == 3
+    with pytest.raises(envs.EnvArgumentError, match="maps is 0"):
+        envs.make("key_door", maps=0)

@@ -131,7 +131,7 @@ class KeyDoor:
 
 
 class KeyDoorWalker(MixedPlayer):
-    """Plays `KeyDoor`, given its arguments: with probability `skill` a turn the shortest way on, else any of the four moves.
+    """Plays `KeyDoor`: with probability `skill` a turn the shortest way on, else any of the four moves.
 
     It knows the whole map, which the policy must find out.
     """

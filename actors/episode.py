@@ -17,6 +17,7 @@ from envs import INVALID_ACTION, SUCCESS, TASK_ID
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from actors.choosing import Chooser
     from envs import AsyncEnv
 
     class Engine(Protocol):
@@ -66,8 +67,12 @@ async def run_episode(
     episode_id: str,
     worker: str = "",
     greedy: bool = False,
+    chooser: Chooser | None = None,
 ) -> Played:
     """Play the episode that `seed` stands for.
+
+    With a `chooser` each action is the one it picks of several sampled ones; the likeliest action has no rival, so
+    greedy play asks nobody.
 
     An episode whose next state leaves no room for a whole action in the engine's window ends there as truncated, its
     last observation cut to the window. Raises EnvError where the environment fails, PromptTooLong where already the
@@ -88,7 +93,10 @@ async def run_episode(
     terminated = truncated = window_truncated = False
     invalid = 0
     while not (terminated or truncated):
-        (action,) = await engine.generate(tokens, 1, sampling, greedy=greedy)
+        if chooser is None or greedy:
+            (action,) = await engine.generate(tokens, 1, sampling, greedy=greedy)
+        else:
+            action = await chooser.choose(tokens, await engine.generate(tokens, chooser.candidates, sampling))
         text = renderer.action_text(action.token_ids)
         observation, reward, terminated, truncated, info = await env.astep(text)
         turns.add(len(tokens), action, reward)

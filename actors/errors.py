@@ -35,6 +35,10 @@ class WorkersLostError(ActorError):
     """Workers died more often than a restart can mend, or one does not start at all."""
 
 
+class ChooserLost(ActorError):
+    """The critic that picks actions is gone or silent."""
+
+
 class RolloutTimeout(ActorError):
     """A wait for workers ended without what it waited for; the message names who is missing."""
 

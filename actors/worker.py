@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
+from ray.actor import ActorHandle
 
 import envs
+from actors.choosing import Chooser
 from actors.config import RolloutConfig
 from actors.engine import EXTENSION, VllmEngine
 from actors.episode import run_episode
@@ -32,6 +34,7 @@ class WorkerArgs:
 
     model: Hugging Face folder or name that engines start from.
     version: the policy version that `model` is.
+    scorer: an actor that picks among `candidates` actions (see actors/choosing.py); None plays the policy itself.
     extension: class mixed into vLLM's worker; tests put faulty receivers there.
     """
 
@@ -43,6 +46,8 @@ class WorkerArgs:
     run: str = "run"
     seed: int = 0
     version: int = 0
+    scorer: ActorHandle | None = None
+    candidates: int = 1
     extension: str = EXTENSION
 
 
@@ -75,6 +80,9 @@ class RolloutWorker:
         self._idle_envs.append(self._make_env())
         self._renderer = make_renderer(self._args.config.renderer, AutoTokenizer.from_pretrained(self._args.model))
         self._storer = None if self._args.replay is None else Storer(self._args.replay)
+        self._chooser = None
+        if self._args.scorer is not None:
+            self._chooser = Chooser(self._args.scorer, self._args.candidates, self._args.config.request_timeout_s)
         self._engine = await VllmEngine.start(
             self._args.model,
             self._args.config.engine,
@@ -128,6 +136,7 @@ class RolloutWorker:
                 episode_id=f"{self._args.run}-{'greedy' if greedy else 'sampled'}-{seed}",
                 worker=self._name,
                 greedy=greedy,
+                chooser=self._chooser,
             )
         except (envs.EnvError, PromptTooLong, RenderError) as error:
             await self._discard(env)

@@ -65,11 +65,14 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         stack.callback(replay.stop)
         if checkpoint is None and config.demonstrations.keep_in_replay:
             replay.client().append(episodes_to_batch(demonstrations), limited=False)
-        targets.pool = pool = _start_pool(config, model, replay, read_state(folder) if checkpoint else {})
+        scorer = _start_scorer(config, model)
+        targets.pool = pool = _start_pool(config, model, replay, scorer, read_state(folder) if checkpoint else {})
         stack.callback(pool.shutdown)
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         with BoardFollower(board, journal.handle) as follower:
-            _train(config, _train_args(config, folder, model, checkpoint, replay, pool, board), folder, follower)
+            _train(
+                config, _train_args(config, folder, model, checkpoint, replay, pool, scorer, board), folder, follower
+            )
     return _close(config, folder, journal, earlier + time.monotonic() - started)
 
 
@@ -136,7 +139,18 @@ def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None)
     return ReplayService.start(config.replay, directory=folder.replay, seed=config.seed, restore=restore)
 
 
-def _start_pool(config: RunConfig, model: str, replay: ReplayService, state: dict[str, Any]) -> PoolClient:
+def _start_scorer(config: RunConfig, model: str) -> ActorHandle | None:
+    """The critic at play, for the algorithm whose critic picks what is played."""
+    if config.algorithm != "chai":
+        return None
+    from learner.scorer import start_scorer  # late: torch takes seconds to import, and no other run needs it here
+
+    return start_scorer(config.learner, model)
+
+
+def _start_pool(
+    config: RunConfig, model: str, replay: ReplayService, scorer: ActorHandle | None, state: dict[str, Any]
+) -> PoolClient:
     """Engines come up while the learner does; the learner waits for them when it first needs them."""
     rollout = config.rollout.model_copy(deep=True)
     rollout.engine.weight_transfer = config.learner.broadcast.backend
@@ -149,6 +163,8 @@ def _start_pool(config: RunConfig, model: str, replay: ReplayService, state: dic
         run=config.name,
         seed=config.seed,
         version=int(state.get("version", 0)),
+        scorer=scorer,
+        candidates=config.learner.chai.candidates,
     )
     return start_pool(arguments, wait=False)
 
@@ -160,6 +176,7 @@ def _train_args(
     checkpoint: Path | None,
     replay: ReplayService,
     pool: PoolClient,
+    scorer: ActorHandle | None,
     board: ActorHandle,
 ) -> TrainArgs:
     return TrainArgs(
@@ -185,6 +202,7 @@ def _train_args(
         board=BoardPublisher(board),
         demonstrations=folder.demonstrations,
         resume=checkpoint,
+        scorer=scorer,
     )
 
 

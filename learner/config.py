@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-AlgorithmName = Literal["archer", "archer_offline", "bc", "filtered_bc", "grpo", "ppo", "reinforce"]
+AlgorithmName = Literal["archer", "archer_offline", "bc", "chai", "filtered_bc", "grpo", "ppo", "reinforce"]
 
 
 class _Config(BaseModel):
@@ -117,6 +117,12 @@ class OfflineConfig(_Config):
     steps_per_cycle: int = Field(50, ge=0, description="Actor steps in each cycle.")
     batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
     unit: Literal["turn", "episode"] = Field("turn", description="Draw single turns or whole episodes.")
+
+
+class ChaiConfig(_Config):
+    """`chai`: the cloned policy proposes actions, ArCHer's critic picks one; the policy never changes."""
+
+    candidates: int = Field(5, ge=2, description="Actions that the policy proposes at each state (5 is the paper's).")
 
 
 class FilteredCloningConfig(_Config):
@@ -229,6 +235,7 @@ class LearnerConfig(_Config):
     critic: CriticConfig = Field(default_factory=CriticConfig, description="The utterance-level critic.")
     actor: ActorConfig = Field(default_factory=ActorConfig, description="The token-level policy gradient.")
     offline: OfflineConfig = Field(default_factory=OfflineConfig, description="Offline ArCHer: IQL critic, AWR actor.")
+    chai: ChaiConfig = Field(default_factory=ChaiConfig, description="CHAI: best of several by Q.")
     filtered_bc: FilteredCloningConfig = Field(
         default_factory=FilteredCloningConfig, description="Cloning of the best episodes."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from learner.config import AlgorithmName, LearnerConfig
-from learner.protocols import Publisher, ReplaySource, RolloutService
+from learner.protocols import Publisher, ReplaySource, RolloutService, Scorer
 
 
 @dataclass
@@ -28,6 +28,7 @@ class TrainArgs:
         max_staleness: in async mode, versions by which an episode's start may lag behind.
         demonstrations: file of episodes to clone.
         resume: checkpoint to go on from.
+        scorer: the actor through which a critic picks what is played, for the algorithms that play so.
     """
 
     algorithm: AlgorithmName
@@ -52,6 +53,7 @@ class TrainArgs:
     board: Publisher
     demonstrations: Path
     resume: Path | None = None
+    scorer: Scorer | None = None
 
 
 def run_rank(settings: dict[str, TrainArgs]) -> None:

@@ -44,6 +44,16 @@ def v_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
     return (v - q_fresh.mean(-1).detach()).square().sum()
 
 
+def best_of_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
+    """J_V of a player that takes the best of its proposals, summed: (V_i(s) - max_k Qbar_i(s, a_k))^2 (CHAI).
+
+    Args:
+        v: [heads, samples].
+        q_fresh: [heads, samples, actions], the target network's Q of each proposal.
+    """
+    return (v - q_fresh.amax(-1).detach()).square().sum()
+
+
 def expectile_loss(v: Tensor, q: Tensor, expectile: float) -> Tensor:
     """V by expectile regression on Qbar of the data's own actions, summed (IQL, Kostrikov et al., 2021, equation 5).
 

@@ -123,6 +123,15 @@ class RolloutService(Protocol):
     def probe(self, tokens: np.ndarray) -> Sequence[ProbeAnswer]: ...
 
 
+class Scorer(Protocol):
+    """A Ray actor that picks actions by a critic (`learner.scorer.CriticScorer`)."""
+
+    @property
+    def load(self) -> Any:
+        """`load.remote(state, version)` gives it the critic's weights."""
+        ...
+
+
 class Drawn(Protocol):
     """`n` draws: an episode and a turn each, -1 for all turns of it."""
 

@@ -69,6 +69,8 @@ class Trainer:
         else:
             self._use(build(self.args.algorithm, self._setup(self.args.model)))
             self.algorithm.load(self.args.resume)
+            if self.state.cycle:
+                self.algorithm.finish_cycle(self.state.cycle - 1)
             checkpoints.load_random_streams(self.args.resume)
             if self.rank == 0:
                 self.args.replay.load_state_dict(self.state.replay_client)
@@ -112,6 +114,7 @@ class Trainer:
             temperature=args.temperature,
             window=args.max_staleness if args.mode == "async" else 0,
             offline_cycles=args.offline_cycles,
+            scorer=args.scorer,
         )
 
     def _use(self, algorithm: Algorithm) -> None:
@@ -150,6 +153,7 @@ class Trainer:
             self._publish({"kind": "phase", "cycle": cycle, "phase": phase.name})
             metrics |= self._phase(phase, self.feeder)
             timings[phase.name] = time.monotonic() - started
+        self.algorithm.finish_cycle(cycle)
         started = time.monotonic()
         if "actor" in timings:
             self._publish({"kind": "phase", "cycle": cycle, "phase": "broadcast"})

@@ -95,6 +95,9 @@ class Algorithm(ABC):
             version: the policy version that the engines hold.
         """
 
+    def finish_cycle(self, cycle: int) -> None:  # noqa: B027
+        """All phases of cycle `cycle` are done, and nothing is played yet: hand out what isn't the policy's."""
+
     def save(self, directory: Path) -> None:
         """Write weights and optimizers below `directory`."""
         self.policy.save(str(directory), "actor")

@@ -6,6 +6,7 @@ from learner.algorithms.archer import Archer
 from learner.algorithms.archer_offline import ArcherOffline, OfflineToOnline
 from learner.algorithms.base import Algorithm
 from learner.algorithms.bc import BehaviourCloning
+from learner.algorithms.chai import Chai
 from learner.algorithms.filtered_bc import FilteredCloning
 from learner.algorithms.grpo import Grpo
 from learner.algorithms.ppo import Ppo
@@ -17,6 +18,7 @@ ALGORITHMS: dict[AlgorithmName, type[Algorithm]] = {
     "archer": Archer,
     "archer_offline": ArcherOffline,
     "bc": BehaviourCloning,
+    "chai": Chai,
     "filtered_bc": FilteredCloning,
     "grpo": Grpo,
     "ppo": Ppo,

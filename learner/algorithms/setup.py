@@ -12,6 +12,7 @@ from learner.critic import Critic, build_critic, pad_token_id
 from learner.engine import FrozenEngine
 from learner.layout import Encoder
 from learner.policy import Policy, load_causal_model
+from learner.protocols import Scorer
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Setup:
         temperature: at which the engines sample.
         window: policy versions by which a cycle's own episodes may be old: 0 where rollouts and learning take turns.
         offline_cycles: first cycles that learn from what replay holds and play nothing.
+        scorer: the actor through which a critic picks what is played, where the run has one.
     """
 
     model: str
@@ -33,6 +35,7 @@ class Setup:
     temperature: float
     window: int = 0
     offline_cycles: int = 0
+    scorer: Scorer | None = None
 
     @property
     def pad_token_id(self) -> int:

@@ -58,7 +58,8 @@ def make_algorithm(name: AlgorithmName, *, offline_cycles: int = 0, **changes: A
     tree = {key: (value | changes.pop(key, {}) if isinstance(value, dict) else value) for key, value in LEARNER.items()}
     config = LearnerConfig.model_validate(tree | changes)
     torch.manual_seed(2)  # for heads that the algorithm itself makes
-    return build(name, SmallSetup("", "", None, config, 0.9, 0, offline_cycles))  # type: ignore[arg-type]
+    scorer: Any = object()  # what chai hands its critic to, which no step needs
+    return build(name, SmallSetup("", "", None, config, 0.9, 0, offline_cycles, scorer))  # type: ignore[arg-type]
 
 
 def episodes(seed: int, count: int = 8) -> list[Row]:

@@ -16,6 +16,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("archer", {}),
     ("archer", {"offline_cycles": 2, "actor": {"token_baseline": True, "kl_to_clone": 0.1}, "critic": {"heads": 3}}),
     ("archer_offline", {}),
+    ("chai", {}),
     ("filtered_bc", {}),
     ("ppo", {}),
     ("reinforce", {}),

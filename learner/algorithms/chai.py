@@ -1,0 +1,75 @@
+"""CHAI: the policy stays the cloned one, and a critic picks the best of its proposals (Verma et al., 2022).
+
+Invariants: nothing changes the policy; V(s) is the target network's largest Q over as many fresh actions as the player
+picks from, so that the critic judges the player it makes; the player gets the critic after each critic phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import ray
+import torch.distributed as dist
+from transformers import PreTrainedModel
+
+from learner.accelerator import deepspeed
+from learner.algorithms.actor_critic import ActorCritic
+from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
+from learner.algorithms.setup import Setup
+from learner.errors import LearnerError, WaitTimeoutError
+from learner.losses import best_of_loss
+from learner.protocols import Scorer
+
+
+class Chai(Algorithm):
+    """Critic phases only; `finish_cycle` hands the critic to the scorer that plays."""
+
+    def __init__(self, engines: ActorCritic, scorer: Scorer | None) -> None:
+        if scorer is None:
+            raise LearnerError("chai plays through a scorer, and the run passed none in")
+        self._engines = engines
+        self._scorer = scorer
+        self.config = engines.config
+        self.policy = engines.policy
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        return cls(ActorCritic.build(setup), setup.scorer)
+
+    @property
+    def policy_model(self) -> PreTrainedModel:
+        return self._engines.model
+
+    def phases(self, cycle: int) -> Sequence[Phase]:
+        critic = self.config.critic
+        return [Phase("critic", critic.steps_per_cycle, critic.batch, critic.unit, fresh=self.config.chai.candidates)]
+
+    def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
+        return StepResult(
+            self._engines.critic_step(micro_batches, samples, lambda v, bar: best_of_loss(v, bar["q_fresh"]), "fresh")
+        )
+
+    def finish_cycle(self, cycle: int) -> None:
+        module = self._engines.critic.module
+        state = {}
+        for name, parameter in module.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.config.zero_stage == 3):
+                if dist.get_rank() == 0:
+                    state[name] = parameter.detach().cpu().clone()
+        if dist.get_rank() == 0:
+            state |= {name: buffer.cpu() for name, buffer in module.named_buffers() if name in module.state_dict()}
+            try:
+                ray.get(self._scorer.load.remote(state, cycle), timeout=self.config.timeout_s)
+            except ray.exceptions.GetTimeoutError as error:
+                raise WaitTimeoutError(
+                    f"the scorer did not take the critic of cycle {cycle} within {self.config.timeout_s:.0f} s; see "
+                    "its log in the Ray session folder"
+                ) from error
+
+    def save(self, directory: Path) -> None:
+        self._engines.save(directory)
+
+    def load(self, directory: Path) -> None:
+        self._engines.load(directory)

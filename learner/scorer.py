@@ -1,0 +1,84 @@
+"""The critic at play: a Ray actor that picks, for rollout workers, the best of the policy's candidate actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor
+
+from learner.config import LearnerConfig
+from learner.rows import Row
+
+# Candidates in one forward pass: bounds memory where many episodes ask at once.
+STATES_A_PASS = 32
+
+
+class CriticScorer:
+    """Holds a copy of the critic. Until `load` it knows nothing, and picks the first candidate.
+
+    Args:
+        model: folder or name of the policy, whose tokenizer and, perhaps, weights the critic starts from.
+    """
+
+    def __init__(self, config: LearnerConfig, model: str) -> None:
+        from transformers import AutoTokenizer
+
+        from learner.critic import build_critic
+
+        torch.set_num_threads(config.threads)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        self._critic, self._encoder = build_critic(config.critic, model, tokenizer, dtype=config.dtype)
+        self._critic.requires_grad_(False).eval()
+        self.version: int | None = None
+
+    def load(self, state: dict[str, Tensor], version: int) -> int:
+        """Take over the critic's weights as of `version`; returns it."""
+        self._critic.load_state_dict(state)
+        self.version = version
+        return version
+
+    def choose(self, states: Sequence[np.ndarray], candidates: Sequence[Sequence[np.ndarray]]) -> list[int]:
+        """For each state the index of the candidate with the largest min_i Q_i(s, a).
+
+        Args:
+            states: int32 token prefixes.
+            candidates: of each state as many actions, int32 tokens.
+        """
+        if self.version is None:
+            return [0] * len(states)
+        rows = [_row(state, actions) for state, actions in zip(states, candidates, strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: rows[i].size)
+        chosen = [0] * len(rows)
+        for start in range(0, len(order), STATES_A_PASS):
+            part = order[start : start + STATES_A_PASS]
+            layout = self._encoder.encode([rows[i] for i in part], ("fresh",), 0)
+            with torch.no_grad():
+                q = self._critic(layout, q=("fresh",))["q_fresh"].amin(0)
+            for i, best in zip(part, q.argmax(-1).tolist(), strict=True):
+                chosen[i] = best
+        return chosen
+
+
+def _row(state: np.ndarray, actions: Sequence[np.ndarray]) -> Row:
+    """The state as an episode whose next action is open, with the candidates as its branches."""
+    end = np.array([len(state)], dtype=np.int32)
+    return Row(
+        episode_id="",
+        tokens=state,
+        action_start=end,
+        action_end=end,
+        reward=np.zeros(1, dtype=np.float32),
+        terminated=False,
+        turns=np.zeros(1, dtype=np.int32),
+        fresh=[list(actions)],
+    )
+
+
+def start_scorer(config: LearnerConfig, model: str | Path) -> Any:
+    """The scorer as a Ray actor. It reserves nothing: it works while the learner waits for episodes."""
+    return ray.remote(CriticScorer).options(num_cpus=0).remote(config, str(model))

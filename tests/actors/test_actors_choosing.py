@@ -1,0 +1,49 @@
+"""Several candidates go to a scorer, and one comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.choosing import Chooser
+from actors.engine import Completion
+from actors.errors import ChooserLost
+
+
+class LongestFirst:
+    """Scores as a Ray actor would, by the length of the action; keeps the size of each batch it was asked for."""
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.batches: list[int] = []
+        self.choose = SimpleNamespace(remote=lambda states, candidates: self._choose(states, candidates))
+        self._delay_s = delay_s
+
+    async def _choose(self, states: Any, candidates: Any) -> list[int]:
+        self.batches.append(len(states))
+        await asyncio.sleep(self._delay_s)
+        return [max(range(len(actions)), key=lambda k, actions=actions: len(actions[k])) for actions in candidates]
+
+
+def _actions(*lengths: int) -> list[Completion]:
+    return [Completion([1] * n, [0.0] * n, [0] * n, "stop") for n in lengths]
+
+
+def test_each_state_gets_its_own_answer_and_what_waits_goes_together() -> None:
+    scorer = LongestFirst(delay_s=0.01)
+    chooser = Chooser(scorer, 3, timeout_s=5.0)  # type: ignore[arg-type]
+
+    async def play() -> list[Completion]:
+        return await asyncio.gather(*(chooser.choose([i], _actions(1, 2 + i, 1)) for i in range(20)))
+
+    assert [len(action.token_ids) for action in asyncio.run(play())] == list(range(2, 22))
+    assert sum(scorer.batches) == 20
+    assert len(scorer.batches) <= 2
+
+
+def test_a_silent_scorer_is_named() -> None:
+    chooser = Chooser(LongestFirst(delay_s=60.0), 2, timeout_s=0.05)  # type: ignore[arg-type]
+    with pytest.raises(ChooserLost, match="did not answer within"):
+        asyncio.run(chooser.choose([1], _actions(1, 2)))

@@ -162,19 +162,16 @@ class OnPolicyConfig(_Config):
 
 
 class PpoConfig(OnPolicyConfig):
-    """`ppo`: token-level PPO with a value head and generalised advantage estimation."""
+    """`ppo`: token-level PPO; the value head has a copy of the cloned policy's backbone to itself."""
 
     epochs: int = Field(4, ge=1, description="Passes over the cycle's episodes.")
     clip: float | None = Field(0.2, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip].")
     gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn; within an utterance nothing is discounted.")
     lambda_turn: float = Field(0.95, ge=0, le=1, description="Trace of GAE across the end of a turn.")
     lambda_token: float = Field(1.0, ge=0, le=1, description="Trace of GAE from token to token of an utterance.")
-    value_weight: float = Field(0.5, ge=0, description="Weight of the value loss beside the policy's.")
+    value_lr: float = Field(2e-5, gt=0, description="Learning rate of the value function's AdamW.")
     value_hidden_size: int = Field(256, ge=8, description="Width of the value head's hidden layer.")
-    value_detached: bool = Field(
-        False, description="Let the value head learn from the policy's features without changing them."
-    )
-    warmup_cycles: int = Field(0, ge=0, description="First cycles in which only the value head learns.")
+    warmup_cycles: int = Field(0, ge=0, description="First cycles in which only the value function learns.")
 
 
 class ReinforceConfig(OnPolicyConfig):

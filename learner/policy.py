@@ -43,16 +43,7 @@ class Policy(nn.Module):
 
     def forward(self, layout: Layout, predictions: Predictions, temperature: float | None = None) -> Tensor:
         """Log-probabilities [tokens] in float32, by default at the temperature that the engines sample with."""
-        return self._logprob(self._hidden(layout), predictions, temperature)
-
-    def _hidden(self, layout: Layout) -> Tensor:
-        """[rows, length, width]"""
-        return self.model.base_model(
-            input_ids=layout.input_ids,
-            attention_mask=layout.mask,
-            position_ids=layout.position_ids,
-            use_cache=False,
-        ).last_hidden_state
+        return self._logprob(features(self.model.base_model, layout), predictions, temperature)
 
     def _logprob(self, hidden: Tensor, predictions: Predictions, temperature: float | None) -> Tensor:
         head = self.model.get_output_embeddings()
@@ -60,18 +51,15 @@ class Policy(nn.Module):
         return logits.log_softmax(-1).gather(-1, predictions.token.unsqueeze(-1)).squeeze(-1)
 
 
-class ValuePolicy(Policy):
-    """A policy with a scalar beside it: of each token's state (s, a_<h), read where the token is predicted.
+class BaselinePolicy(Policy):
+    """A policy with ArCHer's token-level baseline b(s, a_<h) beside it.
 
-    PPO's value function and ArCHer's token-level baseline. The engines know nothing of it: only `model` is handed out.
-
-    Args:
-        detached: the scalar learns from the policy's features without changing them.
+    The baseline reads the policy's features where a token is predicted, and learns from them without changing them. The
+    engines know nothing of it: only `model` is handed out.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float, width: int, *, detached: bool) -> None:
+    def __init__(self, model: PreTrainedModel, temperature: float, width: int) -> None:
         super().__init__(model, temperature)
-        self.detached = detached
         self.value = value_head(model.config.hidden_size, width).to(model.dtype)
 
     def forward(
@@ -80,20 +68,41 @@ class ValuePolicy(Policy):
         predictions: Predictions,
         temperature: float | None = None,
         *,
-        values: bool = False,
-        points: Points | None = None,
+        baseline: bool = False,
     ) -> Any:
-        """Log-probabilities [tokens]; with `values` also V at each of the tokens [tokens] and at `points` [points]."""
-        hidden = self._hidden(layout)
+        """Log-probabilities [tokens]; with `baseline` also b at each of the tokens [tokens]."""
+        hidden = features(self.model.base_model, layout)
         logprob = self._logprob(hidden, predictions, temperature)
-        if not values:
+        if not baseline:
             return logprob
-        source = hidden.detach() if self.detached else hidden
-        at_tokens = self._value(source, predictions.row, predictions.column)
-        return logprob, at_tokens, None if points is None else self._value(source, *points)
+        return logprob, self.value(hidden.detach()[predictions.row, predictions.column]).squeeze(-1).float()
 
-    def _value(self, hidden: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        return self.value(hidden[row, column]).squeeze(-1).float()
+
+class TokenValue(nn.Module):
+    """V(s, a_<h) of each token's state, read where the token is predicted: PPO's value function."""
+
+    def __init__(self, model: PreTrainedModel, width: int) -> None:
+        super().__init__()
+        self.backbone = model.base_model
+        self.value = value_head(model.config.hidden_size, width).to(model.dtype)
+
+    def forward(
+        self, layout: Layout, predictions: Predictions, points: Points | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """V in float32 at each of the tokens [tokens], and at `points` [points]."""
+        hidden = features(self.backbone, layout)
+        at_tokens = self.value(hidden[predictions.row, predictions.column]).squeeze(-1).float()
+        return at_tokens, None if points is None else self.value(hidden[points.row, points.column]).squeeze(-1).float()
+
+
+def features(backbone: nn.Module, layout: Layout) -> Tensor:
+    """What the heads of a causal model read: [rows, length, width]."""
+    return backbone(
+        input_ids=layout.input_ids,
+        attention_mask=layout.mask,
+        position_ids=layout.position_ids,
+        use_cache=False,
+    ).last_hidden_state
 
 
 def value_head(hidden_size: int, width: int) -> nn.Sequential:

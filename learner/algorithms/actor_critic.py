@@ -24,7 +24,7 @@ from learner.critic import Critic
 from learner.engine import Engine, FrozenEngine, all_reduce_sum
 from learner.layout import Encoder, PackedEncoder, Part
 from learner.losses import q_loss, td_target
-from learner.policy import Policy, ValuePolicy
+from learner.policy import BaselinePolicy, Policy
 from learner.rows import Row
 
 Values = dict[str, Tensor]
@@ -55,7 +55,7 @@ class ActorCritic:
         self.critic_encoder = encoder
         actor = config.actor
         policy = (
-            ValuePolicy(model, temperature, actor.baseline_hidden_size, detached=True)
+            BaselinePolicy(model, temperature, actor.baseline_hidden_size)
             if actor.token_baseline
             else Policy(model, temperature)
         )

@@ -80,7 +80,7 @@ class Archer(Algorithm):
             weight = token_advantages((next(remaining) - shift) * scale, predictions)
             extra = torch.zeros((), device=device)
             if config.token_baseline:
-                logprob, baseline, _ = self.policy(layout, predictions, values=True)
+                logprob, baseline = self.policy(layout, predictions, baseline=True)
                 extra = value_loss(baseline, weight)
                 sums["baseline_loss"] += extra.item()
                 weight = weight - baseline.detach()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +18,10 @@ from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.config import OnPolicyConfig
 from learner.engine import Engine, all_reduce_sum
-from learner.layout import Layout, PackedEncoder
+from learner.layout import PackedEncoder
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
 from learner.policy import Policy
 from learner.rows import Row, action_record
-
-Sums = dict[str, float]
 
 
 class OnPolicy(Algorithm):
@@ -34,11 +31,6 @@ class OnPolicy(Algorithm):
         section: the method's settings.
         setup: gives the encoder's pad, the engine's settings and, where `kl_to_clone` asks for it, the reference.
     """
-
-    # Names of what a subclass adds to the sums of a step; the same on all ranks.
-    extra_metrics: tuple[str, ...] = ()
-    # 0 while only something beside the policy learns.
-    policy_weight: float = 1.0
 
     def __init__(self, policy: Policy, setup: Setup, section: OnPolicyConfig) -> None:
         self.section = section
@@ -80,11 +72,12 @@ class OnPolicy(Algorithm):
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         section, device = self.section, self.policy.device
-        sums = dict.fromkeys(("loss", "kl", "entropy", "tokens", "kl_to_clone", *self.extra_metrics), 0.0)
+        sums = dict.fromkeys(("loss", "kl", "entropy", "tokens", "kl_to_clone"), 0.0)
 
         def loss(rows: Sequence[Row]) -> Tensor:
             layout = self.encoder.encode(rows, ("action",)).to(device)
-            logprob, extra = self.forward(layout, rows, sums)
+            predictions = layout.predictions["action"]
+            logprob = self.policy(layout, predictions)
             behaviour, versions = (torch.from_numpy(a).to(device) for a in action_record(rows))
             total = policy_gradient_loss(
                 logprob,
@@ -95,14 +88,14 @@ class OnPolicy(Algorithm):
                 clip=section.clip,
             )
             if self.reference is not None:
-                kl = reference_kl(logprob, self.reference(layout, layout.predictions["action"]))
+                kl = reference_kl(logprob, self.reference(layout, predictions))
                 sums["kl_to_clone"] += kl.item()
-                extra = extra + section.kl_to_clone * kl
+                total = total + section.kl_to_clone * kl
             sums["loss"] += total.item()
             sums["kl"] += behaviour_kl(logprob, behaviour).item()
             sums["entropy"] -= logprob.sum().item()
             sums["tokens"] += logprob.numel()
-            return self.policy_weight * total + extra
+            return total
 
         norm = self.policy.step(micro_batches, loss, global_size=samples)
         sums = all_reduce_sum(sums, device)
@@ -110,10 +103,6 @@ class OnPolicy(Algorithm):
         metrics = {"actor/loss": sums.pop("loss") / samples, "actor/norm": norm}
         metrics |= {f"actor/{name}": value / tokens for name, value in sums.items()}
         return StepResult(metrics, stop=section.kl_stop is not None and metrics["actor/kl"] > section.kl_stop)
-
-    def forward(self, layout: Layout, rows: Sequence[Row], sums: Sums) -> tuple[Tensor, Any]:
-        """Log-probabilities of the action tokens [tokens], and what is added to the loss, summed over tokens."""
-        return self.policy(layout, layout.predictions["action"]), 0.0
 
 
 def rows_of(batches: Sequence[MicroBatches]) -> list[Row]:

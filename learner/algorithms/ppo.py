@@ -1,59 +1,60 @@
-"""Token-level PPO with a value head (Schulman et al., 2017), the on-policy baseline of the ArCHer paper.
+"""Token-level PPO with a value function (Schulman et al., 2017), the on-policy baseline of the ArCHer paper.
 
 A step is a token; the reward of a turn arrives with its last token, and only the end of a turn discounts. A time limit
-bootstraps from the value of the state that it cut off.
+bootstraps from the value of the state that it cut off. The value has an engine of its own, as ArCHer's critic has:
+on shared features, and under a shared clipping of gradients, its far larger loss would drive the policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from learner.algorithms.base import MicroBatches, Phase
-from learner.algorithms.on_policy import OnPolicy, Sums
+from learner.algorithms.base import MicroBatches, Phase, StepResult
+from learner.algorithms.on_policy import OnPolicy
 from learner.algorithms.setup import Setup
 from learner.config import PpoConfig
+from learner.engine import Engine, all_reduce_sum
 from learner.layout import Layout, Points
 from learner.losses import generalised_advantage, value_loss
-from learner.policy import ValuePolicy
+from learner.policy import Policy, TokenValue
 from learner.rows import Row
 
 
 class Ppo(OnPolicy):
-    """Clipped surrogate, generalised advantages, and a value head on the policy's own features."""
+    """Clipped surrogate over generalised advantages; each step moves policy and value, each with its own optimizer."""
 
     section: PpoConfig
-    extra_metrics = ("value_loss", "value")
+
+    def __init__(self, policy: Policy, value: TokenValue, setup: Setup, section: PpoConfig) -> None:
+        super().__init__(policy, setup, section)
+        self.value = Engine(value, setup.config, lr=section.value_lr, max_grad_norm=section.max_grad_norm)
+        self._targets: dict[str, Tensor] = {}
+        self._warming_up = False
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        section = setup.config.ppo
-        policy = ValuePolicy(
-            setup.policy_model(), setup.temperature, section.value_hidden_size, detached=section.value_detached
-        )
-        return cls(policy, setup, section)
+        policy = Policy(setup.policy_model(), setup.temperature)
+        return cls(policy, setup.value_model(), setup, setup.config.ppo)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
-        self.policy_weight = float(cycle >= self.section.warmup_cycles)
+        self._warming_up = cycle < self.section.warmup_cycles
         return super().phases(cycle)
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        self._targets: dict[str, Tensor] = {}
         for rows in (rows for micro_batches in batches for rows in micro_batches):
-            layout = self.encoder.encode(rows, ("action", "next_state")).to(self.policy.device)
+            layout = self.encoder.encode(rows, ("action", "next_state")).to(self.value.device)
             with torch.no_grad():
-                _, values, last = self.policy(
-                    layout, layout.predictions["action"], values=True, points=_last_states(layout, rows)
-                )
+                values, last = self.value(layout, layout.predictions["action"], _last_states(layout, rows))
             tokens = [int((row.action_end - row.action_start).sum()) for row in rows]
             for row, value, end in zip(rows, values.cpu().split(tokens), last.cpu(), strict=True):
-                advantage = self._advantage(row, value, end)
-                found[row.episode_id] = advantage
+                found[row.episode_id] = advantage = self._advantage(row, value, end)
                 self._targets[row.episode_id] = advantage + value
         return found
 
@@ -66,13 +67,42 @@ class Ppo(OnPolicy):
         discount[ends], trace[ends] = section.gamma, section.lambda_turn
         return generalised_advantage(reward, value, last_value * (not row.terminated), discount, trace)
 
-    def forward(self, layout: Layout, rows: Sequence[Row], sums: Sums) -> tuple[Tensor, Any]:
-        logprob, values, _ = self.policy(layout, layout.predictions["action"], values=True)
-        target = torch.cat([self._targets[row.episode_id] for row in rows]).to(values.device)
-        loss = value_loss(values, target)
-        sums["value_loss"] += loss.item()
-        sums["value"] += values.sum().item()
-        return logprob, self.section.value_weight * loss
+    def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:
+        self._targets = {}
+        super().begin(phase, batches)
+
+    def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
+        metrics = self._value_step(micro_batches, samples)
+        if self._warming_up:
+            return StepResult(metrics)
+        result = super().step(phase, micro_batches, samples, version)
+        return StepResult(result.metrics | metrics, result.stop)
+
+    def _value_step(self, micro_batches: MicroBatches, samples: int) -> dict[str, float]:
+        sums = dict.fromkeys(("value_loss", "value", "tokens"), 0.0)
+
+        def loss(rows: Sequence[Row]) -> Tensor:
+            layout = self.encoder.encode(rows, ("action",)).to(self.value.device)
+            values, _ = self.value(layout, layout.predictions["action"])
+            target = torch.cat([self._targets[row.episode_id] for row in rows]).to(values.device)
+            total = value_loss(values, target)
+            sums["value_loss"] += total.item()
+            sums["value"] += values.sum().item()
+            sums["tokens"] += values.numel()
+            return total
+
+        norm = self.value.step(micro_batches, loss, global_size=samples)
+        sums = all_reduce_sum(sums, self.value.device)
+        tokens = max(sums.pop("tokens"), 1.0)
+        return {f"actor/{name}": value / tokens for name, value in sums.items()} | {"actor/value_norm": norm}
+
+    def save(self, directory: Path) -> None:
+        super().save(directory)
+        self.value.save(str(directory), "value")
+
+    def load(self, directory: Path) -> None:
+        super().load(directory)
+        self.value.load(str(directory), "value")
 
 
 def _last_states(layout: Layout, rows: Sequence[Row]) -> Points:

@@ -11,7 +11,7 @@ from learner.config import LearnerConfig
 from learner.critic import Critic, build_critic, pad_token_id
 from learner.engine import FrozenEngine
 from learner.layout import Encoder
-from learner.policy import Policy, load_causal_model
+from learner.policy import Policy, TokenValue, load_causal_model
 from learner.protocols import Scorer
 
 
@@ -44,6 +44,10 @@ class Setup:
     def policy_model(self) -> PreTrainedModel:
         """The policy's language model, on every rank the same."""
         return self._load(self.model)
+
+    def value_model(self) -> TokenValue:
+        """A value of each token's state, on a copy of the policy's backbone."""
+        return TokenValue(self._load(self.model), self.config.ppo.value_hidden_size)
 
     def critic(self) -> tuple[Critic, Encoder]:
         """A new critic, and the encoder that lays rows out for it."""

@@ -17,7 +17,7 @@ from learner.config import AlgorithmName, LearnerConfig
 from learner.critic import Critic
 from learner.engine import FrozenEngine
 from learner.layout import Encoder, PackedEncoder
-from learner.policy import Policy
+from learner.policy import Policy, TokenValue
 from learner.rows import Row, deal
 
 LEARNER: dict[str, Any] = {
@@ -27,7 +27,7 @@ LEARNER: dict[str, Any] = {
     "offline": {"lr": 1e-3, "unit": "episode"},
     "filtered_bc": {"lr": 1e-3},
     "clone": {"lr": 1e-3, "steps": 100},
-    "ppo": {"lr": 1e-3, "batch": 4, "kl_to_clone": 0.1},
+    "ppo": {"lr": 1e-3, "value_lr": 1e-3, "batch": 4, "kl_to_clone": 0.1},
     "reinforce": {"lr": 1e-3, "batch": 4},
     "grpo": {"lr": 1e-3, "batch": 4, "group": 4, "kl_to_clone": 0.1},
 }
@@ -44,6 +44,11 @@ class SmallSetup(Setup):
     def policy_model(self) -> PreTrainedModel:
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(llama(tie_word_embeddings=True))
+
+    def value_model(self) -> TokenValue:
+        model = self.policy_model()
+        torch.manual_seed(3)
+        return TokenValue(model, 16)
 
     def critic(self) -> tuple[Critic, Encoder]:
         torch.manual_seed(1)

@@ -47,7 +47,9 @@ class DemonstrationSet:
         best: float | None = None,
         timeout_s: float | None = None,
     ) -> Draw:
-        """`n` draws; `unit` "turn" makes each turn equally likely. The other arguments matter to replay only."""
+        """`n` draws; `unit` "turn" makes each turn equally likely. `view` and versions matter to replay only."""
+        if best is not None:
+            raise LearnerError(f"demonstrations are cloned as they are: best={best} is for what replay holds")
         if unit == "episode":
             chosen = self._generator.integers(len(self._episodes), size=n)
             return Draw([self._episodes[i] for i in chosen], np.full(n, -1, dtype=np.int32))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import ray
 import torch
+from ray.actor import ActorHandle
 from torch import Tensor
 
 from learner.config import LearnerConfig
 from learner.rows import Row
+
+CRITIC_FILE = "critic.pt"
+"""What a checkpoint of a run that plays by its critic holds beside the policy: the critic's weights."""
 
 # Candidates in one forward pass: bounds memory where many episodes ask at once.
 STATES_A_PASS = 32
@@ -79,6 +82,12 @@ def _row(state: np.ndarray, actions: Sequence[np.ndarray]) -> Row:
     )
 
 
-def start_scorer(config: LearnerConfig, model: str | Path) -> Any:
-    """The scorer as a Ray actor. It reserves nothing: it works while the learner waits for episodes."""
-    return ray.remote(CriticScorer).options(num_cpus=0).remote(config, str(model))
+def start_scorer(config: LearnerConfig, model: str | Path, critic: Path | None = None) -> ActorHandle:
+    """The scorer as a Ray actor, with the weights of the file `critic` if given.
+
+    It reserves nothing: it works while the learner waits for episodes.
+    """
+    scorer = ray.remote(CriticScorer).options(num_cpus=0).remote(config, str(model))
+    if critic is not None:
+        ray.get(scorer.load.remote(torch.load(critic, weights_only=True), 0), timeout=config.timeout_s)
+    return scorer

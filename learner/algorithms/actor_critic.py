@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from learner.accelerator import deepspeed
 from learner.algorithms.base import MicroBatches
 from learner.algorithms.setup import Setup
 from learner.config import LearnerConfig
@@ -128,6 +129,19 @@ class ActorCritic:
         layout = self.critic_encoder.encode(rows, ("state", part), horizon).to(self.critic.device)
         with torch.no_grad():
             return self.critic(layout, q=(part,), v=("state",))
+
+    def critic_state(self) -> dict[str, Tensor]:
+        """The critic's whole weights on the host, on rank 0; gathered on all ranks together, elsewhere empty."""
+        module, first = self.critic.module, dist.get_rank() == 0
+        state: dict[str, Tensor] = {}
+        for name, parameter in module.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.config.zero_stage == 3):
+                if first:
+                    state[name] = parameter.detach().to("cpu", copy=True)
+        if first:
+            kept = module.state_dict()
+            state |= {name: buffer.to("cpu", copy=True) for name, buffer in module.named_buffers() if name in kept}
+        return state
 
     def save(self, directory: Path) -> None:
         """Write weights and optimizers below `directory`."""

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Self
 
 import ray
+import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
-from learner.accelerator import deepspeed
 from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.errors import LearnerError, WaitTimeoutError
 from learner.losses import best_of_loss
 from learner.protocols import Scorer
+from learner.scorer import CRITIC_FILE
 
 
 class Chai(Algorithm):
@@ -52,24 +53,23 @@ class Chai(Algorithm):
         )
 
     def finish_cycle(self, cycle: int) -> None:
-        module = self._engines.critic.module
-        state = {}
-        for name, parameter in module.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.config.zero_stage == 3):
-                if dist.get_rank() == 0:
-                    state[name] = parameter.detach().cpu().clone()
-        if dist.get_rank() == 0:
-            state |= {name: buffer.cpu() for name, buffer in module.named_buffers() if name in module.state_dict()}
-            try:
-                ray.get(self._scorer.load.remote(state, cycle), timeout=self.config.timeout_s)
-            except ray.exceptions.GetTimeoutError as error:
-                raise WaitTimeoutError(
-                    f"the scorer did not take the critic of cycle {cycle} within {self.config.timeout_s:.0f} s; see "
-                    "its log in the Ray session folder"
-                ) from error
+        state = self._engines.critic_state()
+        if dist.get_rank() > 0:
+            return
+        try:
+            ray.get(self._scorer.load.remote(state, cycle), timeout=self.config.timeout_s)
+        except ray.exceptions.GetTimeoutError as error:
+            raise WaitTimeoutError(
+                f"the scorer did not take the critic of cycle {cycle} within {self.config.timeout_s:.0f} s; see "
+                "its log in the Ray session folder"
+            ) from error
 
     def save(self, directory: Path) -> None:
         self._engines.save(directory)
+        state = self._engines.critic_state()
+        if dist.get_rank() == 0:
+            # Without it the checkpoint's policy would not play as the run did.
+            torch.save(state, directory / CRITIC_FILE)
 
     def load(self, directory: Path) -> None:
         self._engines.load(directory)

@@ -134,6 +134,11 @@ def _of_run(source: str, run: Path, checkpoint: Path, *, shown: int) -> _Found:
         raise ConfigError(f"the checkpoint {checkpoint} holds no policy (policy/config.json is missing)")
     # What else the run needed (its starting model, its data) may be gone by now.
     config = load_config(run / "config.yaml", check=False)
+    if config.algorithm == "chai":
+        raise ConfigError(
+            f"{source!r} is a run of chai, whose critic picks among the clone's proposals, and archer eval plays no "
+            f"critic, so it would show the clone alone; the run's own evaluations are in {run / 'metrics.jsonl'}"
+        )
     parts = run.parts if shown == 1 else (*run.parts, checkpoint.name)
     return _Found(source, str(checkpoint / "policy"), parts, shown, config)
 

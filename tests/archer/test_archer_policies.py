@@ -126,6 +126,11 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         choose_policies(["runs/young"])
 
 
+def test_run_whose_critic_plays_is_not_passed_off_as_its_clone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run of chai, .*metrics.jsonl"):
+        choose_policies([make_run(tmp_path, "mine", "algorithm=chai")])
+
+
 def test_settings_that_an_evaluation_ignores_are_refused(tmp_path: Path) -> None:
     model = make_model(tmp_path / "newborn")
     for text, words in (

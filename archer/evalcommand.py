@@ -97,6 +97,12 @@ def _engines(policy: Policy) -> Iterator[PoolClient]:
     from actors.pool import WorkerArgs, start_pool  # late: brings vLLM
 
     config = policy.config
+    scorer, candidates = None, 1
+    if policy.picker is not None:
+        from learner.scorer import start_scorer  # late: brings torch
+
+        scorer = start_scorer(policy.picker.learner, policy.model, policy.picker.weights)
+        candidates = policy.picker.learner.chai.candidates
     arguments = WorkerArgs(
         config=config.rollout,
         model=policy.model,
@@ -106,6 +112,8 @@ def _engines(policy: Policy) -> Iterator[PoolClient]:
         run=f"eval-{policy.name}",
         seed=config.seed,
         version=0,
+        scorer=scorer,
+        candidates=candidates,
     )
     pool = start_pool(arguments)
     try:

@@ -12,19 +12,33 @@ from archer.config import EnvConfig, RunConfig
 from archer.errors import ConfigError
 from archer.loading import config_from_tree, load_config, looks_like_folder, parse_override
 from archer.runfolder import checkpoint_folders, latest_checkpoint
+from learner.config import LearnerConfig
+from learner.entry import CRITIC_FILE
 
 SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
 """What of the configuration an evaluation has a use for."""
 
 
 @dataclass(frozen=True)
+class Picker:
+    """The critic that picks what a run of chai plays: the settings of its learner, and the file of its weights."""
+
+    learner: LearnerConfig
+    weights: Path
+
+
+@dataclass(frozen=True)
 class Policy:
-    """A name for tables, the argument that it came from, the model's folder or hub name, the settings to play with."""
+    """A name for tables, the argument that it came from, the model's folder or hub name, the settings to play with.
+
+    picker: who picks among the policy's actions, where it doesn't play them itself.
+    """
 
     name: str
     source: str
     model: str
     config: RunConfig
+    picker: Picker | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class _Found:
     parts: tuple[str, ...]
     shown: int = 1
     run: RunConfig | None = None
+    picker: Picker | None = None
 
 
 def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = ()) -> list[Policy]:
@@ -58,7 +73,7 @@ def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides
     for one, name in zip(found, names, strict=True):
         # The arguments of a run's own environment mean nothing to another.
         own = one.run.env if one.run is not None and env in (None, one.run.env.id) else asked
-        policies.append(Policy(name, one.source, one.model, _settings(one, own, overrides)))
+        policies.append(Policy(name, one.source, one.model, _settings(one, own, overrides), one.picker))
     for other in policies[1:]:
         _check_alike(policies[0], other)
     return policies
@@ -134,13 +149,16 @@ def _of_run(source: str, run: Path, checkpoint: Path, *, shown: int) -> _Found:
         raise ConfigError(f"the checkpoint {checkpoint} holds no policy (policy/config.json is missing)")
     # What else the run needed (its starting model, its data) may be gone by now.
     config = load_config(run / "config.yaml", check=False)
+    picker = None
     if config.algorithm == "chai":
-        raise ConfigError(
-            f"{source!r} is a run of chai, whose critic picks among the clone's proposals, and archer eval plays no "
-            f"critic, so it would show the clone alone; the run's own evaluations are in {run / 'metrics.jsonl'}"
-        )
+        picker = Picker(config.learner, checkpoint / CRITIC_FILE)
+        if not picker.weights.is_file():
+            raise ConfigError(
+                f"{source!r} is a run of chai, which plays by its critic, and {picker.weights} is missing; without it "
+                "the clone alone would play"
+            )
     parts = run.parts if shown == 1 else (*run.parts, checkpoint.name)
-    return _Found(source, str(checkpoint / "policy"), parts, shown, config)
+    return _Found(source, str(checkpoint / "policy"), parts, shown, config, picker)
 
 
 def _check_hub_name(source: str, path: Path) -> None:

@@ -13,6 +13,9 @@ from typing import Literal
 from learner.config import AlgorithmName, LearnerConfig
 from learner.protocols import Publisher, ReplaySource, RolloutService, Scorer
 
+CRITIC_FILE = "critic.pt"
+"""What a checkpoint of a run that plays by its critic holds beside the policy: the critic's weights."""
+
 
 @dataclass
 class TrainArgs:

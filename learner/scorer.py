@@ -14,9 +14,6 @@ from torch import Tensor
 from learner.config import LearnerConfig
 from learner.rows import Row
 
-CRITIC_FILE = "critic.pt"
-"""What a checkpoint of a run that plays by its critic holds beside the policy: the critic's weights."""
-
 # Candidates in one forward pass: bounds memory where many episodes ask at once.
 STATES_A_PASS = 32
 

@@ -195,14 +195,15 @@ class Trainer:
         )
 
     def _phase(self, phase: Phase, feeder: Feeder) -> dict[str, float]:
-        """All steps of a phase. Returns the mean of each metric over the steps."""
+        """All steps of a phase. Returns each metric's mean over the steps, and seconds waited for fresh actions."""
         totals: dict[str, float] = {}
-        steps = 0
+        steps, waited = 0, 0.0
         for batch in self._batches(phase, feeder):
             started = time.monotonic()
             result = self.algorithm.step(phase, batch.micro_batches, batch.samples, self.state.version)
             self._require_finite(phase, steps, result.metrics, batch)
             steps += 1
+            waited += batch.waited_s
             for name, value in result.metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
                 self.metrics.value.labels(name).set(value)
@@ -213,7 +214,7 @@ class Trainer:
             if result.stop:
                 break
         means = {name: value / max(steps, 1) for name, value in totals.items()}
-        return means | {f"{phase.name}/steps": float(steps)}
+        return means | {f"{phase.name}/steps": float(steps), f"{phase.name}/wait_seconds": waited}
 
     def _batches(self, phase: Phase, feeder: Feeder) -> Iterator[Batch]:
         if not phase.sweep:

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
+from learner.entry import CRITIC_FILE
 from learner.errors import LearnerError, WaitTimeoutError
 from learner.losses import best_of_loss
 from learner.protocols import Scorer
-from learner.scorer import CRITIC_FILE
 
 
 class Chai(Algorithm):

@@ -127,8 +127,14 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_run_whose_critic_plays_is_not_passed_off_as_its_clone(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run of chai, .*metrics.jsonl"):
-        choose_policies([make_run(tmp_path, "mine", "algorithm=chai")])
+    run = make_run(tmp_path, "mine", "algorithm=chai", "learner.chai.candidates=3")
+    with pytest.raises(ConfigError, match=r"run of chai, .*critic.pt is missing"):
+        choose_policies([run])
+    weights = Path(run) / "checkpoints" / "cycle-00002" / "critic.pt"
+    weights.touch()
+    (policy,) = choose_policies([run])
+    assert policy.picker is not None
+    assert (policy.picker.weights, policy.picker.learner.chai.candidates) == (weights.resolve(), 3)
 
 
 def test_settings_that_an_evaluation_ignores_are_refused(tmp_path: Path) -> None:

@@ -81,9 +81,13 @@ class EnvConfig(StrictModel):
 
 
 class DemonstrationConfig(StrictModel):
-    """Scripted episodes that the policy is cloned from before it learns by itself."""
+    """Episodes that the policy is cloned from before it learns by itself: scripted ones, and ones from elsewhere."""
 
-    episodes: int = Field(0, ge=0, description="Episodes to write; 0 for none.")
+    episodes: int = Field(0, ge=0, description="Scripted episodes to write; 0 for none.")
+    files: list[str] = Field(
+        default_factory=list,
+        description="Episodes to import: Arrow or Parquet files in the replay schema, or folders of earlier runs.",
+    )
     skill: float = Field(
         0.5, ge=0, le=1, description="Skill of the scripted demonstrator, from random (0) to its best play (1)."
     )
@@ -166,13 +170,13 @@ class RunConfig(StrictModel):
 
     @model_validator(mode="after")
     def _demonstrations_suffice(self) -> Self:
-        clone, given = self.learner.clone, self.demonstrations.episodes
-        if given > 0:
+        clone = self.learner.clone
+        if self.demonstrations.episodes or self.demonstrations.files:
             return self
         if clone.steps > 0:
             raise ValueError(
                 f"`learner.clone.steps` is {clone.steps} but `demonstrations.episodes` is 0: cloning needs "
-                "demonstrations; set demonstrations.episodes, or learner.clone.steps=0"
+                "demonstrations; set demonstrations.episodes or demonstrations.files, or learner.clone.steps=0"
             )
         if self.model.build is not None:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import envs
@@ -33,12 +34,29 @@ def texts(demonstrations: list[envs.Demonstration]) -> list[str]:
     return pages
 
 
-def render(demonstrations: list[envs.Demonstration], model: str | Path, rollout: RolloutConfig) -> list[Episode]:
-    """Demonstrations in the tokens of `model`, in the replay schema."""
+def render(
+    demonstrations: list[envs.Demonstration], model: str | Path, rollout: RolloutConfig, *, imported: int = 0
+) -> list[Episode]:
+    """Demonstrations in the tokens of `model`, in the replay schema.
+
+    imported: the last so many come from elsewhere, where a seed may stand more than once.
+    """
     from transformers import AutoTokenizer  # late: takes seconds to import, and a resumed run needs none
 
     renderer = make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(str(model)))
-    return [render_demonstration(demonstration, renderer) for demonstration in demonstrations]
+    episodes = [render_demonstration(demonstration, renderer) for demonstration in demonstrations]
+    first = len(episodes) - imported
+    return episodes[:first] + [
+        replace(episode, episode_id=f"imported-{index}", worker="import")
+        for index, episode in enumerate(episodes[first:])
+    ]
+
+
+def fitting(episodes: list[Episode], window: int | None, max_tokens: int) -> list[Episode]:
+    """Those at whose every state an engine with that window can write an action of `max_tokens`."""
+    if window is None:
+        return episodes
+    return [episode for episode in episodes if episode.state_end(episode.turns - 1) + max_tokens <= window]
 
 
 def _text(observation: envs.Observation) -> str:

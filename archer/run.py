@@ -26,13 +26,14 @@ from actors.pool import WorkerArgs, start_pool
 from archer.board import BoardFollower, BoardPublisher, start_board
 from archer.cluster import cluster
 from archer.config import RunConfig
-from archer.demonstrations import play_demonstrations, render, texts
+from archer.demonstrations import fitting, play_demonstrations, render, texts
 from archer.discovery import DiscoveryServer, Target
 from archer.errors import RunError
 from archer.failures import sentence_of
+from archer.imports import read_imports
 from archer.journal import Journal, read_state
 from archer.model import build_tiny_model, resolve_model, start_path
-from archer.progress import make_progress
+from archer.progress import Progress, make_progress
 from archer.report import learning_curve, print_summary, summarise
 from archer.runfolder import RunFolder
 from buffer.schema import Episode, episodes_to_batch
@@ -58,7 +59,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
             progress.handle({"kind": "message", "text": line})
         if resume:
             folder.rewind(int(read_state(folder).get("cycle", 0)))
-        model, demonstrations = _policy(config, folder, checkpoint)
+        model, demonstrations = _policy(config, folder, checkpoint, progress)
         stack.enter_context(cluster(config))
         targets.board = board = start_board()
         targets.replay = replay = _start_replay(config, folder, checkpoint)
@@ -111,20 +112,33 @@ def _opening(folder: RunFolder, checkpoint: Path | None, metrics_url: str, *, re
     return lines
 
 
-def _policy(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> tuple[str, list[Episode]]:
+def _policy(
+    config: RunConfig, folder: RunFolder, checkpoint: Path | None, progress: Progress
+) -> tuple[str, list[Episode]]:
     """The model to start from, and the demonstrations in its tokens (which are written into the run folder)."""
     if checkpoint is not None:
         return str(checkpoint / "policy"), []
-    demonstrations = play_demonstrations(config) if config.demonstrations.episodes else []
+    imports = read_imports(config.demonstrations.files, env=config.env.id)
+    demonstrations = (play_demonstrations(config) if config.demonstrations.episodes else []) + imports
+    window: int | None
     if config.model.build is not None:
         if not folder.model.exists():
             build_tiny_model(texts(demonstrations), folder.model, config.model.build, seed=config.seed)
-        model = str(folder.model)
+        model, window = str(folder.model), config.model.build.max_positions
     else:
-        model = resolve_model(config.model).path
+        resolved = resolve_model(config.model)
+        model, window = resolved.path, resolved.window
     if not demonstrations:
         return model, []
-    episodes = render(demonstrations, model, config.rollout)
+    everything = render(demonstrations, model, config.rollout, imported=len(imports))
+    window = config.rollout.engine.max_model_len or window
+    episodes = fitting(everything, window, config.rollout.sampling.max_tokens)
+    if len(episodes) < len(everything):
+        left_out = len(everything) - len(episodes)
+        text = f"left out {left_out} of {len(everything)} demonstrations: longer than the window of {window} tokens"
+        if not episodes:
+            raise RunError(f"{text}; raise the model's window or lower env.kwargs.max_turns")
+        progress.handle({"kind": "message", "text": text})
     write_demonstrations(episodes, folder.demonstrations)
     return model, episodes
 

@@ -1,0 +1,103 @@
+"""Episodes from elsewhere: read from files or runs in the replay schema, and told again in this run's tokens.
+
+Tokens mean nothing to another tokenizer, so what is imported is the conversation: its messages are rendered anew, and
+log-probabilities and versions say that no policy of this run wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import envs
+from archer.errors import ConfigError
+from buffer.errors import LogError, ReplayError
+from buffer.log import read_episodes
+from buffer.schema import EPISODE_SCHEMA, Episode, batch_to_episodes, validate
+
+
+def read_imports(paths: Iterable[str], *, env: str) -> list[envs.Demonstration]:
+    """Every episode of the files and folders `paths`, in order. Raises ConfigError.
+
+    A path is an Arrow IPC file (such as a run's demonstrations.arrow) or a Parquet file of episodes, or a run folder,
+    a checkpoint or a replay folder, of which the replay's log is read.
+    """
+    found = []
+    for text in paths:
+        path = Path(text).expanduser()
+        where = f"`demonstrations.files`: {text}"
+        try:
+            episodes = [episode for batch in _batches(path) for episode in batch_to_episodes(batch)]
+        except FileNotFoundError as error:
+            raise ConfigError(f"{where} does not exist") from error
+        except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, ReplayError, LogError, OSError) as error:
+            raise ConfigError(f"{where} can't be read as episodes: {error}") from error
+        if not episodes:
+            raise ConfigError(f"{where} holds no episode")
+        for episode in episodes:
+            if episode.env != env:
+                raise ConfigError(
+                    f"{where} holds episodes of {episode.env!r} (such as {episode.episode_id}), and this run plays "
+                    f"{env!r}"
+                )
+        found += [_conversation(episode, where) for episode in episodes]
+    return found
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    if path.is_dir():
+        replay = path / "replay" if (path / "replay").is_dir() else path
+        if not list(replay.glob("shard-*")):
+            raise FileNotFoundError(path)
+        yield from read_episodes(replay)
+        return
+    if path.suffix == ".parquet":
+        table = pq.read_table(path).select(EPISODE_SCHEMA.names).cast(EPISODE_SCHEMA)
+        batches = table.to_batches()
+    else:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    for batch in batches:
+        validate(batch)
+        yield batch
+
+
+def _conversation(episode: Episode, where: str) -> envs.Demonstration:
+    """The messages of an episode as observations and actions. Raises ConfigError where there are too few."""
+    observations: list[envs.Observation] = []
+    actions: list[str] = []
+    heard: list[envs.Message] = []
+    for message in episode.messages:
+        if message["role"] == "assistant":
+            observations.append(_observation(heard))
+            actions.append(message["content"])
+            heard = []
+        else:
+            heard.append(envs.Message(role=message["role"], content=message["content"]))
+    observations.append(_observation(heard))
+    if len(actions) != episode.turns:
+        raise ConfigError(
+            f"{where}: episode {episode.episode_id} has {episode.turns} turns and {len(actions)} messages of the "
+            "assistant; an import needs the conversation of every turn"
+        )
+    return envs.Demonstration(
+        env=episode.env,
+        task_id=episode.task_id,
+        seed=episode.seed,
+        observations=observations,
+        actions=actions,
+        rewards=[float(reward) for reward in episode.reward],
+        terminated=episode.terminated,
+        truncated=episode.truncated,
+        success=episode.success,
+    )
+
+
+def _observation(heard: list[envs.Message]) -> envs.Observation:
+    """A lone message of the user is plain text, as environments give it."""
+    if len(heard) == 1 and heard[0]["role"] == "user":
+        return heard[0]["content"]
+    return list(heard)

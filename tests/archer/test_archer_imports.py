@@ -1,0 +1,91 @@
+"""Episodes from elsewhere, told again in another tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import envs
+from actors.config import RolloutConfig
+from archer.config import TinyModelConfig
+from archer.demonstrations import fitting, render, texts
+from archer.errors import ConfigError
+from archer.imports import read_imports
+from archer.model import build_tiny_model
+from buffer.log import WriteAheadLog
+from buffer.schema import Episode, episodes_to_batch
+from learner.demonstrations import write_demonstrations
+
+ENV = "twenty_questions_subset"
+TINY = TinyModelConfig(vocab_size=400, hidden_size=32, layers=1, heads=1, intermediate_size=64)
+
+
+@pytest.fixture(scope="module")
+def demonstrations() -> list[envs.Demonstration]:
+    return list(envs.demonstrate(ENV, episodes=6, skill=0.4, seed=3))
+
+
+@pytest.fixture(scope="module")
+def episodes(demonstrations: list[envs.Demonstration], tmp_path_factory: pytest.TempPathFactory) -> list[Episode]:
+    folder = tmp_path_factory.mktemp("model")
+    build_tiny_model(texts(demonstrations), folder, TINY, seed=0)
+    return render(demonstrations, folder, RolloutConfig())
+
+
+def test_every_kind_of_source_gives_the_conversations_back(
+    demonstrations: list[envs.Demonstration], episodes: list[Episode], tmp_path: Path
+) -> None:
+    batch = episodes_to_batch(episodes)
+    write_demonstrations(episodes, tmp_path / "some.arrow")
+    pq.write_table(pa.Table.from_batches([batch]), tmp_path / "some.parquet")
+    shard = tmp_path / "run" / "replay" / "shard-0"
+    shard.mkdir(parents=True)
+    log = WriteAheadLog(shard, durability="flush", segment_bytes=1 << 20)
+    log.append(batch, 0, 0)
+    log.close()
+    for source in ("some.arrow", "some.parquet", "run", "run/replay"):
+        assert read_imports([str(tmp_path / source)], env=ENV) == demonstrations, source
+
+
+def test_another_tokenizer_tells_the_same_story_under_ids_of_its_own(
+    demonstrations: list[envs.Demonstration], episodes: list[Episode], tmp_path: Path
+) -> None:
+    write_demonstrations(episodes, tmp_path / "some.arrow")
+    twice = read_imports([str(tmp_path / "some.arrow")] * 2, env=ENV)
+    build_tiny_model(["yes no\n" * 40], tmp_path / "other", TINY, seed=1)
+    told = render([*demonstrations, *twice], tmp_path / "other", RolloutConfig(), imported=len(twice))
+    assert len({episode.episode_id for episode in told}) == 18
+    assert {episode.worker for episode in told[6:]} == {"import"}
+    for mine, theirs in zip(told[6:12], episodes, strict=True):
+        assert mine.messages == theirs.messages
+        np.testing.assert_array_equal(mine.reward, theirs.reward)
+        assert set(mine.versions) == {-1}
+        assert len(mine.tokens) > len(theirs.tokens)
+
+
+def test_episodes_beyond_the_window_are_left_out(episodes: list[Episode]) -> None:
+    lengths = sorted(episode.state_end(episode.turns - 1) for episode in episodes)
+    assert len(fitting(episodes, lengths[2] + 8, 8)) == 3
+    assert fitting(episodes, None, 8) == episodes
+
+
+def test_what_can_not_be_imported_is_named(episodes: list[Episode], tmp_path: Path) -> None:
+    write_demonstrations(episodes, tmp_path / "some.arrow")
+    (tmp_path / "torn.arrow").write_bytes((tmp_path / "some.arrow").read_bytes()[:500])
+    (tmp_path / "text.parquet").write_text("not parquet")
+    mute = [Episode(**{**vars(episode), "messages": []}) for episode in episodes]
+    write_demonstrations(mute, tmp_path / "mute.arrow")
+    for source, env, said in (
+        ("nowhere.arrow", ENV, "does not exist"),
+        ("torn.arrow", ENV, "can't be read as episodes"),
+        ("text.parquet", ENV, "can't be read as episodes"),
+        (".", ENV, "does not exist"),
+        ("some.arrow", "key_door", "episodes of 'twenty_questions_subset'.*plays 'key_door'"),
+        ("mute.arrow", ENV, "0 messages of the assistant"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            read_imports([str(tmp_path / source)], env=env)

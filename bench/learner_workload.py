@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
 from learner.algorithms.actor_critic import ActorCritic
+from learner.attention import implementation
 from learner.config import LearnerConfig
 from learner.critic import Critic
 from learner.layout import PackedEncoder, SeparateEncoder
@@ -118,7 +119,7 @@ def build(case: Case, dtype: str, *, separate: bool) -> ActorCritic:
             intermediate_size=feed_forward,
             max_position_embeddings=2048,
             pad_token_id=PAD,
-            attn_implementation="sdpa",
+            attn_implementation=implementation(),
         )
         for width, layers, heads, feed_forward in (scale["policy"], scale["critic"])
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from learner.attention import implementation
 from learner.config import CriticConfig
 from learner.errors import LearnerError
 from learner.layout import Encoder, Layout, PackedEncoder, Part, SeparateEncoder
@@ -43,12 +44,11 @@ class Critic(nn.Module):
         Returns:
             "q_PART" and "v_PART": [heads, samples], for "fresh" [heads, samples, actions].
         """
-        packed = layout.mask.dim() == 4
         hidden = self.backbone(
             input_ids=layout.input_ids,
-            attention_mask=layout.mask if packed else layout.mask.long(),
+            attention_mask=layout.mask(self.backbone),
             # An encoder counts positions its own way (RoBERTa starts at 2), so only packed passes say theirs.
-            **({"position_ids": layout.position_ids, "use_cache": False} if packed else {}),
+            **({"position_ids": layout.position_ids, "use_cache": False} if layout.packed else {}),
         ).last_hidden_state
         values: dict[str, Tensor] = {}
         for kind, heads, parts in (("q", self.q, q), ("v", self.v, v)):
@@ -85,7 +85,7 @@ def build_critic(
             num_key_value_heads=config.build.heads,
             intermediate_size=config.build.intermediate_size,
             pad_token_id=pad,
-            attn_implementation="sdpa",
+            attn_implementation=implementation(),
         )
         backbone = AutoModel.from_config(backbone_config, dtype=DTYPES[dtype])
         encoder: Encoder = PackedEncoder(pad)
@@ -93,10 +93,12 @@ def build_critic(
         path = str(policy_path) if config.backbone == "policy" else config.backbone
         backbone_config = AutoConfig.from_pretrained(path)
         _switch_off_dropout(backbone_config)
-        pooling = {} if is_causal(backbone_config) else {"add_pooling_layer": False}
-        backbone = AutoModel.from_pretrained(
-            path, config=backbone_config, dtype=DTYPES[dtype], attn_implementation="sdpa", **pooling
+        special = (
+            {"attn_implementation": implementation()}
+            if is_causal(backbone_config)
+            else {"attn_implementation": "sdpa", "add_pooling_layer": False}
         )
+        backbone = AutoModel.from_pretrained(path, config=backbone_config, dtype=DTYPES[dtype], **special)
         if is_causal(backbone_config):
             if config.backbone != "policy":
                 _require_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(path), path)

@@ -3,7 +3,7 @@
 All states of an episode are prefixes of one token sequence, so a causal model needs one pass over the episode,
 with fresh actions as branches, to give every value and log-probability of all turns (`PackedEncoder`). An encoder
 reads each state and each action as a sequence of its own (`SeparateEncoder`). Both give a `Layout`, and what
-reads it can't tell them apart; on a causal model they agree (tests/learner/test_layout.py).
+reads it can't tell them apart; on a causal model they agree (tests/learner/test_learner_layout.py).
 
 A sample is one (row, turn) pair; `samples` is their number over the rows of a layout, in order.
 """
@@ -17,7 +17,10 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import PreTrainedModel
 
+from learner.attention import Tree, packed_mask
 from learner.rows import Row
 
 Part = Literal["state", "action", "next_state", "fresh"]
@@ -46,15 +49,14 @@ class Layout:
 
     Attributes:
         input_ids, position_ids: long [rows, length].
-        mask: bool; [rows, 1, length, length] (query may look at key) for a packed causal pass, or
-            [rows, length] (token is not a pad) for separate sequences.
+        structure: of a packed causal pass its tree; of separate sequences bool [rows, length], token is not a pad.
         points: for each part, where its last token is read: [samples], for "fresh" [samples, n].
         predictions: for "action" and "fresh", the tokens of these actions (packed layouts only).
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    mask: Tensor
+    structure: Tree | Tensor
     points: dict[str, Points] = field(default_factory=dict)
     predictions: dict[str, Predictions] = field(default_factory=dict)
 
@@ -65,10 +67,21 @@ class Layout:
         return Layout(
             self.input_ids.to(device),
             self.position_ids.to(device),
-            self.mask.to(device),
+            self.structure.to(device),
             {k: Points(*(t.to(device) for t in v)) for k, v in self.points.items()},
             {k: Predictions(*(t.to(device) for t in v)) for k, v in self.predictions.items()},
         )
+
+    @property
+    def packed(self) -> bool:
+        """Whether this is a packed causal pass."""
+        return isinstance(self.structure, Tree)
+
+    def mask(self, model: PreTrainedModel) -> Tensor | BlockMask:
+        """What `model` takes as `attention_mask`: of a packed pass in the form that its attention needs."""
+        if isinstance(self.structure, Tree):
+            return packed_mask(self.structure, model.config._attn_implementation, model.dtype)
+        return self.structure.long()
 
 
 class Encoder(Protocol):
@@ -79,7 +92,7 @@ class Encoder(Protocol):
 
         Args:
             horizon: turns from a sample's state to its "next_state" (n of n-step targets), cut at the end of
-                the episode. "action" needs a horizon of at least 1.
+                the episode. "action" and "next_state" need a horizon of at least 1.
         """
         ...
 
@@ -87,136 +100,137 @@ class Encoder(Protocol):
 class PackedEncoder:
     """One sequence per row: the episode as trunk, then each fresh action as a branch.
 
-    A branch sees the trunk up to its own state and itself; its positions go on from that state. The mask is
-    explicit, [rows, 1, length, length].
+    A branch sees the trunk up to its own state and itself; its positions go on from that state. The branches of all
+    rows begin in one column, after the longest trunk.
     """
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
-        reader = _Reader(parts)
-        sequences = [_PackedSequence(index, row, reader, horizon) for index, row in enumerate(rows)]
-        length = max(sequence.length for sequence in sequences)
-        shape = (len(rows), length)
+        if horizon < 1 and {"action", "next_state"} & set(parts):
+            raise ValueError(f"a horizon of {horizon} ends the trunk at the states; {parts} need one of at least 1")
+        samples = _Samples.of(rows, horizon)
+        trunks = np.zeros(len(rows), dtype=np.int64)
+        np.maximum.at(trunks, samples.row, samples.ahead)
+        trunk = int(trunks.max())
+        fresh = _Fresh.of(rows, samples, trunk) if "fresh" in parts else None
+        shape = (len(rows), trunk if fresh is None else max(trunk, fresh.length))
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        position = np.zeros(shape, dtype=np.int64)
-        # Per token: its branch (0 is the trunk, -1 a pad) and how much of the trunk it sees.
+        # Pads of a trunk count on, so that transformers sees one sequence in each row.
+        position = np.tile(np.arange(shape[1]), (len(rows), 1))
         branch = np.full(shape, -1, dtype=np.int32)
         sees = np.zeros(shape, dtype=np.int32)
-        for index, sequence in enumerate(sequences):
-            n = sequence.length
-            ids[index, :n] = sequence.ids
-            position[index, :n] = sequence.position
-            branch[index, :n] = sequence.branch
-            sees[index, :n] = sequence.sees
-        return Layout(
-            torch.from_numpy(ids),
-            torch.from_numpy(position),
-            tree_mask(torch.from_numpy(branch), torch.from_numpy(sees)),
-            *reader.tensors(),
+        for index, row in enumerate(rows):
+            n = trunks[index]
+            ids[index, :n] = row.tokens[:n]
+            branch[index, :n] = 0
+            sees[index, :n] = np.arange(1, n + 1)
+        if fresh is not None:
+            at = (fresh.row, fresh.column)
+            ids[at], position[at], branch[at], sees[at] = fresh.token, fresh.position, fresh.branch, fresh.state
+        points = samples.points(parts)
+        predictions = {}
+        if "action" in parts:
+            predictions["action"] = samples.actions(ids)
+        if fresh is not None:
+            points["fresh"] = fresh.points
+            predictions["fresh"] = fresh.predictions()
+        tree = Tree(torch.from_numpy(branch), torch.from_numpy(sees), trunk)
+        return Layout(torch.from_numpy(ids), torch.from_numpy(position), tree, points, predictions)
+
+
+class _Samples(NamedTuple):
+    """The samples of all rows, in order. All int64 [samples]."""
+
+    row: np.ndarray
+    state: np.ndarray  # number of tokens of the state
+    action: np.ndarray  # and with the action
+    ahead: np.ndarray  # and of the state `horizon` turns later
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], horizon: int) -> _Samples:
+        state, action, ahead = [], [], []
+        for row in rows:
+            bounds = np.append(row.action_start, len(row.tokens))
+            state.append(row.action_start[row.turns])
+            action.append(row.action_end[row.turns])
+            ahead.append(bounds[np.minimum(row.turns + horizon, len(row.action_start))])
+        index = np.repeat(np.arange(len(rows)), [len(row.turns) for row in rows])
+        return cls(index, *(np.concatenate(found).astype(np.int64) for found in (state, action, ahead)))
+
+    def points(self, parts: Sequence[Part]) -> dict[str, Points]:
+        ends = {"state": self.state, "action": self.action, "next_state": self.ahead}
+        row = torch.from_numpy(self.row)
+        return {part: Points(row, torch.from_numpy(ends[part] - 1)) for part in parts if part in ends}
+
+    def actions(self, ids: np.ndarray) -> Predictions:
+        """The tokens of the data's actions; `ids` is [rows, length]."""
+        lengths = self.action - self.state
+        sample = np.repeat(np.arange(len(lengths)), lengths)
+        row, column = self.row[sample], self.state[sample] - 1 + _within(lengths)
+        return _predictions(row, column, ids[row, column + 1], sample, np.zeros_like(sample))
+
+
+class _Fresh(NamedTuple):
+    """The tokens of all fresh actions, in order. All int64 [tokens] but the points."""
+
+    row: np.ndarray
+    column: np.ndarray
+    token: np.ndarray
+    position: np.ndarray
+    branch: np.ndarray
+    state: np.ndarray  # number of tokens of the state
+    sample: np.ndarray
+    action: np.ndarray
+    points: Points  # [samples, actions]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], samples: _Samples, trunk: int) -> _Fresh:
+        per_sample = len(rows[0].fresh[0])
+        texts = [text for row in rows for actions in row.fresh for text in actions]
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        # Per action: its row, its place among the row's actions, and the column behind its last token.
+        row = np.repeat(samples.row, per_sample)
+        state = np.repeat(samples.state, per_sample)
+        first = np.searchsorted(row, row)
+        end = np.cumsum(lengths)
+        end += trunk - (end - lengths)[first]
+        last = np.where(lengths > 0, end, state) - 1
+        of = np.repeat(np.arange(len(texts)), lengths)
+        within = _within(lengths)
+        shape = (len(samples.row), per_sample)
+        return cls(
+            row[of],
+            (end - lengths)[of] + within,
+            np.concatenate(texts).astype(np.int64),
+            state[of] + within,
+            (np.arange(len(texts)) - first + 1)[of],
+            state[of],
+            of // per_sample,
+            of % per_sample,
+            Points(torch.from_numpy(row.reshape(shape)), torch.from_numpy(last.reshape(shape))),
         )
 
+    @property
+    def length(self) -> int:
+        """Columns that trunks and branches fill."""
+        return int(self.column.max()) + 1 if len(self.column) else 0
 
-def tree_mask(branch: Tensor, sees: Tensor) -> Tensor:
-    """Who may look at whom in packed sequences.
-
-    Args:
-        branch: int [rows, length]; 0 is the trunk, 1, 2, ... the branches, -1 a pad.
-        sees: int [rows, length]; a token sees the trunk's first `sees` tokens. On the trunk: itself and before.
-
-    Returns:
-        bool [rows, 1, length, length], true where the query (third axis) sees the key (fourth). A pad sees
-        itself only, so that no softmax is empty.
-    """
-    index = torch.arange(branch.shape[1])
-    key_branch = branch.unsqueeze(1)
-    trunk = (key_branch == 0) & (index < sees.unsqueeze(2))
-    same = (key_branch == branch.unsqueeze(2)) & (key_branch > 0) & (index <= index.unsqueeze(1))
-    itself = torch.eye(branch.shape[1], dtype=torch.bool)
-    return (trunk | same | itself).unsqueeze(1)
+    def predictions(self) -> Predictions:
+        # The first token of a branch is predicted where its state ends.
+        column = np.where(self.position == self.state, self.state, self.column) - 1
+        return _predictions(self.row, column, self.token, self.sample, self.action)
 
 
-class _Reader:
-    """Collects points and predictions while sequences are laid out."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = set(parts)
-        self.sample = 0
-        self._points: dict[str, list[tuple[int, int]]] = {part: [] for part in parts}
-        self._predictions: dict[str, list[np.ndarray]] = {
-            part: [] for part in ("action", "fresh") if part in self.parts
-        }
-        self._fresh = 0
-
-    def point(self, part: Part, row: int, column: int) -> None:
-        if part in self.parts:
-            self._points[part].append((row, column))
-
-    def predict(self, part: Part, row: int, columns: np.ndarray, tokens: np.ndarray, action: int) -> None:
-        if part in self._predictions:
-            block = np.empty((5, len(tokens)), dtype=np.int64)
-            block[0], block[1], block[2], block[3], block[4] = row, columns, tokens, self.sample, action
-            self._predictions[part].append(block)
-
-    def next_sample(self, fresh: int) -> None:
-        self._fresh = fresh
-        self.sample += 1
-
-    def tensors(self) -> tuple[dict[str, Points], dict[str, Predictions]]:
-        points = {}
-        for part, pairs in self._points.items():
-            array = torch.from_numpy(np.asarray(pairs, dtype=np.int64).reshape(-1, 2))
-            if part == "fresh":
-                array = array.view(self.sample, self._fresh, 2)
-            points[part] = Points(array[..., 0], array[..., 1])
-        predictions = {
-            part: Predictions(*torch.from_numpy(np.concatenate(blocks, axis=1)))
-            for part, blocks in self._predictions.items()
-            if blocks
-        }
-        return points, predictions
+def _within(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, ... of each of the pieces: int64 [sum of `lengths`]."""
+    ends = np.cumsum(lengths)
+    return np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
 
 
-class _PackedSequence:
-    """One row laid out: trunk, then branches."""
-
-    def __init__(self, index: int, row: Row, reader: _Reader, horizon: int) -> None:
-        last = len(row.action_start)
-        trunk = max(row.state_end(min(int(turn) + horizon, last)) for turn in row.turns)
-        ids = [row.tokens[:trunk]]
-        position = [np.arange(trunk)]
-        branch = [np.zeros(trunk, dtype=np.int32)]
-        sees = [np.arange(1, trunk + 1)]
-        self.length = trunk
-        branches = 0
-        for sample, turn in enumerate(row.turns):
-            turn = int(turn)
-            state = row.state_end(turn)
-            reader.point("state", index, state - 1)
-            if horizon:
-                end = int(row.action_end[turn])
-                reader.point("action", index, end - 1)
-                reader.predict("action", index, np.arange(state - 1, end - 1), row.tokens[state:end], 0)
-                reader.point("next_state", index, row.state_end(min(turn + horizon, last)) - 1)
-            if "fresh" in reader.parts:
-                for k, tokens in enumerate(row.fresh[sample]):
-                    branches += 1
-                    n = len(tokens)
-                    columns = np.arange(self.length, self.length + n)
-                    ids.append(tokens)
-                    position.append(np.arange(state, state + n))
-                    branch.append(np.full(n, branches, dtype=np.int32))
-                    sees.append(np.full(n, state))
-                    reader.point("fresh", index, int(columns[-1]) if n else state - 1)
-                    predictors = np.concatenate(([state - 1], columns[:-1]))[:n]
-                    reader.predict("fresh", index, predictors, tokens, k)
-                    self.length += n
-            reader.next_sample(len(row.fresh[sample]) if row.fresh else 0)
-        self.ids = np.concatenate(ids)
-        self.position = np.concatenate(position)
-        self.branch = np.concatenate(branch)
-        self.sees = np.concatenate(sees)
+def _predictions(*columns: np.ndarray) -> Predictions:
+    return Predictions(*map(torch.from_numpy, columns))
 
 
 class SeparateEncoder:
@@ -255,34 +269,36 @@ class SeparateEncoder:
         return np.concatenate((self.prefix, tokens, self.suffix))
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
-        reader = _Reader(parts)
         sequences: list[np.ndarray] = []
+        found: dict[Part, list[int]] = {part: [] for part in parts}
 
         def add(part: Part, tokens: np.ndarray) -> None:
-            if part in reader.parts:
-                sequence = self._sequence(tokens)
-                reader.point(part, len(sequences), 0 if self.read_first else len(sequence) - 1)
-                sequences.append(sequence)
+            if part in found:
+                found[part].append(len(sequences))
+                sequences.append(self._sequence(tokens))
 
         for row in rows:
             last = len(row.action_start)
-            for sample, turn in enumerate(row.turns):
-                turn = int(turn)
+            for sample, turn in enumerate(map(int, row.turns)):
                 state = row.tokens[: row.state_end(turn)]
                 add("state", state)
-                if horizon:
-                    add("action", row.tokens[: int(row.action_end[turn])])
-                    add("next_state", row.tokens[: row.state_end(min(turn + horizon, last))])
-                if "fresh" in reader.parts:
+                add("action", row.tokens[: int(row.action_end[turn])])
+                add("next_state", row.tokens[: row.state_end(min(turn + horizon, last))])
+                if "fresh" in found:
                     for tokens in row.fresh[sample]:
                         add("fresh", np.concatenate((state, tokens)))
-                reader.next_sample(len(row.fresh[sample]) if row.fresh else 0)
-        length = max(len(sequence) for sequence in sequences)
-        ids = np.full((len(sequences), length), self.pad_token_id, dtype=np.int64)
-        mask = np.zeros((len(sequences), length), dtype=bool)
+        lengths = np.array([len(sequence) for sequence in sequences])
+        shape = (len(sequences), int(lengths.max()))
+        ids = np.full(shape, self.pad_token_id, dtype=np.int64)
         for index, sequence in enumerate(sequences):
             ids[index, : len(sequence)] = sequence
-            mask[index, : len(sequence)] = True
-        points, _ = reader.tensors()
-        position = torch.arange(length).expand(len(sequences), length)
-        return Layout(torch.from_numpy(ids), position, torch.from_numpy(mask), points)
+        column = torch.from_numpy(np.zeros_like(lengths) if self.read_first else lengths - 1)
+        points = {}
+        for part, indices in found.items():
+            at = torch.tensor(indices, dtype=torch.long)
+            if part == "fresh":
+                at = at.view(-1, len(rows[0].fresh[0]))
+            points[str(part)] = Points(at, column[at])
+        position = torch.arange(shape[1]).expand(shape)
+        mask = torch.arange(shape[1]) < torch.from_numpy(lengths).unsqueeze(1)
+        return Layout(torch.from_numpy(ids), position, mask, points)

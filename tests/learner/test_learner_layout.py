@@ -14,7 +14,7 @@ from learner.layout import PackedEncoder, SeparateEncoder
 from learner.policy import Policy, sequence_predictions
 from learner.rows import Row
 
-PARTS = ("state", "action", "next_state", "fresh")
+PARTS = ("state", "action", "next_state", "next_states", "fresh")
 
 
 @pytest.fixture(params=[(llama, "sdpa"), (llama, TREE), (gpt2, TREE)], ids=["llama-sdpa", "llama-tree", "gpt2-tree"])
@@ -30,11 +30,12 @@ def config(request: pytest.FixtureRequest) -> PretrainedConfig:
 def test_packed_values_are_the_separate_ones(config: PretrainedConfig, horizon: int) -> None:
     rows = [make_row(seed) for seed in range(5)]
     critic = Critic(AutoModel.from_config(config), 32).eval()
-    q, v = ("action", "fresh"), ("state", "next_state")
+    q, v = ("action", "fresh"), ("state", "next_state", "next_states")
     with torch.no_grad():
         packed = critic(PackedEncoder(0).encode(rows, PARTS, horizon), q=q, v=v)
         separate = critic(SeparateEncoder(0).encode(rows, PARTS, horizon), q=q, v=v)
     assert packed["q_fresh"].shape == (2, sum(len(row.turns) for row in rows), 2)
+    torch.testing.assert_close(packed["v_next_states"][..., -1], packed["v_next_state"])
     for name in packed:
         torch.testing.assert_close(packed[name], separate[name], atol=1e-5, rtol=0)
 

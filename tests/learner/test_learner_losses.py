@@ -17,6 +17,7 @@ from learner.losses import (
     expectile_loss,
     generalised_advantage,
     group_advantage,
+    lambda_target,
     policy_gradient_loss,
     q_loss,
     reference_kl,
@@ -182,6 +183,44 @@ def test_reference_kl_is_unbiased_and_so_is_its_gradient_in_expectation() -> Non
     p = logits.log_softmax(-1)
     (exact,) = torch.autograd.grad((q.exp() * (q - p)).sum(), logits)
     torch.testing.assert_close(ours, exact)
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.6, 1.0])
+def test_lambda_target_is_the_mixture_of_n_step_targets(trace: float) -> None:
+    torch.manual_seed(6)
+    samples, n = 4, 3
+    reward, value = torch.randn(samples, n), torch.randn(2, samples, n)
+    discount = (0.9 ** torch.arange(1, n + 1)).expand(samples, n)
+    ended = torch.zeros(samples, n)
+    ended[1, 1:] = 1.0  # this one ended with its second turn
+    reward[1, 2] = reward[1, 1]
+    found = lambda_target(reward, discount, ended, value, trace)
+    each = [td_target(reward[:, i], discount[:, i], ended[:, i], value[:, :, i]) for i in range(n)]
+    expected = (1 - trace) * (each[0] + trace * each[1]) + trace**2 * each[2]
+    torch.testing.assert_close(found, expected)
+    if trace == 0.0:
+        torch.testing.assert_close(found, each[0])
+    # Beyond its end an episode has one target, whatever V says there.
+    torch.testing.assert_close(each[1][:, 1], each[2][:, 1])
+
+
+def test_lambda_targets_find_the_known_values_of_a_chain() -> None:
+    """Five states in a row, -1 a step, then the end: V is the discounted number of steps left, by any trace."""
+    gamma, states, n = 0.9, 5, 3
+    exact = torch.tensor([-(1 - gamma ** (states - s)) / (1 - gamma) for s in range(states)])
+    for trace in (0.0, 0.5, 1.0):
+        v = torch.zeros(states)
+        for _ in range(60):
+            reward = torch.tensor(
+                [[-(1 - gamma ** min(i, states - s)) / (1 - gamma) for i in range(1, n + 1)] for s in range(states)]
+            )
+            discount = torch.tensor([[gamma ** min(i, states - s) for i in range(1, n + 1)] for s in range(states)])
+            ended = torch.tensor([[float(s + i >= states) for i in range(1, n + 1)] for s in range(states)])
+            following = torch.stack(
+                [v[torch.clamp(torch.arange(states) + i, max=states - 1)] for i in range(1, n + 1)], -1
+            )
+            v = lambda_target(reward, discount, ended, following.unsqueeze(0), trace)[0]
+        torch.testing.assert_close(v, exact, atol=1e-4, rtol=1e-4)
 
 
 def test_returns_to_go() -> None:

@@ -14,7 +14,14 @@ from learner_cases import run_ranks
 CYCLES = 3
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("archer", {}),
-    ("archer", {"offline_cycles": 2, "actor": {"token_baseline": True, "kl_to_clone": 0.1}, "critic": {"heads": 3}}),
+    (
+        "archer",
+        {
+            "offline_cycles": 2,
+            "actor": {"token_baseline": True, "kl_to_clone": 0.1},
+            "critic": {"heads": 3, "trace": 0.5},
+        },
+    ),
     ("archer_offline", {}),
     ("chai", {}),
     ("filtered_bc", {}),

@@ -1,0 +1,278 @@
+"""Episodes that each method needs to get to a return, on the same tasks from the same demonstrations.
+
+Each cell (task, method, seed) is a real `archer train` in a process of its own, one after the other; what is done is
+skipped and what was interrupted is resumed when the program is started again. Read bench/README.md for what the
+figures say and what they don't.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import parser, print_table, report, say  # isort: skip - sets the threads first
+
+import yaml
+from efficiency_figures import (
+    curve,
+    differing_keys,
+    episodes_to_threshold,
+    evaluation_return,
+    mean_over_seeds,
+    ratio,
+)
+from efficiency_plot import draw
+
+from archer.errors import ArcherError
+from archer.loading import dump_config, find_config, load_config
+from archer.report import bootstrap_interval
+from archer.runfolder import latest_checkpoint, read_rows
+
+METHODS = ("archer", "ppo", "filtered_bc")
+BASELINE = "ppo"
+# Absolute returns: a share of the way from the clone would move with the clone.
+THRESHOLDS = {"key_door": -12.0}
+COLUMNS = {
+    "task": "task",
+    "method": "method",
+    "seeds": "seeds",
+    "episodes": "episodes to threshold",
+    "ratio": "ppo / method",
+    "final": "final return",
+    "seconds": "seconds a run",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: what to train, with which overrides, in which folder."""
+
+    task: str  # a preset or a YAML file
+    method: str
+    seed: int
+    overrides: tuple[str, ...]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.task).stem}-{self.method}-{self.seed}"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def settings(self) -> list[str]:
+        own = (f"algorithm={self.method}", f"seed={self.seed}", f"name={self.name}", f"runs_dir={self.folder}")
+        return [*self.overrides, "metrics.port=0", *own]
+
+    def resolved(self) -> dict[str, Any]:
+        return yaml.safe_load(dump_config(load_config(self.task, self.settings)))
+
+    def stored(self) -> dict[str, Any] | None:
+        """The settings that the run folder was made with; None where there is no run."""
+        path = self.run / "config.yaml"
+        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def command_of(cell: Cell) -> list[str] | None:
+    """How to go on with a cell; None where it is done.
+
+    Raises:
+        ValueError: where its folder holds a run with other settings.
+    """
+    archer = [sys.executable, "-m", "archer.cli", "train"]
+    stored = cell.stored()
+    if stored is not None:
+        keys = differing_keys(stored, cell.resolved())
+        if keys:
+            raise ValueError(
+                f"{cell.run} holds a run with other settings ({', '.join(keys)}); delete it, or choose another --folder"
+            )
+        if (cell.run / "summary.json").is_file():
+            return None
+        if latest_checkpoint(cell.run) is not None:
+            return [*archer, "--resume", str(cell.run)]
+    # A run without a checkpoint starts over: nothing of it could be gone on with.
+    return [*archer, str(find_config(cell.task)), *cell.settings, *(["--overwrite"] if stored is not None else [])]
+
+
+def play(cell: Cell) -> str | None:
+    """Bring a cell to its end. Returns what went wrong as a sentence, None where nothing did."""
+    try:
+        command = command_of(cell)
+    except (ArcherError, ValueError) as error:
+        return f"{cell.name}: {error}"
+    if command is None:
+        say(f"  {cell.name}: done already, skipped")
+        return None
+    say(f"  {cell.name}: {'resuming' if '--resume' in command else 'training'}")
+    log = cell.folder / f"{cell.name}.log"
+    with open(log, "ab") as file:
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"{cell.name} failed with status {status}: {lines[-1] if lines else 'it said nothing'} (see {log})"
+    return None
+
+
+def read(cell: Cell, threshold: float) -> dict[str, Any] | None:
+    """What came of a cell; None where it has not finished or is a run with other settings."""
+    if not (cell.run / "summary.json").is_file():
+        return None
+    stored = cell.stored()
+    if stored is None or differing_keys(stored, cell.resolved()):
+        return None
+    rows = read_rows(cell.run / "metrics.jsonl")
+    episodes, returns = curve(rows)
+    if episodes.size == 0:
+        return None
+    return {
+        "cell": cell,
+        "curve": (episodes, returns),
+        "reached": episodes_to_threshold(episodes, returns, threshold),
+        "clone": evaluation_return(rows, "clone"),
+        "final": evaluation_return(rows, "final"),
+        "seconds": json.loads((cell.run / "summary.json").read_text())["wall_seconds"],
+        "config": stored,
+    }
+
+
+def figures(task: str, threshold: float, runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One row per method. `runs`: method to its finished runs, none of them empty."""
+    made = []
+    for method, done in runs.items():
+        reached = [one["reached"] for one in done]
+        finals = [one["final"] for one in done if one["final"] is not None]
+        made.append(
+            {
+                "task": Path(task).stem,
+                "method": method,
+                "threshold": threshold,
+                "seeds": len(done),
+                "episodes_to_threshold": mean_over_seeds(reached),
+                "ratio_to_ppo": ratio([one["reached"] for one in runs[BASELINE]], reached)
+                if BASELINE in runs
+                else None,
+                "final_return": float(sum(finals) / len(finals)) if finals else None,
+                "final_interval": list(bootstrap_interval(finals)) if finals else None,
+                "seconds": sum(one["seconds"] for one in done) / len(done),
+                "runs": [
+                    {
+                        "name": one["cell"].name,
+                        "seed": one["cell"].seed,
+                        "episodes_to_threshold": one["reached"].episodes,
+                        "censored": one["reached"].censored,
+                        "clone_return": one["clone"],
+                        "final_return": one["final"],
+                        "wall_seconds": one["seconds"],
+                        "config": one["config"],
+                    }
+                    for one in done
+                ],
+            }
+        )
+    return made
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as the table has it."""
+    reached, compared, interval = row["episodes_to_threshold"], row["ratio_to_ppo"], row["final_interval"]
+    sign = "> " if reached["censored"] else ""
+    return {
+        **{key: row[key] for key in ("task", "method", "seeds", "seconds")},
+        "episodes": f"{sign}{reached['mean']:,.0f} ({reached['low']:,.0f} to {reached['high']:,.0f})",
+        "ratio": "-"
+        if compared is None
+        else f"{compared['bound']} {compared['mean']:.2f} ({compared['low']:.2f} to {compared['high']:.2f})".strip(),
+        "final": "-" if interval is None else f"{row['final_return']:.2f} ({interval[0]:.2f} to {interval[1]:.2f})",
+    }
+
+
+def options() -> argparse.Namespace:
+    made = parser(__doc__)
+    made.add_argument("--methods", nargs="+", default=list(METHODS), help="values of `algorithm`")
+    made.add_argument("--tasks", nargs="+", default=["key_door"], help="presets or YAML files")
+    made.add_argument("--seeds", type=int, help="seeds 0 to N-1 of each method; 3, and 1 with --quick")
+    made.add_argument("--cycles", type=int, help="cycles of each run; the preset's by default")
+    made.add_argument("--threshold", action="append", default=[], metavar="TASK=VALUE", help="return to get to")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for all cells")
+    made.add_argument("--folder", type=Path, default=Path("runs/sample_efficiency"), help="where the runs lie")
+    made.add_argument("--report-only", action="store_true", help="read what is there, train nothing")
+    return made.parse_args()
+
+
+def thresholds(arguments: argparse.Namespace) -> dict[str, float]:
+    """Task to the return to get to. Exits with a sentence where a task has none."""
+    given = dict(THRESHOLDS)
+    for text in arguments.threshold:
+        task, _, value = text.partition("=")
+        try:
+            given[task] = float(value)
+        except ValueError:
+            sys.exit(f"--threshold {text!r} is not of the form TASK=VALUE, such as key_door=-12")
+    lacking = [task for task in arguments.tasks if Path(task).stem not in given]
+    if lacking:
+        sys.exit(f"no threshold is known for {', '.join(lacking)}; give one with --threshold TASK=VALUE")
+    return given
+
+
+def main() -> None:
+    arguments = options()
+    wanted = thresholds(arguments)
+    # As it was given: an absolute path would put this machine's folders into the JSON.
+    folder = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = (*arguments.set, *([f"cycles={arguments.cycles}"] if arguments.cycles is not None else []))
+    seeds = range(arguments.seeds or (1 if arguments.quick else 3))
+    cells = [
+        Cell(task, method, seed, overrides, folder)
+        for task in arguments.tasks
+        for seed in seeds
+        for method in arguments.methods
+    ]
+    problems = []
+    try:
+        for cell in [] if arguments.report_only else cells:
+            problem = play(cell)
+            if problem:
+                say(f"  {problem}")
+                problems.append(problem)
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here, --report-only shows what is there")
+        sys.exit(130)
+    rows = []
+    for task in arguments.tasks:
+        name = Path(task).stem
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for cell in cells:
+            done = read(cell, wanted[name]) if cell.task == task else None
+            if done is not None:
+                runs.setdefault(cell.method, []).append(done)
+        if runs:
+            rows += figures(task, wanted[name], runs)
+            say(f"drawn to {draw(runs, wanted[name], folder / f'{name}.png', title=f'{name}: return over episodes')}")
+    if rows:
+        print_table("Sample efficiency (mean over seeds, 95% bootstrap)", COLUMNS, [shown(row) for row in rows])
+        fewest = min(row["seeds"] for row in rows)
+        if fewest < 5:
+            say(f"{fewest} seed(s) a method: the intervals only span the seeds seen, and say little of others")
+        say(f"written to {report('sample_efficiency', arguments, rows, problems=problems)}")
+    else:
+        say(f"no finished run with these settings in {folder}")
+    sys.stdout.flush()
+    sys.exit(1 if problems or not rows else 0)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

@@ -37,6 +37,7 @@ from archer.runfolder import latest_checkpoint, read_rows
 
 METHODS = ("archer", "ppo", "filtered_bc")
 BASELINE = "ppo"
+STOP_TIMEOUT_S = 120.0
 # Absolute returns: a share of the way from the clone would move with the clone.
 THRESHOLDS = {"key_door": -12.0}
 COLUMNS = {
@@ -116,7 +117,13 @@ def play(cell: Cell) -> str | None:
     say(f"  {cell.name}: {'resuming' if '--resume' in command else 'training'}")
     log = cell.folder / f"{cell.name}.log"
     with open(log, "ab") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            # The run got the Ctrl-C too; subprocess.run would kill it before it has ended its own processes.
+            process.wait(timeout=STOP_TIMEOUT_S)
+            raise
     if status == 130:
         raise KeyboardInterrupt
     if status:

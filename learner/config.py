@@ -39,6 +39,10 @@ class CriticConfig(_Config):
         "policy",
         description="'policy' (the cloned policy's weights), or a Hugging Face name or folder, causal or encoder.",
     )
+    reads: Literal["tokens", "text"] = Field(
+        "tokens",
+        description="What an encoder backbone gets: the policy's tokens piece by piece, or their text cut anew.",
+    )
     build: BackboneConfig | None = Field(
         None, description="Make a small causal backbone from scratch instead of loading `backbone`."
     )

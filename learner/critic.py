@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def build_critic(
                 _require_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(path), path)
             encoder = PackedEncoder(pad)
         else:
-            encoder = _encoder_for(tokenizer, AutoTokenizer.from_pretrained(path), path, config.max_tokens)
+            encoder = _encoder_for(tokenizer, AutoTokenizer.from_pretrained(path), path, config)
     critic = Critic(backbone, config.head_hidden_size, config.heads)
     return critic.to(DTYPES[dtype]), encoder
 
@@ -145,16 +146,33 @@ def _require_same_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrained
 
 
 def _encoder_for(
-    policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str, max_tokens: int
+    policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str, config: CriticConfig
 ) -> SeparateEncoder:
+    by_text = config.reads == "text"
     return SeparateEncoder(
         pad_token_id(critic),
-        translate=translate_vocabulary(policy, critic, path),
+        translate=text_translation(policy, critic) if by_text else translate_vocabulary(policy, critic, path),
         prefix=[critic.cls_token_id],
         suffix=[critic.sep_token_id],
         read_first=True,
-        max_tokens=max_tokens,
+        max_tokens=config.max_tokens,
     )
+
+
+def text_translation(
+    policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The critic's ids of what the policy's tokens read as, for tokenizers that have no pieces in common.
+
+    What was cut is remembered: the states of an episode come back at each draw of it.
+    """
+
+    @lru_cache(maxsize=65_536)
+    def cut(tokens: bytes) -> np.ndarray:
+        text = policy.decode(np.frombuffer(tokens, dtype=np.int32), skip_special_tokens=True)
+        return np.asarray(critic(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+
+    return lambda tokens: cut(np.ascontiguousarray(tokens, dtype=np.int32).tobytes())
 
 
 def translate_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str) -> np.ndarray:
@@ -181,6 +199,7 @@ def translate_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedToke
     if unknown and (unknown_id is None or len(unknown) > MAX_UNKNOWN_SHARE * len(table)):
         raise LearnerError(
             f"{len(unknown)} of the policy's {len(table)} tokens (such as {unknown[:3]}) have no counterpart in the "
-            f"critic's tokenizer {path!r}; choose a backbone of the same tokenizer family, or backbone=policy"
+            f"critic's tokenizer {path!r}; set critic.reads=text, choose a backbone of the same tokenizer family, or "
+            "backbone=policy"
         )
     return table

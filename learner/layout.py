@@ -10,7 +10,7 @@ A sample is one (row, turn) pair; `samples` is their number over the rows of a l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -250,7 +250,8 @@ class SeparateEncoder:
 
     Args:
         pad_token_id: fills the end of short sequences.
-        translate: int64 [policy vocabulary], the backbone's id of each token of the policy; None keeps ids.
+        translate: int64 [policy vocabulary], the backbone's id of each token of the policy; or what makes the
+            backbone's ids [any length] of the policy's [length]; None keeps ids.
         prefix, suffix: ids put around each sequence (an encoder's start and end marks).
         read_first: read at the first token (an encoder's start mark) instead of the last.
         max_tokens: longest sequence; of longer ones the last tokens are kept.
@@ -260,7 +261,7 @@ class SeparateEncoder:
         self,
         pad_token_id: int,
         *,
-        translate: np.ndarray | None = None,
+        translate: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
         prefix: Sequence[int] = (),
         suffix: Sequence[int] = (),
         read_first: bool = False,
@@ -274,7 +275,10 @@ class SeparateEncoder:
         self.max_tokens = max_tokens
 
     def _sequence(self, tokens: np.ndarray) -> np.ndarray:
-        tokens = tokens.astype(np.int64) if self.translate is None else self.translate[tokens]
+        if self.translate is None:
+            tokens = tokens.astype(np.int64)
+        else:
+            tokens = self.translate(tokens) if callable(self.translate) else self.translate[tokens]
         if self.max_tokens is not None:
             room = self.max_tokens - len(self.prefix) - len(self.suffix)
             tokens = tokens[-room:]

@@ -11,8 +11,12 @@ import torch
 from learner_cases import llama
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from archer.config import TinyModelConfig
+from archer.model import build_tiny_model
 from learner.config import CriticConfig
 from learner.critic import build_critic
+from learner.errors import LearnerError
+from learner.layout import SeparateEncoder
 from learner.rows import Row
 
 SENTENCES = ("is it an animal?", "yes", "can it fly?", "no", "is it a dog?", "no, and it is no cat")
@@ -71,6 +75,24 @@ def test_a_pretrained_encoder_reads_states_and_actions_as_it_reads_text(minilm: 
                 expected = model(**reference(" ".join(text), return_tensors="pt")).last_hidden_state[0, 0]
             found = seen[part][turn] if part == "state" else seen[part][turn, 0]
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_encoder_of_another_family_reads_the_text(minilm: Path, tmp_path: Path) -> None:
+    """A byte-level policy has no piece in common with the encoder, but what it writes can be read."""
+    sentences = [" ".join(SENTENCES[:n]) for n in (1, 3)]
+    build_tiny_model(
+        sentences * 20, tmp_path, TinyModelConfig(vocab_size=300, hidden_size=32, heads=1, layers=1), seed=0
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(LearnerError, match=r"critic\.reads=text"):
+        build_critic(CriticConfig(backbone=str(minilm)), tmp_path, tokenizer, dtype="float32")
+    config = CriticConfig(backbone=str(minilm), reads="text")
+    _, encoder = build_critic(config, tmp_path, tokenizer, dtype="float32")
+    assert isinstance(encoder, SeparateEncoder)
+    reference = AutoTokenizer.from_pretrained(minilm)
+    for text in sentences:
+        tokens = np.array(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int32)
+        assert encoder._sequence(tokens).tolist() == reference(text)["input_ids"]
 
 
 def test_a_pretrained_critic_learns(minilm: Path, policy: Path) -> None:

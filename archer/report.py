@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from archer.errors import RunError
+from archer.figures import INK, dress, legend, new_figure, save
 from archer.progress import duration
 
 if TYPE_CHECKING:
@@ -111,20 +112,20 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> Path:
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
     if not cycles and not evaluations:
         raise RunError(f"no cycle and no evaluation has finished, so there is no curve to draw at {path}")
-    figure, axes = _figure(4.5)
+    figure, axes = new_figure(4.5)
     if cycles:
         _draw_cycles(axes, cycles)
     last_episodes = max((row["metrics"]["episodes"] for row in cycles), default=0)
     # A name that comes twice (the final evaluation of a run that was lengthened later) counts by its last row.
     for row in {row["name"]: row for row in evaluations}.values():
         _draw_evaluation(axes, row, last_episodes)
-    _dress(axes, title, grid="y")
-    axes.set_xlabel("episodes", color=_INK)
-    axes.set_ylabel("return per episode", color=_INK)
+    dress(axes, title, grid="y")
+    axes.set_xlabel("episodes", color=INK)
+    axes.set_ylabel("return per episode", color=INK)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _legend(axes, loc="lower right")
-    return _save(figure, path)
+    legend(axes, loc="lower right")
+    return save(figure, path)
 
 
 def returns_plot(results: Sequence["EvalResult"], path: Path, *, title: str) -> Path:
@@ -137,39 +138,21 @@ def returns_plot(results: Sequence["EvalResult"], path: Path, *, title: str) -> 
         raise RunError(f"no evaluation has finished, so there is nothing to draw at {path}")
     names = list(dict.fromkeys(result.name for result in results))
     decodings = list(dict.fromkeys(result.decoding for result in results))
-    figure, axes = _figure(1.3 + len(names) * (0.35 + 0.3 * len(decodings)))
+    figure, axes = new_figure(1.3 + len(names) * (0.35 + 0.3 * len(decodings)))
     for result in results:
         line = names.index(result.name) + 0.3 * (decodings.index(result.decoding) - (len(decodings) - 1) / 2)
         _draw_result(axes, result, line, reference=len(names) > 1 and result.name == names[0])
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 28) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    _dress(axes, title, grid="x")
-    axes.set_xlabel("return per episode: mean and 95% interval", color=_INK)
+    dress(axes, title, grid="x")
+    axes.set_xlabel("return per episode: mean and 95% interval", color=INK)
     if len(decodings) > 1:
-        _legend(figure, loc="outside lower right", ncols=2)
-    return _save(figure, path)
+        legend(figure, loc="outside lower right", ncols=2)
+    return save(figure, path)
 
 
-_LINE, _CLONE, _FINAL, _INK = "#1f6f8b", "#c8553d", "#2a7f3f", "#333333"
+_LINE, _CLONE, _FINAL = "#1f6f8b", "#c8553d", "#2a7f3f"
 _DECODING = {"sampled": _LINE, "greedy": _CLONE}
-
-
-def _figure(height: float) -> tuple[Any, Any]:
-    """A figure 8 inches wide, and its axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, height), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
-def _save(figure: Any, path: Path) -> Path:
-    """Write under another name and rename, so that the picture is whole where it exists."""
-    with_suffix = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(with_suffix, format="png")
-    with_suffix.replace(path)
-    return path
 
 
 def _draw_result(axes: Any, result: "EvalResult", line: float, *, reference: bool) -> None:
@@ -212,7 +195,7 @@ def _draw_cycles(axes: Any, cycles: list[Row]) -> None:
 def _draw_evaluation(axes: Any, row: Row, last: float) -> None:
     episodes = row["collected_episodes"]
     mean, low, high = row["return_mean"], row["return_low"], row["return_high"]
-    colour = {"clone": _CLONE, "final": _FINAL}.get(row["name"], _INK)
+    colour = {"clone": _CLONE, "final": _FINAL}.get(row["name"], INK)
     label = {"clone": "cloned policy", "final": "final policy"}.get(row["name"])
     if row["name"] == "clone" and last > 0:
         axes.axhline(mean, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
@@ -240,19 +223,3 @@ def _smooth(values: np.ndarray) -> np.ndarray:
             for i in range(len(values))
         ]
     )
-
-
-def _dress(axes: Any, title: str, *, grid: str) -> None:
-    """What all pictures have in common; `grid` is the axis that figures are read off."""
-    axes.set_title(title, loc="left", fontsize=12, color=_INK, pad=10)
-    axes.grid(axis=grid, color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#aaaaaa")
-    axes.tick_params(colors=_INK)
-
-
-def _legend(where: Any, **place: Any) -> None:
-    """On axes, or beside them on a figure."""
-    style = {"fontsize": 9, "labelcolor": _INK, "facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
-    where.legend(**style, **place)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from archer.report import _INK, _dress, _figure, _legend, _save
+from archer.figures import INK, dress, legend, new_figure, save
 
 COLOURS = ("#1f6f8b", "#c8553d", "#2a7f3f", "#8a5a9e", "#b8860b", "#5a6b7b", "#a0436f", "#4d7c0f")
 
 
 def draw(runs: Mapping[str, Sequence[dict[str, Any]]], threshold: float, path: Path, *, title: str) -> Path:
     """Write a PNG 1600 pixels wide: a thin line per seed, the mean and the span of the seeds per method."""
-    figure, axes = _figure(4.5)
+    figure, axes = new_figure(4.5)
     for (method, done), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
         for one in done:
             axes.plot(*one["curve"], color=colour, linewidth=0.7, alpha=0.45)
@@ -25,13 +25,13 @@ def draw(runs: Mapping[str, Sequence[dict[str, Any]]], threshold: float, path: P
         all_returns = np.stack([np.interp(grid, *one["curve"]) for one in done])
         axes.plot(grid, all_returns.mean(axis=0), color=colour, linewidth=2, label=f"{method} ({len(done)} seeds)")
         axes.fill_between(grid, all_returns.min(axis=0), all_returns.max(axis=0), color=colour, alpha=0.15, linewidth=0)
-    axes.axhline(threshold, color=_INK, linewidth=1, linestyle=(0, (4, 4)), label=f"threshold {threshold:g}")
+    axes.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 4)), label=f"threshold {threshold:g}")
     clones = [one["clone"] for done in runs.values() for one in done if one["clone"] is not None]
     if clones:
-        axes.axhline(np.mean(clones), color=_INK, linewidth=1, linestyle=":", label="cloned policy")
-    _dress(axes, title, grid="y")
-    axes.set_xlabel("episodes", color=_INK)
-    axes.set_ylabel("return per episode", color=_INK)
+        axes.axhline(np.mean(clones), color=INK, linewidth=1, linestyle=":", label="cloned policy")
+    dress(axes, title, grid="y")
+    axes.set_xlabel("episodes", color=INK)
+    axes.set_ylabel("return per episode", color=INK)
     axes.set_xlim(left=0)
-    _legend(axes, loc="best")
-    return _save(figure, path)
+    legend(axes, loc="best")
+    return save(figure, path)

@@ -240,6 +240,8 @@ def main() -> None:
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     overrides = (*arguments.set, *([f"cycles={arguments.cycles}"] if arguments.cycles is not None else []))
+    if arguments.seeds is not None and arguments.seeds < 1:
+        sys.exit(f"--seeds {arguments.seeds}: at least 1")
     seeds = range(arguments.seeds or (1 if arguments.quick else 3))
     cells = [
         Cell(task, method, seed, overrides, folder)

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner.accelerator import deepspeed
-from learner.algorithms.base import MicroBatches
+from learner.algorithms.base import Algorithm, MicroBatches
 from learner.algorithms.setup import Setup
 from learner.config import LearnerConfig
 from learner.critic import Critic
@@ -166,6 +166,29 @@ class ActorCritic:
         self.policy.load(str(directory), "actor")
         self.critic.load(str(directory), "critic")
         self.target.load_state(torch.load(directory / f"target-{dist.get_rank()}.pt", weights_only=True))
+
+
+class OverActorCritic(Algorithm):
+    """An algorithm whose whole state is an `ActorCritic`, so that another one can go on from it."""
+
+    def __init__(self, engines: ActorCritic) -> None:
+        self.engines = engines
+        self.config = engines.config
+        self.policy = engines.policy
+
+    @classmethod
+    def build(cls, setup: Setup) -> Self:
+        return cls(ActorCritic.build(setup))
+
+    @property
+    def policy_model(self) -> PreTrainedModel:
+        return self.engines.model
+
+    def save(self, directory: Path) -> None:
+        self.engines.save(directory)
+
+    def load(self, directory: Path) -> None:
+        self.engines.load(directory)
 
 
 def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

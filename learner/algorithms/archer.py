@@ -7,38 +7,20 @@ actions of each phase can be asked for ahead of need.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from learner.algorithms.actor_critic import ActorCritic, moments
-from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
-from learner.algorithms.setup import Setup
+from learner.algorithms.actor_critic import OverActorCritic, moments
+from learner.algorithms.base import MicroBatches, Phase, StepResult
 from learner.engine import all_reduce_sum
 from learner.layout import Predictions
 from learner.losses import advantage, behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
 from learner.rows import Row, fresh_record
 
 
-class Archer(Algorithm):
+class Archer(OverActorCritic):
     """Critic phase, then actor phase, in each cycle; only the critic's in the first `warmup_cycles`."""
-
-    def __init__(self, engines: ActorCritic) -> None:
-        self._engines = engines
-        self.config = engines.config
-        self.policy = engines.policy
-        self.critic = engines.critic
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(ActorCritic.build(setup))
-
-    @property
-    def policy_model(self) -> PreTrainedModel:
-        return self._engines.model
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, actor = self.config.critic, self.config.actor
@@ -60,12 +42,12 @@ class Archer(Algorithm):
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         if phase.name == "critic":
             return StepResult(
-                self._engines.critic_step(micro_batches, samples, lambda v, bar: v_loss(v, bar["q_fresh"]), "fresh")
+                self.engines.critic_step(micro_batches, samples, lambda v, bar: v_loss(v, bar["q_fresh"]), "fresh")
             )
         return self._actor_step(micro_batches, samples, version)
 
     def _actor_step(self, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
-        config, engines = self.config.actor, self._engines
+        config, engines = self.config.actor, self.engines
         device = self.policy.device
         advantages = [self._advantages(rows) for rows in micro_batches]
         mean, std = moments(advantages)
@@ -123,14 +105,8 @@ class Archer(Algorithm):
 
     def _advantages(self, rows: Sequence[Row]) -> Tensor:
         """A(s, a) of each fresh action, [samples, actions]."""
-        values = self._engines.values(rows, "fresh")
+        values = self.engines.values(rows, "fresh")
         return advantage(values["q_fresh"], values["v_state"]).to(self.policy.device)
-
-    def save(self, directory: Path) -> None:
-        self._engines.save(directory)
-
-    def load(self, directory: Path) -> None:
-        self._engines.load(directory)
 
 
 def token_advantages(advantages: Tensor, predictions: Predictions) -> Tensor:

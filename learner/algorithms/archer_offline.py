@@ -7,13 +7,11 @@ No action is ever asked of the policy: V(s) is an expectile of Qbar over the dat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from learner.algorithms.actor_critic import ActorCritic
+from learner.algorithms.actor_critic import ActorCritic, OverActorCritic
 from learner.algorithms.archer import Archer, token_advantages
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
@@ -22,21 +20,12 @@ from learner.losses import advantage, advantage_weights, cloning_loss, expectile
 from learner.rows import Row
 
 
-class ArcherOffline(Algorithm):
+class ArcherOffline(OverActorCritic):
     """Critic phase, then actor phase, both on replay's own actions. New episodes, if any are played, are more data."""
-
-    def __init__(self, engines: ActorCritic) -> None:
-        self._engines = engines
-        self.config = engines.config
-        self.policy = engines.policy
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
         return cls(ActorCritic.build(setup, actor_lr=setup.config.offline.lr))
-
-    @property
-    def policy_model(self) -> PreTrainedModel:
-        return self._engines.model
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, offline = self.config.critic, self.config.offline
@@ -50,7 +39,7 @@ class ArcherOffline(Algorithm):
             return self._actor_step(micro_batches, samples)
         expectile = self.config.offline.expectile
         return StepResult(
-            self._engines.critic_step(
+            self.engines.critic_step(
                 micro_batches, samples, lambda v, bar: expectile_loss(v, bar["q_action"], expectile), "action"
             )
         )
@@ -60,9 +49,9 @@ class ArcherOffline(Algorithm):
         sums = dict.fromkeys(("loss", "weight", "advantage", "nll", "tokens"), 0.0)
 
         def loss(rows: Sequence[Row]) -> Tensor:
-            values = self._engines.values(rows, "action")
+            values = self.engines.values(rows, "action")
             utterance = advantage(values["q_action"].unsqueeze(-1), values["v_state"]).to(device)
-            layout = self._engines.policy_encoder.encode(rows, ("action",)).to(device)
+            layout = self.engines.policy_encoder.encode(rows, ("action",)).to(device)
             predictions = layout.predictions["action"]
             weight = advantage_weights(token_advantages(utterance, predictions), config.beta, config.max_weight)
             logprob = self.policy(layout, predictions)
@@ -87,42 +76,25 @@ class ArcherOffline(Algorithm):
             }
         )
 
-    def save(self, directory: Path) -> None:
-        self._engines.save(directory)
 
-    def load(self, directory: Path) -> None:
-        self._engines.load(directory)
-
-
-class OfflineToOnline(Algorithm):
+class OfflineToOnline(OverActorCritic):
     """Offline ArCHer in the first cycles, then ArCHer, with the same policy, critic and optimizers."""
 
     def __init__(self, engines: ActorCritic, offline_cycles: int) -> None:
-        self._engines = engines
+        super().__init__(engines)
         self._offline, self._online = ArcherOffline(engines), Archer(engines)
         self._offline_cycles = offline_cycles
         self._current: Algorithm = self._offline
-        self.policy = engines.policy
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
         return cls(ActorCritic.build(setup), setup.offline_cycles)
 
-    @property
-    def policy_model(self) -> PreTrainedModel:
-        return self._engines.model
-
     def phases(self, cycle: int) -> Sequence[Phase]:
         offline = cycle < self._offline_cycles
         self._current = self._offline if offline else self._online
-        self.policy.set_lr(self._engines.config.offline.lr if offline else self._engines.config.actor.lr)
+        self.policy.set_lr(self.config.offline.lr if offline else self.config.actor.lr)
         return self._current.phases(cycle)
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         return self._current.step(phase, micro_batches, samples, version)
-
-    def save(self, directory: Path) -> None:
-        self._engines.save(directory)
-
-    def load(self, directory: Path) -> None:
-        self._engines.load(directory)

@@ -13,10 +13,9 @@ from typing import Self
 import ray
 import torch
 import torch.distributed as dist
-from transformers import PreTrainedModel
 
-from learner.algorithms.actor_critic import ActorCritic
-from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
+from learner.algorithms.actor_critic import ActorCritic, OverActorCritic
+from learner.algorithms.base import MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.entry import CRITIC_FILE
 from learner.errors import LearnerError, WaitTimeoutError
@@ -24,24 +23,18 @@ from learner.losses import best_of_loss
 from learner.protocols import Scorer
 
 
-class Chai(Algorithm):
+class Chai(OverActorCritic):
     """Critic phases only; `finish_cycle` hands the critic to the scorer that plays."""
 
     def __init__(self, engines: ActorCritic, scorer: Scorer | None) -> None:
         if scorer is None:
             raise LearnerError("chai plays through a scorer, and the run passed none in")
-        self._engines = engines
+        super().__init__(engines)
         self._scorer = scorer
-        self.config = engines.config
-        self.policy = engines.policy
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
         return cls(ActorCritic.build(setup), setup.scorer)
-
-    @property
-    def policy_model(self) -> PreTrainedModel:
-        return self._engines.model
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic = self.config.critic
@@ -49,11 +42,11 @@ class Chai(Algorithm):
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         return StepResult(
-            self._engines.critic_step(micro_batches, samples, lambda v, bar: best_of_loss(v, bar["q_fresh"]), "fresh")
+            self.engines.critic_step(micro_batches, samples, lambda v, bar: best_of_loss(v, bar["q_fresh"]), "fresh")
         )
 
     def finish_cycle(self, cycle: int) -> None:
-        state = self._engines.critic_state()
+        state = self.engines.critic_state()
         if dist.get_rank() > 0:
             return
         try:
@@ -65,11 +58,8 @@ class Chai(Algorithm):
             ) from error
 
     def save(self, directory: Path) -> None:
-        self._engines.save(directory)
-        state = self._engines.critic_state()
+        super().save(directory)
+        state = self.engines.critic_state()
         if dist.get_rank() == 0:
             # Without it the checkpoint's policy would not play as the run did.
             torch.save(state, directory / CRITIC_FILE)
-
-    def load(self, directory: Path) -> None:
-        self._engines.load(directory)

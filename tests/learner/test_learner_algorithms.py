@@ -58,7 +58,7 @@ def test_bc_does_nothing_in_its_cycles() -> None:
 def test_each_phase_of_archer_leaves_the_other_half_as_it_is() -> None:
     algorithm = make_algorithm("archer")
     assert isinstance(algorithm, Archer)
-    halves = [list(algorithm.policy_model.parameters()), list(algorithm.critic.module.parameters())]
+    halves = [list(algorithm.policy_model.parameters()), list(algorithm.engines.critic.module.parameters())]
     rows = episodes(0)[:2]
     samples = sum(len(row.turns) for row in rows)
     for phase, still, moving in zip(algorithm.phases(0), halves, reversed(halves), strict=True):

@@ -1,4 +1,4 @@
-"""Filtered behavioural cloning: clone the best share of all episodes that replay holds (ArCHer, section 5).
+"""Filtered behavioural cloning: clone the best share of all episodes that replay holds, a baseline of the paper.
 
 Online the policy's own episodes come in and the best get better; offline the same steps run on what is there.
 """

@@ -1,4 +1,4 @@
-"""ArCHer from data alone: V by expectile regression, the actor by advantage-weighted regression (the paper's offline form).
+"""ArCHer from data alone, the paper's offline form: V by expectile regression, the actor by weighted cloning.
 
 No action is ever asked of the policy: V(s) is an expectile of Qbar over the data's own actions (IQL, Kostrikov et al.,
 2021), and the actor clones these actions with weights exp(A / beta) (AWR, Peng et al., 2019).

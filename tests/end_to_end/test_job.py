@@ -45,6 +45,8 @@ def _head() -> Iterator[str]:
             BIN / "ray",
             *("start", "--head", "--block", "--disable-usage-stats"),
             *(f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"),
+            # Its usual port is held by the cluster that other tests share, and an agent without one takes no jobs.
+            "--dashboard-agent-listen-port=0",
             *("--num-cpus=4", "--object-store-memory=268435456"),
         ],
         stdout=subprocess.PIPE,
@@ -70,7 +72,7 @@ def _head() -> Iterator[str]:
 
 
 def _submit(address: str, command: list[str], *, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`ray job submit`, again while the head is up but its job agent is not: on busy cores the agent comes up later
+    """`ray job submit`, again while the head is up but its job agent is not: on busy cores the agent may come up later
     than the ten seconds that the head waits for it, and nothing was submitted then."""
     deadline = time.monotonic() + 180.0
     while True:

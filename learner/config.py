@@ -52,11 +52,11 @@ class CriticConfig(_Config):
     gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
     tau: float = Field(0.1, gt=0, le=1, description="Rate of the target network's exponential average.")
     n_step: int = Field(1, ge=1, description="Turns of reward summed before the target bootstraps.")
-    trace: float | None = Field(
+    lambda_turn: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Mix the 1- to n_step-step targets as a lambda-return with this trace; null takes n_step alone.",
+        description="Mix the 1- to n_step-step targets as a lambda-return; null takes n_step alone.",
     )
     steps_per_cycle: int = Field(50, ge=0, description="Critic steps in each cycle.")
     batch: int = Field(256, ge=1, description="Samples per critic step, in units of `unit`.")

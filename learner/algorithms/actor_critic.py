@@ -100,7 +100,7 @@ class ActorCritic:
         sums = dict.fromkeys(("q_loss", "v_loss", "q", "v", "target"), 0.0)
 
         def loss(rows: Sequence[Row]) -> Tensor:
-            following: Part = "next_state" if config.trace is None else "next_states"
+            following: Part = "next_state" if config.lambda_turn is None else "next_states"
             ahead = self.critic_encoder.encode(rows, (following, bar_q), config.n_step).to(device)
             bar = self.target(ahead, q=(bar_q,), v=(following,))
             target = self._q_target(rows, bar[f"v_{following}"])
@@ -129,11 +129,11 @@ class ActorCritic:
             """Rewards, discount and termination: [3, samples]."""
             return torch.from_numpy(np.stack(n_step_returns(rows, n, config.gamma))).to(next_value.device)
 
-        if config.trace is None:
+        if config.lambda_turn is None:
             reward, discount, terminated = after(config.n_step)
             return td_target(reward, discount, terminated, next_value)
         reward, discount, terminated = torch.stack([after(n) for n in range(1, config.n_step + 1)], -1)
-        return lambda_target(reward, discount, terminated, next_value, config.trace)
+        return lambda_target(reward, discount, terminated, next_value, config.lambda_turn)
 
     def values(self, rows: Sequence[Row], part: Part) -> Values:
         """The critic's Q at the actions `part` and V at their states, without gradient."""

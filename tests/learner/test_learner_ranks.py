@@ -19,7 +19,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         {
             "offline_cycles": 2,
             "actor": {"token_baseline": True, "kl_to_clone": 0.1},
-            "critic": {"heads": 3, "trace": 0.5},
+            "critic": {"heads": 3, "lambda_turn": 0.5},
         },
     ),
     ("archer_offline", {}),

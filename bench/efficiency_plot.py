@@ -23,7 +23,8 @@ def draw(runs: Mapping[str, Sequence[dict[str, Any]]], threshold: float, path: P
         start, stop = max(one["curve"][0][0] for one in done), min(one["curve"][0][-1] for one in done)
         grid = np.linspace(start, max(start, stop), 200)
         all_returns = np.stack([np.interp(grid, *one["curve"]) for one in done])
-        axes.plot(grid, all_returns.mean(axis=0), color=colour, linewidth=2, label=f"{method} ({len(done)} seeds)")
+        label = f"{method} ({len(done)} seed{'s' * (len(done) > 1)})"
+        axes.plot(grid, all_returns.mean(axis=0), color=colour, linewidth=2, label=label)
         axes.fill_between(grid, all_returns.min(axis=0), all_returns.max(axis=0), color=colour, alpha=0.15, linewidth=0)
     axes.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 4)), label=f"threshold {threshold:g}")
     clones = [one["clone"] for done in runs.values() for one in done if one["clone"] is not None]

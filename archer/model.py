@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from archer.config import ModelConfig, TinyModelConfig
 from archer.errors import ConfigError
 from archer.loading import looks_like_folder
+from learner.errors import LearnerError
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 
@@ -111,6 +112,8 @@ def resolve_model(config: ModelConfig) -> PolicyModel:
     """Check a model that exists (`config.path`) and answer what the run must know of it. Raises ConfigError."""
     from transformers import AutoConfig, AutoTokenizer
 
+    from learner.critic import pad_token_id  # late: brings torch, as transformers does
+
     assert config.path is not None, "a model to build has no path; build it first"
     path = start_path(config, built=Path())
     if looks_like_folder(config.path) and not (Path(path) / "config.json").is_file():
@@ -123,18 +126,11 @@ def resolve_model(config: ModelConfig) -> PolicyModel:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"`model.path` {config.path!r} can't be loaded: {first}") from error
-    return PolicyModel(path, _pad_token_id(tokenizer, path), getattr(architecture, "max_position_embeddings", None))
-
-
-def _pad_token_id(tokenizer: Any, path: str) -> int:
-    """A pad is masked everywhere, so the end mark does as well where there is none (GPT-2)."""
-    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token_id is not None:
-            return int(token_id)
-    raise ConfigError(
-        f"the tokenizer of {path!r} has neither a pad nor an end-of-sequence token; name one in the pad_token of its "
-        "tokenizer_config.json"
-    )
+    try:
+        pad = pad_token_id(tokenizer)
+    except LearnerError as error:
+        raise ConfigError(f"`model.path` {config.path!r} can't be trained: {error}") from error
+    return PolicyModel(path, pad, getattr(architecture, "max_position_embeddings", None))
 
 
 @contextmanager

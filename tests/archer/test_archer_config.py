@@ -188,7 +188,7 @@ def test_any_override_is_taken_or_refused_with_a_sentence(base: Path, key: str, 
         config = load_config(base, [f"{key}={value}"], check=False)
     except ConfigError:
         return
-    dump_config(config)
+    assert RunConfig.model_validate(yaml.safe_load(dump_config(config))) == config
 
 
 def test_missing_file_names_the_presets() -> None:

@@ -38,10 +38,14 @@ def test_module_of_the_same_name_is_refused(tmp_path: Path) -> None:
         check_shadowing(tmp_path)
 
 
-def test_other_folders_do_no_harm(tmp_path: Path) -> None:
+def test_other_folders_do_no_harm_until_one_has_a_rooms_name(tmp_path: Path) -> None:
     for name in ("environments", "data", "configs"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
     check_shadowing(tmp_path)
+    (tmp_path / "environments").rename(tmp_path / "envs")
+    with pytest.raises(ShadowError, match="envs"):
+        check_shadowing(tmp_path)
 
 
 def test_verdict_is_what_a_worker_started_there_would_import(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ are sums that are divided by the size of the global batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -157,3 +157,13 @@ def all_reduce_sum(values: dict[str, float], device: torch.device) -> dict[str, 
     tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
     return dict(zip(values, tensor.tolist(), strict=True))
+
+
+def moments(tensors: Iterable[Tensor]) -> tuple[float, float]:
+    """Mean and standard deviation over all entries on all ranks."""
+    flat = torch.cat([t.flatten() for t in tensors]).double()
+    sums = torch.stack([flat.sum(), flat.square().sum(), torch.tensor(float(flat.numel())).to(flat)])
+    dist.all_reduce(sums)
+    total, squares, count = sums.tolist()
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0.0) ** 0.5

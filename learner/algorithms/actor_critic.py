@@ -7,7 +7,7 @@ values enter targets.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -206,13 +206,3 @@ def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarra
             discount.append(gamma ** (end - int(turn)))
             terminated.append(float(row.terminated and end == last))
     return tuple(np.asarray(a, dtype=np.float32) for a in (reward, discount, terminated))  # type: ignore[return-value]
-
-
-def moments(tensors: Iterable[Tensor]) -> tuple[float, float]:
-    """Mean and standard deviation over all entries on all ranks."""
-    flat = torch.cat([t.flatten() for t in tensors]).double()
-    sums = torch.stack([flat.sum(), flat.square().sum(), torch.tensor(float(flat.numel())).to(flat)])
-    dist.all_reduce(sums)
-    total, squares, count = sums.tolist()
-    mean = total / count
-    return mean, max(squares / count - mean**2, 0.0) ** 0.5

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.algorithms.actor_critic import OverActorCritic, moments
+from learner.algorithms.actor_critic import OverActorCritic
 from learner.algorithms.base import MicroBatches, Phase, StepResult
-from learner.engine import all_reduce_sum
+from learner.engine import all_reduce_sum, moments
 from learner.layout import Predictions
 from learner.losses import advantage, behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
 from learner.rows import Row, fresh_record

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from learner.algorithms.actor_critic import moments
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.config import OnPolicyConfig
-from learner.engine import Engine, all_reduce_sum
+from learner.engine import Engine, all_reduce_sum, moments
 from learner.layout import PackedEncoder
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
 from learner.policy import Policy

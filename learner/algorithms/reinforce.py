@@ -11,11 +11,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from learner.algorithms.actor_critic import moments
 from learner.algorithms.base import MicroBatches
 from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
 from learner.algorithms.setup import Setup
 from learner.config import ReinforceConfig
+from learner.engine import moments
 from learner.losses import returns_to_go
 from learner.policy import Policy
 

@@ -117,7 +117,7 @@ def play(env: Any, demonstrator: Demonstrator, *, seed: int) -> Demonstration:
 def returns_by_skill(
     env_id: str, skills: Iterable[float], *, episodes: int = 1000, seed: int = 0, **kwargs: Any
 ) -> list[SkillRow]:
-    """Measure the demonstrator at each skill; the tables of docs/environments.md are these rows."""
+    """Measure the demonstrator at each skill; the tables of docs/environments/ are these rows."""
     if episodes < 2:
         raise EnvArgumentError(f"{env_id}: episodes is {episodes}, must be at least 2 for an interval")
     rows = []

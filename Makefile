@@ -29,6 +29,8 @@ endif
 
 # Written last, so an interrupted install leaves none and the next call takes it up again.
 STAMP := $(VENV)/.installed-$(EXTRA)
+# The games' packages, which tests play and users of `make demo` needn't wait for. Not .installed-*: that names the extra.
+ENVS_STAMP := $(VENV)/.envs-installed
 PIP_ENV := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 PIP := env $(PIP_ENV) $(BIN)/python -m pip install -qq --progress-bar off
 
@@ -43,7 +45,7 @@ demo: $(STAMP) ## Train a small policy on Twenty Questions and watch it get bett
 	@$(BIN)/archer demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run all tests, the real stack included.
+test: $(ENVS_STAMP) ## Run all tests, the real stack included.
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
@@ -69,7 +71,7 @@ bench: $(STAMP) ## Run the programs of bench/ in their short form; BENCH_ARGS= (
 	@for program in $(BENCHES); do $(BIN)/python $$program $(BENCH_ARGS); done
 
 .PHONY: install
-install: $(STAMP) ## Make .venv and install the pinned packages and the project into it.
+install: $(ENVS_STAMP) ## Make .venv and install the pinned packages, the games' too, and the project into it.
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build leftovers; runs/ stays.
@@ -87,6 +89,16 @@ $(STAMP): pyproject.toml $(LOCKS)
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 	@echo "==> installed; the next call starts at once"
+
+# Without a compiler everything but jericho is installed, and no stamp is written: the next call looks for one again.
+$(ENVS_STAMP): $(STAMP) requirements-envs.lock
+	@echo "==> installing the packages of the optional environments"
+	@if command -v cc >/dev/null; then \
+	   $(PIP) --no-deps --no-build-isolation -r requirements-envs.lock; touch $(ENVS_STAMP); \
+	 else \
+	   echo "    no C compiler (cc) was found: jericho is left out, and the tests of what needs it will be skipped." \
+	        "On Debian and Ubuntu it is the package gcc."; \
+	   $(PIP) --no-deps -r <(grep -v '^jericho==' requirements-envs.lock); fi
 
 $(BIN)/pip:
 	@if ! command -v $(PYTHON) >/dev/null; then \

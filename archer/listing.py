@@ -6,15 +6,18 @@ from rich.text import Text
 
 
 def print_envs(console: Console | None = None) -> None:
-    """Every registered environment: what it is, its turns, the range of its return, the extra it needs."""
-    from envs import specs
+    """Every registered environment: what it is, turns, the range of its return, its extra and whether that is there."""
+    from envs import missing_modules, specs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("environment", "turns", "return", "needs", ""):
         table.add_column(column, no_wrap=bool(column))
     for spec in specs():
         low, high = spec.reward_range
-        table.add_row(spec.id, str(spec.max_turns), f"{low:g} to {high:g}", spec.extra or "", spec.description)
+        needs = ""
+        if spec.extra is not None:
+            needs = f"{spec.extra} ({'not installed' if missing_modules(spec.extra) else 'installed'})"
+        table.add_row(spec.id, str(spec.max_turns), f"{low:g} to {high:g}", needs, spec.description)
     (console or Console()).print(table)
 
 

@@ -30,8 +30,10 @@ from .errors import (
     EnvFailedError,
     EnvStateError,
     EnvTimeoutError,
+    MissingExtraError,
     UnknownEnvError,
 )
+from .extras import missing as missing_modules
 from .key_door import KeyDoor
 from .maze import Maze
 from .mixed_player import MixedPlayer
@@ -77,6 +79,7 @@ __all__ = [
     "KeyDoor",
     "Maze",
     "Message",
+    "MissingExtraError",
     "MixedPlayer",
     "Observation",
     "ProcessEnv",
@@ -93,6 +96,7 @@ __all__ = [
     "demonstrate",
     "make",
     "make_demonstrator",
+    "missing_modules",
     "register",
     "returns_by_skill",
     "spec",

@@ -14,6 +14,10 @@ class UnknownEnvError(EnvError):
     """No environment goes by that id, or its module can't be found."""
 
 
+class MissingExtraError(EnvError):
+    """The package that an environment wraps isn't installed; the message has the command that installs it."""
+
+
 class EnvArgumentError(EnvError, ValueError):
     """An argument of an environment is unknown, missing or out of range."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from .base import EnvSpec, TextEnv
 from .child import ProcessEnv
 from .errors import EnvArgumentError, EnvError, UnknownEnvError, nearest
+from .extras import need
 from .wrappers import TimeLimit
 
 Factory = Callable[..., Any]
@@ -56,7 +57,7 @@ def spec(env_id: str) -> EnvSpec:
 
 
 def check(env_id: str, **kwargs: Any) -> None:
-    """Raise what `make` would raise for an unknown id or argument, without making anything."""
+    """Raise what `make` would raise for an unknown id, a missing extra or a wrong argument, without making anything."""
     _check_arguments(env_id, _factory(env_id), {k: v for k, v in kwargs.items() if k != "max_turns"})
 
 
@@ -66,7 +67,8 @@ def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLim
     env_id: a registered id, or `module:Class`.
     max_turns: a time limit other than the spec's.
     kwargs: the environment's own arguments; an unknown one raises EnvArgumentError that names the nearest.
-    An environment whose spec says `process` lives in a child process, which its first reset starts.
+    An environment whose spec says `process` lives in a child process, which its first reset starts. A class may have a
+    static `check_arguments(**kwargs)` that raises for what can be told of them before anything is made.
     """
     factory = _factory(env_id)
     _check_arguments(env_id, factory, kwargs)
@@ -96,6 +98,7 @@ def demonstrator_factory(env_id: str) -> Factory:
 
 def _factory(env_id: str) -> Factory:
     if env_id in _entries:
+        need(_entries[env_id].spec.extra, env_id)
         return _resolve(env_id, _entries[env_id].make)
     if ":" in env_id:
         return _resolve(env_id, env_id)
@@ -128,8 +131,15 @@ def _resolve(env_id: str, target: str | Factory) -> Factory:
 
 def _check_arguments(env_id: str, factory: Factory, kwargs: Mapping[str, Any]) -> None:
     parameters = inspect.signature(factory).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        _check_names(env_id, parameters, kwargs)
+    # What an environment can tell of its arguments before it is made, in a child process perhaps.
+    refuse = getattr(factory, "check_arguments", None)
+    if refuse is not None:
+        refuse(**kwargs)
+
+
+def _check_names(env_id: str, parameters: Mapping[str, inspect.Parameter], kwargs: Mapping[str, Any]) -> None:
     known = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in kwargs:
         if name not in known:

@@ -40,6 +40,7 @@ from .mixed_player import MixedPlayer
 from .registry import check, make, register, spec, specs
 from .text_nav import TextNav
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
+from .webshop import WebShop
 from .wordle import Wordle
 from .wrappers import TimeLimit
 
@@ -56,6 +57,7 @@ register(
     "envs.twenty_questions:TwentyQuestionsSubset",
     demonstrator="envs.twenty_questions:SubsetAsker",
 )
+register(WebShop.spec, "envs.webshop:WebShop", demonstrator="envs.webshop:Shopper")
 register(Wordle.spec, "envs.wordle:Wordle", demonstrator="envs.wordle:WordleGuesser")
 
 __all__ = [
@@ -91,6 +93,7 @@ __all__ = [
     "TwentyQuestions",
     "TwentyQuestionsSubset",
     "UnknownEnvError",
+    "WebShop",
     "Wordle",
     "check",
     "demonstrate",

@@ -18,6 +18,8 @@ GAMES: list[tuple[str, dict]] = [
     ("maze", {"observe": "partial", "seeded": True, "compat": True}),
     ("text_nav", {}),
     ("text_nav", {"observe": "partial"}),
+    ("webshop", {}),
+    ("webshop", {"observe": "full", "items": 50, "goals": 5, "results_per_page": 10}),
     ("wordle", {}),
     ("wordle", {"compat": True}),
 ]
@@ -36,6 +38,17 @@ WORDS = {
         "in",
         "fridge",
         "eat cup",
+    ],
+    "webshop": [
+        "search[shirt]",
+        "search[",
+        "click[1]",
+        "click[",
+        "buy now",
+        "click[next >]",
+        "click[< prev]",
+        "]",
+        "navy",
     ],
     "wordle": ["crane", "c r a n e", "c", "r", "a", "n", "e", "zzzzz", "guess", "GUESS", "apple."],
 }

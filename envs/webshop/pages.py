@@ -1,0 +1,181 @@
+"""The shop's pages: where a visitor is, what can be clicked there, and the page in words.
+
+The pages and what leads where are WebShop's: a page with a search box, pages of results, an item with its options, and
+its description, features and reviews.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from .catalogue import Catalogue, Item
+
+Observe: TypeAlias = Literal["compact", "full"]
+Page: TypeAlias = Literal["search", "results", "item", "description", "features", "reviews"]
+
+BACK, NEXT, PREV, BUY = "back to search", "next >", "< prev", "buy now"
+TABS: tuple[Page, ...] = ("description", "features", "reviews")
+
+NOTHING_FOUND = "Nothing found."
+SEARCH_BOX = "Search box."
+
+_PRAISE = ("Just what I wanted", "Does the job", "Good for the price", "My second one", "Would buy it again")
+_BLAME = ("Not for me", "Came late", "Smaller than I thought", "Broke within a month", "Looks unlike the picture")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Where a visitor is. Never changed: a click makes another one.
+
+    hits: items that the last search found, the best first. number: page of results, from 1.
+    item: index of the item looked at, or None. chosen: its options chosen so far, name to value.
+    """
+
+    page: Page = "search"
+    hits: tuple[int, ...] = ()
+    number: int = 1
+    item: int | None = None
+    chosen: tuple[tuple[str, str], ...] = ()
+
+    def choose(self, name: str, value: str) -> Visit:
+        """The same with an option chosen, in place of what was chosen of it before."""
+        return replace(self, chosen=(*(pair for pair in self.chosen if pair[0] != name), (name, value)))
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A catalogue and how its pages look; knows no goal and keeps no visitor."""
+
+    catalogue: Catalogue
+    results_per_page: int
+    observe: Observe
+
+    def shown(self, visit: Visit) -> tuple[int, ...]:
+        """Items on this page of results."""
+        first = (visit.number - 1) * self.results_per_page
+        return visit.hits[first : first + self.results_per_page]
+
+    def pages(self, visit: Visit) -> int:
+        """How many pages of results there are."""
+        return -(-len(visit.hits) // self.results_per_page)
+
+    def names(self, visit: Visit) -> list[str]:
+        """The names of the items on this page of results: numbers from 1 when compact, else their codes."""
+        shown = self.shown(visit)
+        if self.observe == "compact":
+            return [str(number) for number in range(1, len(shown) + 1)]
+        return [self.catalogue.items[index].code for index in shown]
+
+    def clickables(self, visit: Visit) -> list[str]:
+        """The names of all that can be clicked, in lower case."""
+        if visit.page == "search":
+            return []
+        if visit.page == "results":
+            turning = ([PREV] if visit.number > 1 else []) + ([NEXT] if visit.number < self.pages(visit) else [])
+            return [*self.names(visit), *turning, BACK]
+        if visit.page != "item":
+            return [PREV, BACK]
+        values = [value for _, values in self._item(visit).options for value in values]
+        return [*values, BUY, *TABS, PREV, BACK]
+
+    def search(self, words: str) -> Visit:
+        """The first page of what a search finds."""
+        return Visit("results", self.catalogue.search(words))
+
+    def click(self, visit: Visit, name: str) -> Visit | None:
+        """Where a click leads, or None where there is no such thing to click. BUY is the game's business."""
+        if name == BACK and visit.page != "search":
+            return Visit()
+        if visit.page == "results":
+            return self._click_result(visit, name)
+        if visit.page == "item":
+            tab = next((tab for tab in TABS if tab == name), None)
+            if tab is not None:
+                return replace(visit, page=tab)
+            if name == PREV:
+                return replace(visit, page="results", item=None, chosen=())
+            option = self._item(visit).option_of(name)
+            return visit.choose(option, name) if option is not None else None
+        return replace(visit, page="item") if name == PREV and visit.page != "search" else None
+
+    def _click_result(self, visit: Visit, name: str) -> Visit | None:
+        if name == NEXT and visit.number < self.pages(visit):
+            return replace(visit, number=visit.number + 1)
+        if name == PREV and visit.number > 1:
+            return replace(visit, number=visit.number - 1)
+        names = self.names(visit)
+        if name not in names:
+            return None
+        return replace(visit, page="item", item=self.shown(visit)[names.index(name)])
+
+    def describe(self, visit: Visit) -> str:
+        """The page in words: compact, what the visitor has not read yet; full, all of it with its buttons."""
+        if visit.page == "search":
+            return SEARCH_BOX
+        text = self._describe_results(visit) if visit.page == "results" else self._describe_item(visit)
+        if self.observe == "compact":
+            return text
+        buttons = [name for name in self.clickables(visit) if name in _BUTTONS]
+        return f"{text}\n{' '.join(f'[{name}]' for name in buttons)}"
+
+    def _describe_results(self, visit: Visit) -> str:
+        if not visit.hits:
+            return NOTHING_FOUND
+        items = self.catalogue.items
+        lines = [
+            f"[{name}] {items[index].title} ${items[index].price}"
+            for name, index in zip(self.names(visit), self.shown(visit), strict=True)
+        ]
+        return "\n".join((f"Page {visit.number} of {self.pages(visit)}.", *lines))
+
+    def _describe_item(self, visit: Visit) -> str:
+        item = self._item(visit)
+        if visit.page == "item":
+            chosen = dict(visit.chosen)
+            if self.observe == "full":
+                return describe_item(item, chosen)
+            if chosen:
+                return f"Chosen: {', '.join(chosen.values())}."
+            return "\n".join(f"{name}: {', '.join(values)}" for name, values in item.options)
+        if visit.page == "description":
+            return describe_at_length(item)
+        if visit.page == "features":
+            return "\n".join(f"- {attribute}" for attribute in (*item.attributes, f"with {item.part}"))
+        return describe_reviews(item)
+
+    def _item(self, visit: Visit) -> Item:
+        assert visit.item is not None, f"a page {visit.page!r} of no item"
+        return self.catalogue.items[visit.item]
+
+
+_BUTTONS = frozenset({BACK, NEXT, PREV, BUY, *TABS})
+
+
+def describe_item(item: Item, chosen: Mapping[str, str]) -> str:
+    """An item's page without its buttons; what is chosen of an option stands behind it."""
+    lines = [item.title, f"Price: ${item.price}", f"Rating: {item.rating}"]
+    for name, values in item.options:
+        choice = f" (chosen: {chosen[name]})" if name in chosen else ""
+        lines.append(f"{name}: {' '.join(f'[{value}]' for value in values)}{choice}")
+    return "\n".join(lines)
+
+
+def describe_at_length(item: Item) -> str:
+    """An item's description."""
+    return (
+        f"{item.type.capitalize()} of {item.material} by {item.brand}, with {item.part}: {', '.join(item.attributes)}. "
+        f"In {item.category.department}, {item.category.name}."
+    )
+
+
+def describe_reviews(item: Item) -> str:
+    """Up to three reviews, always the same ones for an item."""
+    rng = random.Random(f"reviews {item.index} {item.title}")
+    lines = []
+    for _ in range(rng.randint(0, 3)):
+        stars = min(5, max(1, round(rng.gauss(item.rating, 1))))
+        lines.append(f'{stars} stars: "{rng.choice(_PRAISE if stars > 2 else _BLAME)}."')
+    return "\n".join(lines) or "No reviews yet."

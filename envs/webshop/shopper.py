@@ -1,0 +1,90 @@
+"""The scripted shopper: between anything there is to click and the shortest way to what fits the goal best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..base import Observation
+from ..mixed_player import MixedPlayer
+from .game import MAX_TURNS, WebShop
+from .goals import Goal, best_score, fitting_options, score
+from .pages import BACK, BUY, NEXT, PREV, Shop, Visit
+
+LOOK = 3
+"""Pages of results that it looks at."""
+
+
+class Shopper(MixedPlayer):
+    """Plays `WebShop(**shop)`: with probability `skill` a turn the next step of its plan, else any valid action.
+
+    Its plan: search for the goal's own words, look through the first pages of results, take the item that can be worth
+    most (it knows all of each item, where a policy would have to read the features), choose the goal's options, buy.
+    """
+
+    def __init__(self, *, skill: float, **shop: Any) -> None:
+        super().__init__(skill=skill)
+        self.shop = WebShop(**shop).shop
+        self._wanted = 0.0
+
+    def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
+        super().begin(observation, info, seed=seed)
+        goal = self.state["goal"]
+        self._wanted = best_of(self.shop, goal, self.shop.catalogue.search(query(goal)))[0]
+
+    def best_actions(self) -> Sequence[str]:
+        goal, visit = self.state["goal"], self.state["visit"]
+        if visit.page == "search":
+            return [f"search[{query(goal)}]"]
+        return [f"click[{self._best_click(goal, visit)}]"]
+
+    def _best_click(self, goal: Goal, visit: Visit) -> str:
+        if visit.page not in ("results", "item"):
+            return PREV
+        worth, target = best_of(self.shop, goal, visit.hits)
+        if visit.page == "item":
+            assert visit.item is not None
+            item = self.shop.catalogue.items[visit.item]
+            if best_score(self.shop.catalogue, goal, item) < max(worth, self._wanted):
+                return PREV
+            chosen = dict(visit.chosen)
+            missing = [value for name, value in fitting_options(goal, item).items() if chosen.get(name) != value]
+            return missing[0] if missing else BUY
+        if worth < self._wanted:
+            return BACK
+        number = target // self.shop.results_per_page + 1
+        if number != visit.number:
+            return NEXT if number > visit.number else PREV
+        return self.shop.names(visit)[target % self.shop.results_per_page]
+
+
+def query(goal: Goal) -> str:
+    """What to search for: the goal's attributes, type and options."""
+    return " ".join((*goal.attributes, goal.type, *(value for _, value in goal.options)))
+
+
+def best_of(shop: Shop, goal: Goal, hits: Sequence[int]) -> tuple[float, int]:
+    """The most that an item on the first LOOK pages of results can be worth, and the place in `hits` of the first that
+    is worth it; (0, 0) where there is nothing."""
+    looked_at = [shop.catalogue.items[index] for index in hits[: LOOK * shop.results_per_page]]
+    worths = [best_score(shop.catalogue, goal, item) for item in looked_at]
+    best = max(worths, default=0.0)
+    return best, worths.index(best) if worths else 0
+
+
+def best_return(seed: int, *, max_turns: int = MAX_TURNS, **shop: Any) -> float:
+    """The greatest return known to be in reach in the episode of `seed` of `WebShop(**shop)`, within `max_turns` turns.
+
+    Both the goal's words and all that is said of the item it was drawn from are searched for, and each item found is
+    bought with as many of its options as there are turns left for. Where that gives 1, nothing is worth more.
+    """
+    game = WebShop(**shop)
+    catalogue, goal, best = game.catalogue, game.goal_of(seed), 0.0
+    for words in (query(goal), catalogue.items[goal.item].words()):
+        for place, index in enumerate(catalogue.search(words)):
+            # One turn each to search, to open the item and to buy, and one for each page turned.
+            left = max_turns - 3 - place // game.shop.results_per_page
+            if left >= 0:
+                fitting = list(fitting_options(goal, catalogue.items[index]).items())[:left]
+                best = max(best, score(catalogue, goal, catalogue.items[index], dict(fitting)))
+    return best

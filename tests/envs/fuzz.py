@@ -1,0 +1,65 @@
+"""Any string at all, by Hypothesis: what every environment must take without raising."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import envs
+from envs import INVALID_ACTION, SUCCESS
+
+HOSTILE = [
+    "",
+    " ",
+    "\x00",
+    "\x1b[2J\r\n",
+    "a" * 100_000,
+    "[" * 10_000,
+    '{"name": "search", "arguments": {"q',
+    "'; DROP TABLE orders; --",
+    "../../etc/passwd",
+    "%s%n{0}${HOME}",
+    "ſearch İstanbul ﬁ \u202e \ud800",
+    "检查 проверка بحث 🛒",
+]
+ACTIONS_AN_EXAMPLE = 40
+
+
+def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, **kwargs) -> None:
+    """Play `actions` actions made of `words`, of anything, and of what has broken others; each example twice, since the
+    same seed and actions must give the same episode."""
+    env = envs.make(env_id, **kwargs)
+    anything = st.text(st.characters(exclude_categories=()), max_size=30)
+    word = st.sampled_from(words)
+    mixed = st.lists(word | anything, max_size=4).map("".join)
+    lists = st.lists(
+        word | mixed | anything | st.sampled_from(HOSTILE),
+        min_size=ACTIONS_AN_EXAMPLE,
+        max_size=ACTIONS_AN_EXAMPLE,
+    )
+
+    def play(seed: int, chosen: list[str]) -> list[tuple]:
+        observation, _ = env.reset(seed=seed)
+        told: list[tuple] = [(observation,)]
+        for action in chosen:
+            observation, reward, terminated, truncated, info = env.step(action)
+            assert observation
+            told.append((observation, reward, terminated, truncated, info[SUCCESS], info[INVALID_ACTION]))
+            if terminated or truncated:
+                seed += 1
+                told.append((env.reset(seed=seed)[0],))
+        return told
+
+    @settings(
+        max_examples=-(-actions // ACTIONS_AN_EXAMPLE),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.integers(0, 2**62), lists)
+    def run(seed: int, chosen: list[str]) -> None:
+        assert play(seed, chosen) == play(seed, chosen)
+
+    run()
+    env.close()

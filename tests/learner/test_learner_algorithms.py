@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from algorithm_cases import episodes, make_algorithm, run_cycle
 
 from learner.algorithms.archer import Archer
@@ -15,19 +12,10 @@ from learner.algorithms.build import ALGORITHMS
 from learner.algorithms.grpo import Grpo
 from learner.algorithms.ppo import Ppo
 from learner.algorithms.reinforce import Reinforce
+from learner.engine import Engine
 from learner.rows import action_record
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of one, as DeepSpeed and the metrics' sums want it."""
-    rendezvous = tmp_path_factory.mktemp("group") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
-            patch.setenv(name, value)
-        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=0, world_size=1)
-        yield
-        dist.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("one_rank")
 
 
 @pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"bc", "chai"}))
@@ -113,6 +101,79 @@ def test_ppo_bootstraps_through_limits_and_stops_at_ends(terminated: bool) -> No
     to_go = np.repeat(np.cumsum(row.reward[::-1])[::-1], row.action_end - row.action_start)
     expected = to_go + (0.0 if terminated else float(end)) - values.numpy()
     np.testing.assert_allclose(advantage, expected, atol=1e-5)
+
+
+def test_ppos_advantages_are_those_of_a_recursion_over_tokens() -> None:
+    """From the last token back: only the end of a turn pays, discounts by gamma and decays by the trace of turns."""
+    gamma, across, within = 0.9, 0.8, 0.7
+    algorithm = make_algorithm("ppo", ppo={"gamma": gamma, "lambda_turn": across, "lambda_token": within})
+    assert isinstance(algorithm, Ppo)
+    rows = episodes(0)[:3]
+    assert {row.terminated for row in rows} == {True, False}
+    found = algorithm.token_advantages([[rows[:2]], [rows[2:]]])
+    for row in rows:
+        layout = algorithm.encoder.encode([row], ("action", "next_state"))
+        with torch.no_grad():
+            values, after = algorithm.value(layout, layout.predictions["action"], layout.points["next_state"])
+        lengths = row.action_end - row.action_start
+        turn_of = np.repeat(np.arange(len(lengths)), lengths)
+        following, carried, expected = float(after[-1]) * (not row.terminated), 0.0, []
+        for h in reversed(range(len(turn_of))):
+            ends = h + 1 == len(turn_of) or turn_of[h + 1] != turn_of[h]
+            reward = float(row.reward[turn_of[h]]) if ends else 0.0
+            discount, trace = (gamma, across) if ends else (1.0, within)
+            carried = reward + discount * following - float(values[h]) + discount * trace * carried
+            following = float(values[h])
+            expected.append(carried)
+        np.testing.assert_allclose(found[row.episode_id], expected[::-1], atol=1e-5)
+        np.testing.assert_allclose(algorithm._targets[row.episode_id], found[row.episode_id] + values, atol=1e-5)
+
+
+def _seen_norms(engine: Engine, lr: float) -> list[float]:
+    """Filled, step by step, with the norm of the gradient that the optimizer gets; the rate of its steps is `lr`."""
+    norms: list[float] = []
+
+    def note(*_: object) -> None:
+        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    engine.set_lr(lr)
+    engine.ds.optimizer.register_step_pre_hook(note)
+    return norms
+
+
+def test_the_gradients_of_actor_and_critic_are_clipped_apart_and_none_is_stale() -> None:
+    """Each to its own norm, whatever the other's is; and the same step again gets the same gradient, not their sum."""
+    algorithm = make_algorithm(
+        "archer",
+        critic={"max_grad_norm": 1e-3, "tau": 1e-9},
+        actor={"max_grad_norm": 1e-2, "normalise_advantage": True},
+    )
+    assert isinstance(algorithm, Archer)
+    norms = {"critic": _seen_norms(algorithm.engines.critic, 0.0), "actor": _seen_norms(algorithm.policy, 0.0)}
+    rows = episodes(0)[:2]
+    for row in rows:
+        row.reward *= 100.0  # a critic whose gradient would drown the actor's under one clipping
+    samples = sum(len(row.turns) for row in rows)
+    before = {}
+    for phase in (*algorithm.phases(0), *algorithm.phases(0)):
+        metrics = algorithm.step(phase, [rows[:1], rows[1:]], samples, version=1).metrics
+        norm = metrics[f"{phase.name}/norm"]
+        assert norm > 0.02
+        assert norm == pytest.approx(before.setdefault(phase.name, norm), rel=1e-5)
+    assert before["critic"] > 50 * before["actor"]
+    assert norms["critic"] == pytest.approx([1e-3] * 2, rel=1e-3)
+    assert norms["actor"] == pytest.approx([1e-2] * 2, rel=1e-3)
+
+
+def test_a_gradient_below_its_norm_is_left_as_it_is() -> None:
+    algorithm = make_algorithm("archer", critic={"max_grad_norm": 1e6}, actor={"max_grad_norm": 1e6})
+    assert isinstance(algorithm, Archer)
+    norms = _seen_norms(algorithm.engines.critic, 0.0)
+    rows = episodes(0)[:2]
+    samples = sum(len(row.turns) for row in rows)
+    metrics = algorithm.step(algorithm.phases(0)[0], [rows[:1], rows[1:]], samples, version=1).metrics
+    assert norms == pytest.approx([metrics["critic/norm"]], rel=1e-5)
 
 
 def test_ppo_learns_the_value_alone_while_it_warms_up() -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from learner.attention import TREE, tree_mask
 from learner.critic import Critic, is_causal
-from learner.layout import PackedEncoder, SeparateEncoder
+from learner.layout import Encoder, PackedEncoder, SeparateEncoder
 from learner.policy import Policy, sequence_predictions
 from learner.rows import Row
 
@@ -81,6 +81,59 @@ def test_values_know_nothing_of_later_turns_nor_of_pads() -> None:
         )
     torch.testing.assert_close(alone["v_state"][:, 0], other["v_state"][:, 0], atol=1e-6, rtol=0)
     assert (alone["q_action"][:, 0] - other["q_action"][:, 0]).abs().max() > 1e-4, "Q must see the action"
+
+
+def _numbered(first: int, turns: int) -> Row:
+    """An episode of tokens `first`, `first` + 1, ...; fresh action k of a state ends in 1000 + 10 * (state's end) + k."""
+    row = make_row(turns, turns=turns, all_turns=True, fresh=0)
+    row.tokens = np.arange(first, first + len(row.tokens), dtype=np.int32)
+    row.turns = row.turns[::-1].copy()  # in another order than that of the episode
+    row.fresh = []
+    for turn in row.turns:
+        last = 1000 + 10 * (first + row.action_start[turn])
+        row.fresh.append([np.array([2000, last + k][k:], dtype=np.int32) for k in range(2)])
+    return row
+
+
+@pytest.mark.parametrize("encoder", [PackedEncoder(0), SeparateEncoder(0)], ids=["packed", "separate"])
+def test_each_part_is_read_at_the_last_token_of_its_own_turn(encoder: Encoder) -> None:
+    """Every token has a number of its own, so a part that is read at another turn, or at a pad, shows another one."""
+    rows, horizon = [_numbered(1, 3), _numbered(100, 7)], 2
+    layout = encoder.encode(rows, PARTS, horizon)
+    read = {part: layout.input_ids[where].tolist() for part, where in layout.points.items()}
+    expected: dict[str, list[object]] = {part: [] for part in PARTS}
+    for row in rows:
+        first, count = int(row.tokens[0]), len(row.reward)
+        ends = [int(row.action_start[t]) if t < count else len(row.tokens) for t in range(count + 1)]
+        for turn in map(int, row.turns):
+            expected["state"].append(first + ends[turn] - 1)
+            expected["action"].append(first + int(row.action_end[turn]) - 1)
+            path = [first + ends[min(turn + ahead, count)] - 1 for ahead in range(1, horizon + 1)]
+            expected["next_states"].append(path)
+            expected["next_state"].append(path[-1])
+            expected["fresh"].append([1000 + 10 * (first + ends[turn]) + k for k in range(2)])
+    assert read == expected
+
+
+def test_each_token_of_an_action_is_predicted_where_its_predecessor_stands() -> None:
+    """Its number less one, or the last of its state; the stop token, an action's last, is among them."""
+    rows = [_numbered(1, 3), _numbered(100, 7)]
+    layout = PackedEncoder(0).encode(rows, ("action", "fresh"), 1)
+    action = layout.predictions["action"]
+    assert (layout.input_ids[action.row, action.column] == action.token - 1).all()
+    written = [row.tokens[row.action_start[t] : row.action_end[t]] for row in rows for t in row.turns]
+    assert action.token.tolist() == np.concatenate(written).tolist()
+    fresh = layout.predictions["fresh"]
+    texts = [text for row in rows for actions in row.fresh for text in actions]
+    assert fresh.token.tolist() == np.concatenate(texts).tolist()
+    stands = layout.input_ids[fresh.row, fresh.column].tolist()
+    states = [int(row.tokens[row.action_start[t] - 1]) for row in rows for t in row.turns]
+    before = [
+        [state, *text[:-1].tolist()]
+        for state, *both in zip(states, texts[::2], texts[1::2], strict=True)
+        for text in both
+    ]
+    assert stands == [token for text in before for token in text]
 
 
 def test_tree_mask_by_hand() -> None:

@@ -1,0 +1,181 @@
+"""Tables in place of networks: policies and critics whose every entry is known, under the real layouts and engines.
+
+What a table reads at a token is that token and the one before it **as the attention mask and the positions have it**,
+so a row that is laid out wrongly gives another entry of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from learner.algorithms.build import build
+from learner.algorithms.setup import Setup
+from learner.config import AlgorithmName, LearnerConfig
+from learner.critic import Critic
+from learner.engine import Engine, FrozenEngine
+from learner.layout import Encoder, PackedEncoder
+from learner.policy import Policy, TokenValue
+from learner.rows import Row
+
+PAD = 0
+TOKENS = 8
+PAIRS = TOKENS * TOKENS
+WIDTH = PAIRS + TOKENS
+"""A hidden state: one-hot of (token before, token), then one-hot of the token alone."""
+
+
+def pair(before: int, token: int) -> int:
+    """Where the table keeps this pair of tokens; `PAD` stands before the first token."""
+    return before * TOKENS + token
+
+
+class TableBackbone(nn.Module):
+    """Takes what a transformers model takes, and knows each token and the one before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(hidden_size=WIDTH, _attn_implementation="sdpa")
+        self.dtype = torch.float32
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Any:
+        sees = attention_mask[:, 0]
+        earlier = sees & (position_ids.unsqueeze(1) == position_ids.unsqueeze(2) - 1)
+        assert (earlier.sum(-1) <= 1).all(), "two tokens stand right before this one"
+        before = torch.where(earlier.any(-1), input_ids.gather(1, earlier.int().argmax(-1)), PAD)
+        pairs = nn.functional.one_hot(before * TOKENS + input_ids, PAIRS)
+        tokens = nn.functional.one_hot(input_ids, TOKENS)
+        return SimpleNamespace(last_hidden_state=torch.cat((pairs, tokens), -1).float())
+
+
+class TableModel(nn.Module):
+    """A causal model of the second order: logits of the next token by the pair before it, all in `head.weight`."""
+
+    def __init__(self, logits: dict[tuple[int, int], Sequence[float]] | None = None) -> None:
+        super().__init__()
+        self.base_model = TableBackbone()
+        self.config, self.dtype = self.base_model.config, torch.float32
+        self.head = nn.Linear(WIDTH, TOKENS, bias=False)
+        nn.init.zeros_(self.head.weight)
+        for (before, token), row in (logits or {}).items():
+            self.head.weight.data[:, pair(before, token)] = torch.tensor(row)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+
+class _OfToken(nn.Module):
+    """A value of the last token alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(TOKENS))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return (hidden[..., PAIRS:] @ self.value).unsqueeze(-1)
+
+
+class _OfPair(nn.Module):
+    """A value of the last two tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(PAIRS))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return (hidden[..., :PAIRS] @ self.value).unsqueeze(-1)
+
+
+def table_critic(heads: int = 2) -> Critic:
+    """Q by the last two tokens (state and action where each is one token), V by the last one; all zero."""
+    critic = Critic(TableBackbone(), 8, heads)  # type: ignore[arg-type]
+    critic.q = nn.ModuleList(_OfPair() for _ in range(heads))
+    critic.v = nn.ModuleList(_OfToken() for _ in range(heads))
+    return critic
+
+
+@dataclass(frozen=True)
+class TableSetup(Setup):
+    """A setup of tables: the policy's logits and the critic's heads."""
+
+    logits: dict[tuple[int, int], Sequence[float]] | None = None
+    reference_logits: dict[tuple[int, int], Sequence[float]] | None = None
+
+    @property
+    def pad_token_id(self) -> int:
+        return PAD
+
+    def policy_model(self) -> Any:
+        return TableModel(self.logits)
+
+    def value_model(self) -> TokenValue:
+        value = TokenValue(TableModel(), 8)  # type: ignore[arg-type]
+        value.value = _OfPair()  # type: ignore[assignment]
+        return value
+
+    def critic(self) -> tuple[Critic, Encoder]:
+        return table_critic(self.config.critic.heads), PackedEncoder(PAD)
+
+    def reference_policy(self, device: torch.device) -> FrozenEngine:
+        return FrozenEngine(Policy(TableModel(self.reference_logits), self.temperature), self.config, device)  # type: ignore[arg-type]
+
+
+def table_algorithm(name: AlgorithmName, *, temperature: float = 1.0, **settings: Any) -> Any:
+    """The algorithm over tables. `logits` and `reference_logits` are the policies'; the rest is `LearnerConfig`'s."""
+    tables = {key: settings.pop(key, None) for key in ("logits", "reference_logits")}
+    config = LearnerConfig.model_validate({"micro_batch": 64, **settings})
+    scorer: Any = object()
+    setup = TableSetup("", "", None, config, temperature, 0, 0, scorer, **tables)  # type: ignore[arg-type]
+    return build(name, setup)
+
+
+def one_turn(state: Sequence[int], action: Sequence[int], reward: float = 0.0, *, name: str = "", seed: int = 0) -> Row:
+    """A terminated episode of a single turn, with nothing after its action."""
+    start, end = len(state), len(state) + len(action)
+    return Row(
+        episode_id=name or f"{list(state)}-{list(action)}",
+        tokens=np.array([*state, *action], dtype=np.int32),
+        action_start=np.array([start], dtype=np.int32),
+        action_end=np.array([end], dtype=np.int32),
+        reward=np.array([reward], dtype=np.float32),
+        terminated=True,
+        turns=np.array([0], dtype=np.int32),
+        logprobs=np.zeros(len(action), dtype=np.float32),
+        versions=np.ones(len(action), dtype=np.int32),
+        seed=seed,
+    )
+
+
+def give_fresh(row: Row, per_turn: Sequence[Sequence[Sequence[int]]], logprob: float = 0.0, version: int = 1) -> Row:
+    """Put fresh actions at the turns of `row`, each token with this behaviour log-probability and version."""
+    row.fresh = [[np.array(action, dtype=np.int32) for action in actions] for actions in per_turn]
+    row.fresh_logprobs = [[np.full(len(a), logprob, dtype=np.float32) for a in actions] for actions in row.fresh]
+    row.fresh_versions = [[np.full(len(a), version, dtype=np.int32) for a in actions] for actions in row.fresh]
+    return row
+
+
+@contextmanager
+def gradients_of(engine: Engine) -> Iterator[dict[str, Tensor]]:
+    """Within, steps of `engine` change nothing; they leave what the optimizer got, the gradient of each parameter."""
+    found: dict[str, Tensor] = {}
+
+    def note(*_: Any) -> None:
+        for name, parameter in engine.module.named_parameters():
+            found[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+
+    hook = engine.ds.optimizer.register_step_pre_hook(note)
+    rates = [group["lr"] for group in engine.ds.optimizer.param_groups]
+    engine.set_lr(0.0)
+    try:
+        yield found
+    finally:
+        hook.remove()
+        for group, rate in zip(engine.ds.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

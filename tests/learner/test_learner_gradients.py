@@ -1,0 +1,337 @@
+"""The policy gradient of each method, by its own step, against enumeration of all utterances.
+
+One state, utterances of two tokens over a vocabulary of three: nine of them, under a policy whose probabilities are
+quarters, so that sixteen draws hold it exactly. The exact gradient is that of a sum over the nine.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from table_cases import PAD, TOKENS, give_fresh, gradients_of, one_turn, pair, table_algorithm
+from torch import Tensor
+
+from learner import losses
+from learner.rows import Row
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+STATE, WORDS = 4, (1, 2, 3)
+UTTERANCES = list(itertools.product(WORDS, repeat=2))
+CONTEXTS = [(PAD, STATE), *((STATE, word) for word in WORDS)]
+"""What each token is written in: the state, then the state with each first token."""
+QUARTERS = {CONTEXTS[0]: (2, 1, 1), CONTEXTS[1]: (1, 2, 1), CONTEXTS[2]: (1, 1, 2), CONTEXTS[3]: (2, 1, 1)}
+NEVER = -1e9
+
+
+def _logits(quarters: dict[tuple[int, int], tuple[int, ...]], temperature: float = 1.0) -> dict[Any, list[float]]:
+    """Of a policy with these probabilities when sampled at `temperature`."""
+    found = {}
+    for context, counts in quarters.items():
+        row = [NEVER] * TOKENS
+        for word, count in zip(WORDS, counts, strict=True):
+            row[word] = temperature * float(np.log(count / 4))
+        found[context] = row
+    return found
+
+
+LOGITS = _logits(QUARTERS)
+COUNTS = [QUARTERS[CONTEXTS[0]][a - 1] * QUARTERS[STATE, a][b - 1] for a, b in UTTERANCES]
+DRAWS = [list(u) for u, count in zip(UTTERANCES, COUNTS, strict=True) for _ in range(count)]
+"""Sixteen utterances, each as often as the policy writes it."""
+
+
+def _logprobs(theta: Tensor) -> Tensor:
+    """Log-probability of each token of each utterance [9, 2] from logits [4 contexts, TOKENS]."""
+    rows = theta.log_softmax(-1)
+    return torch.stack([torch.stack((rows[0, a], rows[a, b])) for a, b in UTTERANCES])
+
+
+def _theta(temperature: float = 1.0) -> Tensor:
+    return torch.tensor([_logits(QUARTERS, temperature)[context] for context in CONTEXTS], requires_grad=True)
+
+
+def _gradient(objective: Callable[[Tensor], Tensor], temperature: float = 1.0) -> Tensor:
+    """Of `objective`, given the tokens' log-probabilities [9, 2], by the logits of the three words: [4, 3]."""
+    theta = _theta(temperature)
+    (found,) = torch.autograd.grad(objective(_logprobs(theta / temperature)), theta)
+    return found[:, 1:4]
+
+
+def _expectation(values: Tensor, temperature: float = 1.0) -> Tensor:
+    """The gradient of the mean of `values` [9] under the policy."""
+    return _gradient(lambda logprob: (logprob.sum(-1).exp() * values).sum(), temperature)
+
+
+def _read(found: dict[str, Tensor]) -> Tensor:
+    """The gradient that a step left on the policy's table, negated: [4, 3], uphill."""
+    table = -found["model.head.weight"]
+    return torch.stack([table[1:4, pair(*context)] for context in CONTEXTS])
+
+
+def _archer(actor: dict[str, Any] | None = None, *, temperature: float = 1.0, **more: Any) -> tuple[Any, Tensor]:
+    """ArCHer with random critic heads, and its advantage of each utterance [9] by the paper's formula."""
+    algorithm = table_algorithm(
+        "archer",
+        temperature=temperature,
+        logits=_logits(QUARTERS, temperature),
+        critic={"warmup_cycles": 0},
+        actor={"fresh_per_state": len(DRAWS), "max_grad_norm": 1e6, **(actor or {})},
+        **more,
+    )
+    critic = algorithm.engines.critic.module
+    torch.manual_seed(5)
+    for head in (*critic.q, *critic.v):
+        head.value.data.normal_()
+    with torch.no_grad():
+        q = torch.stack([torch.stack([head.value[pair(a, b)] for a, b in UTTERANCES]) for head in critic.q])
+        v = torch.stack([head.value[STATE] for head in critic.v])
+    return algorithm, q.amin(0) - v.amin()
+
+
+def _actor_step(algorithm: Any, rows: list[Row]) -> tuple[Tensor, dict[str, float], dict[str, Tensor]]:
+    with gradients_of(algorithm.policy) as found:
+        result = algorithm.step(algorithm.phases(0)[-1], [[row] for row in rows], len(rows), 1)
+    return _read(found), result.metrics, found
+
+
+def _state(actions: list[list[int]], **given: Any) -> Row:
+    """The state with these fresh actions; what its own action was must not matter."""
+    return give_fresh(one_turn([STATE], [3, 3]), [actions], **given)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_archers_gradient_is_that_of_the_expected_advantage(temperature: float) -> None:
+    algorithm, advantage = _archer(temperature=temperature)
+    found, metrics, _ = _actor_step(algorithm, [_state(DRAWS)])
+    torch.testing.assert_close(found, _expectation(advantage, temperature), atol=1e-5, rtol=1e-4)
+    assert metrics["actor/advantage"] == pytest.approx(
+        float(torch.tensor(COUNTS) / 16 @ advantage), abs=1e-5
+    )  # the mean over draws is that over the policy
+
+
+def test_sampled_gradients_scatter_about_the_enumerated_one_as_they_should() -> None:
+    """4,000 draws: every entry within five standard errors, and these are what enumeration says they are."""
+    draws = 4000
+    algorithm, advantage = _archer({"fresh_per_state": draws})
+    chosen = np.random.default_rng(0).choice(9, size=draws, p=np.array(COUNTS) / 16)
+    found, _, _ = _actor_step(algorithm, [_state([list(UTTERANCES[i]) for i in chosen])])
+    mean, square = torch.zeros(4, 3), torch.zeros(4, 3)
+    for index, count in enumerate(COUNTS):
+        one = _gradient(lambda logprob, i=index: advantage[i] * logprob[i].sum())
+        mean, square = mean + count / 16 * one, square + count / 16 * one.square()
+    torch.testing.assert_close(mean, _expectation(advantage), atol=1e-5, rtol=1e-4)
+    error = ((square - mean.square()) / draws).sqrt()
+    score = (found - mean) / error
+    assert score.abs().max() < 5
+    assert 0.3 < score.square().mean() < 3
+
+
+def test_the_lower_heads_bias_is_the_papers() -> None:
+    """The gradient climbs min_i Q_i, not the mean of the heads; two noisy heads read low by sigma / sqrt(pi)."""
+    algorithm, advantage = _archer()
+    heads = algorithm.engines.critic.module.q
+    mean = torch.stack([torch.stack([h.value[pair(a, b)] for h in heads]).mean() for a, b in UTTERANCES]).detach()
+    found, _, _ = _actor_step(algorithm, [_state(DRAWS)])
+    assert (found - _expectation(mean)).abs().max() > 0.05
+    torch.testing.assert_close(found, _expectation(advantage), atol=1e-5, rtol=1e-4)
+
+    torch.manual_seed(0)
+    noise = 0.7 * torch.randn(2, 200_000, 1)
+    read_low = losses.advantage(3.0 + noise, torch.full((2, 200_000), 1.0)).mean().item() - 2.0
+    assert read_low == pytest.approx(-0.7 / np.sqrt(np.pi), abs=0.01)
+
+
+def test_a_token_level_baseline_changes_nothing_in_the_mean() -> None:
+    """Whatever b(s, a_<h) is: its term has no expectation. Only the baseline learns from its own loss."""
+    plain, advantage = _archer()
+    algorithm, _ = _archer({"token_baseline": True, "baseline_hidden_size": 8})
+    without, _, _ = _actor_step(plain, [_state(DRAWS)])
+    found, metrics, gradients = _actor_step(algorithm, [_state(DRAWS)])
+    torch.testing.assert_close(found, _expectation(advantage), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, without, atol=1e-5, rtol=1e-4)
+    learns = [value for name, value in gradients.items() if name.startswith("value.")]
+    assert learns
+    assert max(float(value.abs().max()) for value in learns) > 1e-4
+    assert metrics["actor/baseline_loss"] > 0
+    # Of a single draw it changes a lot: that is what it is for.
+    one, other = (_actor_step(a, [_state([DRAWS[0]] * len(DRAWS))])[0] for a in (plain, algorithm))
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_the_clipped_surrogate_begins_as_the_plain_gradient() -> None:
+    """At ratio 1 nothing is clipped; `DRAWS` carry the log-probabilities that the policy gave them."""
+    algorithm, advantage = _archer({"clip": 0.2})
+    row = _with_logprobs(_state(DRAWS), 1.0)
+    found, metrics, _ = _actor_step(algorithm, [row])
+    torch.testing.assert_close(found, _expectation(advantage), atol=1e-5, rtol=1e-4)
+    assert metrics["actor/kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+def _with_logprobs(row: Row, temperature: float) -> Row:
+    """The row with what its fresh actions' tokens were sampled with."""
+    table = _logprobs(_theta(temperature) / temperature).detach().numpy()
+    row.fresh_logprobs = [[table[UTTERANCES.index(tuple(a.tolist()))].copy() for a in row.fresh[0]]]
+    return row
+
+
+def test_normalising_scales_the_gradient_and_turns_it_nowhere() -> None:
+    algorithm, advantage = _archer({"normalise_advantage": True})
+    found, _, _ = _actor_step(algorithm, [_state(DRAWS)])
+    weights = torch.tensor(COUNTS) / 16
+    spread = (weights @ (advantage - weights @ advantage).square()).sqrt()
+    torch.testing.assert_close(found, _expectation(advantage) / spread, atol=1e-4, rtol=1e-3)
+
+
+def test_older_actions_count_by_their_truncated_ratio() -> None:
+    """All nine, each once, as an older uniform policy wrote them: the mean under it of w_h A grad log pi(a_h)."""
+    cap = 1.2
+    algorithm, advantage = _archer({"importance_cap": cap, "fresh_per_state": 9})
+    old = _state([list(u) for u in UTTERANCES], logprob=float(np.log(1 / 3)), version=0)
+    found, _, _ = _actor_step(algorithm, [old])
+
+    def objective(logprob: Tensor) -> Tensor:
+        weight = (3 * logprob.detach().exp()).clamp(max=cap)
+        return (weight * logprob * advantage.unsqueeze(-1)).sum() / 9
+
+    torch.testing.assert_close(found, _gradient(objective), atol=1e-5, rtol=1e-4)
+    # Token by token is not utterance by utterance: the bias that truncated ratios of tokens are taken for.
+    assert (found - _expectation(advantage)).abs().max() > 0.01
+
+
+def test_the_kl_to_the_clone_pulls_as_its_formula_says() -> None:
+    other = {CONTEXTS[0]: (1, 1, 2), CONTEXTS[1]: (1, 1, 2), CONTEXTS[2]: (2, 1, 1), CONTEXTS[3]: (1, 2, 1)}
+    algorithm, advantage = _archer({"kl_to_clone": 0.3}, reference_logits=_logits(other))
+    found, metrics, _ = _actor_step(algorithm, [_state(DRAWS)])
+    clone = torch.tensor([_logits(other)[context] for context in CONTEXTS])
+    reference = _logprobs(clone)
+    divergence = _divergence(_theta().detach(), clone)
+    # The metric is per token, two an utterance.
+    assert metrics["actor/kl_to_clone"] == pytest.approx(float(divergence) / 2, abs=1e-5)
+
+    def penalised(logprob: Tensor) -> Tensor:
+        ratio = (reference - logprob).exp() - 1 - (reference - logprob)
+        weight = logprob.detach().sum(-1).exp()
+        return (logprob.sum(-1).exp() * advantage).sum() - 0.3 * (weight.unsqueeze(-1) * ratio).sum()
+
+    torch.testing.assert_close(found, _gradient(penalised), atol=1e-5, rtol=1e-4)
+
+
+def _divergence(mine: Tensor, other: Tensor) -> Tensor:
+    """KL(mine || other) of whole utterances, by enumeration."""
+    p, q = _logprobs(mine).sum(-1), _logprobs(other).sum(-1)
+    return (p.exp() * (p - q)).sum()
+
+
+# The methods that learn from a cycle's own episodes
+
+
+REWARDS = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0, -0.5, 1.5, -2.0, 0.25])
+
+
+def _played(utterances: list[tuple[int, ...]]) -> list[Row]:
+    """An episode of one turn for each utterance, of one group, with what the policy's tokens were sampled with."""
+    table = _logprobs(_theta()).detach().numpy()
+    rows = []
+    for number, utterance in enumerate(utterances):
+        index = UTTERANCES.index(tuple(utterance))
+        row = one_turn([STATE], list(utterance), float(REWARDS[index]), name=f"e{number}")
+        row.logprobs = table[index].copy()
+        rows.append(row)
+    return rows
+
+
+def _on_policy(name: str, **section: Any) -> Any:
+    settings = {"max_grad_norm": 1e6, "normalise_advantage": False, "epochs": 1, **section}
+    return table_algorithm(name, logits=LOGITS, **{name: settings})  # type: ignore[arg-type]
+
+
+def _swept(algorithm: Any, rows: list[Row]) -> Tensor:
+    phase = algorithm.phases(0)[0]
+    algorithm.begin(phase, [[rows]])
+    with gradients_of(algorithm.policy) as found:
+        algorithm.step(phase, [rows], len(rows), 1)
+    return _read(found)
+
+
+ALL = [tuple(draw) for draw in DRAWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("reinforce", {"baseline": False}),
+        ("reinforce", {"baseline": True}),  # over exactly the policy's distribution its mean is the expectation
+        ("grpo", {"scale": False, "group": 16, "clip": None}),
+        ("grpo", {"scale": False, "group": 16, "clip": 0.2}),
+        ("ppo", {"lambda_token": 1.0, "clip": 0.2}),
+    ],
+)
+def test_on_policy_gradients_are_those_of_the_expected_return(name: str, section: dict[str, Any]) -> None:
+    algorithm = _on_policy(name, **section)
+    if name == "ppo":  # a value of the token's state is a baseline, however wrong it is
+        torch.manual_seed(1)
+        algorithm.value.module.value.value.data.normal_()
+    torch.testing.assert_close(_swept(algorithm, _played(ALL)), _expectation(REWARDS), atol=1e-5, rtol=1e-4)
+
+
+def test_grpos_scale_divides_by_the_groups_deviation() -> None:
+    found = _swept(_on_policy("grpo", scale=True, group=16), _played(ALL))
+    weights = torch.tensor(COUNTS) / 16
+    spread = (weights @ (REWARDS - weights @ REWARDS).square()).sqrt()
+    torch.testing.assert_close(found, _expectation(REWARDS) / spread, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "section"), [("reinforce", {"baseline": True}), ("grpo", {"scale": False, "group": 2})]
+)
+def test_a_mean_that_holds_the_episode_itself_shortens_the_gradient(name: str, section: dict[str, Any]) -> None:
+    """A sampled baseline over n episodes costs 1/n of the gradient: here n = 2, over all 81 pairs of utterances."""
+    algorithm = _on_policy(name, **section)
+    mean = torch.zeros(4, 3)
+    for one, other in itertools.product(range(9), repeat=2):
+        weight = COUNTS[one] * COUNTS[other] / 256
+        mean += weight * _swept(algorithm, _played([UTTERANCES[one], UTTERANCES[other]]))
+    torch.testing.assert_close(mean, _expectation(REWARDS) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_a_short_token_trace_lets_a_wrong_value_in() -> None:
+    """With lambda_token below 1 PPO's gradient is biased unless the value is right; with the right one it is not."""
+    algorithm = _on_policy("ppo", lambda_token=0.5)
+    value = algorithm.value.module.value.value
+    probability = torch.tensor(COUNTS) / 16
+    for word in WORDS:
+        mine = [i for i, utterance in enumerate(UTTERANCES) if utterance[0] == word]
+        value.data[pair(STATE, word)] = probability[mine] @ REWARDS[mine] / probability[mine].sum()
+    value.data[pair(PAD, STATE)] = probability @ REWARDS
+    torch.testing.assert_close(_swept(algorithm, _played(ALL)), _expectation(REWARDS), atol=1e-5, rtol=1e-4)
+    value.data[pair(STATE, 1)] += 1.0
+    assert (_swept(algorithm, _played(ALL)) - _expectation(REWARDS)).abs().max() > 0.02
+
+
+def test_weighted_regression_climbs_by_the_capped_weights() -> None:
+    """AWR's gradient on the data's actions: min(exp(A / beta), cap) on each token of the utterance."""
+    beta, cap = 0.5, 3.0
+    algorithm = table_algorithm(
+        "archer_offline", logits=LOGITS, offline={"beta": beta, "max_weight": cap}, actor={"max_grad_norm": 1e6}
+    )
+    critic = algorithm.engines.critic.module
+    torch.manual_seed(6)
+    for head in (*critic.q, *critic.v):
+        head.value.data.normal_()
+    with torch.no_grad():
+        q = torch.stack([torch.stack([head.value[pair(a, b)] for a, b in UTTERANCES]) for head in critic.q])
+        advantage = q.amin(0) - torch.stack([head.value[STATE] for head in critic.v]).amin()
+    weights = (advantage / beta).exp().clamp(max=cap)
+    assert (weights == cap).any()
+    assert (weights < 1).any()
+    rows = [one_turn([STATE], list(u)) for u in UTTERANCES]
+    with gradients_of(algorithm.policy) as found:
+        algorithm.step(algorithm.phases(0)[1], [rows[:4], rows[4:]], 9, 1)
+    expected = _gradient(lambda logprob: (weights.unsqueeze(-1) * logprob).sum() / 9)
+    torch.testing.assert_close(_read(found), expected, atol=1e-5, rtol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,6 @@ import ray
 
 from archer.config import RunConfig
 from archer.errors import RunError
-
-# Ray reserves logical CPUs; the board, the limiter, the shards and Ray Train's controller need next to nothing.
-_SPARE_CPUS = 1
 
 
 @contextmanager
@@ -54,18 +52,28 @@ def cluster(config: RunConfig) -> Iterator[None]:
 
 
 def needed_cpus(config: RunConfig) -> int:
-    """Logical CPUs that the processes of a run reserve."""
-    rollout, learner = config.rollout, config.learner
-    reserved = rollout.workers * rollout.cpus_per_worker + learner.ranks * learner.cpus_per_rank
-    return int(-(-reserved // 1)) + _SPARE_CPUS
+    """Logical CPUs of a cluster on which the processes of a run have room."""
+    return math.ceil(_reserved_cpus(config))
+
+
+def _reserved_cpus(config: RunConfig) -> float:
+    """Logical CPUs that workers, ranks, shards and the limiter reserve."""
+    rollout, learner, replay = config.rollout, config.learner, config.replay
+    return (
+        rollout.workers * rollout.cpus_per_worker
+        + learner.ranks * learner.cpus_per_rank
+        + (replay.shards + 1) * replay.cpus_per_shard
+    )
 
 
 def _require_resources(config: RunConfig) -> None:
     have = ray.cluster_resources()
     gpus = config.rollout.workers * config.rollout.gpus_per_worker + config.learner.ranks * config.learner.use_gpu
-    for kind, need in (("CPU", needed_cpus(config) - _SPARE_CPUS), ("GPU", gpus)):
+    for kind, need in (("CPU", _reserved_cpus(config)), ("GPU", gpus)):
         if have.get(kind, 0.0) < need:
+            # Ray would wait for room without a word.
             raise RunError(
-                f"the run reserves {need:g} {kind}s and the Ray cluster has {have.get(kind, 0.0):g}; add nodes, or "
-                "lower rollout.workers, learner.ranks or what each of them reserves"
+                f"the run reserves {need:g} {kind}s and the Ray cluster has {have.get(kind, 0.0):g}; add nodes, raise "
+                "cluster.num_cpus where the run starts its own, or lower rollout.workers, learner.ranks or what each "
+                "of them reserves"
             )

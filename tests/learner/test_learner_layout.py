@@ -84,7 +84,7 @@ def test_values_know_nothing_of_later_turns_nor_of_pads() -> None:
 
 
 def _numbered(first: int, turns: int) -> Row:
-    """An episode of tokens `first`, `first` + 1, ...; fresh action k of a state ends in 1000 + 10 * (state's end) + k."""
+    """An episode of tokens `first`, `first` + 1, ...; fresh action k at a state ends in 1000 + 10 * its length + k."""
     row = make_row(turns, turns=turns, all_turns=True, fresh=0)
     row.tokens = np.arange(first, first + len(row.tokens), dtype=np.int32)
     row.turns = row.turns[::-1].copy()  # in another order than that of the episode

@@ -23,9 +23,11 @@ class AsyncEnv:
     - `inline`: called directly; it must be quick, and no timeout can reach it.
     - `thread`: called on a thread of its own. A call that times out leaves the thread hanging (threads can't be
       killed), so the environment is given up: later calls raise EnvStateError.
-    - `process`: called in a child process of its own, killed on a timeout; the next `areset` starts another.
+    - `process`: called in a child process of its own, killed on a timeout; the next `areset` starts another, and a step
+      that hung is answered as the truncated end of its episode.
 
-    timeout_s: longest wait for one reset or step, in seconds; past it EnvTimeoutError names the environment.
+    timeout_s: longest wait for one reset or step, in seconds; past it, where nothing truncates the episode,
+        EnvTimeoutError names the environment.
     Whatever the environment's own code raises arrives as EnvFailedError, so callers catch EnvError alone.
     """
 

@@ -6,7 +6,7 @@ Invariants every environment keeps, whoever wrote it:
 - Any string at all is an action. One that can't be understood gets an observation that says so and costs a turn; it
   is never an exception.
 - `terminated` says that the task itself ended. Running out of turns is `truncated`, and only
-  `envs.wrappers.TimeLimit` sets it.
+  `envs.wrappers.TimeLimit` sets it; so is a hang, for which `envs.child.ProcessEnv` sets it.
 - All randomness comes from `random.Random(seed)` of the instance, so one seed gives one episode.
 """
 
@@ -42,7 +42,9 @@ INVALID_ACTION = "invalid_action"
 """Info key, bool: whether the action of this turn could not be understood."""
 PRIVILEGED = "privileged"
 """Info key, dict: what the policy must never see (the hidden word, the goal), for demonstrators and critics."""
-RESERVED_INFO_KEYS = frozenset({SUCCESS, TASK_ID, VALID_ACTIONS, INVALID_ACTION, PRIVILEGED})
+TIMED_OUT = "timed_out"
+"""Info key, bool: whether the environment hung over this action, was killed by its watchdog and so truncated."""
+RESERVED_INFO_KEYS = frozenset({SUCCESS, TASK_ID, VALID_ACTIONS, INVALID_ACTION, PRIVILEGED, TIMED_OUT})
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """An environment in a child process: what may hang, crash or change global state can do so without harm.
 
 `ProcessEnv` is the parent's side, a `TextEnv` like any other. Requests and answers are pickled over a socket pair. A
-child that does not answer in time is killed, and the next `reset` starts another. The child dies with its parent.
+child that does not answer in time is killed, and the next `reset` starts another: a step that hangs ends its episode as
+truncated, for what came before it is as good as any. The child dies with its parent.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -19,11 +21,15 @@ from pickle import PicklingError
 from types import TracebackType
 from typing import Any
 
-from .base import EnvSpec, Info, Observation, Step, TextEnv
+from .base import TIMED_OUT, EnvSpec, Info, Observation, Step, TextEnv
 from .errors import EnvArgumentError, EnvError, EnvFailedError, EnvStateError, EnvTimeoutError
 
 START_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 5.0
+HUNG = "No answer came within the time allowed: the episode was ended."
+"""The observation after an action that hung the environment."""
+
+log = logging.getLogger(__name__)
 
 # Not multiprocessing's spawn: that runs the user's main script again in the child, which an unguarded script or a
 # Ray worker does not survive well.
@@ -39,7 +45,8 @@ class ProcessEnv:
     """Runs the environment that `factory` makes in a child process of its own.
 
     factory: picklable, called in the child; `functools.partial(make_it, ...)` or an environment's class will do.
-    timeout_s: longest wait for one reset or step; past it the child is killed and EnvTimeoutError raised.
+    timeout_s: longest wait for one reset or step; past it the child is killed. A step then ends the episode: reward 0,
+        truncated, `info["timed_out"]`, and a warning in the log. A reset raises EnvTimeoutError.
     """
 
     def __init__(self, factory: Callable[[], TextEnv], spec: EnvSpec, *, timeout_s: float = 60.0) -> None:
@@ -67,7 +74,12 @@ class ProcessEnv:
     def step(self, action: str) -> Step:
         if self._process is None:
             raise EnvStateError(f"step of {self.spec.id}: no episode is running in a child process: call reset")
-        observation, reward, terminated, truncated, info = self._ask("step", {"action": action}, self.timeout_s)
+        try:
+            answer = self._ask("step", {"action": action}, self.timeout_s)
+        except EnvTimeoutError as error:
+            log.warning("%s; its episode is truncated after the action %.200r", error, action)
+            return HUNG, 0.0, False, True, {TIMED_OUT: True}
+        observation, reward, terminated, truncated, info = answer
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:

@@ -162,6 +162,23 @@ class ScriptedEngine:
         return [Completion(ids, [-0.5] * len(ids), [self.version] * len(ids), reason)] * n  # type: ignore[arg-type]
 
 
+class Hanging:
+    """In a child process; the action "hang" never returns."""
+
+    spec = EnvSpec(id="hanging", description="Hangs.", max_turns=9, reward_range=(-9.0, 0.0), isolation="process")
+
+    def reset(self, *, seed: int, options: Any = None) -> tuple[str, dict[str, Any]]:
+        return "Say something.", {"task_id": f"task-{seed}"}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if action == "hang":
+            threading.Event().wait()
+        return f"You said {action}.", -1.0, False, False, {"invalid_action": False, "success": False}
+
+    def close(self) -> None:
+        pass
+
+
 class Fragile:
     """Raises in step from seed `from_seed` on; `in_reset` makes it raise there."""
 

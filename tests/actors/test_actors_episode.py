@@ -16,7 +16,8 @@ from actors.renderer import PlainRenderer
 from actors.reports import EpisodeResult, FreshActions, join_actions
 from actors.worker import RolloutWorker, WorkerArgs
 from buffer.schema import episodes_to_batch, validate
-from envs import AsyncEnv, TimeLimit
+from envs import AsyncEnv, TimeLimit, make
+from envs.child import HUNG
 
 SAMPLING = SamplingConfig(max_tokens=8)
 
@@ -63,6 +64,24 @@ def test_an_episode_that_outgrows_the_window_is_truncated_and_fits_it():
     assert short.episode.turns == 1
     assert len(short.episode.tokens) == 30
     validate(episodes_to_batch([short.episode]))
+
+
+def test_a_hang_ends_the_episode_as_truncated_and_the_next_one_plays():
+    async def play():
+        env = AsyncEnv(make("actor_cases:Hanging"), timeout_s=3.0)
+        played = []
+        for seed, says in enumerate((["hello\n", "hang\n"], ["hello\n"])):
+            renderer, engine = PlainRenderer(byte_tokenizer()), ScriptedEngine(says)
+            played.append(await run_episode(env, engine, renderer, SAMPLING, seed=seed, episode_id=f"e{seed}"))
+        await env.aclose()
+        return [one.episode for one in played]
+
+    hung, after = asyncio.run(play())
+    validate(episodes_to_batch([hung, after]))
+    assert (hung.turns, hung.terminated, hung.truncated, hung.success) == (2, False, True, None)
+    assert hung.reward.tolist() == [-1.0, 0.0]
+    assert hung.messages[-1]["content"] == HUNG
+    assert (after.turns, after.truncated) == (9, True)
 
 
 def test_a_first_observation_longer_than_the_window_says_so_with_numbers():

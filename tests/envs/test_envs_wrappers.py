@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 from env_cases import Coroutines, Counting, InChild, Unmade
 
 from envs import (
+    TIMED_OUT,
     AsyncEnv,
     EnvArgumentError,
     EnvError,
@@ -25,6 +27,7 @@ from envs import (
     make,
     unwrapped,
 )
+from envs.child import HUNG
 
 
 def alive(pid: int) -> bool:
@@ -168,13 +171,14 @@ def test_a_hung_thread_is_given_up_by_name():
     asyncio.run(play())
 
 
-def test_a_hung_child_is_killed_and_the_next_reset_starts_another():
+def test_a_hung_child_is_killed_its_episode_truncated_and_the_next_reset_starts_another(caplog):
     async def play():
         env = AsyncEnv(make("env_cases:InChild"), timeout_s=10.0)
         _, info = await env.areset(seed=0)
         env.timeout_s = unwrapped(env.env).timeout_s = 0.3
-        with pytest.raises(EnvTimeoutError, match=rf"step of in_child.*{info['pid']} was killed"):
-            await env.astep("hang")
+        observation, reward, terminated, truncated, hung = await env.astep("hang")
+        assert (observation, reward, terminated, truncated, hung) == (HUNG, 0.0, False, True, {TIMED_OUT: True})
+        assert re.search(rf"step of in_child.*{info['pid']} was killed; .* after the action 'hang'", caplog.text)
         assert not alive(info["pid"])
         with pytest.raises(EnvStateError):
             await env.astep("a")

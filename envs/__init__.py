@@ -39,7 +39,9 @@ from .key_door import KeyDoor
 from .maze import Maze
 from .mixed_player import MixedPlayer
 from .registry import check, make, register, spec, specs
+from .support_desk import SupportDesk
 from .text_nav import TextNav
+from .tool_use import ToolUse
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
 from .webshop import WebShop
 from .wordle import Wordle
@@ -47,7 +49,9 @@ from .wrappers import TimeLimit
 
 register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
 register(Maze.spec, "envs.maze:Maze", demonstrator="envs.maze:MazeWalker")
+register(SupportDesk.spec, "envs.support_desk:SupportDesk", demonstrator="envs.support_desk:DeskAgent")
 register(TextNav.spec, "envs.text_nav:TextNav", demonstrator="envs.text_nav:TextNavWalker")
+register(ToolUse.spec, "envs.tool_use:ToolUse", demonstrator="envs.tool_use:ToolUser")
 register(
     TwentyQuestions.spec,
     "envs.twenty_questions:TwentyQuestions",
@@ -89,9 +93,11 @@ __all__ = [
     "ProcessEnv",
     "SkillRow",
     "Step",
+    "SupportDesk",
     "TextEnv",
     "TextNav",
     "TimeLimit",
+    "ToolUse",
     "TwentyQuestions",
     "TwentyQuestionsSubset",
     "UnknownEnvError",

@@ -36,7 +36,7 @@ def check_any_string_is_an_action(env_id: str, words: list[str], *, turns: int =
             assert isinstance(info[INVALID_ACTION], bool)
             assert info[SUCCESS] <= terminated
         assert truncated == (env.turn == env.spec.max_turns and not terminated)
-        assert low <= ret <= high
+        assert low - 1e-9 <= ret <= high + 1e-9
     env.close()
 
 

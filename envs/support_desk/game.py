@@ -1,0 +1,186 @@
+"""The desk: the agent talks with a customer in plain text and works on the shop's database by calls of tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from ..choices import check_cases, check_one_of, choose_several
+from ..errors import EnvArgumentError, EnvStateError
+from ..tool_calls import ToolError, is_call
+from .cases import KINDS, LEVELS, Case, draw_case
+from .customer import Customer
+from .policy import POLICY, Kind, Reason, Request, broken_by
+from .shop import Shop, describe_order
+from .tools import DONE, TOOLS
+
+Observe: TypeAlias = Literal["full", "brief"]
+
+MAX_TURNS = 20
+INVALID_COST = 0.02
+
+NO_MATCH = "No match."
+OK = "Done."
+SOLVED = "Case closed: solved."
+FAILED = "Case closed: not solved."
+
+
+class SupportDesk:
+    """Meet what a customer asks for, or refuse it where the policy forbids it: 1 for a case that is solved.
+
+    A case is solved if, when it ends, the database is as the request demands (unchanged where it was refused), no call
+    broke the policy, and what was forbidden was refused for a true reason. It ends when the agent closes it, or when
+    the customer goes: told that it is done, or refused with a reason. A call that can't be done costs 0.02.
+
+    tasks: the kinds of request that occur, of "cancel", "return", "exchange" and "address"; None for all.
+    level: how much a customer keeps back. 1: nothing; 2: some of what is needed, until asked for it; 3: may not know
+        the order's number, and may plead when refused.
+    observe: "full" tells policy and tools with the first message; "brief" gives the message alone, for a policy that
+        knows them by heart.
+    cases: so many cases take turns (seed modulo cases), which can be learnt by heart; None draws one for each seed.
+    """
+
+    spec: ClassVar[EnvSpec] = EnvSpec(
+        id="support_desk",
+        description="Serve a shop's customer by calls of tools and by the policy of the desk.",
+        max_turns=MAX_TURNS,
+        reward_range=(-MAX_TURNS * INVALID_COST, 1.0),
+        tools=TOOLS.schemas,
+    )
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[Kind] | None = None,
+        level: int = LEVELS[-1],
+        observe: Observe = "full",
+        cases: int | None = None,
+    ) -> None:
+        self.tasks = choose_several(self.spec.id, "tasks", tasks, KINDS)
+        check_one_of(self.spec.id, "level", level, LEVELS)
+        check_one_of(self.spec.id, "observe", observe, get_args(Observe))
+        check_cases(self.spec.id, cases)
+        self.level = level
+        self.observe = observe
+        self.cases = cases
+        self._shop: Shop | None = None
+        self._case: Case | None = None
+        self._calls: dict[str, Callable[..., str]] = {
+            "verify": self._verify,
+            "order": self._order,
+            "product": self._product,
+            "cancel": lambda order: self._change(Request("cancel", order)),
+            "return": lambda order, item, payment: self._change(Request("return", order, item, payment=payment)),
+            "exchange": lambda order, item, new: self._change(Request("exchange", order, item, new=new)),
+            "address": lambda order, address: self._change(Request("address", order, address=address)),
+            "close": self._close_case,
+        }
+
+    def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
+        """Draw the case of `seed`. There are no reset options: any raises EnvArgumentError."""
+        if options:
+            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        number = seed if self.cases is None else seed % self.cases
+        case = self._case = draw_case(number, self.tasks, self.level)
+        self._shop = self._shop or Shop()
+        self._shop.fill(case.stock)
+        self._goal = self._shop.snapshot() if case.reasons else self._shop.snapshot_after(*case.request.operation)
+        self._customer = Customer(case, set(case.told))
+        self._verified: int | None = None
+        self._checks = 0
+        self._seen: frozenset[int] = frozenset()
+        self._looked_up: frozenset[str] = frozenset()
+        self._broken: frozenset[Reason] = frozenset()
+        self._changes: tuple[Request, ...] = ()
+        self._result: str | None = None
+        opening = f"Customer: {self._customer.opening()}"
+        first = opening if self.observe == "brief" else f"{POLICY} {TOOLS.describe()} {opening}"
+        return first, self._info() | {TASK_ID: f"{case.request.kind}-{number}"}
+
+    def step(self, action: str) -> Step:
+        """A call of a tool where the action begins with a brace, else something said to the customer."""
+        if self._case is None:
+            raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
+        if not is_call(action):
+            reply = self._customer.hear(action)
+            text = f"Customer: {reply.text}"
+            if reply.done:
+                return self._end(text, self._customer.refused or frozenset())
+            return text, 0.0, False, False, self._info() | {INVALID_ACTION: not reply.understood}
+        try:
+            tool, args = TOOLS.read(action)
+            answer = self._calls[tool](**args)
+        except ToolError as error:
+            return f"Error: {error}.", -INVALID_COST, False, False, self._info() | {INVALID_ACTION: True}
+        if self._result is not None:
+            return self._end("", frozenset() if self._result == DONE else frozenset({self._result}))
+        return answer, 0.0, False, False, self._info()
+
+    def close(self) -> None:
+        self._case = None
+        if self._shop is not None:
+            self._shop.close()
+            self._shop = None
+
+    def _end(self, text: str, refused: frozenset[str]) -> Step:
+        assert self._case is not None
+        assert self._shop is not None
+        reasons = self._case.reasons
+        answered = bool(refused) and refused <= reasons if reasons else not refused
+        kept = self._checks > 0 and not self._broken  # a customer who was never checked is not to be refused either
+        solved = answered and kept and self._shop.snapshot() == self._goal
+        verdict = SOLVED if solved else FAILED
+        info = self._info() | {SUCCESS: solved}
+        return f"{text} {verdict}".lstrip(), float(solved), True, False, info
+
+    def _verify(self, email: str, zip: str) -> str:
+        assert self._shop is not None
+        self._checks += 1
+        customer = self._shop.find_customer(email, zip)
+        if customer is None:
+            return NO_MATCH
+        self._verified = customer.id
+        orders = ", ".join(map(str, self._shop.orders_of(customer.id)))
+        return f"Verified: {customer.name}. Orders: {orders}."
+
+    def _order(self, order: int) -> str:
+        assert self._shop is not None
+        found = self._shop.order(order)
+        self._broken |= broken_by(self._shop, self._verified, order)
+        self._seen |= {order}
+        return describe_order(found)
+
+    def _product(self, product: str) -> str:
+        assert self._shop is not None
+        price, variants = self._shop.stock(product)
+        self._looked_up |= {product}
+        colours = ", ".join(f"{left} {item.removesuffix(product).rstrip()}" for item, left in variants)
+        return f"{product}, {price} dollars: {colours}."
+
+    def _change(self, request: Request) -> str:
+        """Do it, whether or not the policy allows it; what it breaks is remembered."""
+        assert self._shop is not None
+        broken = broken_by(self._shop, self._verified, request.order, request)
+        operation, *args = request.operation
+        getattr(self._shop, operation)(*args)
+        self._broken |= broken
+        self._changes += (request,)
+        return OK
+
+    def _close_case(self, result: str) -> str:
+        self._result = result
+        return ""
+
+    def _info(self) -> Info:
+        privileged = {
+            "case": self._case,
+            "told": frozenset(self._customer.told),
+            "verified": self._verified is not None,
+            "checks": self._checks,
+            "seen": self._seen,
+            "looked_up": self._looked_up,
+            "broken": self._broken,
+            "changes": self._changes,
+        }
+        return {SUCCESS: False, INVALID_ACTION: False, PRIVILEGED: privileged}

@@ -1,0 +1,82 @@
+"""A calendar of one week: meetings of whole hours that never overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..tool_calls import ToolError
+
+DAYS = ("mon", "tue", "wed", "thu", "fri")
+OPENS, CLOSES = 9, 17
+MAX_TITLE = 30
+
+
+@dataclass(frozen=True, order=True)
+class Meeting:
+    """A meeting from `start` o'clock for `hours`; its title is its name, of which there is one."""
+
+    day: str
+    start: int
+    hours: int
+    title: str
+
+    @property
+    def end(self) -> int:
+        return self.start + self.hours
+
+    def __str__(self) -> str:
+        return f"{self.start}-{self.end} {self.title}"
+
+
+class Agenda:
+    """The meetings. What can't be done raises ToolError."""
+
+    def __init__(self, meetings: Iterable[Meeting]) -> None:
+        self.meetings = {meeting.title: meeting for meeting in meetings}
+
+    def agenda(self, day: str) -> str:
+        """A day's meetings."""
+        found = sorted(meeting for meeting in self.meetings.values() if meeting.day == day)
+        return f"{day}: {', '.join(map(str, found)) or 'nothing'}."
+
+    def book(self, title: str, day: str, start: int, hours: int) -> str:
+        if not title.strip():
+            raise ToolError("the title is empty")
+        if title in self.meetings:
+            raise ToolError(f"there is a {title!a} already")
+        meeting = Meeting(day, start, hours, title)
+        self._check(meeting)
+        self.meetings[title] = meeting
+        return f"Booked {day} {meeting}."
+
+    def shift(self, title: str, day: str, start: int) -> str:
+        """Put a meeting elsewhere."""
+        meeting = replace(self._meeting(title), day=day, start=start)
+        self._check(meeting)
+        self.meetings[title] = meeting
+        return f"Moved to {day} {meeting}."
+
+    def cancel(self, title: str) -> str:
+        self._meeting(title)
+        del self.meetings[title]
+        return f"Cancelled {title}."
+
+    def first_free(self, day: str, hours: int) -> int | None:
+        """The earliest start on a day at which so many hours are free."""
+        taken = {hour for m in self.meetings.values() if m.day == day for hour in range(m.start, m.end)}
+        starts = range(OPENS, CLOSES - hours + 1)
+        return next((start for start in starts if taken.isdisjoint(range(start, start + hours))), None)
+
+    def _meeting(self, title: str) -> Meeting:
+        if title not in self.meetings:
+            raise ToolError(f"no meeting {title!a}")
+        return self.meetings[title]
+
+    def _check(self, meeting: Meeting) -> None:
+        if meeting.hours < 1 or meeting.start < OPENS or meeting.end > CLOSES:
+            raise ToolError(f"meetings are from {OPENS} to {CLOSES}")
+        for other in self.meetings.values():
+            apart = other.end <= meeting.start or meeting.end <= other.start
+            if other.day == meeting.day and other.title != meeting.title and not apart:
+                raise ToolError(f"{meeting.day} {other} is then")

@@ -1,0 +1,165 @@
+"""A database for SQL of anyone's writing: real SQLite in memory, which no statement can leave, fill or hold up.
+
+Four things see to that. An authorizer lets through reading, and changes of the two tables' rows, with functions that
+are quick and depend on nothing but their arguments: no other file, no schema, no pragma, no recursion, no clock and no
+chance. A progress handler ends a statement after `MAX_STEPS` instructions. Limits bound what one statement and one
+value may hold, and a number of pages what all the tables may.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from ..tool_calls import ToolError
+
+Rows: TypeAlias = Sequence[tuple[Any, ...]]
+
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "staff": ("name", "team", "city", "salary"),
+    "sales": ("id", "item", "city", "amount"),
+}
+SCHEMA = """
+CREATE TABLE staff (name TEXT PRIMARY KEY, team TEXT, city TEXT, salary INTEGER);
+CREATE TABLE sales (id INTEGER PRIMARY KEY, item TEXT, city TEXT, amount INTEGER);
+"""
+MAX_QUERY = 500
+MAX_ROWS = 20
+"""Rows that an answer tells."""
+MAX_VALUE = 1_000
+"""Bytes of one value, and of one row."""
+MAX_STEPS = 200_000
+STEPS_AT_ONCE = 1_000
+MAX_PAGES = 64
+"""Of 4 KiB each."""
+
+FUNCTIONS = frozenset(
+    {
+        "abs", "avg", "coalesce", "count", "group_concat", "ifnull", "iif", "length", "like", "lower", "max", "min",
+        "nullif", "round", "substr", "sum", "total", "trim", "upper",
+    }
+)  # fmt: skip
+_READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
+_CHANGES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: MAX_VALUE,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: MAX_VALUE,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 50,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 10,
+    sqlite3.SQLITE_LIMIT_COLUMN: 50,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 10,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 30,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+_STATEMENT = re.compile(r"\s*(?:select|insert|update|delete|with)\b", re.IGNORECASE)
+
+
+class Database:
+    """The tables `staff` and `sales`. Rows are written to SQLite at the first query of an episode, not at its reset."""
+
+    def __init__(self) -> None:
+        # No thread owns it: an environment may be made on one and played on another, never on two at once.
+        self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
+        self._db.executescript(f"PRAGMA max_page_count = {MAX_PAGES}; PRAGMA temp_store = MEMORY; {SCHEMA}")
+        # Bytes that are no text can be cast to it, and would else fail when the rows are compared.
+        self._db.text_factory = _decode
+        for limit, value in _LIMITS.items():
+            self._db.setlimit(limit, value)
+        self._db.set_progress_handler(self._count_steps, STEPS_AT_ONCE)
+        self._steps = 0
+        self._rows: Mapping[str, Rows] = {}
+        self._filled = False
+
+    def fill(self, rows: Mapping[str, Rows]) -> None:
+        """Begin an episode with these rows, by table."""
+        self._rows = rows
+        self._filled = False
+
+    def query(self, query: str) -> str:
+        """Rows of an answer, `; ` between them, or how many rows were changed. Raises ToolError."""
+        if not _STATEMENT.match(query):
+            raise ToolError("only SELECT, INSERT, UPDATE and DELETE are allowed")
+        self._fill()
+        self._steps = 0
+        try:
+            cursor = self._db.execute(query)
+            found = cursor.fetchmany(MAX_ROWS + 1)
+            columns, changed = cursor.description, cursor.rowcount
+            cursor.close()
+        except (sqlite3.Error, sqlite3.Warning) as error:  # a Warning: several statements at once
+            raise ToolError(self._explain(error)) from error
+        if columns is None:
+            return f"{changed} row{'' if changed == 1 else 's'} changed."
+        if not found:
+            return "No rows."
+        text = "; ".join(", ".join(map(_write, row)) for row in found[:MAX_ROWS])
+        return text[:MAX_VALUE] + (" ..." if len(found) > MAX_ROWS or len(text) > MAX_VALUE else "")
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """All rows as they are now, by table, in order."""
+        if not self._filled:
+            return {table: sorted(self._rows[table]) for table in TABLES}
+        self._db.set_authorizer(None)
+        self._steps = 0
+        try:
+            return {table: self._db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in TABLES}
+        finally:
+            self._db.set_authorizer(_authorize)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _fill(self) -> None:
+        if self._filled:
+            return
+        self._db.set_authorizer(None)
+        self._steps = 0
+        for table, columns in TABLES.items():
+            self._db.execute(f"DELETE FROM {table}")
+            self._db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", self._rows[table])
+        self._db.set_authorizer(_authorize)
+        self._filled = True
+
+    def _count_steps(self) -> bool:
+        """Called every so many instructions; a true answer ends the statement, and undoes what it changed."""
+        self._steps += STEPS_AT_ONCE
+        return self._steps > MAX_STEPS
+
+    def _explain(self, error: Exception) -> str:
+        text = str(error)
+        if self._steps > MAX_STEPS:
+            return "the query takes too long"
+        if "not authorized" in text and "function" not in text:
+            return f"not allowed; the tables are {describe_tables()}"
+        return text[:100] if text.isprintable() else "the query can't be understood"
+
+
+def describe_tables() -> str:
+    return ", ".join(f"{table}({', '.join(columns)})" for table, columns in TABLES.items())
+
+
+def _authorize(action: int, first: str | None, second: str | None, database: str | None, source: str | None) -> int:
+    if action in _READS:
+        return sqlite3.SQLITE_OK
+    if action in _CHANGES and first in TABLES and database == "main":
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_FUNCTION and second in FUNCTIONS:
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def _decode(text: bytes) -> str:
+    return text.decode(errors="replace")
+
+
+def _write(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()[:40]}'"
+    text = format(value, ".10g") if isinstance(value, float) else str(value)
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,71 @@
+"""What the tools work on: files, tables and meetings, and the state that a task is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..tool_calls import Call
+from .agenda import Agenda, Meeting
+from .calculator import calculate
+from .database import Database, Rows
+from .files import Files
+
+
+@dataclass
+class Content:
+    """What is there at the beginning of an episode."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
+    meetings: list[Meeting] = field(default_factory=list)
+
+
+class State(NamedTuple):
+    """All that a tool can change, in a form that two states can be compared by."""
+
+    files: dict[str, str]
+    rows: dict[str, list[tuple[Any, ...]]]
+    meetings: frozenset[Meeting]
+
+
+class Desktop:
+    """Files, tables and meetings behind the tools of one environment."""
+
+    def __init__(self) -> None:
+        self._database = Database()
+        self._files = Files({})
+        self._agenda = Agenda([])
+
+    def fill(self, content: Content) -> None:
+        """Begin an episode with this content."""
+        self._files = Files(content.files)
+        self._agenda = Agenda(content.meetings)
+        self._database.fill(content.rows)
+        self._tools: Mapping[str, Callable[..., str]] = {
+            "list": self._files.list,
+            "read": self._files.read,
+            "write": self._files.write,
+            "edit": self._files.edit,
+            "move": self._files.move,
+            "delete": self._files.delete,
+            "sql": self._database.query,
+            "calc": calculate,
+            "agenda": self._agenda.agenda,
+            "book": self._agenda.book,
+            "shift": self._agenda.shift,
+            "cancel": self._agenda.cancel,
+        }
+
+    def do(self, call: Call) -> str:
+        """What a tool answers. Raises ToolError for what can't be done; then nothing has changed."""
+        return self._tools[call.tool](**call.args)
+
+    def state(self) -> State:
+        """Blanks around the text of a file make no difference."""
+        files = {path: text.strip() for path, text in self._files.files.items()}
+        return State(files, self._database.rows(), frozenset(self._agenda.meetings.values()))
+
+    def close(self) -> None:
+        self._database.close()

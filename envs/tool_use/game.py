@@ -1,0 +1,101 @@
+"""Small office work by tools: a task, files, tables and a calendar, and a state that is judged at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from ..choices import check_cases, check_one_of, choose_several
+from ..errors import EnvArgumentError, EnvStateError
+from ..tool_calls import ToolError
+from .database import describe_tables
+from .desktop import Desktop, State
+from .tasks import LEVELS, Task, draw_task
+from .tools import DONE, TOOLS
+
+Observe: TypeAlias = Literal["full", "brief"]
+
+MAX_TURNS = 12
+SOLVED = "The task is solved."
+FAILED = "The task is not solved."
+
+
+class ToolUse:
+    """Do a task by calls of tools, then call `done`: 1 if files, tables and calendar are as they should be, else 0.
+
+    They must be so in everything: a file too many or a row changed besides is no solution. Which calls led there makes
+    no difference. A call that can't be done changes nothing and costs its turn.
+
+    tasks: the families that occur, of those of `level`; None for all of them.
+    level: 1: tasks of one step; 2: also tasks that must look something up first; 3: also several things together.
+    observe: "full" tells tools and tables with the task; "brief" gives the task alone, for a policy that knows them by
+        heart.
+    cases: so many cases take turns (seed modulo cases), which can be learnt by heart; None draws one for each seed.
+    """
+
+    spec: ClassVar[EnvSpec] = EnvSpec(
+        id="tool_use",
+        description="Do small office work with files, SQL, a calculator and a calendar.",
+        max_turns=MAX_TURNS,
+        reward_range=(0.0, 1.0),
+        tools=TOOLS.schemas,
+    )
+
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[str] | None = None,
+        level: int = max(LEVELS),
+        observe: Observe = "full",
+        cases: int | None = None,
+    ) -> None:
+        check_one_of(self.spec.id, "level", level, tuple(LEVELS))
+        check_one_of(self.spec.id, "observe", observe, get_args(Observe))
+        check_cases(self.spec.id, cases)
+        self.tasks = choose_several(self.spec.id, "tasks", tasks, LEVELS[level])
+        self.observe = observe
+        self.cases = cases
+        self._desktop: Desktop | None = None
+        self._task: Task | None = None
+        self._goal: State | None = None
+
+    def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
+        """Draw the task of `seed`. There are no reset options: any raises EnvArgumentError."""
+        if options:
+            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        number = seed if self.cases is None else seed % self.cases
+        content, task = draw_task(number, self.tasks)
+        desktop = self._desktop = self._desktop or Desktop()
+        desktop.fill(content)
+        for action in task.script:
+            desktop.do(TOOLS.read(action))
+        self._goal = desktop.state()
+        desktop.fill(content)
+        self._task = task
+        first = f"Task: {task.text}"
+        if self.observe == "full":
+            first = f"{TOOLS.describe()} Tables: {describe_tables()}. {first}"
+        return first, self._info() | {TASK_ID: f"{task.family}-{number}"}
+
+    def step(self, action: str) -> Step:
+        """One call. Any string is an action; what is no call is answered so."""
+        if self._task is None or self._desktop is None:
+            raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
+        try:
+            call = TOOLS.read(action)
+            if call.tool == DONE:
+                solved = self._desktop.state() == self._goal
+                return SOLVED if solved else FAILED, float(solved), True, False, self._info() | {SUCCESS: solved}
+            return self._desktop.do(call), 0.0, False, False, self._info()
+        except ToolError as error:
+            return f"Error: {error}.", 0.0, False, False, self._info() | {INVALID_ACTION: True}
+
+    def close(self) -> None:
+        self._task = None
+        if self._desktop is not None:
+            self._desktop.close()
+            self._desktop = None
+
+    def _info(self) -> Info:
+        return {SUCCESS: False, INVALID_ACTION: False, PRIVILEGED: {"task": self._task}}

@@ -1,0 +1,67 @@
+"""The scripted player of tool use: between any look or slip and the next call of the script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..base import PRIVILEGED, Observation
+from ..mixed_player import MixedPlayer
+from ..tool_calls import write_call
+from .agenda import DAYS
+from .database import TABLES
+from .game import Observe
+from .tasks import LEVELS, TITLES
+from .tools import DONE
+
+FINISH = write_call(DONE)
+LOOKS = (
+    write_call("list"),
+    write_call("read", path="todo.txt"),
+    *(write_call("agenda", day=day) for day in DAYS),
+    *(write_call("sql", query=f"SELECT * FROM {table}") for table in TABLES),
+)
+SLIPS = (
+    FINISH,
+    write_call("delete", path="todo.txt"),
+    write_call("write", path="todo.txt", text="call Ann"),
+    write_call("sql", query="UPDATE staff SET salary = 0"),
+    *(write_call("cancel", title=title) for title in TITLES[:3]),
+)
+
+
+class ToolUser(MixedPlayer):
+    """Plays `ToolUse`: with probability `skill` a turn the next call of a solution that was not made yet.
+
+    Otherwise it looks at something or slips: calls done, or spoils a file, a table or the calendar. It knows what there
+    is to find out, but finds it out before it uses it. What a slip spoilt it does not mend.
+    """
+
+    def __init__(
+        self,
+        *,
+        skill: float,
+        tasks: Sequence[str] | None = None,
+        level: int = max(LEVELS),
+        observe: Observe = "full",
+        cases: int | None = None,
+    ) -> None:
+        del tasks, level, observe, cases  # It takes what the environment takes, and reads the task of each episode.
+        super().__init__(skill=skill)
+        self._left: list[str] = []
+
+    def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
+        super().begin(observation, info, seed=seed)
+        self._left = list(self.state["task"].script)
+
+    def best_actions(self) -> list[str]:
+        return self._left[:1] or [FINISH]
+
+    def see(self, action: str, observation: Observation, info: Mapping[str, Any]) -> None:
+        super().see(action, observation, info)
+        if action in self._left:
+            self._left.remove(action)
+
+    def _look(self, info: Mapping[str, Any]) -> None:
+        self.state = info[PRIVILEGED]
+        self._valid = LOOKS + SLIPS

@@ -1,0 +1,100 @@
+"""Calls of tools as text: what is read, what is refused and how that is said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from envs.tool_calls import MAX_ACTION, Call, Parameter, Tool, Toolbox, ToolError, is_call, write_call
+
+SEND = Tool(
+    "send",
+    "Send a thing.",
+    {
+        "thing": Parameter("What.", max_length=10),
+        "number": Parameter("How many.", "integer"),
+        "by": Parameter("By what.", choices=("air", "sea"), optional=True),
+    },
+)
+TOOLS = Toolbox((SEND, Tool("wait", "Do nothing.", {})))
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        '{"tool": "send", "args": {"thing": "cup", "number": 2}}',
+        '{"name": "send", "arguments": {"thing": "cup", "number": 2}}',
+        ' \n{"args":{"number":2,"thing":"cup"},"tool":"send"}\t',
+    ],
+)
+def test_ways_to_write_a_call(action):
+    assert is_call(action)
+    assert TOOLS.read(action) == Call("send", {"thing": "cup", "number": 2})
+
+
+def test_what_is_written_is_read_back():
+    for args in [{"thing": 'a "b"\n', "number": -1}, {"thing": "Straße", "number": 2**53, "by": "sea"}]:
+        action = write_call("send", **args)
+        assert "\n" not in action
+        assert TOOLS.read(action) == Call("send", args)
+    assert TOOLS.read('{"tool": "wait"}') == TOOLS.read(write_call("wait")) == Call("wait", {})
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        ("", "not a call"),
+        ('{"tool": "send", "args": {"thing": "cu', "not a call"),
+        ("{'tool': 'wait'}", "not a call"),
+        ('["wait"]', "not a call"),
+        ('{"tool": "wait", "args": []}', "not a call"),
+        ('{"tool": ["wait"]}', "not a call"),
+        ('{"tool": "wait", "more": 1}', "not a call"),
+        ('{"args": {}}', "not a call"),
+        ("[" * MAX_ACTION, "not a call"),
+        ('{"tool": ' * 400, "not a call"),
+        ('{"tool": "wait"}' + " " * MAX_ACTION, f"longer than {MAX_ACTION} characters"),
+        ('{"tool": "wait", "args": {"a": ' + "9" * 3000 + "}}", "wait takes wait(), not 'a'"),
+        ('{"tool": "sent"}', "no tool 'sent': did you mean 'send'?"),
+        ('{"tool": "\\ud800\\u0000", "args": {}}', r"no tool '\ud800\x00'"),
+        (write_call("send", thing="cup"), "send needs number"),
+        (write_call("send", thing="cup", number=1, to="me"), "send takes send(thing, number, by), not 'to'"),
+        (write_call("send", thing="cup", number="1"), "number must be an integer"),
+        (write_call("send", thing="cup", number=True), "number must be an integer"),
+        (write_call("send", thing="cup", number=2**53 + 1), "number must be an integer"),
+        ('{"tool": "send", "args": {"thing": "cup", "number": 1e400}}', "number must be an integer"),
+        ('{"tool": "send", "args": {"thing": "cup", "number": NaN}}', "not a call"),
+        (write_call("send", thing=None, number=1), "thing must be a string"),
+        (write_call("send", thing="c" * 11, number=1), "thing is longer than 10 characters"),
+        (write_call("send", thing="cup", number=1, by="rail"), "by must be one of air, sea"),
+        *[
+            (json.dumps({"tool": "send", "args": {"thing": text, "number": 1}}), "thing has a character that no text")
+            for text in ("\x00", "a\x1b[2J", "\ud800", "ü\x85", "a\ttab")
+        ],
+    ],
+)
+def test_anything_else_is_refused_by_what_is_wrong(action, says):
+    with pytest.raises(ToolError) as refused:
+        TOOLS.read(action)
+    assert says in str(refused.value)
+    assert len(str(refused.value)) < 200
+    assert str(refused.value).isprintable()
+
+
+def test_what_is_said_is_no_call():
+    assert [is_call(text) for text in ("", "Hello!", 'say {"tool": "wait"}', "1")] == [False] * 4
+
+
+def test_the_schemas_are_those_of_chat_templates():
+    function = SEND.schema["function"]
+    assert SEND.schema["type"] == "function"
+    assert function["name"] == "send"
+    assert function["parameters"]["required"] == ["thing", "number"]
+    assert function["parameters"]["properties"]["by"] == {
+        "type": "string",
+        "description": "By what.",
+        "enum": ["air", "sea"],
+    }
+    assert json.loads(json.dumps(TOOLS.schemas)) == list(TOOLS.schemas)
+    assert TOOLS.describe() == ('Call a tool by {"tool": NAME, "args": {...}}. Tools: send(thing, number, by), wait().')

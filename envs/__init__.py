@@ -35,6 +35,7 @@ from .errors import (
     UnknownEnvError,
 )
 from .extras import missing as missing_modules
+from .guess_my_city import GuessMyCity
 from .key_door import KeyDoor
 from .maze import Maze
 from .mixed_player import MixedPlayer
@@ -47,6 +48,7 @@ from .webshop import WebShop
 from .wordle import Wordle
 from .wrappers import TimeLimit
 
+register(GuessMyCity.spec, "envs.guess_my_city:GuessMyCity", demonstrator="envs.guess_my_city:CityAsker")
 register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
 register(Maze.spec, "envs.maze:Maze", demonstrator="envs.maze:MazeWalker")
 register(SupportDesk.spec, "envs.support_desk:SupportDesk", demonstrator="envs.support_desk:DeskAgent")
@@ -82,6 +84,7 @@ __all__ = [
     "EnvSpec",
     "EnvStateError",
     "EnvTimeoutError",
+    "GuessMyCity",
     "Info",
     "Isolation",
     "KeyDoor",

@@ -12,6 +12,8 @@ from envs import EnvArgumentError, EnvStateError
 
 MOVES = ["move", "go", "up", "down", "left", "right", "move up", "move down", "move left", "move right"]
 GAMES: list[tuple[str, dict]] = [
+    ("guess_my_city", {}),
+    ("guess_my_city", {"cities": ["Paris", "Rome", "Bogotá", "Xi'an", "Lagos"], "compat": True}),
     ("key_door", {}),
     ("key_door", {"size": 2}),
     ("maze", {}),
@@ -28,6 +30,20 @@ GAMES: list[tuple[str, dict]] = [
     ("wordle", {"compat": True}),
 ]
 WORDS = {
+    "guess_my_city": [
+        "is",
+        "it",
+        "your city",
+        "Paris",
+        "in",
+        "Asia",
+        "known for",
+        "what",
+        "language",
+        "more than",
+        "9",
+        "?",
+    ],
     "key_door": [*MOVES, "pick", "key", "door"],
     "maze": [*MOVES, "north", "to", "the"],
     "support_desk": [

@@ -44,6 +44,7 @@ from .support_desk import SupportDesk
 from .text_nav import TextNav
 from .tool_use import ToolUse
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
+from .web_forms import WebForms
 from .webshop import WebShop
 from .wordle import Wordle
 from .wrappers import TimeLimit
@@ -65,6 +66,7 @@ register(
     demonstrator="envs.twenty_questions:SubsetAsker",
 )
 register(WebShop.spec, "envs.webshop:WebShop", demonstrator="envs.webshop:Shopper")
+register(WebForms.spec, "envs.web_forms:WebForms", demonstrator="envs.web_forms:WebFormsFiller")
 register(Wordle.spec, "envs.wordle:Wordle", demonstrator="envs.wordle:WordleGuesser")
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "TwentyQuestions",
     "TwentyQuestionsSubset",
     "UnknownEnvError",
+    "WebForms",
     "WebShop",
     "Wordle",
     "check",

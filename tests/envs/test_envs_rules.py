@@ -26,6 +26,8 @@ GAMES: list[tuple[str, dict]] = [
     ("tool_use", {"level": 1, "observe": "brief", "cases": 8}),
     ("webshop", {}),
     ("webshop", {"observe": "full", "items": 50, "goals": 5, "results_per_page": 10}),
+    ("web_forms", {}),
+    ("web_forms", {"level": 1}),
     ("wordle", {}),
     ("wordle", {"compat": True}),
 ]
@@ -93,6 +95,17 @@ WORDS = {
         "click[< prev]",
         "]",
         "navy",
+    ],
+    "web_forms": [
+        "click[1]",
+        "click",
+        "[2]",
+        "type[1]",
+        "Oslo",
+        "select[2] Peru",
+        "check[3]",
+        "fill('1', 'Oslo')",
+        "4",
     ],
     "wordle": ["crane", "c r a n e", "c", "r", "a", "n", "e", "zzzzz", "guess", "GUESS", "apple."],
 }

@@ -1,0 +1,84 @@
+"""The scripted player of web forms: between anything possible and a shortest way to submit what is asked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from ..mixed_player import MixedPlayer
+from .grammar import Action, write_action
+from .site import PASSWORD, USER, Element, Site, State, ways_on
+from .tasks import Task
+
+
+class WebFormsFiller(MixedPlayer):
+    """Plays `WebForms(level=level, kind=kind)`: with probability `skill` a turn the next right thing, else any.
+
+    It knows the whole site and where everything is, which the policy must find out.
+    """
+
+    def __init__(self, *, skill: float, level: int = 3, kind: str | None = None) -> None:
+        del level, kind  # It takes whatever task it sees.
+        super().__init__(skill=skill)
+
+    def best_actions(self) -> list[str]:
+        return [write_action(action) for action in next_actions(self.state["task"], self.state["state"])]
+
+
+def next_actions(task: Task, state: State) -> list[Action]:
+    """The next things to do, each as good as the others: fill in what is wrong here, else go where there is more."""
+    page = task.site.pages[state.page]
+    here = list(_to_fill(task, state, state.page))
+    if here:
+        return [_setting(page.number(element), element, task) for element in here]
+    ends = {name for name in task.site.pages if any(_to_fill(task, state, name))}
+    if not ends:
+        for element in page.numbered:
+            if _submits(element, task):
+                return [Action("click", str(page.number(element)))]
+        ends = {name for name, end in task.site.pages.items() if any(_submits(e, task) for e in end.numbered)}
+    return [Action("click", str(page.number(_step_towards(task.site, state, ends))))]
+
+
+def _to_fill(task: Task, state: State, name: str) -> Iterator[Element]:
+    """The fields of a page that don't hold what they should: what is asked, and elsewhere what they held at first."""
+    wanted = dict(task.site.initial) | dict(task.needs)
+    if not _logging_in(task.site, state):
+        wanted = {key: value for key, value in wanted.items() if key not in (USER, PASSWORD)}
+    for element in task.site.pages[name].numbered:
+        if element.kind == "radio" and wanted.get(element.key) != element.label:
+            continue
+        if element.key in wanted and element.key in state.values and state.values[element.key] != wanted[element.key]:
+            yield element
+
+
+def _logging_in(site: Site, state: State) -> bool:
+    """Whether the account is still to be entered: from here, nothing behind it can be reached."""
+    return site.account is not None and state.page in ("home", "log in")
+
+
+def _submits(element: Element, task: Task) -> bool:
+    """Whether this button submits what is wanted, all fields being right."""
+    return element.form == task.wanted.form and dict(element.fixed).items() <= task.wanted.fields.items()
+
+
+def _setting(number: int, element: Element, task: Task) -> Action:
+    wanted = task.needs.get(element.key, task.site.initial[element.key])
+    if element.kind in ("textbox", "combobox"):
+        return Action("type" if element.kind == "textbox" else "select", str(number), str(wanted))
+    return Action("click", str(number))
+
+
+def _step_towards(site: Site, state: State, ends: set[str]) -> Element:
+    """The link or button on a shortest way to one of the pages `ends`."""
+    first: dict[str, Element] = {}
+    queue = deque([state.page])
+    while queue:
+        here = queue.popleft()
+        for element, there in ways_on(site, State(here, state.values)):
+            if there not in first and there != state.page:
+                first[there] = first.get(here, element)
+                if there in ends:
+                    return first[there]
+                queue.append(there)
+    raise AssertionError(f"no way from {state.page} to any of {sorted(ends)}")

@@ -46,6 +46,7 @@ from .tool_use import ToolUse
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
 from .web_forms import WebForms
 from .webshop import WebShop
+from .webshop_http import SPEC as WEBSHOP_HTTP
 from .wordle import Wordle
 from .wrappers import TimeLimit
 
@@ -67,6 +68,7 @@ register(
 )
 register(WebShop.spec, "envs.webshop:WebShop", demonstrator="envs.webshop:Shopper")
 register(WebForms.spec, "envs.web_forms:WebForms", demonstrator="envs.web_forms:WebFormsFiller")
+register(WEBSHOP_HTTP, "envs.webshop_http.game:WebShopHttp")
 register(Wordle.spec, "envs.wordle:Wordle", demonstrator="envs.wordle:WordleGuesser")
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 `data/` holds what a catalogue is drawn from, `catalogue` draws it, `search` finds things in it, `goals` are the
 instructions and what a purchase is worth, `pages` what is on each page, `grammar` reads actions, `game` is the
-environment and `shopper` the scripted demonstrator.
+environment and `shopper` the scripted demonstrator; `wording` is how it talks.
 """
 
 from .catalogue import Catalogue, Item, load_catalogue

@@ -17,16 +17,8 @@ from ..errors import EnvArgumentError, EnvStateError
 from .catalogue import RESULTS, load_catalogue
 from .goals import Goal, draw_goal, score
 from .grammar import read_action
-from .pages import BUY, Observe, Shop, Visit
-
-HELP = (
-    "Say search[words] or click[name]: a result, an option, description, features, reviews, next >, < prev, "
-    "back to search, buy now."
-)
-INVALID = "Invalid action."
-NO_BOX = "There is no search box on this page."
-NO_WORDS = "Say what to search for."
-NO_BUTTON = "There is no such button on this page."
+from .pages import Shop, Visit
+from .wording import BUY, HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, Observe, tell_bought
 
 MAX_TURNS = 10
 
@@ -120,7 +112,7 @@ class WebShop:
     def _buy(self, goal: Goal) -> Step:
         assert self._visit.item is not None
         reward = score(self.catalogue, goal, self.catalogue.items[self._visit.item], dict(self._visit.chosen))
-        return f"Bought. Score: {reward:.2f}.", reward, True, False, self._info(goal, reward == 1.0)
+        return tell_bought(reward), reward, True, False, self._info(goal, reward == 1.0)
 
     def _info(self, goal: Goal, success: bool) -> Info:
         clickables = self.shop.clickables(self._visit)

@@ -7,20 +7,27 @@ its description, features and reviews.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from .catalogue import Catalogue, Item
+from .wording import (
+    BACK,
+    BUY,
+    NEXT,
+    NOTHING_FOUND,
+    PREV,
+    SEARCH_BOX,
+    Observe,
+    tell_item,
+    tell_options,
+    tell_result,
+    with_buttons,
+)
 
-Observe: TypeAlias = Literal["compact", "full"]
 Page: TypeAlias = Literal["search", "results", "item", "description", "features", "reviews"]
 
-BACK, NEXT, PREV, BUY = "back to search", "next >", "< prev", "buy now"
 TABS: tuple[Page, ...] = ("description", "features", "reviews")
-
-NOTHING_FOUND = "Nothing found."
-SEARCH_BOX = "Search box."
 
 _PRAISE = ("Just what I wanted", "Does the job", "Good for the price", "My second one", "Would buy it again")
 _BLAME = ("Not for me", "Came late", "Smaller than I thought", "Broke within a month", "Looks unlike the picture")
@@ -118,15 +125,14 @@ class Shop:
         text = self._describe_results(visit) if visit.page == "results" else self._describe_item(visit)
         if self.observe == "compact":
             return text
-        buttons = [name for name in self.clickables(visit) if name in _BUTTONS]
-        return f"{text}\n{' '.join(f'[{name}]' for name in buttons)}"
+        return with_buttons(text, [name for name in self.clickables(visit) if name in _BUTTONS])
 
     def _describe_results(self, visit: Visit) -> str:
         if not visit.hits:
             return NOTHING_FOUND
         items = self.catalogue.items
         lines = [
-            f"[{name}] {items[index].title} ${items[index].price}"
+            tell_result(name, items[index].title, f"${items[index].price}")
             for name, index in zip(self.names(visit), self.shown(visit), strict=True)
         ]
         return "\n".join((f"Page {visit.number} of {self.pages(visit)}.", *lines))
@@ -135,11 +141,9 @@ class Shop:
         item = self._item(visit)
         if visit.page == "item":
             chosen = dict(visit.chosen)
-            if self.observe == "full":
-                return describe_item(item, chosen)
-            if chosen:
-                return f"Chosen: {', '.join(chosen.values())}."
-            return "\n".join(f"{name}: {', '.join(values)}" for name, values in item.options)
+            if self.observe == "compact":
+                return tell_options(item.options, chosen)
+            return tell_item(item.title, f"${item.price}", str(item.rating), item.options, chosen)
         if visit.page == "description":
             return describe_at_length(item)
         if visit.page == "features":
@@ -152,15 +156,6 @@ class Shop:
 
 
 _BUTTONS = frozenset({BACK, NEXT, PREV, BUY, *TABS})
-
-
-def describe_item(item: Item, chosen: Mapping[str, str]) -> str:
-    """An item's page without its buttons; what is chosen of an option stands behind it."""
-    lines = [item.title, f"Price: ${item.price}", f"Rating: {item.rating}"]
-    for name, values in item.options:
-        choice = f" (chosen: {chosen[name]})" if name in chosen else ""
-        lines.append(f"{name}: {' '.join(f'[{value}]' for value in values)}{choice}")
-    return "\n".join(lines)
 
 
 def describe_at_length(item: Item) -> str:

@@ -8,6 +8,7 @@ every row that matches, which is too slow here; of the two that reach 1,000, bm2
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 
@@ -32,6 +33,8 @@ class Index:
         # Where numba is installed bm25s imports it, which takes longer than all the rest of this room.
         import bm25s
 
+        # It sets its own logger to DEBUG, which whoever sets up logging would then read on every index.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         split = [split_words(document) for document in documents]
         # In order, not as a set has them: the index must be the same in every process.
         self._numbers = {word: number for number, word in enumerate(sorted({w for words in split for w in words}))}

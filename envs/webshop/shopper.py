@@ -9,7 +9,8 @@ from ..base import Observation
 from ..mixed_player import MixedPlayer
 from .game import MAX_TURNS, WebShop
 from .goals import Goal, best_score, fitting_options, score
-from .pages import BACK, BUY, NEXT, PREV, Shop, Visit
+from .pages import Shop, Visit
+from .wording import BACK, BUY, NEXT, PREV
 
 LOOK = 3
 """Pages of results that it looks at."""

@@ -14,17 +14,12 @@ import envs
 from envs import EnvArgumentError
 from envs.webshop import Item, best_return, draw_goal, load_catalogue, score
 from envs.webshop.catalogue import MAX_ITEMS, RESULTS, Catalogue, code_of, read_data
-from envs.webshop.game import INVALID, MAX_TURNS, NO_BOX, NO_BUTTON, NO_WORDS
+from envs.webshop.game import MAX_TURNS
 from envs.webshop.goals import Goal, best_score, fitting_options, score_type
 from envs.webshop.grammar import read_action
-from envs.webshop.pages import NOTHING_FOUND
 from envs.webshop.search import Index, split_words
 from envs.webshop.shopper import query
-
-HELP = (
-    " Say search[words] or click[name]: a result, an option, description, features, reviews, next >, < prev, "
-    "back to search, buy now."
-)
+from envs.webshop.wording import HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, NOTHING_FOUND
 
 
 def play(env, *actions: str) -> str:
@@ -118,7 +113,7 @@ size: [28] [34] (chosen: 34)
 
 def test_an_episode_word_by_word():
     env = envs.make("webshop", results_per_page=3, max_turns=99)
-    assert env.reset(seed=0)[0] == GOAL + HELP
+    assert env.reset(seed=0)[0] == f"{GOAL} {HELP}"
     for action, expected in COMPACT:
         observation, reward, terminated, truncated, info = env.step(action)
         assert observation == expected, action

@@ -1,0 +1,185 @@
+"""The game: WebShop (Yao et al. 2022) on a running server of its own code, by the pages it serves.
+
+A session of the name `..._fixed_N` has the server's goal number N, so an episode's seed draws N. The server keeps
+nothing of a session but its goal and its score: where one is and what is chosen stands in the addresses.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any, ClassVar, get_args
+
+from ..base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from ..errors import EnvArgumentError, EnvFailedError, EnvStateError
+from ..webshop.grammar import MAX_LENGTH, read_action
+from ..webshop.wording import (
+    HELP,
+    INVALID,
+    NO_BOX,
+    NO_BUTTON,
+    NO_WORDS,
+    NOTHING_FOUND,
+    SEARCH_BOX,
+    Observe,
+    tell_bought,
+    tell_item,
+    tell_options,
+    tell_result,
+    with_buttons,
+)
+from . import SPEC
+from .browser import Answer, Browser
+from .pages import Link, SitePage, read_page
+
+LONGEST_TITLE = 80
+"""Characters of a title that compact results show."""
+LONGEST_TEXT = 500
+"""Characters of a description, of features or of reviews that compact shows."""
+
+# Words alone: a slash would break the server's addresses, and "<r>" and the like are back doors of its search.
+_WORDS = re.compile(r"[\w.'$&%+-]+")
+
+
+class WebShopHttp:
+    """WebShop on a running server: 0 to 1 on the turn that buys, as the server scores it, 0 on all others.
+
+    url: the server's root.
+    goals, first_goal: seeds draw from `goals` of the server's goals, the first of them number `first_goal`. WebShop's
+        authors test on goals 0 to 499, validate on 500 to 1,499 and train on the rest.
+    observe: "compact" for few tokens, "full" for all that the pages say; as in `webshop`.
+    timeout_s: the longest wait for one page, in seconds.
+
+    Where the server refuses an action, the observation says so and the page stays as it is. Where nothing answers,
+    EnvFailedError or EnvTimeoutError ends the episode.
+    """
+
+    spec: ClassVar[EnvSpec] = SPEC
+
+    def __init__(
+        self,
+        *,
+        url: str = "http://127.0.0.1:3000",
+        goals: int = 500,
+        first_goal: int = 0,
+        observe: Observe = "compact",
+        timeout_s: float = 20.0,
+    ) -> None:
+        if observe not in get_args(Observe):
+            raise EnvArgumentError(f"{self.spec.id}: observe is {observe!r}, must be one of {get_args(Observe)}")
+        for name, value, least in (("goals", goals, 1), ("first_goal", first_goal, 0)):
+            if not isinstance(value, int) or value < least:
+                raise EnvArgumentError(f"{self.spec.id}: {name} is {value!r}, must be a whole number from {least}")
+        self.goals, self.first_goal, self.observe = goals, first_goal, observe
+        self._browser = Browser(self.spec.id, url, timeout_s)
+        # Its own, so that two episodes of one goal never meet in one session of the server.
+        self._name = uuid.uuid4().hex[:12]
+        self._page: SitePage | None = None
+        self._address = ""
+
+    def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
+        """Open a session for the goal of `seed`. There are no reset options: any raises EnvArgumentError."""
+        if options:
+            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        goal = self.first_goal + random.Random(seed).randrange(self.goals)
+        self._page = None
+        answer = self._browser.fetch(f"/{self._name}_fixed_{goal}")
+        if answer.status >= 400:
+            raise EnvFailedError(
+                f"{self.spec.id}: {answer.address} answers HTTP {answer.status}: is a WebShop server there, and has it "
+                f"{goal + 1} goals (goals is {self.goals}, first_goal {self.first_goal})?"
+            )
+        page = self._open(answer)
+        if page.kind != "search":
+            raise EnvFailedError(f"{self.spec.id}: {answer.address} is no search page, as a session begins with")
+        return f"{page.instruction.rstrip('.')}. {HELP}", self._info(page) | {TASK_ID: f"goal-{goal}"}
+
+    def step(self, action: str) -> Step:
+        """Search or click. Any string is an action; what the page has nothing for is answered so."""
+        page = self._page
+        if page is None:
+            raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
+        parsed = read_action(action)
+        after = self._go(page, *parsed) if parsed is not None else INVALID
+        if isinstance(after, str):
+            return after, 0.0, False, False, self._info(page) | {INVALID_ACTION: True}
+        if after.score is not None:
+            return tell_bought(after.score), after.score, True, False, self._info(after)
+        return self._tell(after), 0.0, False, False, self._info(after)
+
+    def close(self) -> None:
+        self._page = None
+        self._browser.close()
+
+    def _go(self, page: SitePage, verb: str, words: str) -> SitePage | str:
+        """The page that an action leads to, or what to answer where it leads nowhere."""
+        if verb == "click":
+            link = _links(page, self.observe).get(words)
+            return NO_BUTTON if link is None else self._follow(link)
+        if page.search is None:
+            return NO_BOX
+        words = " ".join(_WORDS.findall(words))
+        return self._follow(page.search, {"search_query": words}) if words else NO_WORDS
+
+    def _follow(self, link: Link, form: dict[str, str] | None = None) -> SitePage | str:
+        answer = self._browser.fetch(link.address, base=self._address, method=link.method, form=form)
+        if answer.status >= 400:
+            return f"The shop can't do that (HTTP {answer.status})."
+        return self._open(answer)
+
+    def _open(self, answer: Answer) -> SitePage:
+        try:
+            page = read_page(answer.html)
+        except EnvFailedError as error:
+            raise EnvFailedError(f"{self.spec.id}: {answer.address}: {error}") from error
+        self._page, self._address = page, answer.address
+        return page
+
+    def _tell(self, page: SitePage) -> str:
+        """A page in words."""
+        if page.kind == "search":
+            return SEARCH_BOX
+        compact = self.observe == "compact"
+        if page.kind == "results":
+            titles = (_cut(result.title, LONGEST_TITLE) if compact else result.title for result in page.results)
+            rows = zip(_names(page, self.observe), titles, page.results, strict=True)
+            lines = [tell_result(name, title, result.price) for name, title, result in rows]
+            text = "\n".join((f"{page.heading}.", *(lines or [NOTHING_FOUND])))
+        elif page.kind == "item":
+            if compact:
+                return tell_options(page.options, page.chosen)
+            text = tell_item(page.heading, page.price, page.rating, page.options, page.chosen)
+        else:
+            text = "\n".join(page.lines) or "Nothing there."
+            text = _cut(text, LONGEST_TEXT) if compact else text
+        return text if compact else with_buttons(text, page.buttons)
+
+    def _info(self, page: SitePage) -> Info:
+        names = list(_links(page, self.observe))
+        searches = []
+        if page.search is not None:
+            searches = [f"search[{' '.join(_WORDS.findall(page.instruction[: MAX_LENGTH // 2]))}]"]
+        return {
+            SUCCESS: page.score == 1.0,
+            INVALID_ACTION: False,
+            VALID_ACTIONS: searches + [f"click[{name}]" for name in names],
+        }
+
+
+def _names(page: SitePage, observe: Observe) -> list[str]:
+    """What the items of a page of results go by: numbers from 1 when compact, else their codes."""
+    if observe == "compact":
+        return [str(number) for number in range(1, len(page.results) + 1)]
+    return [result.code.lower() for result in page.results]
+
+
+def _links(page: SitePage, observe: Observe) -> dict[str, Link]:
+    """All that can be clicked, by the name it goes by."""
+    named = dict(zip((result.code.lower() for result in page.results), _names(page, observe), strict=True))
+    return {named.get(name, name): link for name, link in page.links.items()}
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

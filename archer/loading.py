@@ -148,11 +148,12 @@ def check_world(config: RunConfig) -> None:
             f"`model.path` is {path!r}, and there is no such folder; give the folder of a Hugging Face model "
             "(with config.json), or a name such as gpt2"
         )
-    from envs import EnvError, UnknownEnvError, check  # late: reading a file should not need the environments
+    # Late: reading a file should not need the environments.
+    from envs import EnvError, MissingExtraError, UnknownEnvError, check
 
     try:
         check(config.env.id, **config.env.kwargs)
-    except UnknownEnvError as error:
+    except (MissingExtraError, UnknownEnvError) as error:
         raise ConfigError(f"`env.id`: {error}") from None
     except EnvError as error:
         raise ConfigError(f"`env.kwargs`: {error}") from None

@@ -25,6 +25,7 @@ from .base import (
 )
 from .child import ProcessEnv
 from .demonstrations import Demonstration, Demonstrator, SkillRow, demonstrate, make_demonstrator, returns_by_skill
+from .detective import Detective
 from .errors import (
     EnvArgumentError,
     EnvError,
@@ -50,6 +51,7 @@ from .webshop_http import SPEC as WEBSHOP_HTTP
 from .wordle import Wordle
 from .wrappers import TimeLimit
 
+register(Detective.spec, "envs.detective:Detective", demonstrator="envs.detective:DetectiveWalker")
 register(GuessMyCity.spec, "envs.guess_my_city:GuessMyCity", demonstrator="envs.guess_my_city:CityAsker")
 register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
 register(Maze.spec, "envs.maze:Maze", demonstrator="envs.maze:MazeWalker")
@@ -82,6 +84,7 @@ __all__ = [
     "AsyncEnv",
     "Demonstration",
     "Demonstrator",
+    "Detective",
     "EnvArgumentError",
     "EnvError",
     "EnvFailedError",

@@ -1,0 +1,100 @@
+"""What changes the world now: found by trying it out in the interpreter, and kept by the state of the world.
+
+jericho tries every template of the game's grammar, filled with the things in sight, and undoes it. It wants spaCy to
+say which words of the text are things; a plain split into words does, since the interpreter is asked about each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from typing import TYPE_CHECKING
+
+from .commands import read_command
+
+if TYPE_CHECKING:
+    from jericho import FrotzEnv
+
+_WORD = re.compile(r"[a-z0-9'-]+")
+_WAYS = "north south east west northeast northwest southeast southwest up down in out"
+# Words of the dictionary that stand for other things, for a number of them or for nothing by themselves.
+_PRONOUNS = "her him his i it its me my myself self that them these they this those us what yourself"
+_NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen eighteen twenty"
+_SMALL = "a all an and another both but each every everything except of other some the their n e s w u d"
+_DIRECTIONS = frozenset(_WAYS.split())
+_NO_THINGS = _DIRECTIONS.union(*(words.split() for words in (_PRONOUNS, _NUMBERS, _SMALL)))
+_UNSEEN = ("can't see any such thing", "not something you need to refer to", "don't need to refer")
+_RUDE = ("bother", "fuck")
+CACHED_STATES = 20_000
+
+
+class ValidActions:
+    """The valid actions of an interpreter's state, one for each effect they have, in the order of the grammar.
+
+    Finding them takes some hundred milliseconds, so they are kept for each state of the world seen (objects and the
+    memory that matters, as jericho picks it), the latest `CACHED_STATES` of them.
+    """
+
+    def __init__(self, frotz: FrotzEnv) -> None:
+        self._frotz = frotz
+        self._nouns = {word.word for word in frotz.get_dictionary() if word.is_noun}
+        self._cut = max(len(word) for word in self._nouns)
+        templates = [template for template in frotz.act_gen.templates if _may_try(template)]
+        self._holes = [[t for t in templates if t.count("OBJ") == holes] for holes in range(3)]
+        self._known: dict[str, list[str]] = {}
+
+    def now(self) -> list[str]:
+        """The valid actions now; the interpreter is left as it was."""
+        key = self.world()
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._find()
+            if len(self._known) > CACHED_STATES:
+                del self._known[next(iter(self._known))]
+        return list(found)
+
+    def world(self) -> str:
+        """A hash of the state of the world."""
+        objects, memory = self._frotz.get_world_objects(clean=True), self._frotz._get_special_ram()
+        return hashlib.md5(bytes(objects) + memory.tobytes(), usedforsecurity=False).hexdigest()
+
+    def _find(self) -> list[str]:
+        things = self._things()
+        none, one, two = self._holes
+        tried = [*none, "drop all"]
+        tried += [template.replace("OBJ", thing) for template in one for thing in things]
+        tried += [
+            template.replace("OBJ", thing, 1).replace("OBJ", other)
+            for template in two
+            for thing, other in itertools.permutations(things, 2)
+        ]
+        alike = self._frotz._filter_candidate_actions(tried, use_ctypes=True).values()
+        return [min(actions, key=_plainness) for actions in alike]
+
+    def _things(self) -> list[str]:
+        """A word for each thing in sight or carried."""
+        state = self._frotz.get_state()
+        text = ""
+        for command in ("look", "inventory"):
+            text += " " + self._frotz.step(command)[0].lower()
+            self._frotz.set_state(state)
+        words = dict.fromkeys(word for word in _WORD.findall(text) if word[: self._cut] in self._nouns)
+        found: dict[str, str] = {}
+        for word in words:
+            if word in _NO_THINGS:
+                continue
+            answer = self._frotz.step(f"examine {word}")[0]
+            self._frotz.set_state(state)
+            if not any(says in answer for says in _UNSEEN):
+                found.setdefault(answer, word)
+        return list(found.values())
+
+
+def _may_try(template: str) -> bool:
+    return read_command(template) is not None and not template.startswith(_RUDE)
+
+
+def _plainness(action: str) -> tuple[bool, bool, bool, int]:
+    """Of several actions with one effect the least is shown: a direction, what names its thing, the plainest."""
+    return action not in _DIRECTIONS, action.endswith(" all"), not action.startswith("take"), len(action)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from ..tool_calls import ToolError
@@ -69,7 +70,6 @@ class Database:
         self._db.text_factory = _decode
         for limit, value in _LIMITS.items():
             self._db.setlimit(limit, value)
-        self._db.set_progress_handler(self._count_steps, STEPS_AT_ONCE)
         self._steps = 0
         self._rows: Mapping[str, Rows] = {}
         self._filled = False
@@ -103,12 +103,8 @@ class Database:
         """All rows as they are now, by table, in order."""
         if not self._filled:
             return {table: sorted(self._rows[table]) for table in TABLES}
-        self._db.set_authorizer(None)
-        self._steps = 0
-        try:
+        with self._unguarded():
             return {table: self._db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in TABLES}
-        finally:
-            self._db.set_authorizer(_authorize)
 
     def close(self) -> None:
         self._db.close()
@@ -116,13 +112,22 @@ class Database:
     def _fill(self) -> None:
         if self._filled:
             return
-        self._db.set_authorizer(None)
-        self._steps = 0
-        for table, columns in TABLES.items():
-            self._db.execute(f"DELETE FROM {table}")
-            self._db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", self._rows[table])
-        self._db.set_authorizer(_authorize)
+        with self._unguarded():
+            for table, columns in TABLES.items():
+                self._db.execute(f"DELETE FROM {table}")
+                self._db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", self._rows[table])
         self._filled = True
+
+    @contextmanager
+    def _unguarded(self) -> Iterator[None]:
+        """For statements of our own, which a policy's rows may make long."""
+        self._db.set_authorizer(None)
+        self._db.set_progress_handler(None, 0)
+        try:
+            yield
+        finally:
+            self._db.set_authorizer(_authorize)
+            self._db.set_progress_handler(self._count_steps, STEPS_AT_ONCE)
 
     def _count_steps(self) -> bool:
         """Called every so many instructions; a true answer ends the statement, and undoes what it changed."""

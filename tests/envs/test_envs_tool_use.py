@@ -313,6 +313,16 @@ def test_long_answers_are_cut_and_bytes_that_are_no_text_are_told(database):
     assert len(database.rows()["staff"]) == 2
 
 
+def test_rows_of_any_number_can_be_compared_and_replaced(database, monkeypatch):
+    assert database.query("INSERT INTO sales (id) SELECT NULL FROM sales a, sales b, sales c") == "1000 rows changed."
+    monkeypatch.setattr("envs.tool_use.database.MAX_STEPS", 0)
+    with pytest.raises(ToolError, match="takes too long"):
+        database.query("SELECT sum(id) FROM sales")
+    assert len(database.rows()["sales"]) == 1010
+    database.fill({"staff": [], "sales": [(1, "a", "b", 1)]})
+    assert database.query("SELECT * FROM sales") == "1, a, b, 1"
+
+
 def test_rows_are_the_same_before_and_after_the_first_query(database):
     before = database.rows()
     database.query("SELECT 1")

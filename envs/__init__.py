@@ -5,6 +5,7 @@ under the one time limit, `AsyncEnv` awaits any of them, `demonstrate` plays scr
 other room of the house.
 """
 
+from .adapters import specs as adapted
 from .asynchronous import AsyncEnv
 from .base import (
     INVALID_ACTION,
@@ -69,6 +70,7 @@ register(
     demonstrator="envs.twenty_questions:SubsetAsker",
 )
 register(WebShop.spec, "envs.webshop:WebShop", demonstrator="envs.webshop:Shopper")
+register(adapted.GYMNASIUM, "envs.adapters.gymnasium_env:GymnasiumEnv")
 register(WebForms.spec, "envs.web_forms:WebForms", demonstrator="envs.web_forms:WebFormsFiller")
 register(WEBSHOP_HTTP, "envs.webshop_http.game:WebShopHttp")
 register(Wordle.spec, "envs.wordle:Wordle", demonstrator="envs.wordle:WordleGuesser")

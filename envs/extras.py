@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from .errors import MissingExtraError
 
 EXTRA_MODULES: Mapping[str, tuple[str, ...]] = {
+    "gymnasium": ("gymnasium", "farama_notifications"),
     "jericho": ("jericho",),
     "textarena": ("textarena", "nltk", "chess"),
     "textworld": (

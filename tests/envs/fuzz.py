@@ -44,7 +44,7 @@ def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, **kwargs) -> N
         for action in chosen:
             observation, reward, terminated, truncated, info = env.step(action)
             assert observation
-            told.append((observation, reward, terminated, truncated, info[SUCCESS], info[INVALID_ACTION]))
+            told.append((observation, reward, terminated, truncated, info.get(SUCCESS), info[INVALID_ACTION]))
             if terminated or truncated:
                 seed += 1
                 told.append((env.reset(seed=seed)[0],))

@@ -18,14 +18,14 @@ from envs.adapters.gymnasium_served import ServedEnv, gymnasium_id, register_all
 
 
 def plain_ids() -> list[str]:
-    """Our environments that are made without an argument and without an extra."""
+    """Our environments that are made without an argument and need neither an extra nor a server."""
     found = []
     for spec in envs.specs():
         try:
             envs.check(spec.id)
         except EnvError:
             continue
-        found += [spec.id] if spec.extra is None else []
+        found += [spec.id] if spec.extra is None and spec.isolation == "inline" else []
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,8 +11,17 @@ class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
+_NO_CUTS = (
+    "actions are sampled from the whole distribution, whose log-probabilities are what the learner computes; lower "
+    "rollout.sampling.temperature instead"
+)
+
+
 class SamplingConfig(_Config):
     """How actions are drawn. Top-p and top-k are not offered: the learner's log-probabilities know no such cut."""
+
+    NOT_OFFERED: ClassVar[dict[str, str]] = dict.fromkeys(("top_p", "top_k", "min_p"), _NO_CUTS)
+    """Keys that a person may expect here, and why there are none."""
 
     temperature: float = Field(1.0, gt=0, description="Temperature of sampling; greedy play is asked for per call.")
     max_tokens: int = Field(32, ge=1, description="Most tokens that one action may have, its stop token included.")

@@ -45,7 +45,10 @@ def document(model: type[BaseModel], prefix: str = "") -> Iterator[FieldDoc]:
 def unknown_keys(tree: Any, model: type[BaseModel]) -> list[tuple[str, str]]:
     """(dotted path, sentence) for each key of `tree` that no model has, with the nearest valid key."""
     everything = [doc.path for doc in document(model)]
-    return [(path, _unknown_sentence(path, siblings, everything)) for path, siblings in _unknown(tree, [model], "")]
+    return [
+        (path, f"`{path}` is not offered: {why}" if why else _unknown_sentence(path, siblings, everything))
+        for path, siblings, why in _unknown(tree, [model], "")
+    ]
 
 
 def allowed_text(model: type[BaseModel], path: str) -> str:
@@ -78,13 +81,15 @@ def nearest(word: str, candidates: list[str], cutoff: float = 0.5) -> str | None
     return close[0] if close else None
 
 
-def _unknown(tree: Any, models: list[type[BaseModel]], prefix: str) -> Iterator[tuple[str, list[str]]]:
+def _unknown(tree: Any, models: list[type[BaseModel]], prefix: str) -> Iterator[tuple[str, list[str], str | None]]:
+    """Path, its siblings and, where a model's `NOT_OFFERED` says so, why there is no such key."""
     if not isinstance(tree, dict):
         return
     fields = {name: field for model in models for name, field in model.model_fields.items()}
+    reasons = {name: why for model in models for name, why in getattr(model, "NOT_OFFERED", {}).items()}
     for key, value in tree.items():
         if key not in fields:
-            yield f"{prefix}{key}", [f"{prefix}{name}" for name in fields]
+            yield f"{prefix}{key}", [f"{prefix}{name}" for name in fields], reasons.get(key)
             continue
         below = submodels(fields[key].annotation)
         if below:

@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -51,7 +52,10 @@ def byte_tokenizer(*, merges: tuple[tuple[str, str], ...] = (), **kwargs: Any) -
 
 
 def save_model(folder: Path, architecture: str = "llama", *, tied: bool = False) -> Path:
-    """A random causal model of two layers with its tokenizer; large weights, so that log-probabilities differ."""
+    """A random causal model of two layers with its tokenizer; large weights, so that log-probabilities differ.
+
+    Its own sampling defaults are far from the policy's, as those of many published models are: none of them may count.
+    """
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
     shared = {
@@ -76,6 +80,7 @@ def save_model(folder: Path, architecture: str = "llama", *, tied: bool = False)
                 **shared,
             )
         )
+    model.generation_config = GenerationConfig(do_sample=True, temperature=0.2, top_k=3, top_p=0.5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -6,10 +6,14 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from actor_cases import Served, load_model, reference_logprobs, save_model
 
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, PromptTooLong
+from learner.layout import PackedEncoder
+from learner.policy import Policy, load_causal_model
+from learner.rows import Row, action_record, fresh_record
 
 pytestmark = pytest.mark.engine
 
@@ -56,6 +60,59 @@ def test_sampling_follows_the_temperature_and_cuts_nothing(served, folder):
     assert counts[tail].sum() > 0.5 * expected[tail].sum()
 
 
+def _played(served, sampling, episodes=6, turns=4, fresh=3):
+    """Rows of the learner with what the engine wrote: an action each turn, and fresh ones at the same state."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for number in range(episodes):
+        tokens, record = rng.integers(3, 272, 3 + number).tolist(), []
+        row = {name: [] for name in ("start", "end", "fresh", "fresh_logprobs", "fresh_versions")}
+        for _ in range(turns):
+            action, *others = served.run(served.engine.generate(tokens, 1 + fresh, sampling))
+            row["start"].append(len(tokens))
+            row["end"].append(len(tokens) + len(action.token_ids))
+            record.append(action)
+            row["fresh"].append([np.array(a.token_ids, np.int32) for a in others])
+            row["fresh_logprobs"].append([np.array(a.logprobs, np.float32) for a in others])
+            row["fresh_versions"].append([np.array(a.versions, np.int32) for a in others])
+            tokens = [*tokens, *action.token_ids, *rng.integers(3, 272, 2).tolist()]
+        rows.append(
+            Row(
+                episode_id=f"episode-{number}",
+                tokens=np.array(tokens, np.int32),
+                action_start=np.array(row["start"], np.int32),
+                action_end=np.array(row["end"], np.int32),
+                reward=np.zeros(turns, np.float32),
+                terminated=False,
+                turns=np.arange(turns, dtype=np.int32),
+                logprobs=np.array([x for a in record for x in a.logprobs], np.float32),
+                versions=np.array([x for a in record for x in a.versions], np.int32),
+                fresh=row["fresh"],
+                fresh_logprobs=row["fresh_logprobs"],
+                fresh_versions=row["fresh_versions"],
+            )
+        )
+    return rows
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.6])
+def test_the_learner_computes_the_logprobs_that_the_engine_wrote_down(served, folder, temperature):
+    """Of every token of played and of fresh actions, stop tokens too, in one packed pass with pads."""
+    rows = _played(served, SamplingConfig(temperature=temperature, max_tokens=40))
+    layout = PackedEncoder(0).encode(rows, ("action", "fresh"))
+    policy = Policy(load_causal_model(folder, "float32"), temperature)
+    for part, record in (("action", action_record), ("fresh", fresh_record)):
+        predictions = layout.predictions[part]
+        written, versions = record(rows)
+        assert set(versions.tolist()) == {7}
+        with torch.no_grad():
+            found = policy(layout, predictions).numpy()
+            forgotten = policy(layout, predictions, temperature=1.0).numpy()
+        np.testing.assert_allclose(found, written, atol=1e-4)
+        assert np.abs(forgotten - written).mean() > 0.1, "a temperature that is forgotten must show"
+        assert (predictions.token == 2).any(), "stop tokens are trained on"
+
+
 def test_the_stop_token_is_the_actions_last(served):
     completions = served.run(served.engine.generate(PROMPT, 256, SamplingConfig(max_tokens=64)))
     stopped = [c for c in completions if c.stop_reason == "stop"]
@@ -67,8 +124,6 @@ def test_the_stop_token_is_the_actions_last(served):
 
 
 def test_greedy_takes_the_likeliest_token(served, folder):
-    import torch
-
     (completion,) = served.run(served.engine.generate(PROMPT, 1, WARM, greedy=True))
     ids = torch.tensor([PROMPT + completion.token_ids])
     with torch.no_grad():

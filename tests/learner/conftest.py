@@ -8,9 +8,9 @@ import pytest
 import torch.distributed as dist
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of one, as DeepSpeed and the metrics' sums want it."""
+    """A process group of one, as DeepSpeed and the metrics' sums want it; DeepSpeed remembers the first one it sees."""
     rendezvous = tmp_path_factory.mktemp("group") / "store"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}.items():

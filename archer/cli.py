@@ -104,20 +104,68 @@ def evaluate(
     )
 
 
+SetKwargs = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="env.kwargs.NAME=VALUE", help="An argument of the environment; may be given again."),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Model folder or Hugging Face name whose tokenizer to write in; without it one is made."
+    ),
+]
+
+
+@app.command()
+def demos(
+    env: Annotated[str, typer.Argument(help="Environment id; `archer envs` lists them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the episodes.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 100,
+    skill: Annotated[float, typer.Option(min=0.0, max=1.0, help="Skill of the script, random to best.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Environment seed of the first episode.")] = 0,
+    model: Tokenizer = None,
+    overrides: SetKwargs = None,
+) -> None:
+    """Let an environment's script play, and write its episodes in the replay schema (`demonstrations.files`)."""
+    from archer.demos import write_demos
+
+    write_demos(env, episodes=episodes, skill=skill, seed=seed, out=out, model=model, overrides=overrides or [])
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="What to read.")],
+    format_name: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="How it is written: lmrl, arrow, parquet or run.")
+    ],
+    env: Annotated[str, typer.Option(help="Environment id of the episodes in it.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the episodes.")],
+    model: Tokenizer = None,
+    overrides: SetKwargs = None,
+) -> None:
+    """Turn episodes that others wrote into the replay schema, and say what was left out and why."""
+    from archer.importcommand import import_episodes
+
+    import_episodes(file, format_name=format_name, env=env, out=out, model=model, overrides=overrides or [])
+
+
 @app.command()
 def play(
     env: Annotated[str, typer.Argument(help="Environment id; `archer envs` lists them.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episode.")] = 0,
     demonstrator: Annotated[bool, typer.Option("--demonstrator", help="Watch the script play instead.")] = False,
     skill: Annotated[float, typer.Option(min=0.0, max=1.0, help="Skill of the script, random to best.")] = 1.0,
+    overrides: SetKwargs = None,
 ) -> None:
     """Play an environment in the terminal, or watch its demonstrator."""
+    from archer.envargs import env_kwargs
     from archer.play import play_demonstrator, play_person
 
+    kwargs = env_kwargs(env, overrides or [])
     if demonstrator:
-        play_demonstrator(env, seed=seed, skill=skill)
+        play_demonstrator(env, seed=seed, skill=skill, kwargs=kwargs)
     else:
-        play_person(env, seed=seed)
+        play_person(env, seed=seed, kwargs=kwargs)
 
 
 @app.command()

@@ -6,16 +6,16 @@ import itertools
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from archer.config import RunConfig
-from archer.errors import ConfigError
 from archer.evalreport import Comparison, print_comparison
 from archer.evaluate import FIRST_HELD_OUT_SEED, Decoding, EvalResult, Evaluation
+from archer.outfolder import claimed
 from archer.policies import Policy, check_models, choose_policies
 from archer.report import returns_plot
 
@@ -45,7 +45,7 @@ def evaluate_policies(
         policies, episodes=episodes, decodings=decodings, first_seed=FIRST_HELD_OUT_SEED if seed is None else seed
     )
     said = Console(stderr=True, highlight=False, soft_wrap=True)
-    with _result_folder(out, comparison.env.id) as folder:
+    with claimed(_new_folder(comparison.env.id) if out is None else out) as folder:
         record = folder / "evaluation.json"
         try:
             for evaluation in play_policies(policies, comparison, said):
@@ -135,39 +135,10 @@ def _play(policy: Policy, pool: PoolClient, comparison: Comparison, decoding: De
     return Evaluation(result, report)
 
 
-@contextmanager
-def _result_folder(out: Path | None, env: str) -> Iterator[Path]:
-    """Claim the folder for the results at once, so that none is played in vain; given back where none came."""
-    folder = _new_folder(env) if out is None else _claim(out.expanduser())
-    try:
-        yield folder
-    except BaseException:
-        with suppress(OSError):  # not empty: something had finished
-            folder.rmdir()
-        raise
-
-
 def _new_folder(env: str) -> Path:
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub(r'[^A-Za-z0-9._-]+', '-', env)}"
     for number in itertools.count(1):
         folder = Path("evals") / (name if number == 1 else f"{name}-{number}")
         if not folder.exists():
-            return _claim(folder)
+            return folder
     raise AssertionError("unreachable")
-
-
-def _claim(folder: Path) -> Path:
-    """Make the folder, or take one that is empty. Raises ConfigError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = next(folder.iterdir(), None)
-        if taken is None:
-            probe = folder / ".probe"
-            probe.touch()
-            probe.unlink()
-    except OSError as error:
-        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise ConfigError(f"results can't be written to {folder}: {why}; give another folder by --out") from None
-    if taken is not None:
-        raise ConfigError(f"{folder} already holds {taken.name}, which won't be overwritten; give another by --out")
-    return folder

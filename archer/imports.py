@@ -18,12 +18,16 @@ from buffer.errors import LogError, ReplayError
 from buffer.log import read_episodes
 from buffer.schema import EPISODE_SCHEMA, Episode, batch_to_episodes, validate
 
+EPISODES = "episodes.parquet"
+"""What `archer demos` and `archer import` call their file of episodes."""
+
 
 def read_imports(paths: Iterable[str], *, env: str) -> list[envs.Demonstration]:
     """Every episode of the files and folders `paths`, in order. Raises ConfigError.
 
-    A path is an Arrow IPC file (such as a run's demonstrations.arrow) or a Parquet file of episodes, or a run folder,
-    a checkpoint or a replay folder, of which the replay's log is read.
+    A path is an Arrow IPC file (such as a run's demonstrations.arrow) or a Parquet file of episodes, a folder that
+    `archer demos` or `archer import` wrote, or a run folder, a checkpoint or a replay folder, of which the replay's log
+    is read.
     """
     found = []
     for text in paths:
@@ -48,6 +52,8 @@ def read_imports(paths: Iterable[str], *, env: str) -> list[envs.Demonstration]:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    if (path / EPISODES).is_file():
+        path = path / EPISODES
     if path.is_dir():
         replay = path / "replay" if (path / "replay").is_dir() else path
         if not list(replay.glob("shard-*")):

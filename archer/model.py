@@ -38,7 +38,7 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _wrap(train_tokenizer(texts, config.vocab_size), config.max_positions)
+    tokenizer = make_tokenizer(texts, config)
     llama = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,
@@ -72,6 +72,11 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
         tokenizer.save_pretrained(unfinished)
     unfinished.rename(directory)
     return directory
+
+
+def make_tokenizer(texts: Iterable[str], config: TinyModelConfig) -> Any:
+    """A tokenizer trained on `texts`, as transformers takes it. Raises ConfigError where `texts` is empty."""
+    return _wrap(train_tokenizer(texts, config.vocab_size), config.max_positions)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -32,7 +32,7 @@ def assert_refused(answer: subprocess.CompletedProcess[str], status: int, *words
 def test_help_lists_the_commands_that_are_there() -> None:
     answer = archer("--help")
     assert answer.returncode == 0
-    for command in ("demo", "train", "eval", "play", "config", "envs"):
+    for command in ("demo", "train", "eval", "demos", "import", "play", "config", "envs"):
         assert f" {command} " in answer.stdout
 
 
@@ -82,7 +82,7 @@ def test_bad_argument_is_refused_with_status_2(tmp_path: Path, arguments: list[s
 
 
 def test_unknown_environment_is_a_sentence() -> None:
-    assert_refused(archer("play", "twenty_question"), 1, "unknown environment", "twenty_questions")
+    assert_refused(archer("play", "twenty_question"), 2, "unknown environment", "twenty_questions")
 
 
 def test_envs_lists_the_tasks() -> None:
@@ -105,7 +105,26 @@ def test_interrupt_ends_with_130() -> None:
 def test_person_leaves_by_end_of_input() -> None:
     answer = archer("play", "twenty_questions_subset", "--seed", "3", stdin="Is it an animal?\n")
     assert answer.returncode == 0, answer.stderr
-    assert "left after 1 turns" in answer.stdout
+    assert "1/20 > Is it an animal?\nNo." in answer.stdout
+    assert "left after 1 turn; return -1" in answer.stdout
+
+
+def test_bytes_that_are_no_text_are_an_action_like_any_other() -> None:
+    script = "import sys; sys.path[:] = [p for p in sys.path if p]; from archer.cli import main; main()"
+    command = [sys.executable, "-c", script, "play", "wordle", "--set", "env.kwargs.words=[crane, apple]"]
+    answer = subprocess.run(command, capture_output=True, timeout=120, input=b"\xff\xfe\n\x1b[2J\ncrane\napple\n")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count(b"Invalid word.") == 2
+    assert b"solved in" in answer.stdout
+    assert b"\x1b" not in answer.stdout
+    assert answer.stderr == b""
+
+
+def test_a_person_sees_some_of_many_valid_actions() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=100)
+    play_person("wordle", seed=0, ask=lambda _: "crane", console=console)
+    assert " and 683 more" in " ".join(output.getvalue().split())
 
 
 def test_person_plays_to_the_end() -> None:

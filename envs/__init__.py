@@ -43,6 +43,7 @@ from .maze import Maze
 from .mixed_player import MixedPlayer
 from .registry import check, make, register, spec, specs
 from .support_desk import SupportDesk
+from .text_adventure import TextAdventure
 from .text_nav import TextNav
 from .tool_use import ToolUse
 from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
@@ -57,6 +58,7 @@ register(GuessMyCity.spec, "envs.guess_my_city:GuessMyCity", demonstrator="envs.
 register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
 register(Maze.spec, "envs.maze:Maze", demonstrator="envs.maze:MazeWalker")
 register(SupportDesk.spec, "envs.support_desk:SupportDesk", demonstrator="envs.support_desk:DeskAgent")
+register(TextAdventure.spec, "envs.text_adventure:TextAdventure", demonstrator="envs.text_adventure:AdventureWalker")
 register(TextNav.spec, "envs.text_nav:TextNav", demonstrator="envs.text_nav:TextNavWalker")
 register(ToolUse.spec, "envs.tool_use:ToolUse", demonstrator="envs.tool_use:ToolUser")
 register(
@@ -106,6 +108,7 @@ __all__ = [
     "SkillRow",
     "Step",
     "SupportDesk",
+    "TextAdventure",
     "TextEnv",
     "TextNav",
     "TimeLimit",

@@ -6,7 +6,7 @@ import pytest
 from env_cases import InChild
 
 import envs
-from envs import EnvArgumentError, EnvError, ProcessEnv, TimeLimit, TwentyQuestions, UnknownEnvError
+from envs import EnvArgumentError, EnvError, MissingExtraError, ProcessEnv, TimeLimit, TwentyQuestions, UnknownEnvError
 
 
 def test_registered_environments_are_listed_and_made():
@@ -15,6 +15,15 @@ def test_registered_environments_are_listed_and_made():
     assert {"twenty_questions", "twenty_questions_subset"} <= set(ids)
     for env_id in ids:
         assert envs.spec(env_id).id == env_id
+        extra = envs.spec(env_id).extra
+        if extra is not None and envs.missing_modules(extra):
+            with pytest.raises(MissingExtraError, match=extra):
+                envs.make(env_id)
+            continue
+        if env_id == "detective":
+            with pytest.raises(EnvArgumentError, match="a story file of your own"):
+                envs.make(env_id)
+            continue
         env = envs.make(env_id)
         assert isinstance(env, TimeLimit)
         assert env.spec == envs.spec(env_id)

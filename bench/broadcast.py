@@ -10,13 +10,16 @@ pause to the end of the update; `proof` is all the rest: log-probabilities of a 
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import local_cluster, medians, parser, print_table, report, say  # isort: skip - sets the threads first
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.common import local_cluster, medians, parser, print_table, report, say  # isort: skip - sets the threads first
 
 import numpy as np
 import torch

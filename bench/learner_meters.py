@@ -1,4 +1,4 @@
-"""What `learner_steps.py` measures a step with: FLOPs, memory, and the machine's own rate. All are collective."""
+"""What `learner.py` measures a step with: FLOPs, memory, and the machine's own rate. All are collective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `learner_steps.py` runs: episodes of random tokens, the same turn by turn, and engines of small models."""
+"""What `learner.py` runs: episodes of random tokens, the same turn by turn, and engines of small models."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ The split of the worker's event-loop thread says which.
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.common import cloned_model, local_cluster, medians, parser, print_table, report, say  # isort: skip - sets the threads first
+
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import ray
-from common import cloned_model, local_cluster, medians, parser, print_table, report, say
 
 import envs
 from actors.config import EngineConfig, SamplingConfig

@@ -17,10 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import parser, print_table, report, say  # isort: skip - sets the threads first
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.common import parser, print_table, report, say  # isort: skip - sets the threads first
 
 import yaml
-from efficiency_figures import (
+
+from archer.errors import ArcherError
+from archer.loading import dump_config, find_config, load_config
+from archer.report import bootstrap_interval
+from archer.runfolder import latest_checkpoint, read_rows
+from bench.efficiency_figures import (
     curve,
     differing_keys,
     episodes_to_threshold,
@@ -28,12 +35,7 @@ from efficiency_figures import (
     mean_over_seeds,
     ratio,
 )
-from efficiency_plot import draw
-
-from archer.errors import ArcherError
-from archer.loading import dump_config, find_config, load_config
-from archer.report import bootstrap_interval
-from archer.runfolder import latest_checkpoint, read_rows
+from bench.efficiency_plot import draw
 
 METHODS = ("archer", "ppo", "filtered_bc")
 BASELINE = "ppo"

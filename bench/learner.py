@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,15 +26,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import medians, parser, print_table, report, say  # isort: skip - sets the threads first
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.common import medians, parser, print_table, report, say  # isort: skip - sets the threads first
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from learner_meters import Meter, matmul_rate, step_memory, synchronize
-from learner_workload import OBSERVATION_TOKENS, PAD, SCALES, Case, build, make_row, one_by_one
 
+from bench.learner_meters import Meter, matmul_rate, step_memory, synchronize
+from bench.learner_workload import OBSERVATION_TOKENS, PAD, SCALES, Case, build, make_row, one_by_one
 from learner.accelerator import deepspeed
 from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.archer import Archer
@@ -267,7 +270,7 @@ def main() -> None:
     print_table("Samples per second", COLUMNS, rows)
     print_table("Use of the machine", USE, rows)
     device = torch.cuda.get_device_name() if gpus else "cpu"
-    path = report("learner_steps", arguments, rows, device=device, settings=asdict(base), sizes=SCALES[base.scale])
+    path = report("learner", arguments, rows, device=device, settings=asdict(base), sizes=SCALES[base.scale])
     say(f"written to {path}")
 
 

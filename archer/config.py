@@ -22,6 +22,9 @@ class StrictModel(BaseModel):
 ON_POLICY = ("ppo", "reinforce", "grpo")
 """Algorithms that learn from nothing but the cycle's own episodes."""
 
+WITH_CRITIC = ("archer", "archer_offline", "chai")
+"""Algorithms that learn an utterance-level critic."""
+
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 """Dimensions of a head that vLLM's attention takes on CPUs and GPUs; with others an engine dies at its first step."""
 

@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from archer.config import ModelConfig, TinyModelConfig
 from archer.errors import ConfigError
 from archer.loading import looks_like_folder
+from learner.config import CriticConfig
 from learner.errors import LearnerError
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -136,6 +137,20 @@ def resolve_model(config: ModelConfig) -> PolicyModel:
     except LearnerError as error:
         raise ConfigError(f"`model.path` {config.path!r} can't be trained: {error}") from error
     return PolicyModel(path, pad, getattr(architecture, "max_position_embeddings", None))
+
+
+def check_critic(config: CriticConfig, model: str) -> None:
+    """Raises ConfigError where the critic can't read the tokens of the policy `model`: now, not after cloning."""
+    if config.build is not None or config.backbone == "policy":
+        return
+    from transformers import AutoTokenizer
+
+    from learner.critic import check_backbone  # late: brings torch, as transformers does
+
+    try:
+        check_backbone(config, AutoTokenizer.from_pretrained(model))
+    except LearnerError as error:
+        raise ConfigError(str(error)) from error
 
 
 @contextmanager

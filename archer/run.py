@@ -25,14 +25,14 @@ from actors.client import PoolClient
 from actors.pool import WorkerArgs, start_pool
 from archer.board import BoardFollower, BoardPublisher, start_board
 from archer.cluster import cluster
-from archer.config import RunConfig
+from archer.config import WITH_CRITIC, RunConfig
 from archer.demonstrations import fitting, play_demonstrations, render, texts
 from archer.discovery import DiscoveryServer, Target
 from archer.errors import RunError
 from archer.failures import sentence_of
 from archer.imports import read_imports
 from archer.journal import Journal, read_state
-from archer.model import build_tiny_model, resolve_model, start_path
+from archer.model import build_tiny_model, check_critic, resolve_model, start_path
 from archer.progress import Progress, make_progress
 from archer.report import learning_curve, print_summary, summarise
 from archer.runfolder import RunFolder
@@ -128,6 +128,8 @@ def _policy(
     else:
         resolved = resolve_model(config.model)
         model, window = resolved.path, resolved.window
+    if config.algorithm in WITH_CRITIC:
+        check_critic(config.learner.critic, model)
     if not demonstrations:
         return model, []
     everything = render(demonstrations, model, config.rollout, imported=len(imports))

@@ -110,6 +110,29 @@ def build_critic(
     return critic.to(DTYPES[dtype]), encoder
 
 
+def check_backbone(config: CriticConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Whether the critic that `config` describes can read the policy's tokens; loads no weights.
+
+    Args:
+        tokenizer: the policy's.
+
+    Raises:
+        LearnerError: if it can't, or there is no such model.
+    """
+    path = config.backbone
+    if config.build is not None or path == "policy":
+        return
+    try:
+        backbone, own = AutoConfig.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise LearnerError(f"`learner.critic.backbone` {path!r} can't be loaded: {first}") from error
+    if is_causal(backbone):
+        _require_same_vocabulary(tokenizer, own, path)
+    else:
+        _encoder_for(tokenizer, own, path, config)
+
+
 def is_causal(config: AutoConfig) -> bool:
     """Whether a model of this configuration reads from left to right."""
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not (

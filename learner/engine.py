@@ -6,6 +6,7 @@ are sums that are divided by the size of the global batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from learner.accelerator import DeepSpeedOptimizer, deepspeed
 from learner.config import LearnerConfig
+from learner.errors import NonFiniteLossError
 from learner.rows import Row
 
 
@@ -63,17 +65,30 @@ class Engine:
 
         Returns:
             The gradient's norm before clipping.
+
+        Raises:
+            NonFiniteLossError: on every rank, where the gradient is not finite; names the episodes of the
+                micro-batches whose loss was not.
         """
         ranks = dist.get_world_size()
         norm: float | None = None
+        unsound: list[str] = []
         for index, micro_batch in enumerate(micro_batches):
             self.ds.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
+            total = loss(micro_batch)
+            if not torch.isfinite(total):
+                unsound += [row.episode_id for row in micro_batch]
             # DeepSpeed averages gradients over ranks; times `ranks` makes it the sum.
-            self.ds.backward(loss(micro_batch) * (ranks / global_size))
+            self.ds.backward(total * (ranks / global_size))
             if index == len(micro_batches) - 1:
                 norm = self._full_gradient_norm()
+                if norm is not None and not math.isfinite(norm):
+                    break
             self.ds.step()
-        return float(self.ds.get_global_grad_norm()) if norm is None else norm
+        norm = float(self.ds.get_global_grad_norm()) if norm is None else norm
+        if not math.isfinite(norm):
+            raise NonFiniteLossError(_unsound(unsound, norm))
+        return norm
 
     def _full_gradient_norm(self) -> float | None:
         """The norm where each rank holds the whole float32 gradient; there DeepSpeed clips without telling it."""
@@ -130,6 +145,16 @@ class FrozenEngine:
         with torch.no_grad():
             for shard, saved in zip(local_shards(self.module), state, strict=True):
                 shard.copy_(saved)
+
+
+def _unsound(episodes: list[str], norm: float) -> str:
+    """What was not finite, for an error; called on every rank, each with the episodes of its own."""
+    shared: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(shared, episodes)
+    named = list(dict.fromkeys(episode for part in shared for episode in part))
+    if not named:
+        return f"the gradient's norm is {norm}, though every loss was finite"
+    return f"the gradient's norm is {norm}, from the loss of the episodes {', '.join(named)}"
 
 
 def local_shards(module: nn.Module) -> Iterator[Tensor]:

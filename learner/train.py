@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from learner import checkpoint as checkpoints
 from learner.accelerator import deepspeed
-from learner.algorithms.base import Algorithm, Phase
+from learner.algorithms.base import Algorithm, Phase, StepResult
 from learner.algorithms.bc import BehaviourCloning
 from learner.algorithms.build import build
 from learner.algorithms.setup import Setup
@@ -200,8 +200,7 @@ class Trainer:
         steps, waited = 0, 0.0
         for batch in self._batches(phase, feeder):
             started = time.monotonic()
-            result = self.algorithm.step(phase, batch.micro_batches, batch.samples, self.state.version)
-            self._require_finite(phase, steps, result.metrics, batch)
+            result = self._step(phase, steps, batch)
             steps += 1
             waited += batch.waited_s
             for name, value in result.metrics.items():
@@ -227,15 +226,21 @@ class Trainer:
         for _ in range(phase.epochs):
             yield from (batches[i] for i in order.permutation(len(batches)))
 
-    def _require_finite(self, phase: Phase, step: int, metrics: dict[str, float], batch: Batch) -> None:
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            episodes = [row.episode_id for micro_batch in batch.micro_batches for row in micro_batch]
+    def _step(self, phase: Phase, step: int, batch: Batch) -> StepResult:
+        """One step. Raises NonFiniteLossError, on every rank, where a loss, gradient or metric is not finite."""
+        try:
+            result = self.algorithm.step(phase, batch.micro_batches, batch.samples, self.state.version)
+            bad = [name for name, value in result.metrics.items() if not math.isfinite(value)]
+            if bad:
+                mine = [row.episode_id for micro_batch in batch.micro_batches for row in micro_batch]
+                raise NonFiniteLossError(f"{', '.join(bad)} not finite; rank {self.rank} trained on {', '.join(mine)}")
+        except NonFiniteLossError as error:
             raise NonFiniteLossError(
-                f"{', '.join(bad)} not finite at step {step} of the {phase.name} phase, cycle {self.state.cycle}; "
-                f"rank {self.rank} trained on episodes {episodes[:8]}. Lower the learning rate, or resume from the "
-                "last checkpoint, which is untouched"
-            )
+                f"step {step} of the {phase.name} phase in cycle {self.state.cycle}: {error}. The last checkpoint is "
+                "untouched: look at these episodes' rewards, or lower the learning rate, and go on with `archer train "
+                "--resume`"
+            ) from error
+        return result
 
     # Weights
 

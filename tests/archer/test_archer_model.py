@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from archer.config import ModelConfig, TinyModelConfig
 from archer.errors import ConfigError
-from archer.model import build_tiny_model, resolve_model
+from archer.model import build_tiny_model, check_critic, resolve_model
+from learner.config import CriticConfig
 
 TEXTS = [
     "Questions:\nIs it a vehicle? Yes.\nIs it a football? No.\n",
@@ -122,3 +123,13 @@ def test_end_mark_stands_in_for_a_missing_pad_and_nothing_for_both(
     else:
         with pytest.raises(ConfigError, match="neither a pad nor an end-of-sequence token"):
             resolve_model(ModelConfig(path=str(path)))
+
+
+def test_a_critic_that_can_not_read_the_policy_is_refused_before_anything_starts(folder: Path, tmp_path: Path) -> None:
+    other = build_tiny_model(["quite another text, again and again\n"] * 9, tmp_path / "other", SMALL, seed=0)
+    with pytest.raises(ConfigError, match=r"another vocabulary than the policy.*backbone=policy"):
+        check_critic(CriticConfig(backbone=str(other)), str(folder))
+    with pytest.raises(ConfigError, match=r"`learner\.critic\.backbone` .*nowhere.* can't be loaded"):
+        check_critic(CriticConfig(backbone=str(tmp_path / "nowhere")), str(folder))
+    for backbone in ("policy", str(folder)):
+        check_critic(CriticConfig(backbone=backbone), str(folder))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,3 +98,39 @@ def run_cycle(algorithm: Algorithm, cycle: int, rank: int = 0, ranks: int = 1) -
             result = algorithm.step(phase, share, samples, version=1)
             found.append([result.metrics[name] for name in sorted(result.metrics)])
     return found
+
+
+class Memory:
+    """Replay that holds the rows of `episodes(0)` and notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.held = [
+            SimpleNamespace(**{**vars(row), "turns": len(row.reward)})  # an Episode's `turns` is their number
+            for row in episodes(0)
+        ]
+
+    def sample(self, n: int, **asked: Any) -> Any:
+        self.asked.append(asked)
+        return SimpleNamespace(episodes=self.held[:n], turns=np.full(n, -1))
+
+    def sweep(self, **asked: Any) -> Any:
+        self.asked.append(asked)
+        return list(self.held)
+
+    def stats(self) -> Any:
+        return SimpleNamespace(episodes=len(self.held), turns=sum(episode.turns for episode in self.held))
+
+    def checkpoint(self, directory: Path) -> None:
+        directory.mkdir()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+class OneRank:
+    ranks = 1
+
+    def scatter(self, function: Any) -> Any:
+        (mine,) = function()
+        return mine

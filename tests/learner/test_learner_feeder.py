@@ -5,40 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from algorithm_cases import episodes
+from algorithm_cases import Memory, OneRank
 
 from learner.algorithms.base import Phase
 from learner.config import LearnerConfig
 from learner.feeder import Feeder
-
-
-class Memory:
-    """Replay that holds the rows of `episodes(0)` and notes what it is asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.held = [
-            SimpleNamespace(**{**vars(row), "turns": len(row.reward)})  # an Episode's `turns` is their number
-            for row in episodes(0)
-        ]
-
-    def sample(self, n: int, **asked: Any) -> Any:
-        self.asked.append(asked)
-        return SimpleNamespace(episodes=self.held[:n], turns=np.full(n, -1))
-
-    def sweep(self, **asked: Any) -> Any:
-        self.asked.append(asked)
-        return list(self.held)
-
-
-class OneRank:
-    ranks = 1
-
-    def scatter(self, function: Any) -> Any:
-        (mine,) = function()
-        return mine
 
 
 def _feeder(memory: Memory) -> Feeder:

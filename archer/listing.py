@@ -1,24 +1,29 @@
 """Tables that the command line prints: environments, fields of the configuration."""
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 
 def print_envs(console: Console | None = None) -> None:
-    """Every registered environment: what it is, turns, the range of its return, its extra and whether that is there."""
+    """Every registered environment: turns, the range of its return, its extra and whether that is there, what it is."""
     from envs import missing_modules, specs
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("environment", "turns", "return", "needs", ""):
-        table.add_column(column, no_wrap=bool(column))
+    out = console or Console(soft_wrap=True, highlight=False)
+    rows = [("environment", "turns", "return", "needs")]
     for spec in specs():
         low, high = spec.reward_range
         needs = ""
         if spec.extra is not None:
             needs = f"{spec.extra} ({'not installed' if missing_modules(spec.extra) else 'installed'})"
-        table.add_row(spec.id, str(spec.max_turns), f"{low:g} to {high:g}", needs, spec.description)
-    (console or Console()).print(table)
+        rows.append((spec.id, str(spec.max_turns), f"{low:g} to {high:g}", needs))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    descriptions = ["", *(spec.description for spec in specs())]
+    for number, (row, description) in enumerate(zip(rows, descriptions, strict=True)):
+        # In columns for people and for `grep`; beside them the sentence would only be squeezed.
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        out.print(Text(line, style="bold" if number == 0 else ""))
+        if description:
+            out.print(Text(f"    {description}", style="dim"))
 
 
 def print_fields(console: Console | None = None) -> None:

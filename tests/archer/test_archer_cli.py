@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+import envs
 from archer.play import play_demonstrator, play_person
 from archer.text import plain_text
 
@@ -85,10 +86,18 @@ def test_unknown_environment_is_a_sentence() -> None:
     assert_refused(archer("play", "twenty_question"), 2, "unknown environment", "twenty_questions")
 
 
-def test_envs_lists_the_tasks() -> None:
+def test_envs_lists_every_task_with_turns_return_and_what_it_needs() -> None:
     answer = archer("envs")
     assert answer.returncode == 0
-    assert "twenty_questions_subset" in answer.stdout
+    lines = answer.stdout.splitlines()
+    for spec in envs.specs():
+        low, high = spec.reward_range
+        (line,) = [line for line in lines if line.split()[:1] == [spec.id]]
+        assert line.split()[1:5] == [str(spec.max_turns), f"{low:g}", "to", f"{high:g}"]
+        assert f"    {spec.description}" in lines
+        if spec.extra is not None:
+            missing = envs.missing_modules(spec.extra)
+            assert line.endswith(f"{spec.extra} ({'not installed' if missing else 'installed'})")
 
 
 def test_interrupt_ends_with_130() -> None:

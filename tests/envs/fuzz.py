@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import envs
-from envs import INVALID_ACTION, SUCCESS
+from envs import INVALID_ACTION, PRIVILEGED, SUCCESS
 
 HOSTILE = [
     "",
@@ -27,7 +29,8 @@ ACTIONS_AN_EXAMPLE = 40
 
 def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, **kwargs) -> None:
     """Play `actions` actions made of `words`, of anything, and of what has broken others; each example twice, since the
-    same seed and actions must give the same episode."""
+    same seed and actions must give the same episode. No observation tells the hidden word, and the global `random` is
+    left alone."""
     env = envs.make(env_id, **kwargs)
     anything = st.text(st.characters(exclude_categories=()), max_size=30)
     word = st.sampled_from(words)
@@ -39,15 +42,18 @@ def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, **kwargs) -> N
     )
 
     def play(seed: int, chosen: list[str]) -> list[tuple]:
-        observation, _ = env.reset(seed=seed)
+        observation, info = env.reset(seed=seed)
         told: list[tuple] = [(observation,)]
+        secret = hidden_word(info)
         for action in chosen:
             observation, reward, terminated, truncated, info = env.step(action)
-            assert observation
+            assert_observation(observation, secret)
             told.append((observation, reward, terminated, truncated, info.get(SUCCESS), info[INVALID_ACTION]))
             if terminated or truncated:
                 seed += 1
-                told.append((env.reset(seed=seed)[0],))
+                observation, info = env.reset(seed=seed)
+                secret = hidden_word(info)
+                told.append((observation,))
         return told
 
     @settings(
@@ -59,7 +65,26 @@ def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, **kwargs) -> N
     )
     @given(st.integers(0, 2**62), lists)
     def run(seed: int, chosen: list[str]) -> None:
+        state = random.getstate()
         assert play(seed, chosen) == play(seed, chosen)
+        assert random.getstate() == state, f"{env_id} drew from the global random"
 
     run()
     env.close()
+
+
+def hidden_word(info: dict) -> str | None:
+    """The one word that the episode hides, where it hides one."""
+    privileged = info.get(PRIVILEGED, {})
+    return next((privileged[key] for key in ("word", "city") if isinstance(privileged.get(key), str)), None)
+
+
+def assert_observation(observation: envs.Observation, secret: str | None) -> None:
+    """A string or chat messages, not empty, that don't tell the hidden word."""
+    if isinstance(observation, str):
+        text = observation
+    else:
+        assert all(set(message) == {"role", "content"} for message in observation)
+        text = "\n".join(message["content"] for message in observation)
+    assert text
+    assert secret is None or secret.casefold() not in text.casefold(), f"{text!r} tells {secret!r}"

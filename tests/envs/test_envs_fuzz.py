@@ -1,0 +1,53 @@
+"""Every registered environment that is installed, played with any string at all. A new one is taken in by itself."""
+
+from __future__ import annotations
+
+import pytest
+from detective_cases import STORY
+from fuzz import fuzz
+
+import envs
+from envs import EnvArgumentError, EnvSpec, missing_modules
+
+ARGUMENTS: dict[str, dict] = {
+    "detective": {"story": str(STORY), "valid_actions": False},
+    "gymnasium": {"gym_id": "FrozenLake-v1"},
+}
+"""What those need that can't be made with their defaults."""
+ELSEWHERE = {"webshop_http": "needs a running server, which test_envs_webshop_http has"}
+ACTIONS = 5_000
+"""Each played twice, which makes 10,000."""
+ACTIONS_OF_A_CHILD = 500
+"""In a child process a turn costs a hundred times more, so there it takes fewer."""
+
+
+@pytest.mark.parametrize("spec", envs.specs(), ids=lambda spec: spec.id)
+def test_any_string_at_all_is_an_action(spec: EnvSpec):
+    if spec.id in ELSEWHERE:
+        pytest.skip(f"{spec.id} {ELSEWHERE[spec.id]}")
+    if spec.extra is not None and missing_modules(spec.extra):
+        pytest.skip(f"{spec.id} needs the extra {spec.extra}, which isn't installed: make install")
+    kwargs = ARGUMENTS.get(spec.id, {})
+    try:
+        words = familiar(spec.id, kwargs)
+    except EnvArgumentError as error:
+        pytest.skip(str(error))
+    fuzz(spec.id, words, actions=ACTIONS_OF_A_CHILD if spec.isolation == "process" else ACTIONS, **kwargs)
+
+
+def familiar(env_id: str, kwargs: dict) -> list[str]:
+    """Strings that mean something to the environment: what its script says, what it says is valid, its own words."""
+    env = envs.make(env_id, **kwargs)
+    found: set[str] = set()
+    for seed in range(3):
+        observation, info = env.reset(seed=seed)
+        found |= {*info.get(envs.VALID_ACTIONS, [])[:50]}
+        found |= {*str(observation).split()[:50]}
+    env.close()
+    try:
+        for demonstration in envs.demonstrate(env_id, episodes=3, skill=0.5, seed=0, **kwargs):
+            found |= {*demonstration.actions}
+    except envs.EnvError as error:
+        if "no scripted demonstrator" not in str(error):
+            raise
+    return sorted(found)

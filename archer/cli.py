@@ -187,12 +187,37 @@ def config(
     typer.echo(dump_config(load_config(preset, overrides or [])), nl=False)
 
 
-@app.command()
-def envs() -> None:
-    """List the environments."""
-    from archer.listing import print_envs
+envs_app = typer.Typer(cls=_Group, invoke_without_command=True)
+app.add_typer(envs_app, name="envs")
 
-    print_envs()
+
+@envs_app.callback()
+def envs(context: typer.Context) -> None:
+    """List the environments; `archer envs serve` serves one to others."""
+    if context.invoked_subcommand is None:
+        from archer.listing import print_envs
+
+        print_envs()
+
+
+@envs_app.command("serve")
+def envs_serve(
+    env: Annotated[str, typer.Argument(help="Environment id; `archer envs` lists them.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions at once; one more is refused.")] = 64,
+    max_message: Annotated[int, typer.Option(min=1, metavar="KB", help="Longest message taken, in kB.")] = 4096,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An argument of the environment; may be given again."),
+    ] = None,
+) -> None:
+    """Serve an environment by OpenEnv's protocol, over WebSocket and HTTP, until Ctrl-C."""
+    from archer.serving import serve_env
+
+    serve_env(
+        env, host=host, port=port, sessions=sessions, max_message_bytes=max_message * 1000, settings=settings or []
+    )
 
 
 def _train(config: str, overrides: list[str], *, overwrite: bool) -> None:

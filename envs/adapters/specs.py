@@ -12,3 +12,11 @@ GYMNASIUM = EnvSpec(
     isolation="thread",
     extra="gymnasium",
 )
+OPENENV = EnvSpec(
+    id="openenv",
+    description="Any environment that an OpenEnv server serves, by its address.",
+    max_turns=1000,
+    reward_range=(-float("inf"), float("inf")),
+    isolation="thread",
+    extra="openenv",
+)

@@ -14,7 +14,10 @@ ARGUMENTS: dict[str, dict] = {
     "gymnasium": {"gym_id": "FrozenLake-v1"},
 }
 """What those need that can't be made with their defaults."""
-ELSEWHERE = {"webshop_http": "needs a running server, which test_envs_webshop_http has"}
+ELSEWHERE = {
+    "openenv": "needs a running server, which test_envs_openenv has",
+    "webshop_http": "needs a running server, which test_envs_webshop_http has",
+}
 ACTIONS = 5_000
 """Each played twice, which makes 10,000."""
 ACTIONS_OF_A_CHILD = 500

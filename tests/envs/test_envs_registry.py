@@ -8,6 +8,13 @@ from env_cases import InChild
 import envs
 from envs import EnvArgumentError, EnvError, MissingExtraError, ProcessEnv, TimeLimit, TwentyQuestions, UnknownEnvError
 
+NEEDS = {
+    "detective": "a story file of your own",
+    "gymnasium": "needs the argument 'gym_id'",
+    "openenv": "needs the argument 'url'",
+}
+"""What the environments that have no defaults say of what they need."""
+
 
 def test_registered_environments_are_listed_and_made():
     ids = [spec.id for spec in envs.specs()]
@@ -20,8 +27,8 @@ def test_registered_environments_are_listed_and_made():
             with pytest.raises(MissingExtraError, match=extra):
                 envs.make(env_id)
             continue
-        if env_id == "detective":
-            with pytest.raises(EnvArgumentError, match="a story file of your own"):
+        if env_id in NEEDS:
+            with pytest.raises(EnvArgumentError, match=NEEDS[env_id]):
                 envs.make(env_id)
             continue
         env = envs.make(env_id)

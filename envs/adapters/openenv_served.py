@@ -1,0 +1,203 @@
+"""Our environments served as OpenEnv's, over WebSocket (and over HTTP, as far as OpenEnv's HTTP goes).
+
+Each connection to `/ws` is a session with an environment of its own, in a thread of its own. OpenEnv's HTTP routes keep
+no session: `/reset` shows a first observation, and `/step` has no episode to go on with and says so. `/schema`,
+`/metadata`, `/health` and `/docs` describe the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from openenv.core.env_server import Action, Environment, Observation, State, create_fastapi_app
+from openenv.core.env_server.types import EnvironmentMetadata
+from pydantic import Field
+
+from .. import check, make
+from ..base import PRIVILEGED, Message
+from ..errors import EnvArgumentError, EnvError
+from .asgi import BodyLimit, QuietDisconnect
+
+STOP_TIMEOUT_S = 5
+"""How long sessions in flight may hold up the end of the server."""
+
+
+class TextAction(Action):
+    text: str = Field(description="What the agent says or does.")
+
+
+class TextObservation(Observation):
+    """`done` is either end; `truncated` tells a cut from the task's own end."""
+
+    text: str = Field(description="What the agent reads, chat messages as lines of text.")
+    messages: list[dict[str, str]] | None = Field(
+        default=None, description="The same as chat messages, where it is some."
+    )
+    truncated: bool = Field(default=False, description="Whether the episode was cut short.")
+    info: dict[str, Any] = Field(default_factory=dict, description="Info of the turn, but for its privileged part.")
+
+
+class TextState(State):
+    env_id: str = Field(description="Id of the environment.")
+    seed: int | None = Field(default=None, description="Seed of the episode.")
+    max_turns: int = Field(description="Turns after which an episode is truncated.")
+
+
+class ServedTextEnv(Environment[TextAction, TextObservation, TextState]):
+    """One session: one of our environments, its time limit and all. Arguments are those of `envs.make`."""
+
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def __init__(self, env_id: str, **kwargs: Any) -> None:
+        super().__init__()
+        self._env = make(env_id, **kwargs)
+        self._state = TextState(env_id=env_id, max_turns=self._env.spec.max_turns)
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **options: Any) -> TextObservation:
+        """Begin an episode, of a seed that is drawn where none is given; what else is sent are reset options."""
+        seed = secrets.randbits(62) if seed is None else seed
+        observation, info = self._env.reset(seed=seed, options=options or None)
+        self._state = self._state.model_copy(update={"seed": seed, "episode_id": episode_id, "step_count": 0})
+        return _told(observation, info)
+
+    def step(self, action: TextAction, timeout_s: float | None = None, **kwargs: Any) -> TextObservation:
+        observation, reward, terminated, truncated, info = self._env.step(action.text)
+        self._state = self._state.model_copy(update={"step_count": self._state.step_count + 1})
+        return _told(observation, info, float(reward), terminated=terminated, truncated=truncated)
+
+    @property
+    def state(self) -> TextState:
+        return self._state
+
+    def get_metadata(self) -> EnvironmentMetadata:
+        spec = self._env.spec
+        return EnvironmentMetadata(name=spec.id, description=spec.description)
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def make_app(env_id: str, *, sessions: int, max_message_bytes: int, **kwargs: Any) -> FastAPI:
+    """The application that serves an environment. Raises EnvError for one that can't be made."""
+    check(env_id, **kwargs)
+    make(env_id, **kwargs).close()
+    factory = partial(ServedTextEnv, env_id, **kwargs)
+    app = create_fastapi_app(factory, TextAction, TextObservation, max_concurrent_envs=sessions)
+
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": f"{error} (an episode is played over one connection to /ws)"}, status_code=409)
+
+    app.add_exception_handler(EnvError, refuse)
+    app.add_middleware(QuietDisconnect)
+    app.add_middleware(BodyLimit, max_bytes=max_message_bytes)
+    return app
+
+
+class EnvServer:
+    """Serves an environment at `address`, from `run` until `stop`, SIGINT or SIGTERM.
+
+    port: 0 for any free one. sessions: connections at once, each with an environment; one more is refused.
+    max_message_bytes: longest message or body that is taken. kwargs: the environment's own.
+    Raises EnvError for an environment that can't be made or an address that can't be listened on.
+    """
+
+    def __init__(
+        self, env_id: str, *, host: str, port: int, sessions: int, max_message_bytes: int, **kwargs: Any
+    ) -> None:
+        app = make_app(env_id, sessions=sessions, max_message_bytes=max_message_bytes, **kwargs)
+        self._listener = _listen(host, port)
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self._listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            ws_max_size=max_message_bytes,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=STOP_TIMEOUT_S,
+        )
+        self._server = _Server(config)
+
+    def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Serve; `started` is called once connections are taken. Raises KeyboardInterrupt after SIGINT, all closed."""
+        self._server.say_started = started
+        with self._listener:
+            self._server.run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """End `run`, from any thread; sessions in flight are closed."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Says when it takes connections."""
+
+    say_started: Callable[[], None]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.say_started()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            why = "is taken by another process: choose another, or 0 for any free one"
+        elif error.errno == errno.EACCES:
+            why = "needs rights that this process doesn't have: choose one above 1023"
+        else:
+            why = f"can't be listened on: {error.strerror or error}"
+        raise EnvArgumentError(f"port {port} on {host} {why}") from error
+    except OverflowError as error:
+        raise EnvArgumentError(f"port is {port}, must be 0 to 65535") from error
+
+
+def _told(
+    observation: str | list[Message],
+    info: Mapping[str, Any],
+    reward: float | None = None,
+    *,
+    terminated: bool = False,
+    truncated: bool = False,
+) -> TextObservation:
+    messages = None if isinstance(observation, str) else [_plain(message) for message in observation]
+    text = (
+        observation if isinstance(observation, str) else "\n".join(f"{m['role']}: {m['content']}" for m in observation)
+    )
+    shown = {key: _plain(value) for key, value in info.items() if key != PRIVILEGED and _is_plain(value)}
+    return TextObservation(
+        text=_plain(text),
+        messages=messages,
+        reward=reward,
+        done=terminated or truncated,
+        truncated=truncated,
+        info=shown,
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON has it."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
+
+
+def _plain(value: Any) -> Any:
+    """The same without lone surrogates, which JSON can't carry: each becomes a question mark."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

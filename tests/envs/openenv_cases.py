@@ -1,0 +1,45 @@
+"""OpenEnv environments of others, for the tests of the client. Importable, for `module:function`."""
+
+from __future__ import annotations
+
+from openenv.core.env_server import Action, Environment, Observation, State
+
+
+class Said(Action):
+    message: str
+    tone: str = "plain"
+
+
+class Heard(Observation):
+    heard: str
+    mood: str
+
+
+class Parrot(Environment[Said, Heard, State]):
+    """Ends on "end"; knows nothing of truncation and takes a reset option."""
+
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def __init__(self):
+        super().__init__()
+        self._state = State()
+
+    def reset(self, seed=None, episode_id=None, mood="calm"):
+        return Heard(heard=f"seed {seed}", mood=mood)
+
+    def step(self, action, timeout_s=None, **kwargs):
+        if action.message == "break":
+            raise ValueError("the parrot broke")
+        return Heard(heard=f"{action.message} ({action.tone})", mood="calm", done=action.message == "end", reward=0.5)
+
+    @property
+    def state(self):
+        return self._state
+
+
+def shout(text):
+    return {"message": text.upper(), "tone": "loud"} if text else None
+
+
+def mood_only(fields):
+    return f"It is {fields['mood']}."

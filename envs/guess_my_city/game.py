@@ -8,21 +8,36 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
 from ..errors import EnvArgumentError, EnvStateError, nearest
-from .answers import answer
-from .questions import Guess, read
+from ..oracles import Enquiry, make_oracle
+from .answers import UNKNOWN, answer
+from .questions import MAX_LENGTH, Guess, read
 from .table import City, load_table
 from .words import fold
 
 OPENING = "Questions:"
 INVALID = "Invalid question."
 
+INSTRUCTIONS = (
+    "You are from {secret}. Another player asks about your city to find out which it is. Answer truthfully in one "
+    "short sentence, beginning with Yes or No where the question can be answered so. Never name the city, not even "
+    "within another name."
+)
+LONGEST_ANSWER = 400
+"""Characters of an oracle's answer."""
+
 MAX_TURNS = 20
 COMPAT_LENGTH = 10_000
 """By the paper's rule the city is looked for in so many characters of a question, and not beyond."""
+
+
+def _look_up(enquiry: Enquiry) -> str:
+    reading = read(enquiry.question)
+    return INVALID if reading is None else answer(load_table().cities[enquiry.secret], reading)
 
 
 class GuessMyCity:
@@ -31,6 +46,8 @@ class GuessMyCity:
     cities: the cities that may be hidden, by name; None for all. Any city may be guessed either way.
     compat: the paper's rules: a question that holds the city's name anywhere, whatever it asks, guesses it, and the
         twentieth question ends the game (`terminated`) instead of cutting it short (`truncated`).
+    oracle: who answers questions that aren't guesses, a mapping with a `kind` (`envs.oracles`); None for the table. An
+        answer that tells the city is passed over.
 
     `reset(options={"city": ...})` hides that city; otherwise the seed draws it.
     """
@@ -42,8 +59,13 @@ class GuessMyCity:
         reward_range=(-float(MAX_TURNS), 0.0),
     )
 
-    def __init__(self, *, cities: Sequence[str] | None = None, compat: bool = False) -> None:
+    def __init__(
+        self, *, cities: Sequence[str] | None = None, compat: bool = False, oracle: Mapping[str, Any] | None = None
+    ) -> None:
         self.compat = compat
+        self._oracle = make_oracle(self.spec.id, oracle, table=_look_up)
+        if self._oracle.blocks:
+            self.spec = replace(self.spec, isolation="thread")  # type: ignore[misc]
         self.cities = choose_cities(cities)
         self._questions = 0
         self._city: City | None = None
@@ -81,9 +103,15 @@ class GuessMyCity:
         if self.compat and city.names[0] in fold(action[:COMPAT_LENGTH]):
             return answer(city, Guess(city)), self._info(True)
         reading = read(action)
-        if reading is None:
+        if isinstance(reading, Guess):
+            return answer(city, reading), self._info(reading.city is city)
+        if len(action) > MAX_LENGTH or not fold(action):
             return INVALID, self._info(False) | {INVALID_ACTION: True}
-        return answer(city, reading), self._info(isinstance(reading, Guess) and reading.city is city)
+        instructions = INSTRUCTIONS.format(secret=city.name)
+        said = " ".join(self._oracle.answer(Enquiry(self.spec.id, city.name, action, instructions)).split())
+        if not said or city.named_in(said):
+            said = UNKNOWN
+        return said[:LONGEST_ANSWER], self._info(False) | {INVALID_ACTION: said == INVALID}
 
     def _info(self, success: bool) -> Info:
         assert self._city is not None

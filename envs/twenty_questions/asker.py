@@ -29,10 +29,17 @@ class Asker:
     env: ClassVar[type[TwentyQuestions]] = TwentyQuestions
 
     def __init__(
-        self, *, skill: float, words: Sequence[str] | None = None, noise: float = 0.0, compat: bool = False
+        self,
+        *,
+        skill: float,
+        words: Sequence[str] | None = None,
+        noise: float = 0.0,
+        compat: bool = False,
+        oracle: Mapping[str, Any] | None = None,
     ) -> None:
-        # It takes what the environment takes; by which rule a lost game ends makes no difference to its questions.
-        del compat
+        # It takes what the environment takes; by which rule a lost game ends makes no difference to its questions, and
+        # whoever answers, it believes what the table says.
+        del compat, oracle
         self.skill = skill
         self.noise = noise
         self.words = choose_words(self.env.spec.id, self.env.default_words if words is None else words)

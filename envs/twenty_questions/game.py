@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
 from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
 from ..errors import EnvArgumentError, EnvStateError, nearest
-from .questions import MAX_LENGTH, key
+from ..oracles import Enquiry, make_oracle
+from .questions import MAX_LENGTH, key, normalise
 from .table import Attribute, Table, Thing, load_table
 
 SUBSET = ("football", "dog", "banana", "truck", "pants", "computer", "piano", "chair", "pen", "scissors")
@@ -19,6 +21,11 @@ OPENING = "Questions:"
 YES = "Yes."
 NO = "No."
 INVALID = "Invalid question."
+
+INSTRUCTIONS = (
+    "You are thinking of this object: {secret}. Another player asks about it. Answer only Yes. or No., or Invalid "
+    "question. where the question can't be answered so."
+)
 
 MAX_TURNS = 20
 CACHED_QUESTIONS = 65_536
@@ -37,6 +44,19 @@ def understand(question: str) -> Thing | Attribute | None:
     return None if len(question) > MAX_LENGTH else _understand(question)
 
 
+def _look_up(enquiry: Enquiry) -> str:
+    meant = understand(enquiry.question)
+    if not isinstance(meant, Attribute):
+        return INVALID
+    return YES if enquiry.secret in meant.true_of else NO
+
+
+def read_truth(answer: str) -> bool | None:
+    """What an oracle's answer comes to; None where it begins with neither yes nor no."""
+    first = normalise(answer[:MAX_LENGTH]).partition(" ")[0]
+    return {"yes": True, "no": False}.get(first)
+
+
 class TwentyQuestions:
     """Twenty Questions over the whole table, or over `words` of it.
 
@@ -45,6 +65,7 @@ class TwentyQuestions:
     compat: the paper's rule, by which the twentieth question ends the game (`terminated`: nothing follows a lost game)
         instead of cutting it short (`truncated`: a critic bootstraps from what would have followed). The turn is plain
         in the state here, so both are well-posed.
+    oracle: who answers questions that aren't guesses, a mapping with a `kind` (`envs.oracles`); None for the table.
 
     `reset(options={"word": ...})` hides that word; otherwise the seed draws it.
     """
@@ -57,7 +78,14 @@ class TwentyQuestions:
     )
     default_words: ClassVar[Sequence[str] | None] = None
 
-    def __init__(self, *, words: Sequence[str] | None = None, noise: float = 0.0, compat: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        words: Sequence[str] | None = None,
+        noise: float = 0.0,
+        compat: bool = False,
+        oracle: Mapping[str, Any] | None = None,
+    ) -> None:
         if not 0.0 <= noise < 0.5:
             raise EnvArgumentError(f"{self.spec.id}: noise is {noise}, must be at least 0 and below 0.5")
         self.noise = noise
@@ -65,6 +93,9 @@ class TwentyQuestions:
         self._questions = 0
         self.words = choose_words(self.spec.id, self.default_words if words is None else words)
         self._table: Table = load_table()
+        self._oracle = make_oracle(self.spec.id, oracle, table=_look_up)
+        if self._oracle.blocks:
+            self.spec = replace(self.spec, isolation="thread")  # type: ignore[misc]
         self._random = random.Random()
         self._word: str | None = None
 
@@ -94,13 +125,18 @@ class TwentyQuestions:
         return answer, -1.0, self.compat and self._questions >= MAX_TURNS, False, info
 
     def _answer(self, action: str) -> tuple[str, Info]:
+        assert self._word is not None
         meant = understand(action)
-        if meant is None:
-            return INVALID, self._info(False) | {INVALID_ACTION: True}
         if isinstance(meant, Thing):
             found = meant.word == self._word
             return YES if found else NO, self._info(found)
-        truth = self._word in meant.true_of
+        said = INVALID
+        if normalise(action):
+            instructions = INSTRUCTIONS.format(secret=self._word)
+            said = self._oracle.answer(Enquiry(self.spec.id, self._word, action, instructions))
+        truth = read_truth(said)
+        if truth is None:
+            return INVALID, self._info(False) | {INVALID_ACTION: True}
         if self.noise and self._random.random() < self.noise:
             truth = not truth
         return YES if truth else NO, self._info(False)

@@ -1,0 +1,110 @@
+"""Any endpoint that speaks OpenAI's chat completions, as oracle.
+
+The client retries what may pass (no connection, time-out, 408, 409, 429, 5xx) with growing pauses; what else an
+endpoint can get wrong, text that is no completion or an empty answer, is retried here as often. The key is read from
+the environment variable that the settings name, and is in no message and no file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from typing import Any
+
+from .base import Enquiry, OracleError
+from .settings import EndpointSettings
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+
+
+class EndpointOracle:
+    """Asks `settings.model` at `settings.base_url`; one request for each answer."""
+
+    blocks = True
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        digest = hashlib.sha256(f"{settings.max_tokens}\0{settings.temperature}".encode()).hexdigest()[:8]
+        self.name = f"openai:{settings.model}:{digest}"
+        self.settings = settings
+        self._client: Any = None
+        self._lock = threading.Lock()
+
+    def answer(self, enquiry: Enquiry) -> str:
+        fault = ""
+        for attempt in range(self.settings.retries + 1):
+            if attempt:
+                time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
+            text, fault = self._ask(enquiry)
+            if text:
+                return text
+        raise OracleError(f"{self._who()}: {fault} to {enquiry.question!r}, {self.settings.retries + 1} times over")
+
+    def _ask(self, enquiry: Enquiry) -> tuple[str, str]:
+        """The answer, or "" and what was wrong with it. Raises OracleError for what asking again would not mend."""
+        import openai
+
+        client = self._connect()
+        messages = [
+            {"role": "system", "content": enquiry.instructions},
+            # Half a surrogate pair can't be sent.
+            {"role": "user", "content": enquiry.question.encode(errors="replace").decode()},
+        ]
+        try:
+            completion = client.chat.completions.create(
+                model=self.settings.model,
+                messages=messages,
+                max_tokens=self.settings.max_tokens,
+                temperature=self.settings.temperature,
+            )
+        except openai.APITimeoutError as error:
+            raise OracleError(
+                f"{self._who()}: no answer within {self.settings.timeout_s:g} s, {self.settings.retries + 1} times over"
+            ) from error
+        except openai.APIStatusError as error:
+            raise OracleError(f"{self._who()}: status {error.status_code}: {self._safe(error.message)}") from error
+        except openai.APIResponseValidationError:
+            return "", "something that is no completion came back"
+        except openai.APIConnectionError as error:
+            raise OracleError(f"{self._who()}: no connection: {self._safe(str(error.__cause__ or error))}") from error
+        except ValueError:  # the client hands on what its JSON reader says
+            return "", "something that is no JSON came back"
+        choices = getattr(completion, "choices", None)
+        message = getattr(choices[0], "message", None) if choices else None
+        content = getattr(message, "content", None)
+        if not isinstance(content, str):
+            return "", "something that is no completion came back"
+        return content.strip(), "an empty answer came back"
+
+    def _connect(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                from openai import OpenAI  # late: whoever plays with a table doesn't need it
+
+                self._client = OpenAI(
+                    base_url=self.settings.base_url,
+                    api_key=self._key() or "none",
+                    timeout=self.settings.timeout_s,
+                    max_retries=self.settings.retries,
+                )
+            return self._client
+
+    def _key(self) -> str | None:
+        name = self.settings.api_key_env
+        if name is None:
+            return None
+        key = os.environ.get(name)
+        if not key:
+            raise OracleError(
+                f"{self._who()}: the environment variable {name} holds no key: set it where the environments run, or "
+                "oracle.api_key_env to another name, or to null where the endpoint needs no key"
+            )
+        return key
+
+    def _who(self) -> str:
+        return f"oracle {self.settings.model} at {self.settings.base_url or 'OpenAI'}"
+
+    def _safe(self, text: str) -> str:
+        key = os.environ.get(self.settings.api_key_env or "")
+        return " ".join((text.replace(key, "***") if key else text).split())[:300]

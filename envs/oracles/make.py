@@ -1,0 +1,36 @@
+"""The oracle of some settings, made once per process: environments share a model, a client, a file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .base import Enquiry, Oracle, TableOracle
+from .endpoint import EndpointOracle
+from .recorded import Recorded
+from .seq2seq import Seq2SeqOracle
+from .settings import EndpointSettings, OracleSettings, TableSettings, read_settings
+
+_made: dict[OracleSettings, Oracle] = {}
+_lock = threading.Lock()
+
+
+def make_oracle(env_id: str, oracle: Mapping[str, Any] | None, *, table: Callable[[Enquiry], str]) -> Oracle:
+    """The oracle that the argument `oracle` of an environment asks for; `table` answers where it asks for no other.
+
+    Raises EnvArgumentError for wrong settings, OracleError where recorded answers can't be read.
+    """
+    settings = read_settings(env_id, oracle)
+    if isinstance(settings, TableSettings):
+        return TableOracle(table)
+    with _lock:
+        if settings not in _made:
+            asked: Oracle = (
+                EndpointOracle(settings) if isinstance(settings, EndpointSettings) else Seq2SeqOracle(settings)
+            )
+            if settings.record is not None:
+                asked = Recorded(asked, Path(settings.record).expanduser(), replay=settings.replay)
+            _made[settings] = asked
+        return _made[settings]

@@ -119,6 +119,8 @@ def load_catalogue(items: int = 1000, seed: int = 0, departments: Sequence[str] 
     """
     if not isinstance(items, int) or not 1 <= items <= MAX_ITEMS:
         raise EnvArgumentError(f"webshop: items is {items!r}, must be a whole number from 1 to {MAX_ITEMS:,}")
+    if not isinstance(seed, int):
+        raise EnvArgumentError(f"webshop: catalogue_seed is {seed!r}, must be a whole number")
     known = {category.department for category in read_data()[1]}
     if departments is None:
         departments = tuple(known)

@@ -370,6 +370,7 @@ def test_the_shopper_searches_by_the_words_of_the_instruction():
         ({"items": 0}, "items is 0, must be a whole number from 1 to 100,000"),
         ({"items": 100_001}, "items is 100001"),
         ({"items": "many"}, "items is 'many'"),
+        ({"catalogue_seed": [1]}, r"catalogue_seed is \[1\], must be a whole number"),
         ({"results_per_page": 51}, "results_per_page is 51, must be a whole number from 1 to 50"),
         ({"goals": 0}, "goals is 0, must be a whole number from 1, or None"),
         ({"observe": "html"}, r"observe is 'html', must be one of \('compact', 'full'\)"),

@@ -126,6 +126,9 @@ class ProcessEnv:
         self._connection = Connection(ours.detach())
         try:
             self._ask("make", {"factory": self._factory}, START_TIMEOUT_S)
+        except EnvArgumentError:
+            self.kill()
+            raise
         except (PicklingError, AttributeError, TypeError) as error:
             self.kill()
             raise EnvArgumentError(
@@ -194,8 +197,12 @@ def serve(fd: int, lifeline: int) -> None:
         except EOFError:
             method, arguments = "close", {}
         if method == "make":
-            env = arguments["factory"]()
-            connection.send(("value", None))
+            try:
+                env = arguments["factory"]()
+                connection.send(("value", None))
+            except EnvError as error:
+                connection.send(("refused", error))
+                return
         elif method == "close":
             if env is not None:
                 env.close()

@@ -1,7 +1,7 @@
 """Detective: a real adventure game of 1993, in a Z-machine interpreter.
 
-`story` checks the user's story file, `commands` what may reach the game, `valid` finds what changes the world, `game`
-is the environment, and `walker` the scripted demonstrator.
+`story` checks the user's story file, `valid` finds what changes the world, `game` is the environment, and `walker` the
+scripted demonstrator.
 """
 
 from .game import Detective

@@ -1,18 +1,17 @@
 """Detective (Matt Barringer 1993, ported to Inform by Stuart Moore 2000), the real game, by jericho's interpreter.
 
 Two faults of the usual way to play it are mended here: the ten points that the game holds already when it begins are
-not paid, so a return is at most 350; and its debugging verbs are closed (`commands`).
+not paid, so a return is at most 350; and its debugging verbs are closed (`envs.inform`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from ..errors import EnvArgumentError, EnvStateError
-from .commands import read_command
+from ..inform import is_understood, read_command, tidy
 from .story import check_story
 from .valid import ValidActions
 
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
 MAX_TURNS = 50
 BEST = 350.0
 CLOSED = "You can't do that in this game: one plain command a turn."
-_NOT_UNDERSTOOD = re.compile(
-    r"not a verb I recognise|I didn't understand|I only understood you as far|I beg your pardon"
-    r"|can't begin with a comma|I didn't get|You excepted something not included|Nothing to do!"
-    r"|seem to have said too little"
-)
 
 
 class Detective:
@@ -84,9 +78,14 @@ class Detective:
         if command is None:
             return CLOSED, 0.0, False, False, self._info(frotz) | {INVALID_ACTION: True}
         text, gained, over, _ = frotz.step(command)
-        understood = _NOT_UNDERSTOOD.search(text) is None
         self._running = not over
-        return tidy(text), float(gained), bool(over), False, self._info(frotz) | {INVALID_ACTION: not understood}
+        return (
+            tidy(text),
+            float(gained),
+            bool(over),
+            False,
+            self._info(frotz) | {INVALID_ACTION: not is_understood(text)},
+        )
 
     def close(self) -> None:
         if self._frotz is not None:
@@ -126,8 +125,3 @@ def find_route(frotz: FrotzEnv) -> list[tuple[int, str]]:
         if gained or over or frotz.get_player_location().num != before:
             route.append((before, action.lower()))
     return route
-
-
-def tidy(text: str) -> str:
-    """The game's text without empty lines and spaces at the ends of lines."""
-    return "\n".join(line for line in (line.strip() for line in text.splitlines()) if line)

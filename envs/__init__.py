@@ -74,6 +74,12 @@ register(
 register(WebShop.spec, "envs.webshop:WebShop", demonstrator="envs.webshop:Shopper")
 register(adapted.GYMNASIUM, "envs.adapters.gymnasium_env:GymnasiumEnv")
 register(adapted.OPENENV, "envs.adapters.openenv_env:OpenEnv")
+register(adapted.TEXTARENA, "envs.adapters.textarena_games:TextArena")
+register(
+    adapted.TEXTWORLD,
+    "envs.adapters.textworld_games:TextWorld",
+    demonstrator="envs.adapters.textworld_games:TextWorldPlayer",
+)
 register(WebForms.spec, "envs.web_forms:WebForms", demonstrator="envs.web_forms:WebFormsFiller")
 register(WEBSHOP_HTTP, "envs.webshop_http.game:WebShopHttp")
 register(Wordle.spec, "envs.wordle:Wordle", demonstrator="envs.wordle:WordleGuesser")

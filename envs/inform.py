@@ -1,8 +1,8 @@
 """Games written in Inform: what of the player's words may reach them, and what they say.
 
-One command of the game's world a turn, in plain letters. Games compiled with Inform's debugging verbs, as Detective, let
-a player fetch anything (`purloin`), go anywhere (`gonear`), look behind the scenes (`tree`, `scope`, `showobj`) or hang
-the interpreter (`showverb`). Commands to the interpreter rather than the game (`save`, `restart`, `undo`, `script`), those
+One command of the game's world a turn, in plain letters. Games compiled with Inform's debugging verbs, as Detective,
+let a player fetch anything (`purloin`), go anywhere (`gonear`), look behind the scenes (`tree`, `scope`, `showobj`) or
+hang the interpreter (`showverb`). Commands to the interpreter rather than the game (`save`, `restart`, `undo`), those
 that change the telling (`brief`) and what TextWorld adds for itself (`tw-...`) are closed as well.
 """
 

@@ -20,3 +20,20 @@ OPENENV = EnvSpec(
     isolation="thread",
     extra="openenv",
 )
+TEXTARENA = EnvSpec(
+    id="textarena",
+    description="A single-player game of TextArena: puzzles, number games, cards.",
+    max_turns=100,
+    reward_range=(-1.0, 1.0),
+    # Its games seed and use the global random, and may hang over an action.
+    isolation="process",
+    extra="textarena",
+)
+TEXTWORLD = EnvSpec(
+    id="textworld",
+    description="A game of TextWorld, made from the seed or from a file of your own.",
+    max_turns=50,
+    reward_range=(0.0, 1.0),
+    isolation="process",
+    extra="textworld",
+)

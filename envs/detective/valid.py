@@ -25,7 +25,10 @@ _SMALL = "a all an and another both but each every everything except of other so
 _DIRECTIONS = frozenset(_WAYS.split())
 _NO_THINGS = _DIRECTIONS.union(*(words.split() for words in (_PRONOUNS, _NUMBERS, _SMALL)))
 _UNSEEN = ("can't see any such thing", "not something you need to refer to", "don't need to refer")
-_RUDE = ("bother", "fuck")
+# Verbs that only look, talk or swear; in this game they change nothing.
+_LOOKING = "consult examine listen look read search smell taste touch"
+_TALKING = "ask bother fuck kiss pray say show sing sorry tell think"
+_IDLE = frozenset(f"{_LOOKING} {_TALKING}".split())
 CACHED_STATES = 20_000
 
 
@@ -60,29 +63,24 @@ class ValidActions:
         return hashlib.md5(bytes(objects) + memory.tobytes(), usedforsecurity=False).hexdigest()
 
     def _find(self) -> list[str]:
-        things = self._things()
+        here, carried = self._things("look"), self._things("inventory")
         none, one, two = self._holes
         tried = [*none, "drop all"]
-        tried += [template.replace("OBJ", thing) for template in one for thing in things]
-        tried += [
-            template.replace("OBJ", thing, 1).replace("OBJ", other)
-            for template in two
-            for thing, other in itertools.permutations(things, 2)
-        ]
+        tried += [template.replace("OBJ", thing) for template in one for thing in dict.fromkeys(here + carried)]
+        # What is done with two things is done with one that one has to one that is there.
+        pairs = [pair for one, other in itertools.product(carried, here) for pair in ((one, other), (other, one))]
+        tried += [template.replace("OBJ", thing, 1).replace("OBJ", other) for template in two for thing, other in pairs]
         alike = self._frotz._filter_candidate_actions(tried, use_ctypes=True).values()
         return [min(actions, key=_plainness) for actions in alike]
 
-    def _things(self) -> list[str]:
-        """A word for each thing in sight or carried."""
+    def _things(self, command: str) -> list[str]:
+        """A word for each thing that the answer to a command names."""
         state = self._frotz.get_state()
-        text = ""
-        for command in ("look", "inventory"):
-            text += " " + self._frotz.step(command)[0].lower()
-            self._frotz.set_state(state)
-        words = dict.fromkeys(word for word in _WORD.findall(text) if word[: self._cut] in self._nouns)
+        text = self._frotz.step(command)[0].lower()
+        self._frotz.set_state(state)
         found: dict[str, str] = {}
-        for word in words:
-            if word in _NO_THINGS:
+        for word in dict.fromkeys(_WORD.findall(text)):
+            if word in _NO_THINGS or word[: self._cut] not in self._nouns:
                 continue
             answer = self._frotz.step(f"examine {word}")[0]
             self._frotz.set_state(state)
@@ -92,7 +90,7 @@ class ValidActions:
 
 
 def _may_try(template: str) -> bool:
-    return read_command(template) is not None and not template.startswith(_RUDE)
+    return read_command(template) is not None and template.split()[0] not in _IDLE
 
 
 def _plainness(action: str) -> tuple[bool, bool, bool, int]:

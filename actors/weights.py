@@ -3,13 +3,16 @@
 `nccl` and `ipc` are vLLM's own receivers. `shm` is ours, for engines on a CPU: the learner writes all weights into
 one anonymous shared-memory file, and the engine maps it and loads from it. When `finish_weight_update` returns, every
 weight is in place, the packed copies that a CPU engine computes with included.
+
+Where the learner trains an adapter, its frozen base comes once, and stays mapped: all engines of a machine look at the
+same pages. Each adapter is merged into that base, never into weights that held another one, so nothing drifts.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -34,7 +37,10 @@ class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
 
     path: file that holds them, readable by this process.
     size: bytes of the file.
-    names, dtype_names, shapes, offsets: one entry per weight; offsets in bytes.
+    names, dtype_names, shapes, offsets: one entry per tensor; offsets in bytes.
+    keep: this is the base of the adapters to come; the first of them, in the same update, loads it.
+    scale: this is an adapter, `NAME.lora_A` and `NAME.lora_B` of each weight NAME that becomes base + scale B A.
+    transposed: those of these weights that are stored as [in, out].
     """
 
     path: str
@@ -43,6 +49,9 @@ class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
     dtype_names: list[str]
     shapes: list[list[int]]
     offsets: list[int]
+    keep: bool = False
+    scale: float | None = None
+    transposed: list[str] = field(default_factory=list)
 
 
 class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
@@ -50,14 +59,18 @@ class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemo
 
     init_info_cls = SharedMemoryInitInfo
     update_info_cls = SharedMemoryUpdateInfo
+    _base: dict[str, torch.Tensor]
+    _base_loaded = False
+    _heads_loaded = False
 
     def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
-        pass
+        self._base = {}
 
     def start_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
         initialize_layerwise_reload(self.model)
+        self._heads_loaded = False
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
         from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
@@ -72,14 +85,45 @@ class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemo
         with file:
             # Private: torch wants memory that could be written to.
             memory = mmap.mmap(file.fileno(), update_info.size, access=mmap.ACCESS_COPY)
+        tensors = _tensors(memory, update_info)
+        if update_info.keep:
+            self._base, self._base_loaded = dict(tensors), False
+            return
+        if update_info.scale is not None:
+            tensors = self._merged(dict(tensors), update_info)
+        else:
+            self._heads_loaded = True
         with disable_mtp_completeness_check():
-            self.model.load_weights(_tensors(memory, update_info))
+            self.model.load_weights(tensors)
+
+    def _merged(
+        self, adapter: dict[str, torch.Tensor], info: SharedMemoryUpdateInfo
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """What `adapter` makes of the base: all of it the first time, then the modules that it changes a part of.
+
+        Whole modules, because the engine computes with some of their weights as one (q, k and v; gate and up).
+        """
+        if not self._base:
+            raise RuntimeError("an adapter came to an engine that was never sent its base")
+        assert info.scale is not None
+        changed = {name.removesuffix(".lora_A") for name in adapter if name.endswith(".lora_A")}
+        modules = {_module(name) for name in changed}
+        self._heads_loaded = not self._base_loaded
+        for name, weight in self._base.items():
+            if name in changed:
+                a, b = (adapter[f"{name}.{part}"].to(self.device).float() for part in ("lora_A", "lora_B"))
+                delta = a.T @ b.T if name in info.transposed else b @ a
+                yield name, torch.add(weight.to(self.device).float(), delta, alpha=info.scale).to(weight.dtype)
+            elif not self._base_loaded or _module(name) in modules:
+                yield name, weight
+        self._base_loaded = True
 
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)
-        repack_heads(self.model)
+        if self._heads_loaded:
+            repack_heads(self.model)
 
     def shutdown(self) -> None:
         pass
@@ -90,6 +134,11 @@ def _tensors(memory: mmap.mmap, info: SharedMemoryUpdateInfo) -> Iterator[tuple[
         size = torch.Size(shape)
         flat = torch.frombuffer(memory, dtype=getattr(torch, dtype_name), count=size.numel(), offset=offset)
         yield name, flat.view(size)
+
+
+def _module(name: str) -> str:
+    """`model.layers.0.mlp` of `model.layers.0.mlp.up_proj.weight`."""
+    return name.rsplit(".", 2)[0]
 
 
 def repack_heads(model: torch.nn.Module) -> None:

@@ -4,6 +4,9 @@ For each size a model is made from scratch, one real engine is started on it by 
 `Broadcaster` sends changed weights to it, again and again, each time with its proof. The weights lie in this process,
 as they do in a learner of one rank; they travel through shared memory, the backend for CPUs.
 
+Each size has two rows: all weights changed and sent, and then, on the same engine, an adapter of rank 16 on those
+weights, which stay as they are: only the adapter is sent, and the engine merges it into its base.
+
 `write` fills the shared memory while the engine goes on; `stopped` is the part in which it answers nobody, from the
 pause to the end of the update; `proof` is all the rest: log-probabilities of a probe sequence on both sides, compared.
 """
@@ -23,6 +26,7 @@ from bench.common import local_cluster, medians, parser, print_table, report, sa
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from actors.pool import PoolClient, start_pool
@@ -31,6 +35,8 @@ from archer.config import RunConfig, TinyModelConfig
 from archer.demonstrations import play_demonstrations, texts
 from archer.loading import load_config
 from archer.model import build_tiny_model
+from learner.config import LoraConfig
+from learner.lora import weights, with_adapter
 from learner.policy import Policy, load_causal_model, sequence_predictions
 from learner.weights import Broadcaster, PolicySource
 
@@ -42,8 +48,11 @@ PROBE_TOKENS = 48
 TOLERANCE = 1e-4
 TIMEOUT_S = 600.0
 
+LORA = LoraConfig(rank=16)
+
 COLUMNS = {
     "parameters_millions": "parameters, M",
+    "sends": "sends",
     "megabytes": "MB",
     "copy_ms": "copy, ms",
     "broadcast_ms": "broadcast, ms",
@@ -100,8 +109,8 @@ class TimedPool:
         return getattr(self._pool, name)
 
 
-def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> dict[str, Any]:
-    """One row: medians over `repeats` broadcasts after a first one, which also maps the memory."""
+def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> list[dict[str, Any]]:
+    """The two rows of a size."""
     width, layers, heads = SIZES[millions]
     shape = TinyModelConfig(
         hidden_size=width,
@@ -113,14 +122,27 @@ def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> dic
     demonstrations = play_demonstrations(preset)
     path = build_tiny_model(texts(demonstrations), folder / f"model-{millions}", shape, seed=preset.seed)
     model = load_causal_model(path, "float32")
-    parameters = sum(p.numel() for p in model.parameters())
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    say(f"{parameters / 1e6:.1f}M parameters: starting an engine")
+    say(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters: starting an engine")
     pool = start_pool(
         WorkerArgs(config=preset.rollout, model=str(path), env_id=preset.env.id, run="bench", seed=preset.seed)
     )
-    watched = TimedPool(pool)
+    try:
+        whole = measure_broadcasts(preset, model, pool, repeats, version=1)
+        adapted = measure_broadcasts(preset, with_adapter(model, LORA), pool, repeats, version=2 + repeats)
+    finally:
+        pool.shutdown()
+    say(f"  an adapter takes {adapted['broadcast_ms'] / whole['broadcast_ms']:.2f} of the time of all weights")
+    return [whole, adapted]
+
+
+def measure_broadcasts(
+    preset: RunConfig, model: PreTrainedModel, pool: PoolClient, repeats: int, *, version: int
+) -> dict[str, Any]:
+    """One row: medians over `repeats` broadcasts after a first one, which also maps the memory and sends a base."""
     source = PolicySource(model)
+    sent = [tensor for _, tensor in (source.only("adapter") if source.adapted else source)]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in sent)
+    watched = TimedPool(pool)
     probe = np.random.default_rng(preset.seed).integers(3, model.config.vocab_size, PROBE_TOKENS).astype(np.int32)
     broadcaster = Broadcaster(
         source=source,
@@ -132,14 +154,13 @@ def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> dic
         probe_tokens=probe,
         tolerance=TOLERANCE,
     )
-    try:
-        first = broadcaster.broadcast(1)
-        copy = copier(model)
-        runs = [once(broadcaster, watched, model, copy, version=2 + i) for i in range(repeats)]
-    finally:
-        pool.shutdown()
+    first = broadcaster.broadcast(version)
+    copy = copier(sent)
+    runs = [once(broadcaster, watched, model, copy, version=version + 1 + i) for i in range(repeats)]
+    broadcaster.close()
     row = {
-        "parameters_millions": parameters / 1e6,
+        "parameters_millions": sum(w.parameter.numel() for w in weights(model)) / 1e6,
+        "sends": f"adapter of rank {LORA.rank}" if source.adapted else "all weights",
         "megabytes": size / 1e6,
         **medians(runs),
         "first_broadcast_ms": first.seconds * 1e3,
@@ -152,10 +173,12 @@ def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> dic
 def once(
     broadcaster: Broadcaster, pool: TimedPool, model: torch.nn.Module, copy: Callable[[], float], *, version: int
 ) -> dict[str, float]:
-    """Change every weight, copy it in memory, broadcast it; milliseconds of each part."""
+    """Change all that is trained, copy it in memory, broadcast it; milliseconds of each part."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(1.01)
+            if parameter.requires_grad:
+                # An adapter begins with zeros.
+                parameter.mul_(1.01).add_(1e-3)
     copied = copy()
     begin = time.perf_counter()
     outcome = broadcaster.broadcast(version)
@@ -176,9 +199,8 @@ def once(
     }
 
 
-def copier(model: torch.nn.Module) -> Callable[[], float]:
-    """Copies all weights into memory that is there already, and says how many seconds it took."""
-    sources = [parameter.detach() for parameter in model.parameters()]
+def copier(sources: list[torch.Tensor]) -> Callable[[], float]:
+    """Copies what is sent into memory that is there already, and says how many seconds it took."""
     copies = [torch.empty_like(tensor).zero_() for tensor in sources]
 
     def copy() -> float:
@@ -214,7 +236,7 @@ def main() -> None:
         "demo", [f"seed={arguments.seed}", f"model.build.tie_embeddings={str(arguments.tied).lower()}"]
     )
     with tempfile.TemporaryDirectory() as scratch, local_cluster(num_cpus=2):
-        rows = [measure(preset, millions, repeats, Path(scratch)) for millions in sizes]
+        rows = [row for millions in sizes for row in measure(preset, millions, repeats, Path(scratch))]
     print_table("Broadcast to one engine through shared memory", COLUMNS, rows)
     say(f"written to {report('broadcast', arguments, rows, repeats=repeats, tied=arguments.tied)}")
 

@@ -41,7 +41,7 @@ from learner.accelerator import deepspeed
 from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.archer import Archer
 from learner.algorithms.base import Phase
-from learner.policy import DTYPES
+from learner.precision import DTYPES, Precision
 from learner.rows import Row, deal
 
 TURNS = (5, 10, 20)
@@ -104,7 +104,7 @@ class Contender:
         return {**result.metrics, "seconds": seconds.item()}
 
 
-def contenders(case: Case, rows: list[Row], dtype: str) -> list[Contender]:
+def contenders(case: Case, rows: list[Row], dtype: Precision) -> list[Contender]:
     """The packed one first."""
     turns = one_by_one(rows)
     return [

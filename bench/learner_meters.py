@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from learner.algorithms.actor_critic import ActorCritic
-from learner.policy import DTYPES
+from learner.precision import DTYPES
 
 
 class Meter:

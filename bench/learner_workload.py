@@ -15,7 +15,7 @@ from learner.attention import implementation
 from learner.config import LearnerConfig
 from learner.critic import Critic
 from learner.layout import PackedEncoder, SeparateEncoder
-from learner.policy import DTYPES
+from learner.precision import Precision
 from learner.rows import Row
 
 ACTION_TOKENS = (6, 12)
@@ -46,7 +46,7 @@ class Case:
     trials: int
     repeats: int
     scale: str
-    dtype: str
+    dtype: Precision
     seed: int
 
 
@@ -99,7 +99,7 @@ def one_by_one(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def build(case: Case, dtype: str, *, separate: bool) -> ActorCritic:
+def build(case: Case, dtype: Precision, *, separate: bool) -> ActorCritic:
     """New engines, the same each time."""
     scale = SCALES[case.scale]
     config = LearnerConfig.model_validate(
@@ -125,8 +125,8 @@ def build(case: Case, dtype: str, *, separate: bool) -> ActorCritic:
     )
     torch.manual_seed(case.seed)
     return ActorCritic(
-        AutoModelForCausalLM.from_config(policy, dtype=DTYPES[dtype]),
-        Critic(AutoModel.from_config(critic, dtype=DTYPES[dtype]), 256).to(DTYPES[dtype]),
+        AutoModelForCausalLM.from_config(policy),
+        Critic(AutoModel.from_config(critic), 256, precision=dtype),
         SeparateEncoder(PAD) if separate else PackedEncoder(PAD),
         PAD,
         config,

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from learner.precision import compute_dtype
 
 TREE = "archer_tree"
 FLEX = "flex_attention"
@@ -52,10 +55,10 @@ def packed_mask(tree: Tree, attends: str, dtype: torch.dtype) -> Tensor | BlockM
 
     Args:
         attends: the model's `attn_implementation`.
-        dtype: of its activations.
+        dtype: of its weights, and of its activations where no autocast says otherwise.
     """
     if attends == TREE:
-        return branch_mask(tree, dtype)
+        return branch_mask(tree, compute_dtype(dtype, tree.branch.device))
     return block_mask(tree) if attends == FLEX else tree_mask(tree.branch, tree.sees)
 
 
@@ -129,6 +132,21 @@ def tree_attention(
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1), None
 
 
+def flex_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | BlockMask | None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """transformers' FlexAttention, with one dtype: under autocast rotary positions leave queries and keys in float32,
+    and only PyTorch's own attention would be given rounded ones."""
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
 AttentionInterface.register(TREE, tree_attention)
+AttentionInterface.register(FLEX, flex_attention)
 # Masks of separate sequences, which transformers makes itself; a packed one has four axes and passes as it is.
 AttentionMaskInterface.register(TREE, sdpa_mask)

@@ -1,9 +1,9 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped.
 
 `checkpoints/cycle-00012/` holds the DeepSpeed states of the algorithm, the target network, `policy/` (a Hugging Face
-folder with the tokenizer, which also serves as the engines' model on resume), `replay/`, the random streams of each
-rank and `state.json`. A checkpoint is written under another name and renamed when complete, so one that carries its
-name is whole.
+folder with the tokenizer, adapters merged, which also serves as the engines' model on resume), `adapter/` (the policy's
+adapter alone, as peft reads it, where one is trained), `replay/`, the random streams of each rank and `state.json`. A
+checkpoint is written under another name and renamed when complete, so one that carries its name is whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from learner.config import LoraConfig
 from learner.errors import CheckpointError
+from learner.lora import Base, save_adapter
 
 _NAME = re.compile(r"cycle-(\d{5,})")
 
@@ -121,11 +123,27 @@ def export_policy(
     directory: Path,
 ) -> None:
     """Write the policy as a Hugging Face folder. Called on every rank, since `weights` gathers; rank 0 writes."""
-    if dist.get_rank() == 0:
-        state = {name: tensor.detach().to("cpu", copy=True) for name, tensor in weights}
+    state = _on_rank_0(weights)
+    if state is not None:
         model.save_pretrained(directory, state_dict=state)
         tokenizer.save_pretrained(directory)
-    else:
-        for _ in weights:
-            pass
     dist.barrier()
+
+
+def export_adapter(
+    tensors: Iterable[tuple[str, torch.Tensor]], directory: Path, config: LoraConfig, base: Base
+) -> None:
+    """Write the policy's adapter alone, as peft reads it. Called on every rank, as `export_policy` is."""
+    state = _on_rank_0(tensors)
+    if state is not None:
+        save_adapter(state, directory, config, base)
+    dist.barrier()
+
+
+def _on_rank_0(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor] | None:
+    """Copies on the host; on other ranks nothing, though they take part in gathering."""
+    if dist.get_rank() == 0:
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}
+    for _ in tensors:
+        pass
+    return None

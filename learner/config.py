@@ -46,6 +46,10 @@ class CriticConfig(_Config):
     build: BackboneConfig | None = Field(
         None, description="Make a small causal backbone from scratch instead of loading `backbone`."
     )
+    backbones: Literal["shared", "apart"] = Field(
+        "shared",
+        description="One backbone under the Q and V heads (the authors' code), or one for Q and one for V.",
+    )
     heads: int = Field(2, ge=1, description="Ensemble of Q and of V; the smallest of them counts (2 is the paper's).")
     head_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of each value head.")
     lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
@@ -209,6 +213,26 @@ class CloneConfig(_Config):
     lr: float = Field(1e-3, gt=0, description="Learning rate of AdamW, falling linearly to zero over the steps.")
 
 
+class LoraConfig(_Config):
+    """Adapters in place of whole models: policy, critic, target and reference share one frozen copy of the weights."""
+
+    rank: int = Field(16, ge=1, description="Rank of each adapter's two matrices.")
+    alpha: int = Field(32, ge=1, description="An adapter's product counts alpha / rank times.")
+    targets: Literal["all-linear"] | list[str] = Field(
+        "all-linear", description="Layers with an adapter: all linear ones of the blocks, or their names."
+    )
+    critic: bool = Field(
+        True, description="Train adapters in the critic too; false, or `critic.build`, trains its backbone whole."
+    )
+    clone: Literal["full", "adapter"] = Field(
+        "full",
+        description="Clone by training the whole model, or an adapter; either way the clone is the base from then on.",
+    )
+    adapter: str | None = Field(
+        None, description="Folder of a peft adapter for `model.path` that the policy starts from."
+    )
+
+
 class BroadcastConfig(_Config):
     """Handing the policy's weights to the engines, and proving that they arrived."""
 
@@ -232,8 +256,16 @@ class LearnerConfig(_Config):
     cpus_per_rank: float = Field(1.0, ge=0, description="CPUs that Ray reserves for each rank.")
     threads: int = Field(1, ge=1, description="Torch threads of each rank.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage of actor and critic.")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Precision of weights and activations.")
-    activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    optimizer_offload: bool = Field(
+        False, description="Keep the optimizer's state in the host's memory and step there; wants zero_stage 1 to 3."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Precision of the models' passes; what is trained is held in float32 either way."
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Recompute activations of policy and critic in the backward pass."
+    )
+    lora: LoraConfig | None = Field(None, description="Train adapters on a frozen base; null trains whole models.")
     micro_batch: int = Field(64, ge=1, description="Token sequences in one forward pass of one rank.")
     prefetch_steps: int = Field(
         8, ge=1, description="Steps whose samples and fresh actions are asked for ahead of need."
@@ -251,3 +283,22 @@ class LearnerConfig(_Config):
     grpo: GrpoConfig = Field(default_factory=GrpoConfig, description="GRPO over episodes.")
     clone: CloneConfig = Field(default_factory=CloneConfig, description="Behavioural cloning before the first cycle.")
     broadcast: BroadcastConfig = Field(default_factory=BroadcastConfig, description="Weights from learner to engines.")
+
+    @model_validator(mode="after")
+    def _offload_has_shards(self) -> LearnerConfig:
+        if self.optimizer_offload and self.zero_stage == 0:
+            raise ValueError(
+                "`optimizer_offload` moves the optimizer's shards, and at `zero_stage` 0 there are none; set "
+                "zero_stage to 1, 2 or 3"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_keeps_its_base(self) -> LearnerConfig:
+        if self.lora is not None and self.lora.adapter is not None and self.clone.steps:
+            raise ValueError(
+                f"`lora.adapter` is {self.lora.adapter!r}, an adapter for the model that the run starts from, and "
+                f"`clone.steps` is {self.clone.steps}, which makes another base of it; set clone.steps=0 or drop the "
+                "adapter"
+            )
+        return self

@@ -1,7 +1,8 @@
-"""The utterance-level critic: ensembles of Q and V heads on one backbone (ArCHer, section 3.2 and appendix)."""
+"""The utterance-level critic: ensembles of Q and V heads on one backbone (ArCHer, section 3.2 and appendix), or two."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,25 +14,41 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, PreT
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from learner.attention import implementation
-from learner.config import CriticConfig
+from learner.config import CriticConfig, LoraConfig
 from learner.errors import LearnerError
 from learner.layout import Encoder, Layout, PackedEncoder, Part, SeparateEncoder
-from learner.policy import DTYPES, value_head
+from learner.lora import with_adapter
+from learner.policy import checkpoint_activations, features, value_head
+from learner.precision import DTYPES, Precision
 
 # Share of the policy's vocabulary that may be unknown to the critic's before the pair is refused.
 MAX_UNKNOWN_SHARE = 0.01
 
 
 class Critic(nn.Module):
-    """Q_i(s, a) and V_i(s), i = 1 ... `heads` (two in the paper), read from one backbone's hidden states.
+    """Q_i(s, a) and V_i(s), i = 1 ... `heads` (two in the paper), read from a backbone's hidden states.
 
     Q is read at the last token of the action, V at the last token of the state (or at the start mark of an
     encoder, see `learner.layout`).
+
+    Args:
+        v_backbone: what V reads, if not the same as Q.
+        precision: that the backbones compute in.
     """
 
-    def __init__(self, backbone: PreTrainedModel, head_hidden_size: int, heads: int = 2) -> None:
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        head_hidden_size: int,
+        heads: int = 2,
+        *,
+        v_backbone: PreTrainedModel | None = None,
+        precision: Precision = "float32",
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.v_backbone = v_backbone
+        self.precision = precision
         width = backbone.config.hidden_size
         self.q = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(heads))
         self.v = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(heads))
@@ -45,18 +62,16 @@ class Critic(nn.Module):
         Returns:
             "q_PART" and "v_PART": [heads, samples], for "fresh" [heads, samples, actions].
         """
-        hidden = self.backbone(
-            input_ids=layout.input_ids,
-            attention_mask=layout.mask(self.backbone),
-            # An encoder counts positions its own way (RoBERTa starts at 2), so only packed passes say theirs.
-            **({"position_ids": layout.position_ids, "use_cache": False} if layout.packed else {}),
-        ).last_hidden_state
         values: dict[str, Tensor] = {}
-        for kind, heads, parts in (("q", self.q, q), ("v", self.v, v)):
+        kinds = ((self.backbone, "q", self.q, q), (self.v_backbone or self.backbone, "v", self.v, v))
+        hidden: dict[PreTrainedModel, Tensor] = {}
+        for backbone, kind, heads, parts in kinds:
+            if parts and backbone not in hidden:
+                hidden[backbone] = features(backbone, layout, self.precision)
             for part in parts:
                 row, column = layout.points[part]
-                read = hidden[row, column]
-                values[f"{kind}_{part}"] = torch.stack([head(read).squeeze(-1).float() for head in heads])
+                read = hidden[backbone][row, column].float()
+                values[f"{kind}_{part}"] = torch.stack([head(read).squeeze(-1) for head in heads])
         return values
 
 
@@ -65,17 +80,51 @@ def build_critic(
     policy_path: str | Path,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    dtype: str,
+    precision: Precision = "float32",
+    activation_checkpointing: bool = False,
+    lora: LoraConfig | None = None,
+    base: PreTrainedModel | None = None,
 ) -> tuple[Critic, Encoder]:
     """The critic that `config` describes and the encoder that feeds it.
 
     Args:
         policy_path: folder or name of the policy, the backbone where `config.backbone` is "policy".
         tokenizer: the policy's.
+        precision: that the backbone computes in.
+        lora: train adapters on a frozen backbone in place of the backbone. One made from scratch is trained whole.
+        base: the policy's frozen backbone, which adapters share where `config.backbone` is "policy".
 
     Raises:
         LearnerError: if the backbone's vocabulary can't stand for the policy's.
     """
+    adapted = lora is not None and lora.critic and config.build is None
+    encoder: Encoder
+    if adapted and config.backbone == "policy" and base is not None:
+        backbone, encoder = base, PackedEncoder(pad_token_id(tokenizer))
+    else:
+        backbone, encoder = _backbone(config, policy_path, tokenizer, DTYPES[precision if adapted else "float32"])
+        if activation_checkpointing:
+            checkpoint_activations(backbone)
+    count = 2 if config.backbones == "apart" else 1
+    trees = (
+        [with_adapter(backbone, lora) for _ in range(count)]
+        if adapted and lora is not None
+        else [backbone, *(copy.deepcopy(backbone) for _ in range(count - 1))]
+    )
+    critic = Critic(
+        trees[0],
+        config.head_hidden_size,
+        config.heads,
+        v_backbone=trees[1] if count == 2 else None,
+        precision=precision,
+    )
+    return critic, encoder
+
+
+def _backbone(
+    config: CriticConfig, policy_path: str | Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
+) -> tuple[PreTrainedModel, Encoder]:
+    """The model that the critic starts from, with weights of `dtype`, and the encoder that feeds it."""
     pad = pad_token_id(tokenizer)
     if config.build is not None:
         backbone_config = LlamaConfig(
@@ -88,26 +137,21 @@ def build_critic(
             pad_token_id=pad,
             attn_implementation=implementation(),
         )
-        backbone = AutoModel.from_config(backbone_config, dtype=DTYPES[dtype])
-        encoder: Encoder = PackedEncoder(pad)
-    else:
-        path = str(policy_path) if config.backbone == "policy" else config.backbone
-        backbone_config = AutoConfig.from_pretrained(path)
-        _switch_off_dropout(backbone_config)
-        special = (
-            {"attn_implementation": implementation()}
-            if is_causal(backbone_config)
-            else {"attn_implementation": "sdpa", "add_pooling_layer": False}
-        )
-        backbone = AutoModel.from_pretrained(path, config=backbone_config, dtype=DTYPES[dtype], **special)
-        if is_causal(backbone_config):
-            if config.backbone != "policy":
-                _require_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(path), path)
-            encoder = PackedEncoder(pad)
-        else:
-            encoder = _encoder_for(tokenizer, AutoTokenizer.from_pretrained(path), path, config)
-    critic = Critic(backbone, config.head_hidden_size, config.heads)
-    return critic.to(DTYPES[dtype]), encoder
+        return AutoModel.from_config(backbone_config, dtype=dtype), PackedEncoder(pad)
+    path = str(policy_path) if config.backbone == "policy" else config.backbone
+    backbone_config = AutoConfig.from_pretrained(path)
+    _switch_off_dropout(backbone_config)
+    special = (
+        {"attn_implementation": implementation()}
+        if is_causal(backbone_config)
+        else {"attn_implementation": "sdpa", "add_pooling_layer": False}
+    )
+    backbone = AutoModel.from_pretrained(path, config=backbone_config, dtype=dtype, **special)
+    if not is_causal(backbone_config):
+        return backbone, _encoder_for(tokenizer, AutoTokenizer.from_pretrained(path), path, config)
+    if config.backbone != "policy":
+        _require_same_vocabulary(tokenizer, AutoTokenizer.from_pretrained(path), path)
+    return backbone, PackedEncoder(pad)
 
 
 def check_backbone(config: CriticConfig, tokenizer: PreTrainedTokenizerBase) -> None:

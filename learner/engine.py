@@ -7,7 +7,7 @@ are sums that are divided by the size of the global batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ from learner.rows import Row
 class Engine:
     """A module under DeepSpeed (ZeRO 0 to 3) with AdamW and gradient clipping of its own.
 
+    What is trained is held in float32. Frozen parameters may be other engines' too (`learner.lora.share`).
+
     Args:
         module: on every rank the same; DeepSpeed takes it over.
         lr: learning rate.
@@ -30,10 +32,14 @@ class Engine:
     """
 
     def __init__(self, module: nn.Module, config: LearnerConfig, *, lr: float, max_grad_norm: float) -> None:
-        parameters = [p for p in module.parameters() if p.requires_grad]
+        parameters = in_float32(module)
+        self._partly_frozen = len(parameters) < sum(1 for _ in module.parameters())
         self.ds, *_ = deepspeed.initialize(
             model=module,
-            optimizer=torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0),
+            # Fused where it steps on the host: the plain one would walk through the tensors in Python.
+            optimizer=torch.optim.AdamW(
+                parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=config.optimizer_offload or None
+            ),
             config=deepspeed_config(config, max_grad_norm),
         )
         self.zero_stage = config.zero_stage
@@ -103,21 +109,23 @@ class Engine:
             group["lr"] = lr
 
     def save(self, directory: str, tag: str) -> None:
-        """Weights, optimizer and counters of all ranks, collectively."""
-        self.ds.save_checkpoint(directory, tag=tag)
+        """Weights that are trained, optimizer and counters of all ranks, collectively."""
+        self.ds.save_checkpoint(directory, tag=tag, exclude_frozen_parameters=True)
 
     def load(self, directory: str, tag: str) -> None:
         """What `save` wrote, on as many ranks as wrote it."""
-        self.ds.load_checkpoint(directory, tag=tag)
+        self.ds.load_checkpoint(directory, tag=tag, load_module_strict=not self._partly_frozen)
 
 
 class FrozenEngine:
     """A module that is evaluated and never stepped, partitioned over the ranks like its trained counterpart.
 
-    Holds the target critic: `average_towards` is its only update.
+    Holds the target critic: `average_towards` is its only update. What of the module is frozen already belongs to
+    others too, and is left alone. The average is float32: in bfloat16 it would stop where a step is below a rounding.
     """
 
     def __init__(self, module: nn.Module, config: LearnerConfig, device: torch.device) -> None:
+        self._own = in_float32(module)
         module.requires_grad_(False).eval()
         self.zero_stage = config.zero_stage
         if self.zero_stage == 3:
@@ -132,19 +140,19 @@ class FrozenEngine:
 
     def average_towards(self, online: Engine, tau: float) -> None:
         """bar <- (1 - tau) bar + tau theta, on the shard of each parameter that this rank holds."""
-        shards = zip(local_shards(self.module), local_shards(online.module), strict=True)
+        trained = (p for p in online.module.parameters() if p.requires_grad)
         with torch.no_grad():
-            for target, source in shards:
-                target.lerp_(source.to(target.dtype), tau)
+            for target, source in zip(self._own, trained, strict=True):
+                local_shard(target).lerp_(local_shard(source), tau)
 
     def state(self) -> list[Tensor]:
         """This rank's shards, for a checkpoint."""
-        return [shard.detach().cpu().clone() for shard in local_shards(self.module)]
+        return [local_shard(parameter).detach().cpu().clone() for parameter in self._own]
 
     def load_state(self, state: list[Tensor]) -> None:
         with torch.no_grad():
-            for shard, saved in zip(local_shards(self.module), state, strict=True):
-                shard.copy_(saved)
+            for parameter, saved in zip(self._own, state, strict=True):
+                local_shard(parameter).copy_(saved)
 
 
 def _unsound(episodes: list[str], norm: float) -> str:
@@ -157,21 +165,36 @@ def _unsound(episodes: list[str], norm: float) -> str:
     return f"the gradient's norm is {norm}, from the loss of the episodes {', '.join(named)}"
 
 
-def local_shards(module: nn.Module) -> Iterator[Tensor]:
-    """Of each parameter the part that lives on this rank: its ZeRO-3 partition, or all of it."""
-    for parameter in module.parameters():
-        yield parameter.ds_tensor.data if hasattr(parameter, "ds_tensor") else parameter.data
+def in_float32(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `module` that are trained, turned to float32: the master weights."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+    return trained
+
+
+def local_shard(parameter: nn.Parameter) -> Tensor:
+    """The part of a parameter that lives on this rank: its ZeRO-3 partition, or all of it."""
+    return parameter.ds_tensor.data if hasattr(parameter, "ds_tensor") else parameter.data
 
 
 def deepspeed_config(config: LearnerConfig, max_grad_norm: float) -> dict[str, Any]:
-    """DeepSpeed's settings for one engine."""
+    """DeepSpeed's settings for one engine. Mixed precision is `learner.precision`'s, so DeepSpeed sees float32."""
+    zero: dict[str, Any] = {"stage": config.zero_stage, "stage3_param_persistence_threshold": 0}
+    if config.optimizer_offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.use_gpu}
+    if config.lora is not None:
+        # Engines share the frozen base. Each gathers a layer just before it computes with it and lets go of it just
+        # after, so that none finds a layer in a state that another left behind.
+        zero |= {"stage3_prefetch_bucket_size": 0, "stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": max_grad_norm,
-        "zero_optimization": {"stage": config.zero_stage, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": config.dtype == "bfloat16"},
+        # Else it wants its own AdamW for the host, which is compiled at first use.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }

@@ -9,6 +9,10 @@ class NonFiniteLossError(LearnerError):
     """A loss became NaN or infinite; the message names the phase, the step and the episodes."""
 
 
+class AdapterError(LearnerError):
+    """An adapter does not fit the model that it is to change; the message names both."""
+
+
 class CheckpointError(LearnerError):
     """A checkpoint could not be written or read."""
 

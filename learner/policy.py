@@ -12,12 +12,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from learner.attention import Tree, implementation
 from learner.layout import Layout, Points, Predictions
+from learner.precision import DTYPES, Precision, computing
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-
-def load_causal_model(path: str | Path, dtype: str, *, activation_checkpointing: bool = False) -> PreTrainedModel:
+def load_causal_model(path: str | Path, dtype: Precision, *, activation_checkpointing: bool = False) -> PreTrainedModel:
     """A causal model from a Hugging Face name or folder, with dropout off.
+
+    `dtype` is that of its weights: float32 where they are trained.
 
     Dropout is off because the learner's log-probabilities must be the engine's: behaviour ratios and the proof of
     broadcast compare the two.
@@ -30,25 +31,43 @@ def load_causal_model(path: str | Path, dtype: str, *, activation_checkpointing:
         str(path), config=config, dtype=DTYPES[dtype], attn_implementation=implementation()
     )
     if activation_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(model)
     return model
 
 
-class Policy(nn.Module):
-    """pi(a_h | s, a_<h) of chosen tokens. The output head runs only where a token is predicted."""
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Let `model` keep the inputs of its blocks alone, and compute the rest again in the backward pass.
 
-    def __init__(self, model: PreTrainedModel, temperature: float) -> None:
+    transformers does so in training mode only; dropout, the other thing that mode would change, is off.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+
+
+class Policy(nn.Module):
+    """pi(a_h | s, a_<h) of chosen tokens. The output head runs only where a token is predicted.
+
+    Args:
+        precision: that the model computes in.
+    """
+
+    def __init__(self, model: PreTrainedModel, temperature: float, precision: Precision = "float32") -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
+        self.precision = precision
 
     def forward(self, layout: Layout, predictions: Predictions, temperature: float | None = None) -> Tensor:
         """Log-probabilities [tokens] in float32, by default at the temperature that the engines sample with."""
-        return self._logprob(features(self.model.base_model, layout), predictions, temperature)
+        return self._logprob(self._features(layout), predictions, temperature)
+
+    def _features(self, layout: Layout) -> Tensor:
+        return features(self.model.base_model, layout, self.precision)
 
     def _logprob(self, hidden: Tensor, predictions: Predictions, temperature: float | None) -> Tensor:
-        head = self.model.get_output_embeddings()
-        logits = head(hidden[predictions.row, predictions.column]).float() / (temperature or self.temperature)
+        with computing(self.precision, hidden.device):
+            logits = self.model.get_output_embeddings()(hidden[predictions.row, predictions.column])
+        logits = logits.float() / (temperature or self.temperature)
         return logits.log_softmax(-1).gather(-1, predictions.token.unsqueeze(-1)).squeeze(-1)
 
 
@@ -59,9 +78,11 @@ class BaselinePolicy(Policy):
     engines know nothing of it: only `model` is handed out.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float, width: int) -> None:
-        super().__init__(model, temperature)
-        self.value = value_head(model.config.hidden_size, width).to(model.dtype)
+    def __init__(
+        self, model: PreTrainedModel, temperature: float, width: int, precision: Precision = "float32"
+    ) -> None:
+        super().__init__(model, temperature, precision)
+        self.value = value_head(model.config.hidden_size, width)
 
     def forward(
         self,
@@ -72,38 +93,44 @@ class BaselinePolicy(Policy):
         baseline: bool = False,
     ) -> Any:
         """Log-probabilities [tokens]; with `baseline` also b at each of the tokens [tokens]."""
-        hidden = features(self.model.base_model, layout)
+        hidden = self._features(layout)
         logprob = self._logprob(hidden, predictions, temperature)
         if not baseline:
             return logprob
-        return logprob, self.value(hidden.detach()[predictions.row, predictions.column]).squeeze(-1).float()
+        return logprob, self.value(hidden.detach()[predictions.row, predictions.column].float()).squeeze(-1)
 
 
 class TokenValue(nn.Module):
-    """V(s, a_<h) of each token's state, read where the token is predicted: PPO's value function."""
+    """V(s, a_<h) of each token's state, read where the token is predicted: PPO's value function.
 
-    def __init__(self, model: PreTrainedModel, width: int) -> None:
+    Args:
+        precision: that the backbone computes in.
+    """
+
+    def __init__(self, model: PreTrainedModel, width: int, precision: Precision = "float32") -> None:
         super().__init__()
         self.backbone = model.base_model
-        self.value = value_head(model.config.hidden_size, width).to(model.dtype)
+        self.precision = precision
+        self.value = value_head(model.config.hidden_size, width)
 
     def forward(
         self, layout: Layout, predictions: Predictions, points: Points | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """V in float32 at each of the tokens [tokens], and at `points` [points]."""
-        hidden = features(self.backbone, layout)
-        at_tokens = self.value(hidden[predictions.row, predictions.column]).squeeze(-1).float()
-        return at_tokens, None if points is None else self.value(hidden[points.row, points.column]).squeeze(-1).float()
+        hidden = features(self.backbone, layout, self.precision).float()
+        at_tokens = self.value(hidden[predictions.row, predictions.column]).squeeze(-1)
+        return at_tokens, None if points is None else self.value(hidden[points.row, points.column]).squeeze(-1)
 
 
-def features(backbone: PreTrainedModel, layout: Layout) -> Tensor:
-    """What the heads of a causal model read: [rows, length, width]."""
-    return backbone(
-        input_ids=layout.input_ids,
-        attention_mask=layout.mask(backbone),
-        position_ids=layout.position_ids,
-        use_cache=False,
-    ).last_hidden_state
+def features(backbone: PreTrainedModel, layout: Layout, precision: Precision = "float32") -> Tensor:
+    """What the heads of a model read, computed in `precision`: [rows, length, width]."""
+    with computing(precision, layout.input_ids.device):
+        return backbone(
+            input_ids=layout.input_ids,
+            attention_mask=layout.mask(backbone),
+            # An encoder counts positions its own way (RoBERTa starts at 2), so only packed passes say theirs.
+            **({"position_ids": layout.position_ids, "use_cache": False} if layout.packed else {}),
+        ).last_hidden_state
 
 
 def value_head(hidden_size: int, width: int) -> nn.Sequential:

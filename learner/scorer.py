@@ -32,7 +32,7 @@ class CriticScorer:
 
         torch.set_num_threads(config.threads)
         tokenizer = AutoTokenizer.from_pretrained(model)
-        self._critic, self._encoder = build_critic(config.critic, model, tokenizer, dtype=config.dtype)
+        self._critic, self._encoder = build_critic(config.critic, model, tokenizer, precision=config.dtype)
         self._critic.requires_grad_(False).eval()
         self.version: int | None = None
 

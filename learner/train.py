@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ from learner.demonstrations import DemonstrationSet
 from learner.entry import TrainArgs
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
 from learner.feeder import Batch, Feeder
+from learner.lora import Base, require_base
 from learner.metrics import LearnerMetrics
 from learner.policy import sequence_predictions
+from learner.precision import DTYPES
 from learner.protocols import CollectReport
 from learner.weights import Broadcaster, PolicySource
 
@@ -59,15 +61,19 @@ class Trainer:
         self._last_step_event = 0.0
         self.algorithm: Algorithm
         self.source: PolicySource
-        self.broadcaster: Broadcaster
+        self.broadcaster: Broadcaster | None = None
+        self.base: Base | None = None
 
     def run(self) -> None:
         """Train from the start, or from `args.resume`, to the last cycle."""
         if self.args.resume is None:
             model = self._clone() if self.config.clone.steps else self.args.model
-            self._use(build(self.args.algorithm, self._setup(model)))
+            self._learn_by(self._setup(model))
+            if self.config.lora is not None and self.config.lora.adapter is not None:
+                # The engines came up with the base.
+                self._broadcast()
         else:
-            self._use(build(self.args.algorithm, self._setup(self.args.model)))
+            self._learn_by(self._setup(self.args.model))
             self.algorithm.load(self.args.resume)
             if self.state.cycle:
                 self.algorithm.finish_cycle(self.state.cycle - 1)
@@ -93,7 +99,7 @@ class Trainer:
         source = DemonstrationSet(self.args.demonstrations, self.args.seed)
         feeder = Feeder(source, self.args.rollouts, self.leader, self.config)
         self._publish({"kind": "stage", "stage": "clone"})
-        self.algorithm = cloning = BehaviourCloning.build(self._setup(self.args.model))
+        self.algorithm = cloning = BehaviourCloning.build(self._cloning_setup())
         # The engines come up meanwhile: nothing here needs them.
         self._phase(cloning.stage, feeder)
         self._use(cloning)
@@ -117,11 +123,30 @@ class Trainer:
             scorer=args.scorer,
         )
 
+    def _cloning_setup(self) -> Setup:
+        """The clone becomes the base, so there is none yet: train a whole model, or an adapter on what is there."""
+        lora, model = self.config.lora, self.args.model
+        whole = lora is None or lora.clone == "full"
+        config = self.config.model_copy(update={"lora": None}) if whole else self.config
+        return replace(self._setup(model), reference=model, config=config)
+
+    def _learn_by(self, setup: Setup) -> None:
+        """Let the run's algorithm learn. Raises AdapterError where the checkpoint's adapter is for another base."""
+        if self.config.lora is not None:
+            self.base = setup.base_record
+            if self.args.resume is not None:
+                require_base(self.args.resume / "adapter", self.base)
+        self._use(build(self.args.algorithm, setup))
+
     def _use(self, algorithm: Algorithm) -> None:
         """Let `algorithm` learn and its policy be what is broadcast."""
         self.algorithm = algorithm
         self.window = self.leader.call(self._engine_window)
-        self.source = PolicySource(algorithm.policy_model)
+        # Engines that compute in bfloat16 would round the weights in any case.
+        wire_dtype = DTYPES[self.config.dtype] if self.config.dtype != "float32" else None
+        self.source = PolicySource(algorithm.policy_model, wire_dtype)
+        if self.broadcaster is not None:
+            self.broadcaster.close()
         settings = self.config.broadcast
         self.broadcaster = Broadcaster(
             source=self.source,
@@ -250,6 +275,7 @@ class Trainer:
         return self._rebroadcast()
 
     def _rebroadcast(self) -> float:
+        assert self.broadcaster is not None
         report = self.broadcaster.broadcast(self.state.version)
         self.state.proof_max_gap = max(self.state.proof_max_gap, report.max_gap)
         self.metrics.policy_version.set(self.state.version)
@@ -323,6 +349,8 @@ class Trainer:
         self.algorithm.save(partial)
         checkpoints.save_random_streams(partial)
         checkpoints.export_policy(self.algorithm.policy_model, self.source, self.tokenizer, partial / "policy")
+        if self.config.lora is not None and self.base is not None:
+            checkpoints.export_adapter(self.source.only("adapter"), partial / "adapter", self.config.lora, self.base)
 
         def finish() -> None:
             args.replay.checkpoint(partial / "replay")

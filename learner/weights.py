@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
@@ -37,6 +37,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactor
 
 from learner.accelerator import deepspeed  # noqa: E402
 from learner.errors import WaitTimeoutError  # noqa: E402
+from learner.lora import PARTS, Weight, weights  # noqa: E402
 from learner.proof import compare  # noqa: E402
 from learner.protocols import RolloutService  # noqa: E402
 
@@ -75,22 +76,45 @@ class PolicySource(WeightSource):
 
     Args:
         module: the model itself, or inside a DeepSpeed engine; with the same names as in a checkpoint.
-        wire_dtype: dtype to send in; None sends each weight in its own.
+        wire_dtype: dtype to send in; None sends each weight in its own. Adapters go in their own.
+        part: of a model with an adapter: the two "merged", the frozen "base" alone, or the "adapter", whose tensors are
+            called `NAME.lora_A` and `NAME.lora_B` for each weight NAME that it changes.
     """
 
-    def __init__(self, module: torch.nn.Module, wire_dtype: torch.dtype | None = None) -> None:
-        # named_parameters gives a tied weight once, under the name it is loaded by.
-        self._parameters = dict(module.named_parameters())
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        wire_dtype: torch.dtype | None = None,
+        part: Literal["merged", "base", "adapter"] = "merged",
+    ) -> None:
+        self._module = module
+        self._weights = {w.name: w for w in weights(module) if w.adapter or part != "adapter"}
         self._wire_dtype = wire_dtype
-        self._groups = layerwise_groups(list(self._parameters))
+        self._part = part
+        self._groups = layerwise_groups(list(self._weights))
         self._pass: Iterator[tuple[str, torch.Tensor]] | None = None
 
+    @property
+    def adapted(self) -> list[Weight]:
+        """The weights that an adapter changes."""
+        return [weight for weight in self._weights.values() if weight.adapter]
+
+    def only(self, part: Literal["base", "adapter"]) -> PolicySource:
+        """That part of the same weights."""
+        return PolicySource(self._module, self._wire_dtype, part)
+
     def metadata(self) -> list[ParamMeta]:
-        return [
-            ParamMeta(name, self._wire_dtype or parameter.dtype, tuple(getattr(parameter, "ds_shape", parameter.shape)))
-            for group in self._groups
-            for name, parameter in ((name, self._parameters[name]) for name in group)
-        ]
+        found = []
+        for weight in (self._weights[name] for group in self._groups for name in group):
+            if self._part == "adapter":
+                found += [
+                    ParamMeta(f"{weight.name}.{part}", parameter.dtype, _shape(parameter))
+                    for part, parameter in zip(PARTS, weight.adapter, strict=True)
+                ]
+            else:
+                parameter = weight.parameter
+                found.append(ParamMeta(weight.name, self._wire_dtype or parameter.dtype, _shape(parameter)))
+        return found
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         self._pass = self._gather()
@@ -103,10 +127,26 @@ class PolicySource(WeightSource):
 
     def _gather(self) -> Iterator[tuple[str, torch.Tensor]]:
         for group in self._groups:
-            with _gathered([self._parameters[name] for name in group]):
-                for name in group:
-                    tensor = self._parameters[name].detach()
-                    yield name, tensor if self._wire_dtype is None else tensor.to(self._wire_dtype)
+            members = [self._weights[name] for name in group]
+            with _gathered([parameter for weight in members for parameter in self._read(weight)]):
+                for weight in members:
+                    yield from self._tensors(weight)
+
+    def _read(self, weight: Weight) -> list[torch.nn.Parameter]:
+        """What must be gathered of it."""
+        return {"merged": weight.parts, "base": [weight.parameter], "adapter": weight.adapter}[self._part]
+
+    def _tensors(self, weight: Weight) -> Iterator[tuple[str, torch.Tensor]]:
+        if self._part == "adapter":
+            for part, parameter in zip(PARTS, weight.adapter, strict=True):
+                yield f"{weight.name}.{part}", parameter.detach()
+            return
+        tensor = weight.merged() if self._part == "merged" else weight.parameter.detach()
+        yield weight.name, tensor if self._wire_dtype is None else tensor.to(self._wire_dtype)
+
+
+def _shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _gathered(parameters: list[torch.nn.Parameter]) -> AbstractContextManager[Any]:
@@ -127,53 +167,14 @@ class SharedMemoryTrainerInitInfo(TrainerInitInfo):
     backend: ClassVar[str] = "shm"
 
 
-class SharedMemoryTrainer(TrainerWeightTransferEngine[SharedMemoryTrainerInitInfo]):
-    """Writes all weights into one anonymous shared-memory file, from which `actors.weights` loads them.
+class SharedMemory:
+    """Tensors in one anonymous file, which engines open through this process's /proc entry.
 
-    The file is a memfd that engines open through this process's /proc entry: it needs no room in /dev/shm, which
-    containers keep small, and the kernel frees it when the learner ends, however it ends.
+    A memfd needs no room in /dev/shm, which containers keep small, and the kernel frees it when the learner ends,
+    however it ends.
     """
 
-    init_info_cls = SharedMemoryTrainerInitInfo
-    _views: list[tuple[str, torch.Tensor]]
-
-    @classmethod
-    def trainer_init(
-        cls,
-        init_info: SharedMemoryTrainerInitInfo,
-        *,
-        client: VLLMWeightSyncClient,
-        source: WeightSource | None = None,
-    ) -> Self:
-        if source is None:
-            raise ValueError("the shm weight transfer needs a WeightSource")
-        engine = cls(client=client, source=source, is_sender=init_info.is_sender)
-        if engine.is_sender:
-            engine._map(source.metadata())
-            client.init_weight_transfer_engine({})
-        return engine
-
-    def send_weights(self) -> None:
-        assert self.source is not None
-        if not self.is_sender:
-            for _ in self.source:
-                pass
-            return
-        # Written before the engines pause: they go on working meanwhile.
-        for (name, tensor), (expected, view) in zip(self.source, self._views, strict=True):
-            if name != expected:
-                raise RuntimeError(f"the weight source gave {name!r} where its metadata said {expected!r}")
-            view.copy_(tensor)
-        self.client.start_weight_update()
-        self.client.update_weights(self._update_info)
-        self.client.finish_weight_update()
-
-    def shutdown(self) -> None:
-        if self.is_sender:
-            self._views = []
-            os.close(self._file)
-
-    def _map(self, metadata: list[ParamMeta]) -> None:
+    def __init__(self, metadata: list[ParamMeta]) -> None:
         offsets, size = [], 0
         for meta in metadata:
             offsets.append(size)
@@ -190,7 +191,7 @@ class SharedMemoryTrainer(TrainerWeightTransferEngine[SharedMemoryTrainerInitInf
             )
             for meta, offset in zip(metadata, offsets, strict=True)
         ]
-        self._update_info = {
+        self.info: dict[str, Any] = {
             "path": f"/proc/{os.getpid()}/fd/{self._file}",
             "size": size,
             "names": [meta.name for meta in metadata],
@@ -198,6 +199,86 @@ class SharedMemoryTrainer(TrainerWeightTransferEngine[SharedMemoryTrainerInitInf
             "shapes": [list(meta.shape) for meta in metadata],
             "offsets": offsets,
         }
+
+    def write(self, source: WeightSource) -> None:
+        for (name, tensor), (expected, view) in zip(source, self._views, strict=True):
+            if name != expected:
+                raise RuntimeError(f"the weight source gave {name!r} where its metadata said {expected!r}")
+            view.copy_(tensor)
+
+    def close(self) -> None:
+        self._views = []
+        os.close(self._file)
+
+
+@dataclass
+class _Shipment:
+    """What is sent together. `about`: what the receiver must know of it; `once`: it stays, and is not sent again."""
+
+    source: WeightSource
+    about: dict[str, Any] = field(default_factory=dict)
+    once: bool = False
+    memory: SharedMemory | None = None
+    sent: bool = False
+
+
+class SharedMemoryTrainer(TrainerWeightTransferEngine[SharedMemoryTrainerInitInfo]):
+    """Writes weights into shared memory, from which `actors.weights` loads them.
+
+    Of a policy with an adapter the base is written once, when these engines first get weights, and stays for them to
+    merge each adapter into; after that only adapters are sent.
+    """
+
+    init_info_cls = SharedMemoryTrainerInitInfo
+    _shipments: list[_Shipment]
+
+    @classmethod
+    def trainer_init(
+        cls,
+        init_info: SharedMemoryTrainerInitInfo,
+        *,
+        client: VLLMWeightSyncClient,
+        source: WeightSource | None = None,
+    ) -> Self:
+        if source is None:
+            raise ValueError("the shm weight transfer needs a WeightSource")
+        engine = cls(client=client, source=source, is_sender=init_info.is_sender)
+        engine._shipments = [_Shipment(source)]
+        adapted = source.adapted if isinstance(source, PolicySource) else []
+        if isinstance(source, PolicySource) and adapted:
+            about = {"scale": adapted[0].scale, "transposed": [weight.name for weight in adapted if weight.transposed]}
+            engine._shipments = [
+                _Shipment(source.only("base"), {"keep": True}, once=True),
+                _Shipment(source.only("adapter"), about),
+            ]
+        if engine.is_sender:
+            client.init_weight_transfer_engine({})
+        return engine
+
+    def send_weights(self) -> None:
+        # Written before the engines pause: they go on working meanwhile.
+        due = [shipment for shipment in self._shipments if not (shipment.once and shipment.sent)]
+        for shipment in due:
+            if not self.is_sender:
+                for _ in shipment.source:
+                    pass
+            else:
+                shipment.memory = shipment.memory or SharedMemory(shipment.source.metadata())
+                shipment.memory.write(shipment.source)
+            shipment.sent = True
+        if not self.is_sender:
+            return
+        self.client.start_weight_update()
+        for shipment in due:
+            assert shipment.memory is not None
+            self.client.update_weights(shipment.memory.info | shipment.about)
+        self.client.finish_weight_update()
+
+    def shutdown(self) -> None:
+        for shipment in self._shipments:
+            if shipment.memory is not None:
+                shipment.memory.close()
+                shipment.memory = None
 
 
 if "shm" not in WeightTransferTrainerFactory._registry:
@@ -280,6 +361,12 @@ class Broadcaster:
             f"time: {reason}. See the workers' logs in the Ray session folder"
         )
 
+    def close(self) -> None:
+        """Give back what stays between broadcasts; for when another source takes over."""
+        if self._transfer is not None:
+            self._transfer.shutdown()
+            self._transfer = None
+
     def _prepare(self, version: int) -> SyncClient | None:
         """The client (rank 0 only), and on all ranks a transfer that reaches just its engines."""
         client: SyncClient | None = None
@@ -290,9 +377,8 @@ class Broadcaster:
             client.timeout_s = self._timeout_s
             anew = self._transfer is None or client.incarnations != self._engines
             self._engines = client.incarnations
-        if self._share(anew) and self._transfer is not None:
-            self._transfer.shutdown()
-            self._transfer = None
+        if self._share(anew):
+            self.close()
         if self._transfer is not None:
             self._transfer.client = client
         return client

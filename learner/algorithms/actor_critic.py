@@ -6,7 +6,6 @@ values enter targets.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -24,6 +23,7 @@ from learner.config import LearnerConfig
 from learner.critic import Critic
 from learner.engine import Engine, FrozenEngine, all_reduce_sum
 from learner.layout import Encoder, PackedEncoder, Part
+from learner.lora import twin, weights
 from learner.losses import lambda_target, q_loss, td_target
 from learner.policy import BaselinePolicy, Policy
 from learner.rows import Row
@@ -56,12 +56,12 @@ class ActorCritic:
         self.critic_encoder = encoder
         actor = config.actor
         policy = (
-            BaselinePolicy(model, temperature, actor.baseline_hidden_size)
+            BaselinePolicy(model, temperature, actor.baseline_hidden_size, config.dtype)
             if actor.token_baseline
-            else Policy(model, temperature)
+            else Policy(model, temperature, config.dtype)
         )
         self.policy = Engine(policy, config, lr=actor_lr or actor.lr, max_grad_norm=actor.max_grad_norm)
-        target = copy.deepcopy(critic)
+        target = twin(critic)
         self.critic = Engine(critic, config, lr=config.critic.lr, max_grad_norm=config.critic.max_grad_norm)
         self.target = FrozenEngine(target, config, self.critic.device)
         self.reference = reference(self.policy.device) if reference else None
@@ -143,13 +143,13 @@ class ActorCritic:
             return self.critic(layout, q=(part,), v=("state",))
 
     def critic_state(self) -> dict[str, Tensor]:
-        """The critic's whole weights on the host, on rank 0; gathered on all ranks together, elsewhere empty."""
+        """The critic's whole weights on the host, adapters merged, on rank 0; called on all ranks, elsewhere empty."""
         module, first = self.critic.module, dist.get_rank() == 0
         state: dict[str, Tensor] = {}
-        for name, parameter in module.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.config.zero_stage == 3):
+        for weight in weights(module):
+            with deepspeed.zero.GatheredParameters(weight.parts, enabled=self.config.zero_stage == 3):
                 if first:
-                    state[name] = parameter.detach().to("cpu", copy=True)
+                    state[weight.name] = weight.merged().to("cpu", copy=True)
         if first:
             kept = module.state_dict()
             state |= {name: buffer.to("cpu", copy=True) for name, buffer in module.named_buffers() if name in kept}

@@ -30,7 +30,9 @@ class Cloning(Algorithm):
         self.config = config
         self._model = model
         self._encoder = PackedEncoder(pad_token_id)
-        self.policy = Engine(Policy(model, temperature), config, lr=lr, max_grad_norm=config.actor.max_grad_norm)
+        self.policy = Engine(
+            Policy(model, temperature, config.dtype), config, lr=lr, max_grad_norm=config.actor.max_grad_norm
+        )
 
     @property
     def policy_model(self) -> PreTrainedModel:

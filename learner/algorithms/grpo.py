@@ -17,7 +17,6 @@ from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
 from learner.algorithms.setup import Setup
 from learner.config import GrpoConfig
 from learner.losses import group_advantage
-from learner.policy import Policy
 
 
 class Grpo(OnPolicy):
@@ -27,7 +26,7 @@ class Grpo(OnPolicy):
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        made = cls(Policy(setup.policy_model(), setup.temperature), setup, setup.config.grpo)
+        made = cls(setup.policy(), setup, setup.config.grpo)
         made.group = setup.config.grpo.group
         return made
 

@@ -39,7 +39,7 @@ class Ppo(OnPolicy):
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        policy = Policy(setup.policy_model(), setup.temperature)
+        policy = setup.policy()
         return cls(policy, setup.value_model(), setup, setup.config.ppo)
 
     def phases(self, cycle: int) -> Sequence[Phase]:

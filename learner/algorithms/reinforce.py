@@ -17,7 +17,6 @@ from learner.algorithms.setup import Setup
 from learner.config import ReinforceConfig
 from learner.engine import moments
 from learner.losses import returns_to_go
-from learner.policy import Policy
 
 
 class Reinforce(OnPolicy):
@@ -27,7 +26,7 @@ class Reinforce(OnPolicy):
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        return cls(Policy(setup.policy_model(), setup.temperature), setup, setup.config.reinforce)
+        return cls(setup.policy(), setup, setup.config.reinforce)
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
         rows = rows_of(batches)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -11,7 +13,9 @@ from learner.config import LearnerConfig
 from learner.critic import Critic, build_critic, pad_token_id
 from learner.engine import FrozenEngine
 from learner.layout import Encoder
+from learner.lora import Base, fingerprint, load_adapter, share, with_adapter
 from learner.policy import Policy, TokenValue, load_causal_model
+from learner.precision import Precision
 from learner.protocols import Scorer
 
 
@@ -21,7 +25,8 @@ class Setup:
 
     Attributes:
         model: folder or name of the policy's model; on resume, of the checkpoint's policy.
-        reference: folder or name of the policy that learning started from, which `kl_to_clone` keeps close to.
+        reference: folder or name of the policy that learning started from, which `kl_to_clone` keeps close to and
+            adapters are added to.
         temperature: at which the engines sample.
         window: policy versions by which a cycle's own episodes may be old: 0 where rollouts and learning take turns.
         offline_cycles: first cycles that learn from what replay holds and play nothing.
@@ -41,22 +46,58 @@ class Setup:
     def pad_token_id(self) -> int:
         return pad_token_id(self.tokenizer)
 
+    @cached_property
+    def base(self) -> PreTrainedModel:
+        """The frozen model under all adapters, held once."""
+        return self._load(self.reference, self.config.dtype).requires_grad_(False)
+
+    @cached_property
+    def base_record(self) -> Base:
+        """Which base that is; asked for before an engine partitions it."""
+        return Base(self.reference, fingerprint(self.base))
+
+    def policy(self) -> Policy:
+        """What an on-policy method trains."""
+        return Policy(self.policy_model(), self.temperature, self.config.dtype)
+
     def policy_model(self) -> PreTrainedModel:
         """The policy's language model, on every rank the same."""
-        return self._load(self.model)
+        lora = self.config.lora
+        if lora is None:
+            return self._load(self.model, "float32")
+        model = with_adapter(self.base, lora)
+        if lora.adapter is not None:
+            load_adapter(model, Path(lora.adapter).expanduser(), lora, self.base_record)
+        return model
 
     def value_model(self) -> TokenValue:
-        """A value of each token's state, on a copy of the policy's backbone."""
-        return TokenValue(self._load(self.model), self.config.ppo.value_hidden_size)
+        """A value of each token's state, on a backbone that starts as the policy's."""
+        lora, config = self.config.lora, self.config
+        model = self._load(self.model, "float32") if lora is None else with_adapter(self.base, lora)
+        return TokenValue(model, config.ppo.value_hidden_size, config.dtype)
 
     def critic(self) -> tuple[Critic, Encoder]:
         """A new critic, and the encoder that lays rows out for it."""
-        return build_critic(self.config.critic, self.model, self.tokenizer, dtype=self.config.dtype)
+        config = self.config
+        shares = config.lora is not None and config.lora.critic and config.critic.backbone == "policy"
+        return build_critic(
+            config.critic,
+            self.model if config.lora is None else self.reference,
+            self.tokenizer,
+            precision=config.dtype,
+            activation_checkpointing=config.activation_checkpointing,
+            lora=config.lora,
+            base=self.base.base_model if shares else None,
+        )
 
     def reference_policy(self, device: torch.device) -> FrozenEngine:
-        """The policy that learning started from; it never changes."""
-        return FrozenEngine(Policy(self._load(self.reference), self.temperature), self.config, device)
-
-    def _load(self, path: str) -> PreTrainedModel:
+        """The policy that learning started from; it never changes. With adapters it is the base, or what was given."""
         config = self.config
-        return load_causal_model(path, config.dtype, activation_checkpointing=config.activation_checkpointing)
+        if config.lora is None:
+            model = self._load(self.reference, config.dtype)
+        else:
+            model = share(self.base) if config.lora.adapter is None else self.policy_model()
+        return FrozenEngine(Policy(model.requires_grad_(False), self.temperature, config.dtype), config, device)
+
+    def _load(self, path: str, dtype: Precision) -> PreTrainedModel:
+        return load_causal_model(path, dtype, activation_checkpointing=self.config.activation_checkpointing)

@@ -20,12 +20,21 @@ SECTIONS: dict[str, Any] = {
     "chai": {"candidates": 2},
 }
 
+# Policy, critic, target and reference as adapters on the clone, of which two ranks hold half each.
+LORA: dict[str, Any] = {
+    "ranks": 2,
+    "zero_stage": 3,
+    "lora": {"rank": 4},
+    "critic": {"build": None},
+    "actor": {"kl_to_clone": 0.01},
+}
+
 
 @pytest.mark.parametrize(
     ("algorithm", "changes", "metric", "version"),
     [
         # The clone is version 1; each cycle whose policy has learnt adds one.
-        ("archer", {"offline_cycles": 1, "mode": "async"}, "actor/advantage", 3),
+        ("archer", {"offline_cycles": 1, "mode": "async", "learner": LORA}, "actor/advantage", 3),
         ("chai", {}, "critic/q_loss", 1),
         ("filtered_bc", {}, "actor/token_nll", 3),
         ("grpo", {}, "actor/kl_to_clone", 3),
@@ -35,7 +44,8 @@ SECTIONS: dict[str, Any] = {
 def test_algorithm_runs_by_its_name(
     tmp_path: Path, algorithm: str, changes: dict[str, Any], metric: str, version: int
 ) -> None:
-    config = write_config(tmp_path, algorithm=algorithm, learner=SECTIONS, replay={"shards": 1}, **changes)
+    learner = SECTIONS | changes.pop("learner", {})
+    config = write_config(tmp_path, algorithm=algorithm, learner=learner, replay={"shards": 1}, **changes)
     with archer(tmp_path, "train", str(config)) as run:
         assert run.finish() == 0, run.output
     summary = json.loads((run.folder / "summary.json").read_text())
@@ -45,4 +55,6 @@ def test_algorithm_runs_by_its_name(
     rows = run.rows("cycle")
     assert all(metric in row["metrics"] for row in rows)
     offline = changes.get("offline_cycles", 0)
+    if algorithm == "archer":
+        assert (run.folder / "checkpoints" / "cycle-00002" / "adapter" / "adapter_model.safetensors").is_file()
     assert ["return" in row["metrics"] for row in rows] == [False] * offline + [True] * (2 - offline)

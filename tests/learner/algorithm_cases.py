@@ -17,9 +17,10 @@ from learner.algorithms.build import build
 from learner.algorithms.setup import Setup
 from learner.config import AlgorithmName, LearnerConfig
 from learner.critic import Critic
-from learner.engine import FrozenEngine
 from learner.layout import Encoder, PackedEncoder
-from learner.policy import Policy, TokenValue
+from learner.lora import with_adapter
+from learner.policy import checkpoint_activations
+from learner.precision import DTYPES, Precision
 from learner.rows import Row, deal
 
 LEARNER: dict[str, Any] = {
@@ -43,21 +44,26 @@ class SmallSetup(Setup):
     def pad_token_id(self) -> int:
         return 0
 
-    def policy_model(self) -> PreTrainedModel:
+    def _load(self, path: str, dtype: Precision) -> PreTrainedModel:
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(llama(tie_word_embeddings=True))
-
-    def value_model(self) -> TokenValue:
-        model = self.policy_model()
-        torch.manual_seed(3)
-        return TokenValue(model, 16)
+        model = AutoModelForCausalLM.from_config(llama(tie_word_embeddings=True), dtype=DTYPES[dtype])
+        if self.config.activation_checkpointing:
+            checkpoint_activations(model)
+        return model
 
     def critic(self) -> tuple[Critic, Encoder]:
+        config = self.config
         torch.manual_seed(1)
-        return Critic(AutoModel.from_config(llama()), 16, self.config.critic.heads), PackedEncoder(0)
-
-    def reference_policy(self, device: torch.device) -> FrozenEngine:
-        return FrozenEngine(Policy(self.policy_model(), self.temperature), self.config, device)
+        if config.lora is None:
+            backbones = [AutoModel.from_config(llama()) for _ in range(2)]
+        else:
+            backbones = [with_adapter(self.base.base_model, config.lora) for _ in range(2)]
+        if config.activation_checkpointing:
+            for backbone in backbones:
+                checkpoint_activations(backbone)
+        v_backbone = backbones[1] if config.critic.backbones == "apart" else None
+        critic = Critic(backbones[0], 16, config.critic.heads, v_backbone=v_backbone, precision=config.dtype)
+        return critic, PackedEncoder(0)
 
 
 def make_algorithm(name: AlgorithmName, *, offline_cycles: int = 0, **changes: Any) -> Algorithm:

@@ -35,7 +35,7 @@ def _policy(folder: Path) -> PreTrainedTokenizerFast:
 
 def test_a_backbone_from_the_policy_starts_with_its_weights(tmp_path: Path) -> None:
     tokenizer = _policy(tmp_path)
-    critic, encoder = build_critic(CriticConfig(backbone="policy"), tmp_path, tokenizer, dtype="float32")
+    critic, encoder = build_critic(CriticConfig(backbone="policy"), tmp_path, tokenizer)
     policy = AutoModelForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(critic.backbone.embed_tokens.weight, policy.model.embed_tokens.weight)
     values = critic(encoder.encode([make_row(0)], PARTS, 1), q=("action", "fresh"), v=("state", "next_state"))
@@ -45,7 +45,7 @@ def test_a_backbone_from_the_policy_starts_with_its_weights(tmp_path: Path) -> N
 def test_a_backbone_from_scratch_reads_the_policys_vocabulary(tmp_path: Path) -> None:
     tokenizer = _policy(tmp_path)
     config = CriticConfig(build=BackboneConfig(hidden_size=16, layers=1, heads=2, intermediate_size=32))
-    critic, _ = build_critic(config, tmp_path, tokenizer, dtype="float32")
+    critic, _ = build_critic(config, tmp_path, tokenizer)
     assert critic.backbone.embed_tokens.weight.shape == (VOCABULARY, 16)
 
 
@@ -69,7 +69,7 @@ def test_an_encoder_backbone_reads_each_state_by_itself(tmp_path: Path) -> None:
         words, cls_token="<s>", pad_token="<pad>", sep_token="</s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(tmp_path / "critic")
     config = CriticConfig(backbone=str(tmp_path / "critic"), max_tokens=16)
-    critic, encoder = build_critic(config, tmp_path / "policy", tokenizer, dtype="float32")
+    critic, encoder = build_critic(config, tmp_path / "policy", tokenizer)
     row, changed = make_row(5, all_turns=True), make_row(5, all_turns=True)
     changed.tokens = changed.tokens.copy()
     changed.tokens[row.state_end(3) :] = 7

@@ -58,7 +58,7 @@ def _episode(tokenizer: object) -> Row:
 
 def test_a_pretrained_encoder_reads_states_and_actions_as_it_reads_text(minilm: Path, policy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    critic, encoder = build_critic(CriticConfig(backbone=str(minilm)), policy, tokenizer, dtype="float32")
+    critic, encoder = build_critic(CriticConfig(backbone=str(minilm)), policy, tokenizer)
     row = _episode(tokenizer)
     seen: dict[str, torch.Tensor] = {}
     critic.v[0].register_forward_pre_hook(lambda _, inputs: seen.update(state=inputs[0]))
@@ -85,9 +85,9 @@ def test_an_encoder_of_another_family_reads_the_text(minilm: Path, tmp_path: Pat
     )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     with pytest.raises(LearnerError, match=r"critic\.reads=text"):
-        build_critic(CriticConfig(backbone=str(minilm)), tmp_path, tokenizer, dtype="float32")
+        build_critic(CriticConfig(backbone=str(minilm)), tmp_path, tokenizer)
     config = CriticConfig(backbone=str(minilm), reads="text")
-    _, encoder = build_critic(config, tmp_path, tokenizer, dtype="float32")
+    _, encoder = build_critic(config, tmp_path, tokenizer)
     assert isinstance(encoder, SeparateEncoder)
     reference = AutoTokenizer.from_pretrained(minilm)
     for text in sentences:
@@ -99,7 +99,9 @@ def test_a_pretrained_critic_learns(minilm: Path, policy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
     torch.manual_seed(0)
     critic, encoder = build_critic(
-        CriticConfig(backbone=str(minilm), head_hidden_size=32), policy, tokenizer, dtype="float32"
+        CriticConfig(backbone=str(minilm), head_hidden_size=32),
+        policy,
+        tokenizer,
     )
     layout = encoder.encode([_episode(tokenizer)], ("state",), 0)
     target = torch.tensor([-3.0, 2.0])

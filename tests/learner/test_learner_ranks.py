@@ -1,4 +1,7 @@
-"""The same numbers on one rank and two, at ZeRO 0, 2 and 3, and after a resume, whatever the algorithm."""
+"""The same numbers on one rank and two, at ZeRO 0 to 3, and after a resume, whatever the algorithm.
+
+At ZeRO-3 the optimizer also steps on the host's side of DeepSpeed (`optimizer_offload`), which must change nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             "critic": {"heads": 3, "lambda_turn": 0.5},
         },
     ),
+    # Policy, critic, target and reference on one base; the base is also partitioned once, at ZeRO-3.
+    ("archer", {"lora": {"rank": 4}, "actor": {"kl_to_clone": 0.1}, "critic": {"backbones": "apart"}}),
+    ("ppo", {"lora": {"rank": 4}, "activation_checkpointing": True}),
     ("archer_offline", {}),
     ("chai", {}),
     ("filtered_bc", {}),
@@ -37,7 +43,8 @@ def _train(rank: int, out: Path, stage: int, resume_at: int | None) -> None:
     ranks = torch.distributed.get_world_size()
     losses = []
     for index, (name, changes) in enumerate(CASES):
-        algorithm = make_algorithm(name, zero_stage=stage, **changes)  # type: ignore[arg-type]
+        settings = {"zero_stage": stage, "optimizer_offload": stage == 3} | changes
+        algorithm = make_algorithm(name, **settings)
         for cycle in range(CYCLES):
             if cycle == resume_at:
                 saved = out / f"saved-{index}"
@@ -45,7 +52,7 @@ def _train(rank: int, out: Path, stage: int, resume_at: int | None) -> None:
                     saved.mkdir()
                 torch.distributed.barrier()
                 algorithm.save(saved)
-                algorithm = make_algorithm(name, zero_stage=stage, **changes)  # type: ignore[arg-type]
+                algorithm = make_algorithm(name, **settings)
                 algorithm.load(saved)
             losses.append(run_cycle(algorithm, cycle, rank, ranks))
     if rank == 0:

@@ -11,7 +11,9 @@ from actor_cases import Served, change, load_model, reference_logprobs, save_mod
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, StaleWorkersError
 from actors.reports import ProbeAnswer
+from learner.config import LoraConfig
 from learner.errors import WaitTimeoutError
+from learner.lora import weights, with_adapter
 from learner.proof import BroadcastProofError, compare
 from learner.weights import Broadcaster, PolicySource, SharedMemoryTrainer, SharedMemoryTrainerInitInfo
 
@@ -51,6 +53,26 @@ class OneEngine:
     def probe(self, tokens):
         logprobs = self.served.run(self.served.engine.probe(tokens, TEMPERATURE))
         return [ProbeAnswer("engine", self.served.engine.version, logprobs)]
+
+
+class Counting(OneEngine):
+    """With the bytes of each update."""
+
+    def __init__(self, served):
+        super().__init__(served)
+        self.sent = []
+
+    def update_weights(self, update_info):
+        self.sent.append(update_info["size"])
+        super().update_weights(update_info)
+
+
+def change_adapter(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in weights(model):
+            for parameter in weight.adapter:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
 def _broadcaster(model, rollouts):
@@ -116,6 +138,37 @@ def test_requests_in_flight_go_on_and_carry_both_versions(engine):
             expected = reference_logprobs(model, tokens, TEMPERATURE)[len(prompt) - 1 :]
             mine = versions == version
             np.testing.assert_allclose(np.array(completion.logprobs)[mine], expected[mine], atol=1e-3)
+
+
+@pytest.mark.engine
+def test_adapters_alone_are_sent_and_merged_into_the_base_that_came_first(engine):
+    served, folder = engine
+    base = load_model(folder)
+    change(base, 40)  # not what the engine has: the clone of a run is not either
+    model = with_adapter(base, LoraConfig(rank=4))
+    rollouts = Counting(served)
+    broadcaster = _broadcaster(model, rollouts)
+    whole = sum(t.numel() * t.element_size() for _, t in PolicySource(model))
+    answers = {}
+    for version, seed in ((15, 1), (16, 2), (17, 1)):
+        change_adapter(model, seed)
+        assert broadcaster.broadcast(version).max_gap < 1e-3
+        answers[version] = rollouts.probe(PROBE)[0].logprobs
+        (completion,) = served.run(
+            served.engine.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
+        )
+        expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-3)
+    # The base went once, and then less than a third of it each time.
+    assert rollouts.sent[0] >= whole
+    assert max(rollouts.sent[1:]) < whole / 3
+    assert len(rollouts.sent) == 4
+    # Merged anew from the base each time: the same adapter gives the same weights to the last bit.
+    assert np.array_equal(answers[17], answers[15])
+    assert np.abs(answers[16] - answers[15]).max() > 0.1
+    # And whole weights after it are whole weights.
+    change(base, 41)
+    assert _broadcaster(base, OneEngine(served)).broadcast(18).max_gap < 1e-3
 
 
 @pytest.mark.engine
@@ -210,6 +263,7 @@ class Recorder(OneEngine):
             raise EngineDied("no engine is left to take weights (worker-0: its process ended)")
 
     def update_weights(self, update_info):
+        self.info = update_info
         self.memory = Path(update_info["path"]).read_bytes()
 
     def finish_weight_update(self, weight_version=None):
@@ -242,7 +296,7 @@ def test_shared_memory_holds_the_weights_and_goes_with_the_trainer(tmp_path):
     source = PolicySource(model, wire_dtype=torch.bfloat16)
     trainer = SharedMemoryTrainer.trainer_init(SharedMemoryTrainerInitInfo(rank=0), client=client, source=source)
     trainer.send_weights()
-    info = trainer._update_info
+    info = client.info
     for name, shape, offset in zip(info["names"], info["shapes"], info["offsets"], strict=True):
         count = torch.Size(shape).numel()
         got = torch.frombuffer(bytearray(client.memory), dtype=torch.bfloat16, count=count, offset=offset).view(shape)

@@ -217,6 +217,24 @@ class RunConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _adapters_have_a_base(self) -> Self:
+        lora = self.learner.lora
+        if lora is None or self.model.build is None:
+            return self
+        if lora.adapter is not None:
+            raise ValueError(
+                f"`learner.lora.adapter` is {lora.adapter!r}, and `model.build` makes a new model, which no adapter "
+                "was made for; set model.path to the adapter's base"
+            )
+        if self.learner.clone.steps == 0 or lora.clone == "adapter":
+            raise ValueError(
+                "`model.build` makes a model that knows nothing, and an adapter on it would learn next to nothing: set "
+                "learner.clone.steps above 0 and learner.lora.clone=full, so that the clone is the base, or "
+                "learner.lora=null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _window_suffices(self) -> Self:
         asked, build = self.rollout.engine.max_model_len, self.model.build
         if build is not None and asked is not None and asked > build.max_positions:

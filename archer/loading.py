@@ -141,12 +141,18 @@ def dump_config(config: RunConfig) -> str:
 
 
 def check_world(config: RunConfig) -> None:
-    """What only this machine can tell: the model folder and the environment. Raises ConfigError."""
+    """What only this machine can tell: the folders of model and adapter, the environment. Raises ConfigError."""
     path = config.model.path
     if path is not None and looks_like_folder(path) and not Path(path).expanduser().is_dir():
         raise ConfigError(
             f"`model.path` is {path!r}, and there is no such folder; give the folder of a Hugging Face model "
             "(with config.json), or a name such as gpt2"
+        )
+    adapter = config.learner.lora.adapter if config.learner.lora is not None else None
+    if adapter is not None and not (Path(adapter).expanduser() / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"`learner.lora.adapter` is {adapter!r}, and there is no peft adapter (no adapter_config.json); give the "
+            "folder of one, such as the adapter/ of a checkpoint"
         )
     # Late: reading a file should not need the environments.
     from envs import EnvError, MissingExtraError, UnknownEnvError, check

@@ -132,6 +132,11 @@ def _find(source: str) -> _Found:
         return _of_run(source, run, checkpoint, shown=2)
     if (path / "config.json").is_file():
         return _Found(source, str(path.resolve()), path.resolve().parts)
+    if (path / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{source!r} is an adapter without its base; give the run or the checkpoint that it lies in, whose policy/ "
+            "has it merged"
+        )
     if path.is_dir():
         raise ConfigError(
             f"{source!r} is neither a run (it has no config.yaml) nor a Hugging Face model (it has no config.json)"

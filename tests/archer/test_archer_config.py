@@ -122,6 +122,30 @@ def test_algorithm_and_schedule_must_fit(base: Path, overrides: list[str], said:
         load_config(base, overrides)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["learner.lora.rank=4"], r"a model that knows nothing.*learner.clone.steps above 0"),
+        (["learner.lora.clone=adapter", "learner.clone.steps=5"], "learner.lora.clone=full"),
+        (["learner.lora.adapter=somewhere"], "which no adapter was made for"),
+        (["learner.optimizer_offload=true"], "set zero_stage to 1, 2 or 3"),
+        (["learner.lora.dropout=0.1"], "learner.lora.dropout"),
+    ],
+)
+def test_what_saves_memory_must_fit_the_run(base: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(base, overrides)
+    assert load_config(base, ["learner.lora.rank=4", "learner.clone.steps=5"]).learner.lora is not None
+
+
+def test_folder_that_holds_no_adapter_is_named(base: Path, tmp_path: Path) -> None:
+    settings = [f"model={{path: {tmp_path}}}", f"learner.lora.adapter={tmp_path}"]
+    with pytest.raises(ConfigError, match=r"`learner.lora.adapter`.*no adapter_config.json"):
+        load_config(base, settings)
+    (tmp_path / "adapter_config.json").touch()
+    assert load_config(base, settings).learner.lora is not None
+
+
 def test_every_mistake_is_named_at_once_and_where_it_stands(base: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(base, ["cyles=3", "learner.critic.lrate=1"])

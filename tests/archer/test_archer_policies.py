@@ -110,12 +110,15 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     make_run(tmp_path / "runs", "young", checkpoints=())
     (tmp_path / "runs" / "young" / "checkpoints" / "cycle-00001").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").touch()
     (tmp_path / "notes.txt").touch()
     for source, words in (
         ("runs/young", "cycle-00001 holds no policy"),
         ("runs/mien", "there is no run 'runs/mien'; runs holds mine, young"),
         ("./nothing", "there is no folder './nothing'"),
         ("empty", "neither a run .* nor a Hugging Face model"),
+        ("adapter", "'adapter' is an adapter without its base"),
         ("notes.txt", "'notes.txt' is a file"),
         ("rollout.workers=2", "a setting is given by --set rollout.workers=2"),
     ):

@@ -126,7 +126,7 @@ class ProcessEnv:
         self._connection = Connection(ours.detach())
         try:
             self._ask("make", {"factory": self._factory}, START_TIMEOUT_S)
-        except EnvArgumentError:
+        except EnvError:  # refused there, or it has hung or died
             self.kill()
             raise
         except (PicklingError, AttributeError, TypeError) as error:

@@ -1,6 +1,7 @@
 """The set-up files agree with each other: pyproject, locks, Makefile, and nothing of one machine in any of them."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
@@ -121,6 +122,37 @@ def test_make_says_what_is_wrong(arguments: list[str], sentence: str, tmp_path: 
     assert done.returncode != 0
     assert sentence in done.stderr
     assert not (tmp_path / ".venv" / ".installed-cpu").exists()
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_without_a_compiler_jericho_alone_is_left_out_and_looked_for_again(tmp_path: Path, compiler: bool) -> None:
+    for name in ("Makefile", "pyproject.toml", LOCK, *CPU):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("cat", "env", "grep", "make", "touch"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    if compiler:
+        (tools / "cc").symlink_to("/bin/true")
+    # Stands in for pip: writes down what it was told to install.
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/bash\nfor last; do :; done; cat "$last" > told\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv" / ".installed-cpu").touch()
+    done = subprocess.run(
+        ["make", ".venv/.envs-installed"],
+        cwd=tmp_path,
+        env={"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    told = {line.split("==")[0] for line in (tmp_path / "told").read_text().splitlines() if "==" in line}
+    assert {"textworld", "textarena"} <= told
+    assert ("jericho" in told) == compiler == (tmp_path / ".venv" / ".envs-installed").exists()
+    assert ("no C compiler" in done.stdout) != compiler
 
 
 def test_ci_runs_the_tests_last() -> None:

@@ -18,7 +18,7 @@ def check_story(env_id: str, story: str | None) -> None:
     """Raise EnvArgumentError, with what to do, unless `story` names the story file of Detective."""
     if not story:
         raise EnvArgumentError(
-            f"{env_id} plays a story file of your own: give its path as the argument story (env.kwargs.story=...)"
+            f"{env_id} plays a story file of your own: give its path as the argument story (env.kwargs.story=PATH)"
         )
     path = Path(story)
     if not path.is_file():

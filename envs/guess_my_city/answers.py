@@ -118,7 +118,7 @@ def _olympics(city: City, words: Sequence[str]) -> str:
     if not games:
         return "It never held the Olympics."
     return " ".join(
-        f"It held the {season} Olympics in {_and([str(year) for year in years])}." for season, years in games
+        f"It held the {season} Olympics of {_and([str(year) for year in years])}." for season, years in games
     )
 
 
@@ -142,7 +142,7 @@ def _things(template: str, name: str) -> Callable[[City, Sequence[str]], str | N
 _TELL: dict[str, Callable[[City, Sequence[str]], str | None]] = {
     "name": lambda city, words: SECRET,
     "languages": _things("People mostly speak {}.", "languages"),
-    "religion": _things("Most people follow {}.", "religion"),
+    "religion": _things("The largest religion is {}.", "religion"),
     "currency": _things("People pay in {}.", "currency"),
     "nickname": _things("It is called {}.", "nickname"),
     "olympics": _olympics,

@@ -100,7 +100,7 @@ FACTS = [
     ("Berlin", "What is the name of the famous gate in your city?", "It is known for the Brandenburg Gate."),
     ("Kyoto", "Can you tell me about any local dishes?", "People like kaiseki, yudofu and matcha sweets."),
     ("Athens", "Has your city ever hosted the Olympics?", YES),
-    ("Athens", "When did your city hold the Olympics?", "It held the Summer Olympics in 1896 and 2004."),
+    ("Athens", "When did your city hold the Olympics?", "It held the Summer Olympics of 1896 and 2004."),
     ("London", "What river runs through your city?", "The Thames River runs through it."),
     ("Paris", "What is the name of your city?", SECRET),
     ("Paris", "Does its name start with P?", SECRET),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -87,4 +88,6 @@ def assert_observation(observation: envs.Observation, secret: str | None) -> Non
         assert all(set(message) == {"role", "content"} for message in observation)
         text = "\n".join(message["content"] for message in observation)
     assert text
-    assert secret is None or secret.casefold() not in text.casefold(), f"{text!r} tells {secret!r}"
+    # As a word: "Invalid word." doesn't tell the "valid" of Wordle.
+    told = secret is not None and re.search(rf"\b{re.escape(secret)}\b", text, re.IGNORECASE)
+    assert not told, f"{text!r} tells {secret!r}"

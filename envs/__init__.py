@@ -73,6 +73,7 @@ register(
 )
 register(WebShop.spec, "envs.webshop:WebShop", demonstrator="envs.webshop:Shopper")
 register(adapted.GYMNASIUM, "envs.adapters.gymnasium_env:GymnasiumEnv")
+register(adapted.MINIWOB, "envs.adapters.miniwob_env:MiniWob")
 register(adapted.OPENENV, "envs.adapters.openenv_env:OpenEnv")
 register(adapted.TEXTARENA, "envs.adapters.textarena_games:TextArena")
 register(

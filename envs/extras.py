@@ -14,6 +14,7 @@ from .errors import MissingExtraError
 EXTRA_MODULES: Mapping[str, tuple[str, ...]] = {
     "gymnasium": ("gymnasium", "farama_notifications"),
     "jericho": ("jericho",),
+    "miniwob": ("browsergym", "playwright", "miniwob", "bs4", "lxml"),
     "openenv": ("openenv", "fastmcp", "tomli", "tomli_w"),
     "textarena": ("textarena", "nltk", "chess"),
     "textworld": (

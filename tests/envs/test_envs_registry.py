@@ -11,6 +11,7 @@ from envs import EnvArgumentError, EnvError, MissingExtraError, ProcessEnv, Time
 NEEDS = {
     "detective": "a story file of your own",
     "gymnasium": "needs the argument 'gym_id'",
+    "miniwob": "needs the argument 'task'",
     "openenv": "needs the argument 'url'",
 }
 """What the environments that have no defaults say of what they need."""

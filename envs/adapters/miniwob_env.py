@@ -1,0 +1,214 @@
+"""MiniWoB's tasks in a real browser: tasks, pages and rewards of `browsergym-miniwob`, read by BrowserGym's own tree.
+
+BrowserGym's environment is not used around them: it starts two browsers an episode, one of them for a chat that no
+policy reads, and takes screenshots on every turn.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from browsergym.core.constants import BROWSERGYM_ID_ATTRIBUTE
+from browsergym.core.observation import MarkingError, _post_extract, _pre_extract, extract_merged_axtree
+from browsergym.miniwob import ALL_MINIWOB_TASKS
+from browsergym.utils.obs import IGNORED_AXTREE_PROPERTIES, IGNORED_AXTREE_ROLES, flatten_axtree_to_str
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, sync_playwright
+
+from ..base import INVALID_ACTION, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from ..errors import EnvArgumentError, EnvStateError, nearest
+from ..web_forms.grammar import Action, read_action
+from .specs import MINIWOB
+
+TASKS = {task.subdomain: task for task in ALL_MINIWOB_TASKS}
+"""MiniWoB's tasks by their names, `click-test` and so on."""
+
+BROWSER_VARIABLE = "ARCHER_CHROMIUM"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+VERBS = "Actions: click[n], type[n] text, select[n] option, check[n], uncheck[n]."
+INVALID = "Invalid action."
+UNCHANGED = "Nothing changed."
+SOLVED = "Task solved."
+FAILED = "Task failed."
+
+ACTION_TIMEOUT_MS = 500
+"""How long the browser tries one action, as in BrowserGym."""
+EXTRACT_TRIES = 3
+
+IGNORED_ROLES = [*IGNORED_AXTREE_ROLES, "InlineTextBox", "MenuListPopup", "LabelText"]
+"""Besides what BrowserGym leaves out: what only repeats or holds something else."""
+IGNORED_PROPERTIES = (*IGNORED_AXTREE_PROPERTIES, "url")
+"""And where the pages lie on this machine."""
+
+_ELEMENT = re.compile(r"[a-z0-9]{1,8}")
+
+
+class MiniWob:
+    """One task of MiniWoB, another variant for each seed; 1 for solving it, else 0.
+
+    task: its name, such as "click-test"; docs/environments/miniwob.md says where the list is.
+    browser: Chromium's executable; by default that of the environment variable ARCHER_CHROMIUM, else found by its name.
+    settle_ms: how long the page may react to an action before it is read, in milliseconds.
+
+    The pages are those of the `miniwob` package, or those at MINIWOB_URL, as in BrowserGym. One browser serves all
+    episodes, each in a context of its own.
+    """
+
+    spec: EnvSpec = MINIWOB
+
+    def __init__(self, *, task: str, browser: str | None = None, settle_ms: int = 50) -> None:
+        self.check_arguments(task=task, browser=browser, settle_ms=settle_ms)
+        self.task_name = task
+        self._executable = find_browser(browser)
+        self._url = pages_url()
+        self._settle_ms = settle_ms
+        self._playwright: Playwright | None = None
+        self._browser: Browser | None = None
+        self._context: BrowserContext | None = None
+        self._page: Page | None = None
+        self._task: Any = None
+        self._told = ""
+
+    @staticmethod
+    def check_arguments(*, task: str, browser: str | None = None, settle_ms: int = 50) -> None:
+        """Raise EnvArgumentError for a task that there isn't, a browser or pages that can't be found."""
+        if task not in TASKS:
+            raise EnvArgumentError(f"miniwob: there is no task {task!r}: {nearest(str(task), TASKS)}")
+        if settle_ms < 0:
+            raise EnvArgumentError(f"miniwob: settle_ms is {settle_ms}, must not be negative")
+        find_browser(browser)
+        pages_url()
+
+    def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
+        """Begin the variant of `seed`, of which MiniWoB's generator takes the lowest 32 bits."""
+        if options:
+            raise EnvArgumentError(f"miniwob: unknown reset options {sorted(options)}: there are none")
+        self._end_episode()
+        task = self._task = TASKS[self.task_name](seed=seed % 2**32, base_url=self._url)
+        self._context = self._open_browser().new_context(viewport=task.viewport)
+        self._context.set_default_timeout(task.timeout)
+        page = self._page = self._context.new_page()
+        goal, _ = task.setup(page)
+        self._told = read_page(page)
+        told = f"{' '.join(str(goal).split())}\n{VERBS}\n{self._told}"
+        return told, {TASK_ID: f"{self.task_name}-{seed}", SUCCESS: False, INVALID_ACTION: False}
+
+    def step(self, action: str) -> Step:
+        """Do one thing on the page. Any string is an action; what isn't understood never reaches the browser."""
+        page = self._page
+        if page is None:
+            raise EnvStateError("step of miniwob: the episode has not begun: call reset first")
+        read = read_action(action)
+        if read is None or not _ELEMENT.fullmatch(read.element):
+            return INVALID, 0.0, False, False, {SUCCESS: False, INVALID_ACTION: True}
+        refused = self._do(page, read)
+        page.wait_for_timeout(self._settle_ms)
+        reward, done, _, _ = self._task.validate(page, [])
+        info: Info = {SUCCESS: bool(done and reward > 0), INVALID_ACTION: bool(refused)}
+        if done:
+            return SOLVED if info[SUCCESS] else FAILED, float(reward), True, False, info
+        if refused:
+            return refused, 0.0, False, False, info
+        before, self._told = self._told, read_page(page)
+        return UNCHANGED if self._told == before else self._told, 0.0, False, False, info
+
+    def close(self) -> None:
+        self._end_episode()
+        if self._browser is not None:
+            self._browser.close()
+            self._browser = None
+        if self._playwright is not None:
+            self._playwright.stop()
+            self._playwright = None
+
+    @staticmethod
+    def _do(page: Page, action: Action) -> str:
+        """Do it in the browser; what to say where the browser can't, else nothing."""
+        element = page.get_by_test_id(action.element)
+        if element.count() != 1:
+            return "There is no such element."
+        try:
+            if action.verb == "click":
+                element.click(timeout=ACTION_TIMEOUT_MS)
+            elif action.verb == "type":
+                element.fill(action.value, timeout=ACTION_TIMEOUT_MS)
+            elif action.verb == "select":
+                element.select_option(action.value, timeout=ACTION_TIMEOUT_MS)
+            elif action.verb == "check":
+                element.check(timeout=ACTION_TIMEOUT_MS)
+            else:
+                element.uncheck(timeout=ACTION_TIMEOUT_MS)
+        except Error:
+            return f"You can't {action.verb} that, or not so."
+        return ""
+
+    def _open_browser(self) -> Browser:
+        if self._browser is None:
+            self._playwright = sync_playwright().start()
+            # BrowserGym marks elements by an attribute of its own, by which they are found again.
+            self._playwright.selectors.set_test_id_attribute(BROWSERGYM_ID_ATTRIBUTE)
+            self._browser = self._playwright.chromium.launch(executable_path=self._executable, headless=True)
+        return self._browser
+
+    def _end_episode(self) -> None:
+        context, self._context, self._page = self._context, None, None
+        if self._task is not None:
+            self._task.teardown()
+            self._task = None
+        if context is not None:
+            context.close()
+
+
+def read_page(page: Page) -> str:
+    """The accessibility tree of a page, a line for each element, numbered by BrowserGym."""
+    for left in reversed(range(EXTRACT_TRIES)):
+        try:
+            _pre_extract(page, tags_to_mark="standard_html", lenient=left == 0)
+            tree = extract_merged_axtree(page)
+            break
+        except (Error, MarkingError):  # the page changed while it was read
+            if left == 0:
+                raise
+            page.wait_for_timeout(100)
+        finally:
+            _post_extract(page)
+    text: str = flatten_axtree_to_str(tree, ignored_roles=IGNORED_ROLES, ignored_properties=IGNORED_PROPERTIES)
+    return text.replace("\t", "  ")
+
+
+def find_browser(named: str | None) -> str:
+    """Chromium's executable. Raises EnvArgumentError that says how to get or name one."""
+    asked = named or os.environ.get(BROWSER_VARIABLE)
+    if asked:
+        found = shutil.which(asked)
+        if found is None:
+            where = "browser" if named else f"the environment variable {BROWSER_VARIABLE}"
+            raise EnvArgumentError(f"miniwob: {where} is {asked!r}, which is no program that can be run")
+        return found
+    for name in BROWSERS:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise EnvArgumentError(
+        f"miniwob needs Chromium, and none of {', '.join(BROWSERS)} is on the PATH: install it (on Debian and Ubuntu, "
+        f"apt-get install chromium), or name one by browser=... or the environment variable {BROWSER_VARIABLE}"
+    )
+
+
+def pages_url() -> str:
+    """Where MiniWoB's pages are. Raises EnvArgumentError where there are none."""
+    if url := os.environ.get("MINIWOB_URL"):
+        return url if url.endswith("/") else url + "/"
+    # Not imported: it would want selenium, which its own environments drive their browser by.
+    package = importlib.util.find_spec("miniwob")
+    for place in package.submodule_search_locations or () if package else ():
+        folder = Path(place) / "html" / "miniwob"
+        if folder.is_dir():
+            return f"{folder.as_uri()}/"
+    raise EnvArgumentError("miniwob: the package miniwob has no pages: set MINIWOB_URL to where they are")

@@ -29,6 +29,7 @@ import psutil  # type: ignore[import-untyped]
 
 import envs
 from bench.env_tasks import add_arguments, shown, tasks
+from bench.own_loops import openenv_own
 
 REPEATS = 3
 SCRIPT, SEARCHES = "script", "searches"
@@ -225,6 +226,7 @@ def gymnasium_own(kwargs: dict[str, Any], episodes: list[tuple[int, list[str]]],
 
 OWN: dict[str, Callable[[dict[str, Any], list[tuple[int, list[str]]], Callable[[], float]], float]] = {
     "gymnasium": gymnasium_own,
+    "openenv": openenv_own,
 }
 """The loop of a package that an environment wraps, with the same actions: steps per second."""
 

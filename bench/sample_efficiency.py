@@ -37,7 +37,11 @@ from bench.efficiency_figures import (
 )
 from bench.efficiency_plot import draw
 
-METHODS = ("archer", "ppo", "filtered_bc")
+QUICK = ("archer", "ppo", "filtered_bc")
+METHODS = ("archer_from_data", "filtered_bc_from_data", *QUICK)
+FROM_DATA = "_from_data"
+"""Ending of the methods that learn from the demonstrations alone before they play, which on-policy ones can't."""
+OFFLINE_CYCLES = 6
 BASELINE = "ppo"
 STOP_TIMEOUT_S = 120.0
 # Absolute returns: a share of the way from the clone would move with the clone.
@@ -58,7 +62,7 @@ class Cell:
     """One run: what to train, with which overrides, in which folder."""
 
     task: str  # a preset or a YAML file
-    method: str
+    method: str  # a value of `algorithm`, with or without `FROM_DATA`
     seed: int
     overrides: tuple[str, ...]
     folder: Path
@@ -73,8 +77,13 @@ class Cell:
 
     @property
     def settings(self) -> list[str]:
-        own = (f"algorithm={self.method}", f"seed={self.seed}", f"name={self.name}", f"runs_dir={self.folder}")
-        return [*self.overrides, "metrics.port=0", *own]
+        own = [f"seed={self.seed}", f"name={self.name}", f"runs_dir={self.folder}"]
+        algorithm = self.method.removesuffix(FROM_DATA)
+        if algorithm != self.method:
+            # As many cycles that play as the other methods have.
+            playing = load_config(self.task, self.overrides).cycles
+            own += [f"offline_cycles={OFFLINE_CYCLES}", f"cycles={OFFLINE_CYCLES + playing}"]
+        return [*self.overrides, "metrics.port=0", f"algorithm={algorithm}", *own]
 
     def resolved(self) -> dict[str, Any]:
         return yaml.safe_load(dump_config(load_config(self.task, self.settings)))
@@ -209,7 +218,12 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def options() -> argparse.Namespace:
     made = parser(__doc__)
-    made.add_argument("--methods", nargs="+", default=list(METHODS), help="values of `algorithm`")
+    made.add_argument(
+        "--methods",
+        nargs="+",
+        help=f"values of `algorithm`, with {FROM_DATA} for {OFFLINE_CYCLES} cycles on the demonstrations first; "
+        f"{' '.join(METHODS)}, and {' '.join(QUICK)} with --quick",
+    )
     made.add_argument("--tasks", nargs="+", default=["key_door"], help="presets or YAML files")
     made.add_argument("--seeds", type=int, help="seeds 0 to N-1 of each method; 3, and 1 with --quick")
     made.add_argument("--cycles", type=int, help="cycles of each run; the preset's by default")
@@ -249,7 +263,7 @@ def main() -> None:
         Cell(task, method, seed, overrides, folder)
         for task in arguments.tasks
         for seed in seeds
-        for method in arguments.methods
+        for method in arguments.methods or (QUICK if arguments.quick else METHODS)
     ]
     problems = []
     try:

@@ -10,6 +10,7 @@ from rich.console import Console
 import envs
 from archer.envargs import env_kwargs
 from archer.episodefolder import load_tokenizer, print_written, write_episodes
+from archer.errors import ConfigError
 from archer.outfolder import claimed
 
 
@@ -29,7 +30,10 @@ def write_demos(
     Raises ConfigError before anything is played, and the environment's errors.
     """
     kwargs = env_kwargs(env, overrides)
-    played = envs.demonstrate(env, episodes=episodes, skill=skill, seed=seed, **kwargs)
+    try:
+        played = envs.demonstrate(env, episodes=episodes, skill=skill, seed=seed, **kwargs)
+    except envs.EnvArgumentError as error:
+        raise ConfigError(f"--set: {error}") from None
     tokenizer = None if model is None else load_tokenizer(model)
     summary = {"env": env, "kwargs": kwargs, "skill": skill, "seed": seed}
     with claimed(out) as folder:

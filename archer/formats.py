@@ -36,7 +36,7 @@ class ReplayFormat:
         self.description = description
 
     def read(self, path: Path, env: str, kwargs: Mapping[str, Any], tally: Tally) -> Iterator[envs.Demonstration]:
-        for episode in read_imports([str(path)], env=env):
+        for episode in read_imports([str(path)], env=env, asked=""):
             tally.read += 1
             tally.kept += 1
             yield episode

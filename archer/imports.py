@@ -22,21 +22,24 @@ EPISODES = "episodes.parquet"
 """What `archer demos` and `archer import` call their file of episodes."""
 
 
-def read_imports(paths: Iterable[str], *, env: str) -> list[envs.Demonstration]:
+def read_imports(
+    paths: Iterable[str], *, env: str, asked: str = "`demonstrations.files`: "
+) -> list[envs.Demonstration]:
     """Every episode of the files and folders `paths`, in order. Raises ConfigError.
 
     A path is an Arrow IPC file (such as a run's demonstrations.arrow) or a Parquet file of episodes, a folder that
     `archer demos` or `archer import` wrote, or a run folder, a checkpoint or a replay folder, of which the replay's log
-    is read.
+    is read. `asked` is what errors begin with: the setting that named the paths.
     """
     found = []
     for text in paths:
         path = Path(text).expanduser()
-        where = f"`demonstrations.files`: {text}"
+        where = f"{asked}{text}"
         try:
             episodes = [episode for batch in _batches(path) for episode in batch_to_episodes(batch)]
         except FileNotFoundError as error:
-            raise ConfigError(f"{where} does not exist") from error
+            lacks = "holds no episodes.parquet and no replay" if path.is_dir() else "does not exist"
+            raise ConfigError(f"{where} {lacks}") from error
         except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, ReplayError, LogError, OSError) as error:
             raise ConfigError(f"{where} can't be read as episodes: {error}") from error
         if not episodes:

@@ -106,7 +106,7 @@ def test_nested_arguments() -> None:
         ([ENV, "--out", "new", "--set", "env.kwargs.nois=0.1"], ["'nois'", "did you mean 'noise'"]),
         ([ENV, "--out", "new", "--set", "seed=3"], ["'seed=3'", "env.kwargs.NAME"]),
         ([ENV, "--out", "new", "--set", "env.kwargs.noise"], ["not of the form key=value"]),
-        ([ENV, "--out", "new", "--set", "env.kwargs.noise=0.9"], ["noise is 0.9"]),
+        ([ENV, "--out", "new", "--set", "env.kwargs.noise=0.9"], ["--set: twenty_questions_subset: noise is 0.9"]),
         ([ENV, "--out", "full"], ["already holds something.txt", "--out"]),
         ([ENV, "--out", "full/something.txt"], ["it is a file"]),
         ([ENV, "--out", "new", "--model", "./nowhere"], ["./nowhere", "can't be loaded"]),

@@ -160,6 +160,7 @@ def test_a_file_of_another_kind_is_refused_in_a_sentence(tmp_path: Path, content
         ({"env": "guess_my_town"}, "did you mean 'guess_my_city'"),
         ({"overrides": ["env.kwargs.compact=true"]}, "did you mean 'compat'"),
         ({"format_name": "parquet"}, "can't be read as episodes"),
+        ({"format_name": "run", "file": Path(".")}, r"^\. holds no episodes\.parquet and no replay"),
     ],
 )
 def test_wrong_arguments_leave_nothing_behind(tmp_path: Path, changes: dict[str, Any], says: str) -> None:

@@ -83,7 +83,7 @@ def test_what_can_not_be_imported_is_named(episodes: list[Episode], tmp_path: Pa
         ("nowhere.arrow", ENV, "does not exist"),
         ("torn.arrow", ENV, "can't be read as episodes"),
         ("text.parquet", ENV, "can't be read as episodes"),
-        (".", ENV, "does not exist"),
+        (".", ENV, "holds no episodes.parquet and no replay"),
         ("some.arrow", "key_door", "episodes of 'twenty_questions_subset'.*plays 'key_door'"),
         ("mute.arrow", ENV, "0 messages of the assistant"),
     ):

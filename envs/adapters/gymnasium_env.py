@@ -22,6 +22,9 @@ from .specs import GYMNASIUM
 MAX_NUMBERS = 64
 """Arrays of more numbers than this aren't told by default."""
 
+MAX_NAMES = 1000
+"""Spaces of more actions than this aren't named one by one."""
+
 INVALID = "Not a possible action."
 
 Read = Callable[[str], Any]
@@ -103,6 +106,11 @@ class GymnasiumEnv:
                 f"gymnasium: {self.env_id} has actions of {type(space).__name__}, which have no words of their own: "
                 "name a function of yours that reads them, actions=module:function"
             )
+        if space.n > MAX_NAMES:
+            raise EnvArgumentError(
+                f"gymnasium: {self.env_id} has {space.n} actions, too many to name: name a function of yours that "
+                "reads them, actions=module:function"
+            )
         if names is None:
             meanings = getattr(self.gym.unwrapped, "get_action_meanings", None)
             names = meanings() if meanings is not None else [str(space.start + i) for i in range(int(space.n))]
@@ -115,11 +123,8 @@ class GymnasiumEnv:
         meant = {str(space.start + i): space.start + i for i in range(int(space.n))}
         meant |= {name.casefold(): space.start + i for i, name in enumerate(names)}
 
-        def read(text: str) -> Any:
-            found = meant.get(text)
-            return meant.get(text.strip(" \t\r\n.!").casefold()) if found is None else found
-
-        return read
+        # What is written just so is found at once; the rest is tidied first.
+        return lambda text: meant[text] if text in meant else meant.get(text.strip(" \t\r\n.!").casefold())
 
 
 def teller(space: spaces.Space[Any], gym_id: str) -> Tell:
@@ -127,7 +132,10 @@ def teller(space: spaces.Space[Any], gym_id: str) -> Tell:
     if isinstance(space, spaces.Text):
         return lambda seen: seen
     if isinstance(space, spaces.Discrete):
-        return lambda seen: str(int(seen))
+        if space.n > MAX_NAMES:
+            return lambda seen: str(int(seen))
+        told = {number: str(number) for number in range(int(space.start), int(space.start + space.n))}
+        return lambda seen: told[int(seen)]
     if isinstance(space, spaces.Dict):
         parts = {name: teller(part, gym_id) for name, part in space.items()}
         return lambda seen: "; ".join(f"{name}: {tell(seen[name])}" for name, tell in parts.items())

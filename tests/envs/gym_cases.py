@@ -68,6 +68,16 @@ class Picture(Echo):
     observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
 
 
+class Vast(Echo):
+    """Has more actions and observations than can be listed."""
+
+    observation_space = spaces.Discrete(10**12)
+    action_space = spaces.Discrete(10**12, start=-1)
+
+    def reset(self, *, seed=None, options=None):
+        return 10**11, {}
+
+
 def to_vector(text, env):
     try:
         return np.array([float(text)], np.float32)
@@ -79,6 +89,6 @@ def at_only(seen, env):
     return f"{type(env.unwrapped).__name__} at {seen['at'][0]:.1f}"
 
 
-for case in (Echo, Cutting, Mixed, Picture):
+for case in (Echo, Cutting, Mixed, Picture, Vast):
     gymnasium.register(f"{case.__name__}-v0", entry_point=case)
 gymnasium.register("Limited-v0", entry_point=Echo, max_episode_steps=4)

@@ -92,6 +92,7 @@ def test_numbers_are_told_and_functions_of_ones_own_are_used():
     assert env.reset(seed=0)[0] == "at: 0 0.333; card: 2; hand: 1 0 1; 3 0"
     assert env.step("0.5")[0] == "at: 0.5 0.333; card: 2; hand: 1 0 1; 3 0"
     assert env.step("half")[4]["invalid_action"]
+    assert theirs("Vast-v0", actions="gym_cases:to_vector").reset(seed=0)[0] == "100000000000"
     env = theirs("Mixed-v0", actions="gym_cases:to_vector", observe="gym_cases:at_only")
     env.reset(seed=0)
     assert env.step("-1")[0] == "Mixed at -1.0"
@@ -108,6 +109,7 @@ def test_numbers_are_told_and_functions_of_ones_own_are_used():
             {"gym_id": "gym_cases:Mixed-v0"},
             "actions of Box, which have no words of their own: .* actions=module:function",
         ),
+        ({"gym_id": "gym_cases:Vast-v0"}, "1000000000000 actions, too many to name: .* actions=module:function"),
         ({"gym_id": "gym_cases:Picture-v0"}, "not told in words by default: .* observe=module:function"),
         ({"gym_id": "CartPole-v1", "action_names": ["left"]}, "must be 2 different words"),
         ({"gym_id": "CartPole-v1", "actions": "gym_cases"}, "must be of the form module:function"),

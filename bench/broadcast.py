@@ -38,7 +38,8 @@ from archer.model import build_tiny_model
 from learner.config import LoraConfig
 from learner.lora import weights, with_adapter
 from learner.policy import Policy, load_causal_model, sequence_predictions
-from learner.weights import Broadcaster, PolicySource
+from learner.transfer import PolicySource
+from learner.weights import Broadcaster
 
 # Nominal size in millions of parameters: width, layers, heads. The feed-forward layers are 2.75 times as wide.
 SIZES = {1: (128, 5, 4), 10: (320, 8, 5), 60: (640, 12, 10), 150: (896, 15, 14), 500: (1280, 25, 20)}

@@ -38,7 +38,8 @@ from learner.metrics import LearnerMetrics
 from learner.policy import sequence_predictions
 from learner.precision import DTYPES
 from learner.protocols import CollectReport
-from learner.weights import Broadcaster, PolicySource
+from learner.transfer import PolicySource
+from learner.weights import Broadcaster
 
 # Environment seeds of evaluations are the same for every run, so that runs compare on the same episodes; those of
 # training lie below, and start elsewhere for each seed of a run.

@@ -18,7 +18,8 @@ from actors.errors import ActorError, StaleWorkersError, WorkersLostError
 from actors.pool import WorkerArgs, start_pool
 from buffer.config import ReplayConfig
 from buffer.service import ReplayService
-from learner.weights import Broadcaster, PolicySource
+from learner.transfer import PolicySource
+from learner.weights import Broadcaster
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

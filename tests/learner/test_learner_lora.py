@@ -29,7 +29,7 @@ from learner.lora import (
     with_adapter,
 )
 from learner.policy import Policy, checkpoint_activations
-from learner.weights import PolicySource
+from learner.transfer import PolicySource
 
 LORA = LoraConfig(rank=4, alpha=8)
 

@@ -15,7 +15,8 @@ from learner.config import LoraConfig
 from learner.errors import WaitTimeoutError
 from learner.lora import weights, with_adapter
 from learner.proof import BroadcastProofError, compare
-from learner.weights import Broadcaster, PolicySource, SharedMemoryTrainer, SharedMemoryTrainerInitInfo
+from learner.transfer import PolicySource, SharedMemoryTrainer, SharedMemoryTrainerInitInfo
+from learner.weights import Broadcaster
 
 PROBE = np.random.default_rng(3).integers(0, 272, 80).astype(np.int32)
 TEMPERATURE = 0.7

@@ -24,7 +24,7 @@ def _rank(rank: int, port: int, folder: str, out: str) -> None:
 
     from learner.config import LearnerConfig
     from learner.engine import Engine
-    from learner.weights import PolicySource
+    from learner.transfer import PolicySource
 
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     model = load_model(Path(folder))

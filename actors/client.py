@@ -71,10 +71,18 @@ class PoolClient:
         """Wait until `at_least` episodes of `start` have finished since the last report, and report all of them."""
         return self._get(self._pool.report.remote(at_least, timeout_s), timeout_s)
 
-    def request(self, prompts: Sequence[np.ndarray], n: int) -> Future[FreshActions]:
-        """`n` actions of the current policy for each state (int32 token ids)."""
+    def request(
+        self, prompts: Sequence[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True
+    ) -> Future[FreshActions]:
+        """`n` actions of the current policy for each state (int32 token ids), or of each state its own number.
+
+        Without `logprobs` the answer's are empty, and the engines work less.
+        """
         if not prompts:
             raise ActorError("a request for actions holds no states")
+        counts = np.broadcast_to(np.asarray(n, np.int32), len(prompts))
+        if counts.min() < 1:
+            raise ActorError(f"a request for {counts.min()} actions at a state; ask for at least 1")
         offsets = np.cumsum([0, *(len(prompt) for prompt in prompts)], dtype=np.int64)
         tokens = np.concatenate([np.asarray(prompt, np.int32) for prompt in prompts])
         result: Future[FreshActions] = Future()
@@ -87,7 +95,7 @@ class PoolClient:
             else:
                 result.set_exception(_plain(error))
 
-        self._pool.request.remote(tokens, offsets, n).future().add_done_callback(finish)
+        self._pool.request.remote(tokens, offsets, counts, logprobs).future().add_done_callback(finish)
         return result
 
     def workers(self) -> list[WorkerStatus]:

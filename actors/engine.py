@@ -39,7 +39,8 @@ CPU_BLOCK_SIZE = 32
 
 @dataclass(slots=True)
 class Completion:
-    """One action: tokens with the stop token, log-probabilities of the distribution sampled from, versions."""
+    """One action: tokens with the stop token, log-probabilities of the distribution sampled from (none where they were
+    not asked for), versions."""
 
     token_ids: list[int]
     logprobs: list[float]
@@ -57,7 +58,7 @@ class VllmEngine:
         self.died = asyncio.Event()
         self._llm = llm
         self._stop_token_ids = list(stop_token_ids)
-        self._params: dict[tuple[float, int, int, int | None], SamplingParams] = {}
+        self._params: dict[tuple[float, int, int, bool, int | None], SamplingParams] = {}
         self._request_ids = itertools.count()
         self._watch_processes()
 
@@ -98,9 +99,17 @@ class VllmEngine:
         return engine
 
     async def generate(
-        self, prompt_token_ids: Sequence[int], n: int, sampling: SamplingConfig, *, greedy: bool = False
+        self,
+        prompt_token_ids: Sequence[int],
+        n: int,
+        sampling: SamplingConfig,
+        *,
+        greedy: bool = False,
+        logprobs: bool = True,
     ) -> list[Completion]:
         """`n` actions for one prompt. An action is cut short where the window ends.
+
+        Without `logprobs` the actions' are empty, and the engine is spared computing and sending them.
 
         Raises PromptTooLong where the window leaves no room for a token, EngineDied.
         """
@@ -112,7 +121,7 @@ class VllmEngine:
                 "environment's observations, or set its max_turns lower"
             )
         temperature = 0.0 if greedy else sampling.temperature
-        params = self._sampling_params(temperature, min(sampling.max_tokens, room), n)
+        params = self._sampling_params(temperature, min(sampling.max_tokens, room), n, logprobs=logprobs)
         return [self._completion(output) for output in await self._request(list(prompt_token_ids), params)]
 
     async def probe(self, tokens: Sequence[int], temperature: float) -> np.ndarray:
@@ -208,15 +217,15 @@ class VllmEngine:
             versions += [int(span.version)] * (span.end - span.start)
         return Completion(
             token_ids=list(output.token_ids),
-            logprobs=output.logprobs.logprobs,
+            logprobs=[] if output.logprobs is None else output.logprobs.logprobs,
             versions=versions,
             stop_reason="stop" if output.finish_reason == "stop" else "length",
         )
 
     def _sampling_params(
-        self, temperature: float, max_tokens: int, n: int, target: int | None = None
+        self, temperature: float, max_tokens: int, n: int, *, logprobs: bool = True, target: int | None = None
     ) -> SamplingParams:
-        key = (temperature, max_tokens, n, target)
+        key = (temperature, max_tokens, n, logprobs, target)
         params = self._params.get(key)
         if params is None:
             from vllm import SamplingParams
@@ -226,7 +235,7 @@ class VllmEngine:
                 n=n,
                 temperature=temperature,
                 max_tokens=max_tokens,
-                logprobs=0 if target is None else None,
+                logprobs=0 if logprobs and target is None else None,
                 logprob_token_ids=None if target is None else [target],
                 flat_logprobs=True,
                 stop_token_ids=self._stop_token_ids,

@@ -157,10 +157,12 @@ class RolloutPool:
 
     # Fresh actions
 
-    async def request(self, tokens: np.ndarray, offsets: np.ndarray, n: int) -> FreshActions:
-        """`n` actions for each state, split over the ready workers by tokens.
+    async def request(
+        self, tokens: np.ndarray, offsets: np.ndarray, counts: np.ndarray, logprobs: bool
+    ) -> FreshActions:
+        """`counts` actions for each state, split over the ready workers by tokens.
 
-        tokens: int32 [total]; offsets: int64 [states + 1]. Raises StaleWorkersError.
+        tokens: int32 [total]; offsets: int64 [states + 1]; counts: int32 [states]. Raises StaleWorkersError.
         """
         await self._sup.wait_for(
             lambda: self._sup.ready() or self._sup.stranded(),
@@ -172,13 +174,15 @@ class RolloutPool:
             raise self._stale()
         cuts = _cuts(offsets, len(ready))
         parts = [
-            self._act(worker, tokens, offsets[a : b + 1], n)
+            self._act(worker, tokens, offsets[a : b + 1], counts[a:b], logprobs)
             for worker, a, b in zip(ready, cuts[:-1], cuts[1:], strict=True)
             if a < b
         ]
         return join_actions(await asyncio.gather(*parts))
 
-    async def _act(self, worker: Worker, tokens: np.ndarray, offsets: np.ndarray, n: int) -> FreshActions:
+    async def _act(
+        self, worker: Worker, tokens: np.ndarray, offsets: np.ndarray, counts: np.ndarray, logprobs: bool
+    ) -> FreshActions:
         """One worker's share; where it dies, the others take the share over."""
         incarnation = worker.incarnation
         assert worker.handle is not None
@@ -186,13 +190,13 @@ class RolloutPool:
         part, bounds = tokens[start : int(offsets[-1])], offsets - start
         worker.acting += 1
         try:
-            return await self._ask(worker.handle.act.remote(part, bounds, n))
+            return await self._ask(worker.handle.act.remote(part, bounds, counts, logprobs))
         except (*WORKER_ENDED, TimeoutError):
             await self._sup.fail(worker, incarnation)
         finally:
             worker.acting -= 1
             await self._sup.notify()
-        return await self.request(part, bounds, n)
+        return await self.request(part, bounds, counts, logprobs)
 
     # Weights
 

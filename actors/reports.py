@@ -11,20 +11,21 @@ import numpy as np
 
 @dataclass
 class FreshActions:
-    """`n` actions for each of `states` states, in the order asked for.
+    """`counts[i]` actions for each state i, in the order asked for.
 
-    Action k of state i is `tokens[offsets[i * n + k] : offsets[i * n + k + 1]]`.
+    Action k of all is `tokens[offsets[k] : offsets[k + 1]]`.
     """
 
     tokens: np.ndarray
     """int32 [total]"""
     offsets: np.ndarray
-    """int64 [states * n + 1]"""
+    """int64 [actions + 1]"""
     logprobs: np.ndarray
-    """float32 [total], of the distribution sampled from."""
+    """float32 [total], of the distribution sampled from; [0] where they were not asked for."""
     versions: np.ndarray
     """int32 [total], the policy version that wrote each token."""
-    n: int
+    counts: np.ndarray
+    """int32 [states]"""
 
 
 def join_actions(parts: Sequence[FreshActions]) -> FreshActions:
@@ -36,7 +37,7 @@ def join_actions(parts: Sequence[FreshActions]) -> FreshActions:
         offsets=np.concatenate([np.zeros(1, np.int64), *offsets]),
         logprobs=np.concatenate([part.logprobs for part in parts]),
         versions=np.concatenate([part.versions for part in parts]),
-        n=parts[0].n,
+        counts=np.concatenate([part.counts for part in parts]),
     )
 
 

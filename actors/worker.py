@@ -16,7 +16,7 @@ from ray.actor import ActorHandle
 import envs
 from actors.choosing import Chooser
 from actors.config import RolloutConfig
-from actors.engine import EXTENSION, VllmEngine
+from actors.engine import EXTENSION, Completion, VllmEngine
 from actors.episode import run_episode
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
 from actors.metrics import WorkerMetrics
@@ -69,6 +69,8 @@ class RolloutWorker:
         self._seed = seed
         self._idle_envs: list[envs.AsyncEnv] = []
         self._failures_in_row = 0
+        # As many states at once as the engine decodes sequences, and as many waiting.
+        self._acting = asyncio.Semaphore(2 * args.config.engine.max_num_seqs)
         self._engine: VllmEngine
         self._metrics: WorkerMetrics
 
@@ -159,15 +161,16 @@ class RolloutWorker:
             stored=store and self._storer is not None,
         )
 
-    async def act(self, tokens: np.ndarray, offsets: np.ndarray, n: int) -> FreshActions:
-        """`n` actions for each state.
+    async def act(self, tokens: np.ndarray, offsets: np.ndarray, counts: np.ndarray, logprobs: bool) -> FreshActions:
+        """`counts` actions for each state.
 
-        tokens: int32 [total] of all states; offsets: int64 [states + 1].
+        tokens: int32 [total] of all states; offsets: int64 [states + 1]; counts: int32 [states].
         """
         flat, bounds = tokens.tolist(), offsets.tolist()
-        sampling = self._args.config.sampling
         states = [flat[a:b] for a, b in itertools.pairwise(bounds)]
-        results = await asyncio.gather(*(self._engine.generate(state, n, sampling) for state in states))
+        results = await asyncio.gather(
+            *(self._answer(state, n, logprobs) for state, n in zip(states, counts.tolist(), strict=True))
+        )
         actions = [action for result in results for action in result]
         lengths = [len(action.token_ids) for action in actions]
         self._metrics.fresh_actions.inc(len(actions))
@@ -177,8 +180,13 @@ class RolloutWorker:
             offsets=np.cumsum([0, *lengths], dtype=np.int64),
             logprobs=np.array([logprob for a in actions for logprob in a.logprobs], np.float32),
             versions=np.array([version for a in actions for version in a.versions], np.int32),
-            n=n,
+            counts=counts,
         )
+
+    async def _answer(self, state: list[int], n: int, logprobs: bool) -> list[Completion]:
+        # First come, first served: whoever asked for much must not keep the answers to earlier requests waiting.
+        async with self._acting:
+            return await self._engine.generate(state, n, self._args.config.sampling, logprobs=logprobs)
 
     async def probe(self, tokens: np.ndarray) -> ProbeAnswer:
         """This engine's log-probabilities of a sequence, with its version."""

@@ -268,7 +268,10 @@ class LearnerConfig(_Config):
     lora: LoraConfig | None = Field(None, description="Train adapters on a frozen base; null trains whole models.")
     micro_batch: int = Field(64, ge=1, description="Token sequences in one forward pass of one rank.")
     prefetch_steps: int = Field(
-        8, ge=1, description="Steps whose samples and fresh actions are asked for ahead of need."
+        64,
+        ge=1,
+        description="Steps whose samples are drawn, and fresh actions asked for, at once and ahead of need; their "
+        "episodes are held meanwhile.",
     )
     timeout_s: float = Field(600.0, gt=0, description="Seconds that the learner waits for episodes or fresh actions.")
     critic: CriticConfig = Field(default_factory=CriticConfig, description="The utterance-level critic.")

@@ -1,15 +1,15 @@
 """Feeds a phase: samples from replay, fresh actions from the engines, both ahead of need.
 
-The policy is frozen within a phase, so the fresh actions of later steps can be written while the learner is at
-work on earlier ones. `prefetch_steps` bounds how far ahead.
+The policy is frozen within a phase, so the fresh actions of all its steps are asked for at once and written while the
+learner is at work on the first of them. What is held in memory meanwhile is bounded by `prefetch_steps`: the distinct
+episodes that so many steps draw, and their fresh actions.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -20,10 +20,11 @@ from learner.algorithms.base import Phase
 from learner.collective import Leader
 from learner.config import LearnerConfig
 from learner.errors import WaitTimeoutError
-from learner.rows import Row, attach_fresh, deal, prompts, rows_from_samples
+from learner.fresh import FreshSupply
+from learner.rows import Row, deal, rows_from_samples
 
 if TYPE_CHECKING:
-    from learner.protocols import FreshActions, RolloutService, SampleSource
+    from learner.protocols import RolloutService, SampleSource
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Batch:
 
 @dataclass
 class _Pending:
-    """Rows whose fresh actions are under way; None where they are not asked for yet."""
+    """Rows of a step, and where their fresh actions come from; None where they are not asked for yet."""
 
     rows: list[Row]
-    fresh: Future[FreshActions] | None = None
+    fresh: FreshSupply | None = None
 
 
 class Feeder:
@@ -70,13 +71,14 @@ class Feeder:
 
         def next_batch() -> list[Batch]:
             nonlocal drawn
-            while drawn < phase.steps and len(pending) < self._config.prefetch_steps:
-                pending.append(_Pending(self._draw(phase, version)))
-                drawn += 1
+            ahead = self._config.prefetch_steps
+            # Blocks of half that size or more: large enough to share states, early enough that no engine idles.
+            if drawn < phase.steps and len(pending) <= ahead // 2:
+                steps = min(ahead - len(pending), phase.steps - drawn)
+                pending.extend(map(_Pending, self._draw(phase, steps, version)))
+                drawn += steps
             try:
-                for item in pending:
-                    if phase.fresh and item.fresh is None:
-                        item.fresh = self._rollouts.request(prompts(item.rows), phase.fresh)
+                self._ask(phase, [item for item in pending if item.fresh is None])
                 batch = self._complete(pending[0])
             except self._rollouts.stale_error:
                 # The engines are about to get new weights: what is under way is asked for again.
@@ -113,28 +115,36 @@ class Feeder:
 
         return self._leader.scatter(split)
 
-    def _draw(self, phase: Phase, version: int) -> list[Row]:
+    def _draw(self, phase: Phase, steps: int, version: int) -> list[list[Row]]:
+        """The rows of the next `steps` steps, drawn in one call so that an episode is held once for all of them."""
         sample = self._replay.sample(
-            phase.batch,
+            steps * phase.batch,
             view=_view(phase),
             unit=phase.unit,
             min_version=_min_version(phase, version),
             best=phase.best,
             timeout_s=self._config.timeout_s,
         )
-        return rows_from_samples(sample.episodes, sample.turns)
+        episodes, turns = sample.episodes, sample.turns
+        cuts = [slice(first, first + phase.batch) for first in range(0, steps * phase.batch, phase.batch)]
+        return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
+
+    def _ask(self, phase: Phase, items: Sequence[_Pending]) -> None:
+        if phase.fresh and items:
+            supply = FreshSupply(self._rollouts, [i.rows for i in items], phase.fresh, logprobs=phase.logprobs)
+            for item in items:
+                item.fresh = supply
 
     def _complete(self, item: _Pending) -> list[Batch]:
         started = time.monotonic()
         if item.fresh is not None:
             try:
-                actions = item.fresh.result(self._config.timeout_s)
+                item.fresh.attach(item.rows, self._config.timeout_s)
             except FutureTimeoutError as error:
                 raise WaitTimeoutError(
                     f"no fresh actions within {self._config.timeout_s:.0f} s from {_names(self._rollouts)}; see the "
                     "workers' logs, or raise learner.timeout_s"
                 ) from error
-            attach_fresh(item.rows, actions)
         return self._deal(item.rows, waited_s=time.monotonic() - started)
 
     def _deal(self, rows: list[Row], *, waited_s: float) -> list[Batch]:

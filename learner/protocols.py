@@ -19,17 +19,16 @@ if TYPE_CHECKING:
 
 
 class FreshActions(Protocol):
-    """`n` actions for each of `states` states, ragged, in the order of the request.
+    """`counts[i]` actions for each state i, ragged, in the order of the request.
 
-    Action `k` of state `i` is `tokens[offsets[i * n + k] : offsets[i * n + k + 1]]`; log-probabilities and
-    versions run along with the tokens.
+    Action `k` of all is `tokens[offsets[k] : offsets[k + 1]]`; log-probabilities and versions run along with it.
     """
 
     tokens: np.ndarray  # int32 [total]
-    offsets: np.ndarray  # int64 [states * n + 1]
-    logprobs: np.ndarray  # float32 [total], of the distribution sampled from
+    offsets: np.ndarray  # int64 [actions + 1]
+    logprobs: np.ndarray  # float32 [total], of the distribution sampled from; [0] where they were not asked for
     versions: np.ndarray  # int32 [total]
-    n: int
+    counts: np.ndarray  # int32 [states]
 
 
 class CollectReport(Protocol):
@@ -112,8 +111,9 @@ class RolloutService(Protocol):
         """Wait until `at_least` episodes of `start` have finished, and been appended, since the last report."""
         ...
 
-    def request(self, prompts: list[np.ndarray], n: int) -> Future[Any]:
-        """`n` actions for each state; the future gives `FreshActions` (a future's type can't be a protocol's)."""
+    def request(self, prompts: list[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True) -> Future[Any]:
+        """`n` actions for each state, or `n[i]` for each; the future gives `FreshActions` (a future's type can't be a
+        protocol's). Without `logprobs` the engines are spared the work of telling them."""
         ...
 
     def workers(self) -> Sequence[WorkerStatus]: ...

@@ -16,7 +16,6 @@ from learner.errors import LearnerError
 
 if TYPE_CHECKING:
     from buffer.schema import Episode
-    from learner.protocols import FreshActions
 
 
 @dataclass
@@ -33,7 +32,8 @@ class Row:
         logprobs, versions: float32 and int32 [action tokens of the episode], of the policy that wrote them.
         seed: the environment's; episodes of one seed are one group.
         fresh: per sample, a list of `n` int32 arrays of tokens. Empty where the phase asks for none.
-        fresh_logprobs, fresh_versions: along with `fresh`, float32 and int32.
+        fresh_logprobs, fresh_versions: along with `fresh`, float32 and int32; log-probabilities only where the phase
+            asks for them.
     """
 
     episode_id: str
@@ -105,35 +105,6 @@ def action_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
             logprobs.append(row.logprobs[span])
             versions.append(row.versions[span])
     return np.concatenate(logprobs).astype(np.float32), np.concatenate(versions).astype(np.int64)
-
-
-def prompts(rows: Iterable[Row]) -> list[np.ndarray]:
-    """The states of all samples, in order: what the engines are asked to continue."""
-    return [row.tokens[: row.state_end(int(turn))] for row in rows for turn in row.turns]
-
-
-def attach_fresh(rows: Iterable[Row], fresh: FreshActions) -> None:
-    """Give each sample its `n` fresh actions. `fresh` answers `prompts(rows)`.
-
-    Raises:
-        LearnerError: if the answer holds another number of states than was asked for.
-    """
-    rows = list(rows)
-    asked = sum(len(row.turns) for row in rows)
-    if len(fresh.offsets) != asked * fresh.n + 1:
-        raise LearnerError(
-            f"asked the engines for {asked} states x {fresh.n} fresh actions and got {len(fresh.offsets) - 1} actions"
-        )
-    bounds = fresh.offsets
-    index = 0
-    for row in rows:
-        row.fresh, row.fresh_logprobs, row.fresh_versions = [], [], []
-        for _ in row.turns:
-            spans = [slice(bounds[index + k], bounds[index + k + 1]) for k in range(fresh.n)]
-            row.fresh.append([fresh.tokens[span] for span in spans])
-            row.fresh_logprobs.append([fresh.logprobs[span] for span in spans])
-            row.fresh_versions.append([fresh.versions[span] for span in spans])
-            index += fresh.n
 
 
 def deal(rows: Sequence[Row], ranks: int, micro_batch: int) -> list[list[list[Row]]]:

@@ -34,6 +34,7 @@ class Archer(OverActorCritic):
                     actor.unit,
                     epochs=actor.epochs,
                     fresh=actor.fresh_per_state,
+                    logprobs=True,
                     max_staleness=actor.max_staleness,
                 )
             )

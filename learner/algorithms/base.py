@@ -29,6 +29,7 @@ class Phase:
         batch: samples per batch, in units of `unit`.
         epochs: passes over the phase's batches.
         fresh: fresh actions per state, 0 for none.
+        logprobs: whether its step reads the log-probabilities under which fresh actions were sampled.
         max_staleness: only episodes at most this many policy versions old; None takes all.
         best: only this share of the episodes, the best by return; None takes all.
         sweep: each episode once an epoch, in random order, instead of draws with replacement.
@@ -40,6 +41,7 @@ class Phase:
     unit: Literal["turn", "episode"]
     epochs: int = 1
     fresh: int = 0
+    logprobs: bool = False
     max_staleness: int | None = None
     best: float | None = None
     sweep: bool = False

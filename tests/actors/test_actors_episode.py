@@ -212,8 +212,11 @@ def test_a_stream_starts_no_more_than_the_version_admits():
 def test_parts_of_a_request_join_in_order():
     def part(values, lengths):
         tokens = np.array(values, np.int32)
-        return FreshActions(tokens, np.cumsum([0, *lengths]), -tokens.astype(np.float32), tokens * 0, 2)
+        return FreshActions(
+            tokens, np.cumsum([0, *lengths]), -tokens.astype(np.float32), tokens * 0, np.array([len(lengths)])
+        )
 
     joined = join_actions([part([1, 2, 3], [1, 2]), part([4, 5, 6, 7], [3, 1])])
     assert joined.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert joined.offsets.tolist() == [0, 1, 3, 6, 7]
+    assert joined.counts.tolist() == [2, 2]

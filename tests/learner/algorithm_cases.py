@@ -118,7 +118,7 @@ class Memory:
 
     def sample(self, n: int, **asked: Any) -> Any:
         self.asked.append(asked)
-        return SimpleNamespace(episodes=self.held[:n], turns=np.full(n, -1))
+        return SimpleNamespace(episodes=[self.held[i % len(self.held)] for i in range(n)], turns=np.full(n, -1))
 
     def sweep(self, **asked: Any) -> Any:
         self.asked.append(asked)

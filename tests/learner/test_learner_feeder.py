@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from algorithm_cases import Memory, OneRank
 
@@ -43,5 +45,64 @@ def test_draws_say_which_share_they_want() -> None:
     memory = Memory()
     feeder = _feeder(memory)
     assert len(list(feeder.batches(Phase("actor", 2, 4, "episode", best=0.1), version=3))) == 2
-    assert [asked["best"] for asked in memory.asked] == [0.1, 0.1]
+    assert [asked["best"] for asked in memory.asked] == [0.1]
     assert (memory.asked[0]["view"], memory.asked[0]["min_version"]) == ("critic", None)
+
+
+class Engines:
+    """Writes one token for each action and counts what it is asked for; while stale it only says so."""
+
+    stale_error = KeyError
+
+    def __init__(self, *, stale: bool = False) -> None:
+        self.asked: list[int] = []
+        self.stale = stale
+
+    def request(self, prompts: list[np.ndarray], n: np.ndarray, *, logprobs: bool) -> Future[Any]:
+        self.asked.append(int(n.sum()))
+        total = int(n.sum())
+        answer: Future[Any] = Future()
+        if self.stale:
+            answer.set_exception(KeyError("no engine holds the weights"))
+        else:
+            versions = np.full(total, 3, dtype=np.int32)
+            answer.set_result(
+                SimpleNamespace(tokens=versions, offsets=np.arange(total + 1), logprobs=versions, versions=versions)
+            )
+        return answer
+
+
+@pytest.mark.parametrize(("ahead", "blocks"), [(64, [20]), (4, [16, 4]), (1, [4] * 5)])
+def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, blocks: list[int]) -> None:
+    memory, engines = Memory(), Engines()
+    sizes: list[int] = []
+    sample = memory.sample
+    memory.sample = lambda n, **asked: (sizes.append(n), sample(n, **asked))[1]  # type: ignore[method-assign]
+    config = LearnerConfig(micro_batch=2, prefetch_steps=ahead)
+    feeder = Feeder(memory, engines, OneRank(), config)  # type: ignore[arg-type]
+    batches = list(feeder.batches(Phase("critic", 5, 4, "episode", fresh=2), version=3))
+    assert len(batches) == 5
+    assert sizes == blocks
+    # Two actions for each of six turns of each episode drawn, whatever was asked for together.
+    assert sum(engines.asked) == 2 * 6 * 20
+    rows = [row for batch in batches for rows in batch.micro_batches for row in rows]
+    assert all(len(actions) == 2 for row in rows for actions in row.fresh)
+
+
+def test_what_stale_engines_owed_is_asked_for_again() -> None:
+    memory, engines = Memory(), Engines(stale=True)
+    feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
+
+    class Retrying(OneRank):
+        def scatter(self, function: Any) -> Any:
+            try:
+                return super().scatter(function)
+            except KeyError:
+                engines.stale = False  # a broadcast has reached them
+                return super().scatter(function)
+
+    feeder._leader = Retrying()  # type: ignore[assignment]
+    batches = list(feeder.batches(Phase("critic", 2, 4, "episode", fresh=1), version=3))
+    assert len(batches) == 2
+    assert len(memory.asked) == 1  # what was drawn stays
+    assert sum(engines.asked) == 2 * 6 * 8

@@ -1,0 +1,95 @@
+"""Fresh actions of steps to come: all asked for at once, equal states of all these steps together.
+
+The engines read a state once for all of its samples, share prefixes between states, and answer in the order of the
+steps, while the learner is at work on earlier ones. No action serves two samples.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from learner.errors import LearnerError
+from learner.rows import Row
+
+if TYPE_CHECKING:
+    from learner.protocols import FreshActions, RolloutService
+
+# Episode and turn: what makes two states equal.
+State = tuple[str, int]
+
+
+@dataclass
+class _Stock:
+    """What is left of a state's actions: those of `answer` from `next` on."""
+
+    answer: Future[FreshActions]
+    next: int
+
+
+class FreshSupply:
+    """`n` fresh actions for each sample of some steps.
+
+    A state is asked for with the first step that needs it, as often as all the steps together need it. Raises what
+    `rollouts.request` raises.
+
+    Args:
+        steps: the rows of each step, in the order in which they will be needed.
+        logprobs: whether the steps read the log-probabilities under which the actions were sampled.
+    """
+
+    def __init__(self, rollouts: RolloutService, steps: Sequence[Sequence[Row]], n: int, *, logprobs: bool) -> None:
+        self._n = n
+        self._logprobs = logprobs
+        self._stock: dict[State, _Stock] = {}
+        self._asked: dict[Future[FreshActions], int] = {}
+        needed = Counter(state for rows in steps for state, _ in _states(rows))
+        for rows in steps:
+            new = {state: prompt for state, prompt in _states(rows) if state not in self._stock}
+            if not new:
+                continue
+            counts = np.array([needed[state] * n for state in new], dtype=np.int32)
+            answer = rollouts.request(list(new.values()), counts, logprobs=logprobs)
+            self._asked[answer] = int(counts.sum())
+            for state, first in zip(new, np.cumsum(counts) - counts, strict=True):
+                self._stock[state] = _Stock(answer, int(first))
+
+    def attach(self, rows: Sequence[Row], timeout_s: float) -> None:
+        """Give the samples of one step their actions, waiting for them.
+
+        Raises:
+            TimeoutError: after `timeout_s`.
+            LearnerError: if the engines gave another number of actions than they were asked for.
+        """
+        for row in rows:
+            row.fresh, row.fresh_logprobs, row.fresh_versions = [], [], []
+            for turn in row.turns:
+                stock = self._stock[row.episode_id, int(turn)]
+                answer = self._answer(stock.answer, timeout_s)
+                bounds = answer.offsets[stock.next : stock.next + self._n + 1]
+                stock.next += self._n
+                spans = [slice(a, b) for a, b in itertools.pairwise(bounds)]
+                row.fresh.append([answer.tokens[span] for span in spans])
+                row.fresh_versions.append([answer.versions[span] for span in spans])
+                if self._logprobs:
+                    row.fresh_logprobs.append([answer.logprobs[span] for span in spans])
+
+    def _answer(self, future: Future[FreshActions], timeout_s: float) -> FreshActions:
+        answer = future.result(timeout_s)
+        asked = self._asked[future]
+        if len(answer.offsets) != asked + 1:
+            raise LearnerError(f"asked the engines for {asked} fresh actions and got {len(answer.offsets) - 1}")
+        return answer
+
+
+def _states(rows: Sequence[Row]) -> Iterator[tuple[State, np.ndarray]]:
+    """Each sample's state and its tokens, what the engines are asked to continue."""
+    for row in rows:
+        for turn in map(int, row.turns):
+            yield (row.episode_id, turn), row.tokens[: row.state_end(turn)]

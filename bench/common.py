@@ -41,9 +41,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def report(name: str, arguments: argparse.Namespace, rows: Sequence[Mapping[str, Any]], **more: Any) -> Path:
-    """Write `rows` and what they were measured on; answers the file."""
-    path = arguments.out or RESULTS / f"{name}{'-quick' if arguments.quick else ''}.json"
+def report(
+    name: str, arguments: argparse.Namespace, rows: Sequence[Mapping[str, Any]], *, variant: str = "", **more: Any
+) -> Path:
+    """Write `rows` and what they were measured on; answers the file, which `variant` names beside the program."""
+    path = arguments.out or RESULTS / f"{name}{variant}{'-quick' if arguments.quick else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "program": name,

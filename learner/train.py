@@ -221,13 +221,15 @@ class Trainer:
         )
 
     def _phase(self, phase: Phase, feeder: Feeder) -> dict[str, float]:
-        """All steps of a phase. Returns each metric's mean over the steps, and seconds waited for fresh actions."""
+        """All steps of a phase. Returns each metric's mean over the steps, their number and that of their samples, and
+        seconds waited for fresh actions."""
         totals: dict[str, float] = {}
-        steps, waited = 0, 0.0
+        steps, samples, waited = 0, 0, 0.0
         for batch in self._batches(phase, feeder):
             started = time.monotonic()
             result = self._step(phase, steps, batch)
             steps += 1
+            samples += batch.samples
             waited += batch.waited_s
             for name, value in result.metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
@@ -239,7 +241,8 @@ class Trainer:
             if result.stop:
                 break
         means = {name: value / max(steps, 1) for name, value in totals.items()}
-        return means | {f"{phase.name}/steps": float(steps), f"{phase.name}/wait_seconds": waited}
+        counts = {"steps": float(steps), "samples": float(samples), "wait_seconds": waited}
+        return means | {f"{phase.name}/{name}": value for name, value in counts.items()}
 
     def _batches(self, phase: Phase, feeder: Feeder) -> Iterator[Batch]:
         if not phase.sweep:

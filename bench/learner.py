@@ -4,8 +4,9 @@ A sample is one turn of one episode. Packed, all turns of an episode and their f
 every turn is a sample of its own whose history is encoded anew. Both go through the same step of `Archer` on DeepSpeed
 engines: layout, passes, gradient clipping, AdamW, the target's average. Losses and gradient norms of the two must agree
 before anything is timed; each contender then runs with the micro-batch that was fastest in trials, its rows sorted by
-length. For the critic there are two ways to go one by one, and the faster of them is timed: `rows` has one row for each
-turn, in which action and fresh action still share the state; `separate` has a sequence for each state and each action.
+length. For the critic there are two ways to go one by one: `separate` has a sequence for each state and each action, as
+others do; `rows` has one row for each turn, in which action and fresh action already share the state. The ratio is that
+to the faster of the two. Beside it stands the ratio of CPU time, which a busy machine disturbs less than the wall time.
 
 The share of the machine is that of the model's matrix products over useful tokens (no pads, no attention scores) in
 the rate of one product, measured on the same ranks: at the model's width, and at a large size.
@@ -58,7 +59,9 @@ COLUMNS = {
     "one_by_one_samples_per_second": "one by one, samples/s",
     "packed_samples_per_second": "packed, samples/s",
     "ratio": "ratio",
-    "flops_ratio": "ratio of FLOPs",
+    "cpu_ratio": "of CPU time",
+    "flops_ratio": "of FLOPs",
+    "separate_ratio": "to separate",
     "packed_tokens_per_second": "packed, tokens/s",
 }
 USE = {
@@ -90,26 +93,28 @@ class Contender:
         self.samples = sum(len(row.turns) for row in self.rows)
 
     def step(self, phase: str, micro_batch: int) -> dict[str, float]:
-        """One optimizer step over all rows: its metrics, and `seconds` on the slowest rank."""
+        """One optimizer step over all rows: its metrics, `seconds` of the slowest rank and `cpu_seconds` of all."""
         device = self.engines.policy.device
         share = deal(self.rows, dist.get_world_size(), micro_batch)[dist.get_rank()]
         settings = Phase(phase, 1, len(self.rows), "episode", fresh=len(self.rows[0].fresh[0]))  # type: ignore[arg-type]
         dist.barrier()
         synchronize(device)
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         result = self.algorithm.step(settings, share, self.samples, version=1)
         synchronize(device)
         seconds = torch.tensor(time.perf_counter() - begin, device=device, dtype=torch.float64)
+        cpu_seconds = torch.tensor(time.process_time() - cpu, device=device, dtype=torch.float64)
         dist.all_reduce(seconds, dist.ReduceOp.MAX)
-        return {**result.metrics, "seconds": seconds.item()}
+        dist.all_reduce(cpu_seconds)
+        return {**result.metrics, "seconds": seconds.item(), "cpu_seconds": cpu_seconds.item()}
 
 
 def contenders(case: Case, rows: list[Row], dtype: Precision) -> list[Contender]:
     """The packed one first."""
     turns = one_by_one(rows)
     return [
-        Contender("packed", build(case, dtype, separate=False), rows, (4, 2, 1, 8)[: case.trials]),
-        Contender("rows", build(case, dtype, separate=False), turns, (8, 16, 4, 32)[: case.trials]),
+        Contender("packed", build(case, dtype, separate=False), rows, (16, 8, 4, 2)[: case.trials]),
+        Contender("rows", build(case, dtype, separate=False), turns, (16, 8, 32, 4)[: case.trials]),
         Contender("separate", build(case, dtype, separate=True), turns, (8, 4, 16)[: case.trials]),
     ]
 
@@ -135,38 +140,39 @@ def check(field: Sequence[Contender]) -> float:
     return largest
 
 
-def fastest(field: Sequence[Contender], phase: str) -> tuple[Contender, int]:
-    """The contender and the micro-batch of the shortest step, after one step to warm up."""
-    trials = []
-    for contender in field:
-        contender.step(phase, contender.micro_batches[0])
-        trials += [(contender.step(phase, size)["seconds"], contender, size) for size in contender.micro_batches]
-    _, best, size = min(trials, key=lambda trial: trial[0])
-    return best, size
+def fastest(contender: Contender, phase: str) -> tuple[float, int]:
+    """Seconds and micro-batch of the shortest step, after one step to warm up."""
+    contender.step(phase, contender.micro_batches[0])
+    return min((contender.step(phase, size)["seconds"], size) for size in contender.micro_batches)
 
 
 def measure(case: Case, turns: int, phase: str, field: Sequence[Contender], rates: dict[str, float]) -> dict[str, Any]:
-    """One row: medians over the repeats, packed and one by one in turn."""
+    """One row: medians over the repeats, all contenders in turn."""
     # For the actor both ways to go one by one are the same: its encoder is a causal model's.
-    others = field[1:] if phase == "critic" else field[1:2]
-    chosen = {"packed": fastest(field[:1], phase), "one_by_one": fastest(others, phase)}
+    field = field if phase == "critic" else field[:2]
+    trials = {contender.name: fastest(contender, phase) for contender in field}
     counts, memory = {}, {}
-    for name, (contender, size) in chosen.items():
+    for contender in field:
         device = contender.engines.policy.device
+        step = partial(contender.step, phase, trials[contender.name][1])
         meter = Meter(contender.engines, PAD)
-        contender.step(phase, size)
-        counts[name] = meter.totals(device)
-        memory[name] = step_memory(partial(contender.step, phase, size), device)
+        step()
+        counts[contender.name] = meter.totals(device)
+        memory[contender.name] = step_memory(step, device)
+    best = min((c.name for c in field[1:]), key=lambda name: trials[name][0])
     runs = []
     for _ in range(case.repeats):
+        steps = {contender.name: contender.step(phase, trials[contender.name][1]) for contender in field}
         run = {}
-        for name, (contender, size) in chosen.items():
-            seconds = contender.step(phase, size)["seconds"]
-            run[f"{name}_samples_per_second"] = contender.samples / seconds
-            run[f"{name}_tokens_per_second"] = counts[name]["useful"] / seconds
+        for shown, name in {"packed": "packed", "one_by_one": best, "separate": field[-1].name}.items():
+            seconds = steps[name]["seconds"]
+            run[f"{shown}_samples_per_second"] = field[0].samples / seconds
+            run[f"{shown}_tokens_per_second"] = counts[name]["useful"] / seconds
             for at, rate in rates.items():
-                run[f"{name}_of_{at}"] = counts[name]["flops"] / seconds / rate
-        run["ratio"] = run["packed_samples_per_second"] / run["one_by_one_samples_per_second"]
+                run[f"{shown}_of_{at}"] = counts[name]["flops"] / seconds / rate
+        run["ratio"] = steps[best]["seconds"] / steps["packed"]["seconds"]
+        run["cpu_ratio"] = steps[best]["cpu_seconds"] / steps["packed"]["cpu_seconds"]
+        run["separate_ratio"] = steps[field[-1].name]["seconds"] / steps["packed"]["seconds"]
         runs.append(run)
     return {
         "turns": turns,
@@ -175,11 +181,11 @@ def measure(case: Case, turns: int, phase: str, field: Sequence[Contender], rate
         "phase": phase,
         "episodes": case.episodes,
         **medians(runs),
-        "flops_ratio": counts["one_by_one"]["flops"] / counts["packed"]["flops"],
-        "one_by_one_contender": chosen["one_by_one"][0].name,
-        **{f"{name}_micro_batch": size for name, (_, size) in chosen.items()},
-        **{f"{name}_padding": count["padding"] for name, count in counts.items()},
-        **{f"{name}_mib": mib for name, mib in memory.items()},
+        "flops_ratio": counts[best]["flops"] / counts["packed"]["flops"],
+        "one_by_one_contender": best,
+        **{f"{name}_micro_batch": size for name, (_, size) in trials.items()},
+        **{f"{shown}_padding": counts[name]["padding"] for shown, name in (("packed", "packed"), ("one_by_one", best))},
+        **{f"{shown}_mib": memory[name] for shown, name in (("packed", "packed"), ("one_by_one", best))},
         "runs": runs,
     }
 

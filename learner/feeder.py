@@ -1,17 +1,18 @@
 """Feeds a phase: samples from replay, fresh actions from the engines, both ahead of need.
 
-The policy is frozen within a phase, so the fresh actions of all its steps are asked for at once and written while the
-learner is at work on the first of them. What is held in memory meanwhile is bounded by `prefetch_steps`: the distinct
-episodes that so many steps draw, and their fresh actions.
+The policy is frozen until the weights go out at a cycle's end, so the fresh actions of all steps of a phase are asked
+for at once and written while the learner is at work on the first of them; those of the next phase follow. What is held
+in memory meanwhile is bounded by `prefetch_steps`: of either phase the distinct episodes that so many steps draw, and
+their fresh actions.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -50,6 +51,15 @@ class _Pending:
     fresh: FreshSupply | None = None
 
 
+@dataclass
+class _Ahead:
+    """The next steps of a phase under a policy version, and how many of its steps were drawn in all."""
+
+    of: tuple[Phase, int]
+    steps: deque[_Pending] = field(default_factory=deque)
+    drawn: int = 0
+
+
 class Feeder:
     """Gives the batches of a phase, on each rank its own share."""
 
@@ -58,34 +68,35 @@ class Feeder:
         self._rollouts = rollouts
         self._leader = leader
         self._config = config
+        self._ahead: _Ahead | None = None
 
-    def batches(self, phase: Phase, version: int) -> Iterator[Batch]:
+    def batches(self, phase: Phase, version: int, then: Phase | None = None) -> Iterator[Batch]:
         """All batches of a phase of draws, `phase.epochs` times over.
 
         Args:
             version: the current policy version, from which `phase.max_staleness` counts back.
+            then: the phase of draws that will follow with the same version; its actions are asked for after this one's.
         """
-        pending: deque[_Pending] = deque()
-        drawn = 0
         kept: list[Batch] = []
+        # Only rank 0 ever fills it.
+        ahead = (
+            self._ahead if self._ahead is not None and self._ahead.of == (phase, version) else _Ahead((phase, version))
+        )
+        self._ahead = None
 
         def next_batch() -> list[Batch]:
-            nonlocal drawn
-            ahead = self._config.prefetch_steps
-            # Blocks of half that size or more: large enough to share states, early enough that no engine idles.
-            if drawn < phase.steps and len(pending) <= ahead // 2:
-                steps = min(ahead - len(pending), phase.steps - drawn)
-                pending.extend(map(_Pending, self._draw(phase, steps, version)))
-                drawn += steps
             try:
-                self._ask(phase, [item for item in pending if item.fresh is None])
-                batch = self._complete(pending[0])
+                self._fill(ahead)
+                if then is not None and ahead.drawn == phase.steps:
+                    self._ahead = self._ahead or _Ahead((then, version))
+                    self._fill(self._ahead)
+                batch = self._complete(ahead.steps[0])
             except self._rollouts.stale_error:
                 # The engines are about to get new weights: what is under way is asked for again.
-                for item in pending:
+                for item in (*ahead.steps, *(self._ahead.steps if self._ahead else ())):
                     item.fresh = None
                 raise
-            pending.popleft()
+            ahead.steps.popleft()
             return batch
 
         for _ in range(phase.steps):
@@ -129,10 +140,19 @@ class Feeder:
         cuts = [slice(first, first + phase.batch) for first in range(0, steps * phase.batch, phase.batch)]
         return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
 
-    def _ask(self, phase: Phase, items: Sequence[_Pending]) -> None:
-        if phase.fresh and items:
-            supply = FreshSupply(self._rollouts, [i.rows for i in items], phase.fresh, logprobs=phase.logprobs)
-            for item in items:
+    def _fill(self, ahead: _Ahead) -> None:
+        """Draw and ask for what is due of a phase."""
+        phase, version = ahead.of
+        most = self._config.prefetch_steps
+        # Blocks of half that size or more: large enough to share states, early enough that no engine idles.
+        if ahead.drawn < phase.steps and len(ahead.steps) <= most // 2:
+            steps = min(most - len(ahead.steps), phase.steps - ahead.drawn)
+            ahead.steps.extend(map(_Pending, self._draw(phase, steps, version)))
+            ahead.drawn += steps
+        new = [item for item in ahead.steps if item.fresh is None]
+        if phase.fresh and new:
+            supply = FreshSupply(self._rollouts, [i.rows for i in new], phase.fresh, logprobs=phase.logprobs)
+            for item in new:
                 item.fresh = supply
 
     def _complete(self, item: _Pending) -> list[Batch]:

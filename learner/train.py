@@ -174,10 +174,11 @@ class Trainer:
             self.state.turns += int(report.turns.sum())
             self.state.next_seed = report.next_seed
             metrics |= rollout_metrics(report, self.state.version)
-        for phase in self.algorithm.phases(cycle):
+        phases = self.algorithm.phases(cycle)
+        for phase, then in zip(phases, [*phases[1:], None], strict=True):
             started = time.monotonic()
             self._publish({"kind": "phase", "cycle": cycle, "phase": phase.name})
-            metrics |= self._phase(phase, self.feeder)
+            metrics |= self._phase(phase, self.feeder, then)
             timings[phase.name] = time.monotonic() - started
         self.algorithm.finish_cycle(cycle)
         started = time.monotonic()
@@ -220,12 +221,12 @@ class Trainer:
             group=self.algorithm.group,
         )
 
-    def _phase(self, phase: Phase, feeder: Feeder) -> dict[str, float]:
+    def _phase(self, phase: Phase, feeder: Feeder, then: Phase | None = None) -> dict[str, float]:
         """All steps of a phase. Returns each metric's mean over the steps, their number and that of their samples, and
         seconds waited for fresh actions."""
         totals: dict[str, float] = {}
         steps, samples, waited = 0, 0, 0.0
-        for batch in self._batches(phase, feeder):
+        for batch in self._batches(phase, feeder, then):
             started = time.monotonic()
             result = self._step(phase, steps, batch)
             steps += 1
@@ -244,9 +245,9 @@ class Trainer:
         counts = {"steps": float(steps), "samples": float(samples), "wait_seconds": waited}
         return means | {f"{phase.name}/{name}": value for name, value in counts.items()}
 
-    def _batches(self, phase: Phase, feeder: Feeder) -> Iterator[Batch]:
+    def _batches(self, phase: Phase, feeder: Feeder, then: Phase | None) -> Iterator[Batch]:
         if not phase.sweep:
-            yield from feeder.batches(phase, self.state.version)
+            yield from feeder.batches(phase, self.state.version, then if then and not then.sweep else None)
             return
         # The same order on every rank, and after a resume.
         order = np.random.default_rng((self.args.seed, self.state.cycle))

@@ -106,3 +106,19 @@ def test_what_stale_engines_owed_is_asked_for_again() -> None:
     assert len(batches) == 2
     assert len(memory.asked) == 1  # what was drawn stays
     assert sum(engines.asked) == 2 * 6 * 8
+
+
+def test_the_next_phase_is_asked_for_when_this_one_is() -> None:
+    memory, engines = Memory(), Engines()
+    feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
+    critic, actor = Phase("critic", 2, 4, "episode", fresh=1), Phase("actor", 3, 4, "episode", fresh=2)
+    first = feeder.batches(critic, 3, then=actor)
+    next(first)
+    assert (len(memory.asked), sum(engines.asked)) == (2, 6 * 4 * 2 + 2 * 6 * 4 * 3)
+    assert len(list(first)) == 1
+    assert len(list(feeder.batches(actor, 3))) == 3
+    assert len(memory.asked) == 2
+    # A policy that has changed meanwhile would have to write them anew.
+    next(feeder.batches(critic, 3, then=actor))
+    next(feeder.batches(actor, 4))
+    assert len(memory.asked) == 5

@@ -43,6 +43,9 @@ class Engine:
             config=deepspeed_config(config, max_grad_norm),
         )
         self.zero_stage = config.zero_stage
+        if self.zero_stage == 0 and dist.get_world_size() == 1:
+            # There is nobody to sum gradients with, and DeepSpeed would copy them into one tensor and back to do so.
+            self.ds.enable_backward_allreduce = False
 
     @property
     def module(self) -> nn.Module:
@@ -202,6 +205,8 @@ def deepspeed_config(config: LearnerConfig, max_grad_norm: float) -> dict[str, A
 
 def all_reduce_sum(values: dict[str, float], device: torch.device) -> dict[str, float]:
     """Sum each entry over the ranks; all ranks must hold the same keys in the same order."""
+    if dist.get_world_size() == 1:
+        return values
     tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
     return dict(zip(values, tensor.tolist(), strict=True))
@@ -211,7 +216,8 @@ def moments(tensors: Iterable[Tensor]) -> tuple[float, float]:
     """Mean and standard deviation over all entries on all ranks."""
     flat = torch.cat([t.flatten() for t in tensors]).double()
     sums = torch.stack([flat.sum(), flat.square().sum(), torch.tensor(float(flat.numel())).to(flat)])
-    dist.all_reduce(sums)
+    if dist.get_world_size() > 1:
+        dist.all_reduce(sums)
     total, squares, count = sums.tolist()
     mean = total / count
     return mean, max(squares / count - mean**2, 0.0) ** 0.5

@@ -76,7 +76,8 @@ class PoolClient:
     ) -> Future[FreshActions]:
         """`n` actions of the current policy for each state (int32 token ids), or of each state its own number.
 
-        Without `logprobs` the answer's are empty, and the engines work less.
+        Without `logprobs` the answer's are empty, and the engines work less. A future that is cancelled tells them that
+        nobody waits.
         """
         if not prompts:
             raise ActorError("a request for actions holds no states")
@@ -87,7 +88,11 @@ class PoolClient:
         tokens = np.concatenate([np.asarray(prompt, np.int32) for prompt in prompts])
         result: Future[FreshActions] = Future()
 
+        reference = self._pool.request.remote(tokens, offsets, counts, logprobs)
+
         def finish(answer: Any) -> None:
+            if not result.set_running_or_notify_cancel():
+                return
             # `answer` may hold what Ray raised; `_plain` tells which error it was.
             error = answer.exception()
             if error is None:
@@ -95,7 +100,8 @@ class PoolClient:
             else:
                 result.set_exception(_plain(error))
 
-        self._pool.request.remote(tokens, offsets, counts, logprobs).future().add_done_callback(finish)
+        reference.future().add_done_callback(finish)
+        result.add_done_callback(lambda done: ray.cancel(reference) if done.cancelled() else None)
         return result
 
     def workers(self) -> list[WorkerStatus]:

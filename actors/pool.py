@@ -17,12 +17,17 @@ from ray.exceptions import RayTaskError
 
 from actors.client import PoolClient
 from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
+from actors.gate import Gate
 from actors.jobs import Batch, Job, Stream
 from actors.reports import CollectReport, EpisodeResult, FreshActions, ProbeAnswer, WorkerStatus, join_actions
 from actors.supervisor import WORKER_ENDED, Supervisor, Worker
 from actors.worker import WorkerArgs
 
 T = TypeVar("T")
+
+# Actions asked of a worker at once, in sequences that its engine decodes at once: enough that the engine is full while
+# a request's last actions end. What is asked for beyond that waits here, where it is not yet counted as hanging.
+ACTING_AHEAD = 8
 
 
 class RolloutPool:
@@ -34,6 +39,8 @@ class RolloutPool:
         self._batches: dict[tuple[int, int, int, bool, bool], Batch] = {}
         self._stream: Stream | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        at_once = ACTING_AHEAD * self._config.engine.max_num_seqs
+        self._acting = Gate(lambda: at_once * max(1, len(self._sup.ready())))
         self._sup: Supervisor
 
     async def start(self) -> None:
@@ -160,10 +167,17 @@ class RolloutPool:
     async def request(
         self, tokens: np.ndarray, offsets: np.ndarray, counts: np.ndarray, logprobs: bool
     ) -> FreshActions:
-        """`counts` actions for each state, split over the ready workers by tokens.
+        """`counts` actions for each state; requests are answered in about the order in which they come.
 
         tokens: int32 [total]; offsets: int64 [states + 1]; counts: int32 [states]. Raises StaleWorkersError.
         """
+        async with self._acting.through(int(counts.sum())):
+            return await self._spread(tokens, offsets, counts, logprobs)
+
+    async def _spread(
+        self, tokens: np.ndarray, offsets: np.ndarray, counts: np.ndarray, logprobs: bool
+    ) -> FreshActions:
+        """Split a request over the ready workers by tokens."""
         await self._sup.wait_for(
             lambda: self._sup.ready() or self._sup.stranded(),
             self._config.engine.startup_timeout_s,
@@ -196,7 +210,7 @@ class RolloutPool:
         finally:
             worker.acting -= 1
             await self._sup.notify()
-        return await self.request(part, bounds, counts, logprobs)
+        return await self._spread(part, bounds, counts, logprobs)
 
     # Weights
 

@@ -16,7 +16,7 @@ from ray.actor import ActorHandle
 import envs
 from actors.choosing import Chooser
 from actors.config import RolloutConfig
-from actors.engine import EXTENSION, Completion, VllmEngine
+from actors.engine import EXTENSION, VllmEngine
 from actors.episode import run_episode
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
 from actors.metrics import WorkerMetrics
@@ -69,8 +69,6 @@ class RolloutWorker:
         self._seed = seed
         self._idle_envs: list[envs.AsyncEnv] = []
         self._failures_in_row = 0
-        # As many states at once as the engine decodes sequences, and as many waiting.
-        self._acting = asyncio.Semaphore(2 * args.config.engine.max_num_seqs)
         self._engine: VllmEngine
         self._metrics: WorkerMetrics
 
@@ -168,8 +166,12 @@ class RolloutWorker:
         """
         flat, bounds = tokens.tolist(), offsets.tolist()
         states = [flat[a:b] for a, b in itertools.pairwise(bounds)]
+        sampling = self._args.config.sampling
         results = await asyncio.gather(
-            *(self._answer(state, n, logprobs) for state, n in zip(states, counts.tolist(), strict=True))
+            *(
+                self._engine.generate(state, n, sampling, logprobs=logprobs)
+                for state, n in zip(states, counts.tolist(), strict=True)
+            )
         )
         actions = [action for result in results for action in result]
         lengths = [len(action.token_ids) for action in actions]
@@ -182,11 +184,6 @@ class RolloutWorker:
             versions=np.array([version for a in actions for version in a.versions], np.int32),
             counts=counts,
         )
-
-    async def _answer(self, state: list[int], n: int, logprobs: bool) -> list[Completion]:
-        # First come, first served: whoever asked for much must not keep the answers to earlier requests waiting.
-        async with self._acting:
-            return await self._engine.generate(state, n, self._args.config.sampling, logprobs=logprobs)
 
     async def probe(self, tokens: np.ndarray) -> ProbeAnswer:
         """This engine's log-probabilities of a sequence, with its version."""

@@ -59,6 +59,13 @@ class _Ahead:
     steps: deque[_Pending] = field(default_factory=deque)
     drawn: int = 0
 
+    def forget(self) -> None:
+        """Give up the fresh actions of all steps that are left."""
+        for item in self.steps:
+            if item.fresh is not None:
+                item.fresh.cancel()
+                item.fresh = None
+
 
 class Feeder:
     """Gives the batches of a phase, on each rank its own share."""
@@ -78,11 +85,7 @@ class Feeder:
             then: the phase of draws that will follow with the same version; its actions are asked for after this one's.
         """
         kept: list[Batch] = []
-        # Only rank 0 ever fills it.
-        ahead = (
-            self._ahead if self._ahead is not None and self._ahead.of == (phase, version) else _Ahead((phase, version))
-        )
-        self._ahead = None
+        ahead = self._take((phase, version))
 
         def next_batch() -> list[Batch]:
             try:
@@ -93,17 +96,22 @@ class Feeder:
                 batch = self._complete(ahead.steps[0])
             except self._rollouts.stale_error:
                 # The engines are about to get new weights: what is under way is asked for again.
-                for item in (*ahead.steps, *(self._ahead.steps if self._ahead else ())):
-                    item.fresh = None
+                ahead.forget()
+                if self._ahead is not None:
+                    self._ahead.forget()
                 raise
             ahead.steps.popleft()
             return batch
 
-        for _ in range(phase.steps):
-            batch = self._leader.scatter(next_batch)
-            if phase.epochs > 1:
-                kept.append(batch)
-            yield batch
+        try:
+            for _ in range(phase.steps):
+                batch = self._leader.scatter(next_batch)
+                if phase.epochs > 1:
+                    kept.append(batch)
+                yield batch
+        finally:
+            # Where the phase ends early, nobody waits for the rest.
+            ahead.forget()
         for _ in range(phase.epochs - 1):
             yield from kept
 
@@ -139,6 +147,14 @@ class Feeder:
         episodes, turns = sample.episodes, sample.turns
         cuts = [slice(first, first + phase.batch) for first in range(0, steps * phase.batch, phase.batch)]
         return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
+
+    def _take(self, of: tuple[Phase, int]) -> _Ahead:
+        """What was drawn of a phase already, on rank 0; elsewhere and else a new beginning."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.of != of:
+            ahead.forget()
+            ahead = None
+        return ahead or _Ahead(of)
 
     def _fill(self, ahead: _Ahead) -> None:
         """Draw and ask for what is due of a phase."""

@@ -80,6 +80,11 @@ class FreshSupply:
                 if self._logprobs:
                     row.fresh_logprobs.append([answer.logprobs[span] for span in spans])
 
+    def cancel(self) -> None:
+        """Tell the engines that nobody waits for what isn't written yet."""
+        for answer in self._asked:
+            answer.cancel()
+
     def _answer(self, future: Future[FreshActions], timeout_s: float) -> FreshActions:
         answer = future.result(timeout_s)
         asked = self._asked[future]

@@ -106,6 +106,26 @@ def test_fresh_actions_answer_their_states_in_order(pool, folder):
             np.testing.assert_allclose(fresh.logprobs[a:b], expected, atol=1e-3)
     with pytest.raises(ActorError, match="no states"):
         pool.request([], 1)
+    with pytest.raises(ActorError, match="0 actions"):
+        pool.request(prompts[:2], np.array([1, 0]))
+
+
+def test_each_state_gets_its_own_number_and_logprobs_can_be_spared(pool):
+    prompts = [np.array([70 + i, 80], np.int32) for i in range(5)]
+    counts = np.array([1, 4, 2, 1, 3])
+    fresh = pool.request(prompts, counts, logprobs=False).result(120)
+    assert fresh.counts.tolist() == counts.tolist()
+    assert len(fresh.offsets) == counts.sum() + 1
+    assert len(fresh.tokens) == len(fresh.versions) == fresh.offsets[-1]
+    assert len(fresh.logprobs) == 0
+
+
+def test_requests_that_nobody_waits_for_are_given_up(pool):
+    prompts = [np.array([70, 80 + i], np.int32) for i in range(64)]
+    many = [pool.request(prompts, 64) for _ in range(40)]  # more than is let through to the engines at once
+    assert all(future.cancel() for future in many[1:])
+    assert len(pool.request(prompts, 1).result(120).offsets) == 65
+    assert len(many[0].result(120).offsets) == 64 * 64 + 1
 
 
 def test_each_worker_serves_its_own_and_vllms_metrics(pool):

@@ -56,12 +56,17 @@ class Engines:
 
     def __init__(self, *, stale: bool = False) -> None:
         self.asked: list[int] = []
+        self.answers: list[Future[Any]] = []
         self.stale = stale
+        self.silent = False
 
     def request(self, prompts: list[np.ndarray], n: np.ndarray, *, logprobs: bool) -> Future[Any]:
         self.asked.append(int(n.sum()))
         total = int(n.sum())
         answer: Future[Any] = Future()
+        self.answers.append(answer)
+        if self.silent:
+            return answer
         if self.stale:
             answer.set_exception(KeyError("no engine holds the weights"))
         else:
@@ -118,7 +123,29 @@ def test_the_next_phase_is_asked_for_when_this_one_is() -> None:
     assert len(list(first)) == 1
     assert len(list(feeder.batches(actor, 3))) == 3
     assert len(memory.asked) == 2
+    assert not any(answer.cancelled() for answer in engines.answers)
     # A policy that has changed meanwhile would have to write them anew.
     next(feeder.batches(critic, 3, then=actor))
     next(feeder.batches(actor, 4))
     assert len(memory.asked) == 5
+
+
+def test_a_phase_that_ends_early_gives_up_what_is_not_written() -> None:
+    memory, engines = Memory(), Engines()
+    # One draw of each step's own, so that no step waits for another's answer.
+    memory.sample = lambda n, **_: SimpleNamespace(  # type: ignore[method-assign]
+        episodes=[memory.held[i] for i in range(n)], turns=np.full(n, -1)
+    )
+    feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
+    phase = feeder.batches(Phase("actor", 2, 4, "episode", fresh=1), version=3)
+    request = engines.request
+
+    def one_answer(*asked: Any, **more: Any) -> Future[Any]:
+        answer = request(*asked, **more)
+        engines.silent = True
+        return answer
+
+    engines.request = one_answer  # type: ignore[method-assign]
+    next(phase)
+    phase.close()
+    assert [answer.cancelled() for answer in engines.answers] == [False, True]

@@ -160,6 +160,8 @@ def cloned_model(preset: Any, directory: Path, *, steps: int, seed: int) -> Path
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

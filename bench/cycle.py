@@ -120,22 +120,24 @@ def _figures(metrics: dict[str, float]) -> dict[str, float]:
 
 def _row(phase: str, figures: dict[str, float]) -> dict[str, Any]:
     """One phase beside the authors': the ratio of rates where there are samples, else of seconds."""
-    nothing = float("nan")
-    seconds = figures[phase]
-    samples = figures.get(f"{phase}_samples", nothing)
-    authors_seconds = AUTHORS_SECONDS.get(phase, nothing)
-    authors_rate = AUTHORS_SAMPLES.get(phase, nothing) / authors_seconds
-    rate = samples / seconds
-    return {
+    seconds, samples = figures[phase], figures.get(f"{phase}_samples")
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
         "phase": phase,
         "seconds": seconds,
-        "wait": figures.get(f"{phase}_wait", nothing),
+        "wait": figures.get(f"{phase}_wait"),
         "samples": samples,
-        "samples_per_second": rate,
-        "authors_seconds": authors_seconds,
-        "authors_samples_per_second": authors_rate,
-        "ratio": rate / authors_rate if phase in AUTHORS_SAMPLES else authors_seconds / seconds,
     }
+    authors_seconds = AUTHORS_SECONDS.get(phase)
+    if authors_seconds is not None:
+        row |= {"authors_seconds": authors_seconds, "ratio": authors_seconds / seconds}
+        if samples is not None:
+            rate, authors_rate = samples / seconds, AUTHORS_SAMPLES[phase] / authors_seconds
+            row |= {
+                "samples_per_second": rate,
+                "authors_samples_per_second": authors_rate,
+                "ratio": rate / authors_rate,
+            }
+    return row
 
 
 if __name__ == "__main__":

@@ -82,8 +82,11 @@ class Feeder:
 
         Args:
             version: the current policy version, from which `phase.max_staleness` counts back.
-            then: the phase of draws that will follow with the same version; its actions are asked for after this one's.
+            then: the phase of draws that will follow with the same version; its actions are asked for after this one's,
+                unless it draws from recent episodes only: those must be the ones at its own beginning.
         """
+        if then is not None and then.max_staleness is not None:
+            then = None
         kept: list[Batch] = []
         ahead = self._take((phase, version))
 

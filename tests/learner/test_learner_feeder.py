@@ -128,6 +128,10 @@ def test_the_next_phase_is_asked_for_when_this_one_is() -> None:
     next(feeder.batches(critic, 3, then=actor))
     next(feeder.batches(actor, 4))
     assert len(memory.asked) == 5
+    # Recent episodes are those at the beginning of the phase that draws them.
+    recent = Phase("actor", 3, 4, "episode", fresh=2, max_staleness=1)
+    assert len(list(feeder.batches(critic, 4, then=recent))) == 2
+    assert [asked["view"] for asked in memory.asked[5:]] == ["critic"]
 
 
 def test_a_phase_that_ends_early_gives_up_what_is_not_written() -> None:

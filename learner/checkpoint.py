@@ -42,6 +42,7 @@ class TrainerState:
         wall_seconds: time spent in the training function, over all resumes.
         evaluations: mean return by name of evaluation.
         replay_client: random stream of the learner's replay client.
+        swept: episodes that an on-policy method has taken and could be shown again; kept on rank 0.
     """
 
     cycle: int = 0
@@ -53,6 +54,7 @@ class TrainerState:
     wall_seconds: float = 0.0
     evaluations: dict[str, float] = field(default_factory=dict)
     replay_client: dict[str, Any] = field(default_factory=dict)
+    swept: list[str] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
         (directory / "state.json").write_text(json.dumps(asdict(self), indent=2))

@@ -22,6 +22,14 @@ class Draw:
     turns: np.ndarray
 
 
+@dataclass(frozen=True)
+class Size:
+    """How many demonstrations there are."""
+
+    episodes: int
+    turns: int
+
+
 class DemonstrationSet:
     """Episodes from a file that `write_demonstrations` wrote, drawn uniformly with replacement."""
 
@@ -36,6 +44,9 @@ class DemonstrationSet:
             ) from error
         self._episodes = [episode for batch in batches for episode in batch_to_episodes(batch)]
         self._generator = np.random.default_rng(seed)
+
+    def stats(self) -> Size:
+        return Size(len(self._episodes), sum(episode.turns for episode in self._episodes))
 
     def sample(
         self,

@@ -20,9 +20,10 @@ import numpy as np
 from learner.algorithms.base import Phase
 from learner.collective import Leader
 from learner.config import LearnerConfig
-from learner.errors import WaitTimeoutError
+from learner.errors import LearnerError, WaitTimeoutError
 from learner.fresh import FreshSupply
 from learner.rows import Row, deal, rows_from_samples
+from learner.sweeps import Sweeps
 
 if TYPE_CHECKING:
     from learner.protocols import RolloutService, SampleSource
@@ -76,6 +77,7 @@ class Feeder:
         self._leader = leader
         self._config = config
         self._ahead: _Ahead | None = None
+        self.sweeps = Sweeps()
 
     def batches(self, phase: Phase, version: int, then: Phase | None = None) -> Iterator[Batch]:
         """All batches of a phase of draws, `phase.epochs` times over.
@@ -121,13 +123,17 @@ class Feeder:
     def sweep(self, phase: Phase, version: int, seed: int) -> list[Batch]:
         """The batches of a phase that takes each episode once, split at random by `seed`.
 
-        Every batch has `phase.batch` episodes or a few more or less, and at least one for each rank.
+        Every batch has `phase.batch` episodes or a few more or less, and at least one for each rank. There is none
+        where all that the window holds was taken by earlier sweeps.
         """
 
         def split() -> list[list[Batch]]:
             episodes = self._replay.sweep(
                 view=_view(phase), min_version=_min_version(phase, version), timeout_s=self._config.timeout_s
             )
+            episodes = self.sweeps.take(episodes, group=phase.group, at_least=self._leader.ranks)
+            if not episodes:
+                return [[] for _ in range(self._leader.ranks)]
             rows = rows_from_samples(episodes, np.full(len(episodes), -1))
             order = np.random.default_rng(seed).permutation(len(rows))
             pieces = max(1, min(round(len(rows) / phase.batch), len(rows) // self._leader.ranks))
@@ -136,6 +142,16 @@ class Feeder:
             return [[batch[rank] for batch in batches] for rank in range(self._leader.ranks)]
 
         return self._leader.scatter(split)
+
+    def _require_enough(self, phase: Phase) -> None:
+        """A batch of more samples than there are would count some of them several times."""
+        held = self._replay.stats()
+        there = held.turns if phase.unit == "turn" else held.episodes
+        if phase.batch > there:
+            raise LearnerError(
+                f"a step of the {phase.name} phase draws {phase.batch} {phase.unit}s, and there are {there}; lower the "
+                "phase's `batch`, or raise episodes_per_cycle or the number of demonstrations"
+            )
 
     def _draw(self, phase: Phase, steps: int, version: int) -> list[list[Row]]:
         """The rows of the next `steps` steps, drawn in one call so that an episode is held once for all of them."""
@@ -163,6 +179,8 @@ class Feeder:
         """Draw and ask for what is due of a phase."""
         phase, version = ahead.of
         most = self._config.prefetch_steps
+        if ahead.drawn == 0:
+            self._require_enough(phase)
         # Blocks of half that size or more: large enough to share states, early enough that no engine idles.
         if ahead.drawn < phase.steps and len(ahead.steps) <= most // 2:
             steps = min(most - len(ahead.steps), phase.steps - ahead.drawn)

@@ -142,8 +142,20 @@ class Drawn(Protocol):
     def turns(self) -> np.ndarray: ...
 
 
+class Held(Protocol):
+    """How much there is to sample from."""
+
+    @property
+    def episodes(self) -> int: ...
+
+    @property
+    def turns(self) -> int: ...
+
+
 class SampleSource(Protocol):
     """Whatever gives samples."""
+
+    def stats(self) -> Held: ...
 
     def sample(
         self,

@@ -38,6 +38,7 @@ from learner.metrics import LearnerMetrics
 from learner.policy import sequence_predictions
 from learner.precision import DTYPES
 from learner.protocols import CollectReport
+from learner.sweeps import Sweeps
 from learner.transfer import PolicySource
 from learner.weights import Broadcaster
 
@@ -57,9 +58,13 @@ class Trainer:
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)
         self.leader = Leader(args.rollouts.stale_error, self._rebroadcast)
         self.feeder = Feeder(args.replay, args.rollouts, self.leader, self.config)
+        self.feeder.sweeps = Sweeps(self.state.swept)
         self.metrics = LearnerMetrics()
         self._started = time.monotonic() - self.state.wall_seconds
         self._last_step_event = 0.0
+        # Of the episodes that rollouts in async mode have stored, on rank 0: when they began, and reported since.
+        self._inserted = self._reported = 0
+        self._ahead = 0
         self.algorithm: Algorithm
         self.source: PolicySource
         self.broadcaster: Broadcaster | None = None
@@ -202,18 +207,34 @@ class Trainer:
         if self.state.cycle % args.checkpoint_every == 0 and self.state.cycle < args.cycles:
             self._save()
 
+    def _unreported(self) -> int:
+        """Episodes that have come since the last report: a sweep has taken them, so the next cycle waits for others."""
+        return max(self.args.replay.stats().inserted_episodes - self._inserted - self._reported, 0)
+
+    def _align(self) -> None:
+        """Let the first episode of a run begin a group, so that no group is cut in two by the end of a cycle."""
+        if self.state.episodes == 0:
+            self.state.next_seed -= self.state.next_seed % self.algorithm.group
+
     def _rollout(self, cycle: int) -> CollectReport:
         self._publish({"kind": "phase", "cycle": cycle, "phase": "rollout"})
         if self.args.mode == "sync":
+            self._align()
             return self.args.rollouts.collect(
                 self.args.episodes_per_cycle,
                 first_seed=self.state.next_seed,
                 group=self.algorithm.group,
                 timeout_s=self.config.timeout_s,
             )
-        return self.args.rollouts.report(at_least=self.args.episodes_per_cycle, timeout_s=self.config.timeout_s)
+        report = self.args.rollouts.report(
+            at_least=self.args.episodes_per_cycle + self._ahead, timeout_s=self.config.timeout_s
+        )
+        self._reported += len(report.returns)
+        return report
 
     def _start_rollouts(self) -> None:
+        self._align()
+        self._inserted = self.args.replay.stats().inserted_episodes
         self.args.rollouts.start(
             first_seed=self.state.next_seed,
             episodes_per_version=self.args.episodes_per_cycle,
@@ -252,6 +273,15 @@ class Trainer:
         # The same order on every rank, and after a resume.
         order = np.random.default_rng((self.args.seed, self.state.cycle))
         batches = feeder.sweep(phase, self.state.version, int(order.integers(2**31)))
+        if self.args.mode == "async":
+            self._ahead = self.leader.call(self._unreported)
+        if not batches and self.args.mode == "sync":
+            raise LearnerError(
+                f"cycle {self.state.cycle} played fewer episodes than there are learner ranks ({self.leader.ranks}); "
+                "raise episodes_per_cycle"
+            )
+        if not batches:
+            return
         self.algorithm.begin(phase, [batch.micro_batches for batch in batches])
         for _ in range(phase.epochs):
             yield from (batches[i] for i in order.permutation(len(batches)))
@@ -360,6 +390,7 @@ class Trainer:
         def finish() -> None:
             args.replay.checkpoint(partial / "replay")
             self.state.replay_client = args.replay.state_dict()
+            self.state.swept = sorted(self.feeder.sweeps.taken)
             self.state.wall_seconds = time.monotonic() - self._started
             self.state.write(partial)
             path = checkpoints.commit(partial, args.checkpoint_keep)

@@ -33,6 +33,7 @@ class Phase:
         max_staleness: only episodes at most this many policy versions old; None takes all.
         best: only this share of the episodes, the best by return; None takes all.
         sweep: each episode once an epoch, in random order, instead of draws with replacement.
+        group: episodes of one environment seed that a sweep takes together.
     """
 
     name: Literal["clone", "critic", "actor"]
@@ -45,6 +46,7 @@ class Phase:
     max_staleness: int | None = None
     best: float | None = None
     sweep: bool = False
+    group: int = 1
 
 
 @dataclass(frozen=True)

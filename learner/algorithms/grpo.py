@@ -16,6 +16,7 @@ from learner.algorithms.base import MicroBatches
 from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
 from learner.algorithms.setup import Setup
 from learner.config import GrpoConfig
+from learner.errors import LearnerError
 from learner.losses import group_advantage
 
 
@@ -36,6 +37,12 @@ class Grpo(OnPolicy):
         shared: list[list[tuple[str, int, float]]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(shared, mine)
         episodes = [episode for part in shared for episode in part]
+        seeds = {seed for _, seed, _ in episodes}
+        if len(seeds) == len(episodes):
+            raise LearnerError(
+                f"grpo compares episodes of one environment seed, and each of these {len(episodes)} has a seed of its "
+                "own: play them in groups (learner.grpo.group), or learn by reinforce"
+            )
         advantages = group_advantage(
             torch.tensor([ret for _, _, ret in episodes]),
             torch.tensor([seed for _, seed, _ in episodes]),

@@ -1,7 +1,7 @@
 """What PPO, REINFORCE and GRPO share: a policy gradient over the tokens of a cycle's own episodes.
 
 Invariants: the advantages of all of a cycle's tokens are computed before its first step, under the policy that wrote
-the episodes; each episode is used once an epoch.
+the episodes; each episode is used once an epoch, and in one cycle only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.config import OnPolicyConfig
 from learner.engine import Engine, all_reduce_sum, moments
+from learner.errors import LearnerError
 from learner.layout import PackedEncoder
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
 from learner.policy import Policy
@@ -55,6 +56,8 @@ class OnPolicy(Algorithm):
                 epochs=section.epochs,
                 max_staleness=self.window,
                 sweep=True,
+                # Where learning waits for rollouts, who is missing (its environment failed) won't come any more.
+                group=self.group if self.window else 1,
             )
         ]
 
@@ -63,6 +66,13 @@ class OnPolicy(Algorithm):
         """The advantage of each action token, [tokens] in order, by episode id, of all this rank's rows."""
 
     def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:
+        for row in rows_of(batches):
+            if len(row.versions) == 0 or row.versions.min() < 0:
+                raise LearnerError(
+                    f"{type(self).__name__.lower()} compares its policy with the one that wrote an episode, and the "
+                    f"tokens of {row.episode_id} carry no policy's log-probabilities (demonstrations and imports have "
+                    "none); learn from them by archer_offline or filtered_bc"
+                )
         found = self.token_advantages(batches)
         if self.section.normalise_advantage:
             mean, std = moments(value.to(self.policy.device) for value in found.values())

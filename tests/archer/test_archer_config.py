@@ -236,7 +236,7 @@ def test_override_values_are_yaml() -> None:
     assert parse_override("a=1e3x") == ("a", "1e3x")
 
 
-@pytest.mark.parametrize("name", ["demo", "key_door", "twenty_questions", "twenty_questions_7b"])
+@pytest.mark.parametrize("name", ["demo", "key_door", "key_door_offline", "twenty_questions", "twenty_questions_7b"])
 def test_preset_is_valid_by_name_and_by_path(name: str) -> None:
     config = load_config(name)
     assert config == load_config(presets()[name])

@@ -136,3 +136,12 @@ def test_a_very_long_episode_is_taken():
     batch = episodes_to_batch([episode])
     validate(batch)
     assert len(batch_to_episodes(to_lists(to_wire(batch)))[0].tokens) == 100_000
+
+
+def test_whole_rewards_first_leave_later_fractions_alone():
+    whole = replace(GOOD, episode_id="whole", reward=np.arange(len(GOOD.reward)))
+    batch = episodes_to_batch([whole, replace(GOOD, reward=GOOD.reward + np.float32(0.25))])
+    validate(batch)
+    first, then = batch_to_episodes(batch)
+    np.testing.assert_array_equal(first.reward, whole.reward)
+    np.testing.assert_array_equal(then.reward, GOOD.reward + np.float32(0.25))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,8 +87,18 @@ def episodes(seed: int, count: int = 8) -> list[Row]:
     return rows
 
 
-def run_cycle(algorithm: Algorithm, cycle: int, rank: int = 0, ranks: int = 1) -> list[list[float]]:
+def run_cycle(
+    algorithm: Algorithm,
+    cycle: int,
+    rank: int = 0,
+    ranks: int = 1,
+    *,
+    split: Callable[[list[Row]], list[Row]] | None = None,
+) -> list[list[float]]:
     """One cycle's phases, two steps each, over rows that depend on the cycle alone.
+
+    Args:
+        split: makes of a batch's rows those that are dealt out.
 
     Returns:
         The metrics of each step, in the order of their names.
@@ -95,7 +106,7 @@ def run_cycle(algorithm: Algorithm, cycle: int, rank: int = 0, ranks: int = 1) -
     found = []
     rows = episodes(cycle)
     batches = [rows[:4], rows[4:]]
-    shares = [deal(batch, ranks, 2)[rank] for batch in batches]
+    shares = [deal(split(batch) if split else batch, ranks, 2)[rank] for batch in batches]
     for phase in algorithm.phases(cycle):
         if phase.sweep:
             algorithm.begin(phase, shares)

@@ -176,6 +176,17 @@ def test_a_gradient_below_its_norm_is_left_as_it_is() -> None:
     assert norms == pytest.approx([metrics["critic/norm"]], rel=1e-5)
 
 
+def test_the_token_level_baseline_reads_the_policys_features_without_changing_them() -> None:
+    algorithm = make_algorithm("archer", actor={"token_baseline": True})
+    assert isinstance(algorithm, Archer)
+    layout = algorithm.engines.policy_encoder.encode(episodes(0)[:2], ("fresh",), 0)
+    module = algorithm.policy.module
+    _, baseline = module(layout, layout.predictions["fresh"], baseline=True)
+    baseline.square().sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in algorithm.policy_model.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in module.value.parameters())
+
+
 def test_ppo_learns_the_value_alone_while_it_warms_up() -> None:
     algorithm = make_algorithm("ppo", ppo={"warmup_cycles": 1})
     before = [p.detach().clone() for p in algorithm.policy_model.parameters()]

@@ -1,6 +1,7 @@
-"""The same numbers on one rank and two, at ZeRO 0 to 3, and after a resume, whatever the algorithm.
+"""The same losses over twenty steps: on one rank and two, at ZeRO 0, 2 and 3, packed and not, and resumed half-way.
 
-At ZeRO-3 the optimizer also steps on the host's side of DeepSpeed (`optimizer_offload`), which must change nothing.
+A method's metrics hold its losses, gradient norms and moments of what it saw, so that a step which differs shows in the
+step itself, and one that leaves other weights shows in the next.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import pytest
 import torch
 from learner_cases import run_ranks
 
-CYCLES = 3
-CASES: list[tuple[str, dict[str, Any]]] = [
-    ("archer", {}),
+from learner.rows import Row
+
+STEPS = 20
+CASES: list[tuple[str, dict[str, Any], int]] = [
+    # Method, settings, and steps in one of its cycles.
+    ("archer", {}, 4),
     (
         "archer",
         {
@@ -24,57 +28,125 @@ CASES: list[tuple[str, dict[str, Any]]] = [
             "actor": {"token_baseline": True, "kl_to_clone": 0.1},
             "critic": {"heads": 3, "lambda_turn": 0.5},
         },
+        4,
     ),
+    ("archer_offline", {}, 4),
+    ("chai", {}, 2),
+    ("filtered_bc", {}, 2),
+    ("ppo", {}, 2),
+    ("reinforce", {}, 2),
+    ("grpo", {}, 2),
     # Policy, critic, target and reference on one base; the base is also partitioned once, at ZeRO-3.
-    ("archer", {"lora": {"rank": 4}, "actor": {"kl_to_clone": 0.1}, "critic": {"backbones": "apart"}}),
-    ("ppo", {"lora": {"rank": 4}, "activation_checkpointing": True}),
-    ("archer_offline", {}),
-    ("chai", {}),
-    ("filtered_bc", {}),
-    ("ppo", {}),
-    ("reinforce", {}),
-    ("grpo", {}),
+    ("archer", {"lora": {"rank": 4}, "actor": {"kl_to_clone": 0.1}, "critic": {"backbones": "apart"}}, 4),
+    ("ppo", {"lora": {"rank": 4}, "activation_checkpointing": True}, 2),
 ]
+SEPARATE = ("archer", "archer_offline", "chai", "filtered_bc")
+"""Those that can take a turn by itself; the others compute their advantages over whole episodes."""
 
 
-def _train(rank: int, out: Path, stage: int, resume_at: int | None) -> None:
+def _one_turn_each(rows: list[Row]) -> list[Row]:
+    """Each turn in a row of its own, so that nothing shares a pass but one state and its actions."""
+    from dataclasses import replace
+
+    return [
+        replace(
+            row,
+            turns=row.turns[i : i + 1],
+            fresh=row.fresh[i : i + 1],
+            fresh_logprobs=row.fresh_logprobs[i : i + 1],
+            fresh_versions=row.fresh_versions[i : i + 1],
+        )
+        for row in rows
+        for i in range(len(row.turns))
+    ]
+
+
+def _losses(
+    folder: Path, stage: int, *, only: tuple[int, ...] = (), resume: bool = False, packed: bool = True
+) -> dict[str, list[list[float]]]:
+    """Of each case, or `only` of these, the metrics of each step; `resume` saves half-way and goes on with another."""
     from algorithm_cases import make_algorithm, run_cycle
 
-    ranks = torch.distributed.get_world_size()
-    losses = []
-    for index, (name, changes) in enumerate(CASES):
-        settings = {"zero_stage": stage, "optimizer_offload": stage == 3} | changes
-        algorithm = make_algorithm(name, **settings)
-        for cycle in range(CYCLES):
-            if cycle == resume_at:
-                saved = out / f"saved-{index}"
+    from learner.layout import SeparateEncoder
+
+    found = {}
+    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    for index, (name, changes, each) in enumerate(CASES):
+        if (only and index not in only) or (not packed and name not in SEPARATE):
+            continue
+
+        def make(name: str = name, changes: dict[str, Any] = changes) -> Any:
+            settings = {"zero_stage": stage, "optimizer_offload": stage == 3} | changes
+            algorithm: Any = make_algorithm(name, **settings)  # type: ignore[arg-type]
+            if not packed and hasattr(algorithm, "engines"):
+                algorithm.engines.critic_encoder = SeparateEncoder(0)
+            return algorithm
+
+        algorithm, steps = make(), []
+        for cycle in range(STEPS // each):
+            if resume and cycle == STEPS // each // 2:
+                saved = folder / f"saved-{stage}-{ranks}-{index}"
                 if rank == 0:
                     saved.mkdir()
                 torch.distributed.barrier()
                 algorithm.save(saved)
-                algorithm = make_algorithm(name, **settings)
+                algorithm = make()
                 algorithm.load(saved)
-            losses.append(run_cycle(algorithm, cycle, rank, ranks))
+            steps += run_cycle(algorithm, cycle, rank, ranks, split=None if packed else _one_turn_each)
+        found[f"{index} {name}"] = steps
+    return found
+
+
+def _on_one(rank: int, folder: Path) -> None:
+    found = {
+        "one rank": _losses(folder, 0),
+        "one rank, resumed": _losses(folder, 0, resume=True),
+        "one rank, not packed": _losses(folder, 0, packed=False),
+    }
+    (folder / "one.json").write_text(json.dumps(found))
+
+
+def _on_two(rank: int, folder: Path) -> None:
+    found = {
+        "two ranks": _losses(folder, 0),
+        # Every kind of engine there is: critic, target, baseline, reference, value.
+        "two ranks, ZeRO 2": _losses(folder, 2, only=(1,)),
+        "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=(1, 5), resume=True),
+    }
     if rank == 0:
-        (out / "losses.json").write_text(json.dumps(losses))
+        (folder / "two.json").write_text(json.dumps(found))
+    _poison(rank, folder)
 
 
-def _losses(tmp_path: Path, ranks: int, stage: int, resume_at: int | None = None) -> list[list[list[float]]]:
-    """For each case and cycle the metrics of each step."""
-    out = tmp_path / f"ranks-{ranks}-stage-{stage}-{resume_at}"
-    out.mkdir()
-    run_ranks(ranks, _train, out, stage, resume_at)
-    return json.loads((out / "losses.json").read_text())
+def _poison(rank: int, folder: Path) -> None:
+    """One rank's loss is not finite: both raise, and both know whose episode it was."""
+    from algorithm_cases import episodes, make_algorithm
+
+    from learner.errors import NonFiniteLossError
+
+    for stage in (0, 2):
+        algorithm = make_algorithm("archer", zero_stage=stage)
+        rows = episodes(0)[rank * 2 : rank * 2 + 2]
+        if rank == 1:
+            rows[1].reward = np.full_like(rows[1].reward, 1e30)
+        with pytest.raises(NonFiniteLossError, match=r"episodes episode-3$"):
+            algorithm.step(algorithm.phases(0)[0], [rows[:1], rows[1:]], 24, 1)
+    (folder / f"poisoned-{rank}").touch()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ranks_and_stages_and_resume_give_the_same_losses(tmp_path: Path) -> None:
-    reference = _losses(tmp_path, 1, 0)
-    for ranks, stage, resume_at in [(1, 0, 1), (2, 2, None), (2, 3, 2)]:
-        other = _losses(tmp_path, ranks, stage, resume_at)
-        for index, (mine, theirs) in enumerate(zip(reference, other, strict=True)):
-            case, cycle = CASES[index // CYCLES], index % CYCLES
-            said = f"{case}, cycle {cycle}, {ranks} ranks, stage {stage}"
-            for step, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-                np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4, err_msg=f"{said}, step {step}")
+@pytest.mark.timeout(900)
+def test_ranks_stages_packing_and_resuming_give_the_same_losses(tmp_path: Path) -> None:
+    run_ranks(1, _on_one, tmp_path)
+    run_ranks(2, _on_two, tmp_path)
+    runs = json.loads((tmp_path / "one.json").read_text()) | json.loads((tmp_path / "two.json").read_text())
+    reference = runs.pop("one rank")
+    assert {len(steps) for steps in reference.values()} == {STEPS}
+    for run, cases in runs.items():
+        # Another order of summation; AdamW turns a rounding of a gradient near zero into a step of full size.
+        rtol, atol = (5e-3, 5e-4) if run.startswith("two") else (1e-4, 1e-5)
+        assert cases
+        for case, steps in cases.items():
+            for step, (mine, theirs) in enumerate(zip(reference[case], steps, strict=True)):
+                np.testing.assert_allclose(theirs, mine, rtol=rtol, atol=atol, err_msg=f"{run}, {case}, step {step}")
+    assert {path.name for path in tmp_path.glob("poisoned-*")} == {"poisoned-0", "poisoned-1"}

@@ -4,7 +4,8 @@ A policy is made from scratch; the critic starts from its weights and the KL to 
 critic, target critic and reference. Each option gets rank processes of its own, which take a step of critic and actor
 and then count: `weights`, every parameter of the four once, however many of them share it; `held`, all tensors between
 steps, which adds gradients and the optimizer's state; `step`, what a step takes beyond that at its peak. The losses of
-the first critic step stand beside them: but for rounding and what an adapter can't do, all options learn the same.
+the first critic step stand beside them: but for rounding they agree among whole models, and among adapters, whose heads
+begin from other random numbers.
 """
 
 from __future__ import annotations

@@ -43,9 +43,6 @@ class Engine:
             config=deepspeed_config(config, max_grad_norm),
         )
         self.zero_stage = config.zero_stage
-        if self.zero_stage == 0 and dist.get_world_size() == 1:
-            # There is nobody to sum gradients with, and DeepSpeed would copy them into one tensor and back to do so.
-            self.ds.enable_backward_allreduce = False
 
     @property
     def module(self) -> nn.Module:

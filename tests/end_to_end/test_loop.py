@@ -102,7 +102,7 @@ def _column(batch: pa.RecordBatch) -> list[str]:
     return [str(value) for value in batch.column("episode_id").to_pylist()]
 
 
-# Once in about four tries on a quiet machine the driver dies of SIGSEGV (status -11, no word, no core) as the signal reaches
+# Once in about four tries on a quiet machine the driver dies of SIGSEGV (status -11, no word) as the signal reaches
 # it: docs/debugging.md. Three tries leave the rest of what this holds in place until that is found.
 @pytest.mark.timeout(600)
 def test_interrupt_ends_the_run_with_a_sentence(tmp_path: Path) -> None:

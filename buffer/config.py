@@ -17,6 +17,17 @@ class ReplayConfig(BaseModel):
     capacity_turns: int = Field(
         100_000, ge=1, description="Turns held over all shards before the oldest episodes are evicted."
     )
+    capacity_bytes: int | None = Field(
+        None,
+        ge=1 << 10,
+        description="Bytes of episodes held over all shards before the oldest are evicted; null for no such bound.",
+    )
+    priority_exponent: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Exponent a of prioritised draws, in proportion to |TD error|^a; 0 draws uniformly.",
+    )
     durability: Durability = Field(
         "flush",
         description="What an acknowledged append survives: memory nothing, flush the shard's death, "
@@ -43,12 +54,6 @@ class ReplayConfig(BaseModel):
     segment_bytes: int = Field(
         64 << 20, ge=1 << 10, description="Size in bytes at which a log segment is sealed and a new one begun."
     )
-    chunk_bytes: int = Field(
-        64 << 20,
-        ge=1 << 10,
-        le=1 << 30,
-        description="Size in bytes at which a chunk of a shard's columns in memory is sealed.",
-    )
     cpus_per_shard: float = Field(0.01, ge=0, description="CPUs that Ray reserves for each shard and for the limiter.")
 
     @property
@@ -62,6 +67,11 @@ class ReplayConfig(BaseModel):
     def capacity_per_shard(self) -> int:
         """Turns one shard holds."""
         return -(-self.capacity_turns // self.shards)
+
+    @property
+    def bytes_per_shard(self) -> float:
+        """Bytes of episodes that one shard holds."""
+        return float("inf") if self.capacity_bytes is None else self.capacity_bytes / self.shards
 
     @model_validator(mode="after")
     def _refuse_deadlock(self) -> Self:

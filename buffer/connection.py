@@ -13,6 +13,7 @@ import ray
 from ray.actor import ActorHandle
 
 import buffer.errors
+from buffer.draws import Draws, Held, PriorityUpdate, Sampler, Unit
 from buffer.errors import ReplayError, ReplayTimeout
 from buffer.view import RowFilter
 from buffer.wire import WIRE_SCHEMA
@@ -51,42 +52,53 @@ class Connection:
 
         return self._call(put, "append", deadline)
 
-    def draw(self, request: dict[str, Any], deadline: float) -> tuple[list[pa.RecordBatch], np.ndarray, np.ndarray]:
-        """(batches, row of each draw, turn of each draw) of a do_get request, read batch by batch."""
+    def draw(self, request: dict[str, Any], deadline: float) -> list[tuple[list[pa.RecordBatch], Draws]]:
+        """(batches, draws) of each sample that a do_get request asks for, read batch by batch."""
         ticket = flight.Ticket(json.dumps(request).encode())
 
         def get(
             client: flight.FlightClient, options: flight.FlightCallOptions
-        ) -> tuple[list[pa.RecordBatch], np.ndarray, np.ndarray]:
-            batches, draws = [], b""
+        ) -> list[tuple[list[pa.RecordBatch], Draws]]:
+            samples: list[tuple[list[pa.RecordBatch], Draws]] = []
             for chunk in client.do_get(ticket, options):
-                batches.append(chunk.data)
                 if chunk.app_metadata is not None:
-                    draws = chunk.app_metadata.to_pybytes()
-            rows, turns = np.frombuffer(draws, dtype=np.int32).reshape(2, -1)
-            return batches, rows, turns
+                    samples.append(([], Draws.from_bytes(chunk.app_metadata.to_pybytes())))
+                samples[-1][0].append(chunk.data)
+            return samples
 
         return self._call(get, "sweep" if request["draw"] is None else "sample", deadline)
 
-    def counts(self, only: RowFilter, deadline: float) -> tuple[int, int]:
-        """(episodes, turns) of the shard that pass the filter."""
-        (body,) = self._act("counts", only, deadline)
-        answer = json.loads(body)
-        return answer["episodes"], answer["turns"]
+    def held(self, only: RowFilter, sampler: Sampler, deadline: float) -> Held:
+        """What of the shard passes the filter."""
+        (body,) = self._act("held", {"only": only.as_dict(), "sampler": sampler}, deadline)
+        return Held(**json.loads(body))
 
     def returns(self, only: RowFilter, deadline: float) -> tuple[np.ndarray, np.ndarray]:
         """(undiscounted return float64[k], turns int64[k]) of each episode of the shard that passes the filter."""
-        returns, turns = self._act("returns", only, deadline)
+        returns, turns = self._act("returns", {"only": only.as_dict()}, deadline)
         return np.frombuffer(returns, dtype=np.float64), np.frombuffer(turns, dtype=np.int64)
 
-    def _act(self, name: str, only: RowFilter, deadline: float) -> list[bytes]:
-        """The results of an action on the rows that pass the filter."""
-        action = flight.Action(name, json.dumps(only.as_dict()).encode())
+    def newest(self, count: int, unit: Unit, only: RowFilter, deadline: float) -> tuple[np.ndarray, np.ndarray]:
+        """(created_at int64[k], turns int64[k]) of the shard's newest episodes that pass the filter."""
+        request = {"only": only.as_dict(), "count": count, "unit": unit}
+        created, turns = self._act("newest", request, deadline)
+        return np.frombuffer(created, dtype=np.int64), np.frombuffer(turns, dtype=np.int64)
 
+    def update(self, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray, deadline: float) -> int:
+        """Give turns new priorities; returns how many the shard still holds."""
+        body = PriorityUpdate(seqs, turns, priorities).to_bytes()
+        (answer,) = self._send(flight.Action("priorities", body), deadline)
+        return int(json.loads(answer)["known"])
+
+    def _act(self, name: str, request: dict[str, Any], deadline: float) -> list[bytes]:
+        """The results of an action."""
+        return self._send(flight.Action(name, json.dumps(request).encode()), deadline)
+
+    def _send(self, action: flight.Action, deadline: float) -> list[bytes]:
         def act(client: flight.FlightClient, options: flight.FlightCallOptions) -> list[bytes]:
             return [result.body.to_pybytes() for result in client.do_action(action, options)]
 
-        return self._call(act, name, deadline)
+        return self._call(act, action.type, deadline)
 
     def _call(
         self,

@@ -1,12 +1,14 @@
 """The Arrow Flight endpoint of a shard: do_put appends, do_get samples, actions count.
 
 - do_put: batches of `WIRE_SCHEMA`; each is answered with JSON {"new": rows} once it is durable and counted.
-- do_get: the ticket is JSON {"only", "messages", "draw"}, "only" a `RowFilter` and "draw" either {"count", "unit",
-  "seed"} or null for a sweep, which gives every row once. The stream carries the distinct rows drawn, and the
-  metadata of its first batch the draws: int32[2, count], row index and turn.
-- actions "counts" and "returns" with a `RowFilter` as JSON: {"episodes", "turns"} of the rows that pass; or of each
-  of them the undiscounted return, float64[k], and in a second result the turns, int64[k]. Action "stats": every
-  number.
+- do_get: the ticket is JSON {"only", "messages", "draw"}, "only" a `RowFilter` and "draw" either {"counts", "unit",
+  "sampler", "seed"}, one sample for each of the counts, or null for a sweep, which gives every row once. The stream
+  carries the distinct rows of each sample in the layout of `buffer.rows`; the metadata of a sample's first batch are
+  its `Draws`.
+- actions, JSON in and out where nothing else is said: "held" {"only", "sampler"} answers a `Held`; "returns" {"only"}
+  two arrays, of each row that passes the undiscounted return, float64[k], and the turns, int64[k]; "newest" {"only",
+  "count", "unit"} likewise when each was created, int64[k], and its turns; "priorities" takes a `PriorityUpdate` and
+  answers {"known"}; "stats" every number.
 
 An error carries the name of its class in `extra_info`, so that the client raises the same one.
 """
@@ -14,17 +16,21 @@ An error carries the name of its class in `extra_info`, so that the client raise
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
 
+from buffer.draws import PriorityUpdate
 from buffer.errors import ReplayError
 from buffer.shard import Shard
 from buffer.store import Plan
 from buffer.view import RowFilter
-from buffer.wire import SAMPLE_SCHEMA, WIRE_SCHEMA, check_wire, to_lists
+from buffer.wire import check_wire, to_lists
 
 logger = logging.getLogger(__name__)
 
@@ -58,47 +64,58 @@ class ReplayFlightServer(flight.FlightServerBase):
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
         """Sample or sweep."""
-        try:
+        with _refusing(f"ticket {ticket.ticket!r}"):
             request = json.loads(ticket.ticket)
             messages = bool(request["messages"])
             only, draw = RowFilter(**request["only"]), request["draw"]
             if draw is None:
-                plan = self._shard.sweep(only)
+                plans = [self._shard.sweep(only, messages=messages)]
             else:
-                plan = self._shard.draw(draw["count"], unit=draw["unit"], only=only, seed=draw["seed"])
-        except ReplayError as error:
-            raise refusal(error) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise refusal(ReplayError(f"bad ticket {ticket.ticket!r}: {error!r}")) from error
-        schema = WIRE_SCHEMA if messages else SAMPLE_SCHEMA
-        return flight.GeneratorStream(schema, _stream(plan, messages))
+                how = {name: draw[name] for name in ("unit", "sampler", "seed")}
+                plans = self._shard.draw(draw["counts"], only=only, messages=messages, **how)
+        return flight.GeneratorStream(plans[0].schema, _stream(plans))
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
-        """Answer "counts", "returns" and "stats"."""
-        if action.type == "counts":
-            episodes, turns = self._shard.view_counts(_filter(action))
-            yield _result({"episodes": episodes, "turns": turns})
-        elif action.type == "returns":
-            for numbers in self._shard.view_returns(_filter(action)):
-                yield flight.Result(pa.py_buffer(numbers.tobytes()))
-        elif action.type == "stats":
-            yield _result(self._shard.counts().as_dict())
-        else:
-            raise refusal(ReplayError(f"no action {action.type!r}; a shard answers counts, returns and stats"))
+        """Answer an action."""
+        body = action.body.to_pybytes()
+        with _refusing(f"{action.type} {body!r}"):
+            for answer in self._answers(action.type, body):
+                data = answer.tobytes() if isinstance(answer, np.ndarray) else json.dumps(answer).encode()
+                yield flight.Result(pa.py_buffer(data))
+
+    def _answers(self, name: str, body: bytes) -> Sequence[np.ndarray | dict[str, Any]]:
+        if name == "stats":
+            return [self._shard.counts().as_dict()]
+        if name == "priorities":
+            update = PriorityUpdate.from_bytes(body)
+            return [{"known": self._shard.update_priorities(update.seqs, update.turns, update.priorities)}]
+        if name not in ("held", "returns", "newest"):
+            raise ReplayError(f"no action {name!r}; a shard answers held, returns, newest, priorities and stats")
+        request = json.loads(body)
+        only = RowFilter(**request["only"])
+        if name == "held":
+            return [asdict(self._shard.held(only, request["sampler"]))]
+        if name == "returns":
+            return self._shard.view_returns(only)
+        return self._shard.newest(request["count"], request["unit"], only)
 
 
-def _filter(action: flight.Action) -> RowFilter:
-    return RowFilter(**json.loads(action.body.to_pybytes()))
+def _stream(plans: Sequence[Plan]) -> Iterator[tuple[pa.RecordBatch, pa.Buffer] | pa.RecordBatch]:
+    for plan in plans:
+        draws = pa.py_buffer(plan.draws.to_bytes())
+        for index, batch in enumerate(plan.gather()):
+            yield (batch, draws) if index == 0 else batch
 
 
-def _result(answer: dict[str, int]) -> flight.Result:
-    return flight.Result(pa.py_buffer(json.dumps(answer).encode()))
-
-
-def _stream(plan: Plan, messages: bool) -> Iterator[tuple[pa.RecordBatch, pa.Buffer] | pa.RecordBatch]:
-    draws = pa.py_buffer(np.stack([plan.row_of_draw, plan.turn_of_draw]).tobytes())
-    for index, batch in enumerate(plan.gather(messages=messages)):
-        yield (batch, draws) if index == 0 else batch
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Errors as they cross the wire; `what` names a request that cannot be read."""
+    try:
+        yield
+    except ReplayError as error:
+        raise refusal(error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise refusal(ReplayError(f"bad {what}: {error!r}")) from error
 
 
 def refusal(error: ReplayError) -> flight.FlightServerError:

@@ -3,6 +3,7 @@
     directory/replay.json      the manifest: format, number of shards; a folder without it is no replay
     directory/limiter.json     counts of the limiter
     directory/shard-0/segment-*.arrow
+    directory/shard-0/priorities.npz    after a checkpoint or an orderly end
 
 A checkpoint has the same layout; its manifest is written last, so an unfinished one is never taken for a whole.
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 from buffer.errors import LogError, ReplayError
 from buffer.log import link_or_copy, segment_paths
+from buffer.priorities import PRIORITIES_FILE
 
 MANIFEST = "replay.json"
 STATE_FILE = "limiter.json"
@@ -70,6 +72,9 @@ def restore_checkpoint(checkpoint: Path, directory: Path, shards: int) -> None:
         target.mkdir(parents=True)
         for path in segment_paths(shard_directory(checkpoint, index)):
             link_or_copy(path, target / path.name)
+        priorities = shard_directory(checkpoint, index) / PRIORITIES_FILE
+        if priorities.exists():
+            shutil.copy2(priorities, target / PRIORITIES_FILE)
     if (checkpoint / STATE_FILE).exists():
         shutil.copy2(checkpoint / STATE_FILE, incoming / STATE_FILE)
     # From here to the manifest an interruption leaves no whole replay; the same call mends it.

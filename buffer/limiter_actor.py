@@ -1,7 +1,7 @@
 """The limiter's Ray actor: waits on conditions, knows the shards' progress, keeps its counts on disk.
 
-One asyncio loop, so no state changes while a call looks at it. Answers are dicts: {"error": text} where a wait
-timed out, so that the client raises one clear error without Ray's traceback around it.
+One asyncio loop, so no state changes while a call looks at it. A wait that timed out answers with a sentence, so that
+the client raises one clear error without Ray's traceback around it.
 """
 
 import asyncio
@@ -56,18 +56,16 @@ class LimiterActor:
         await self._notify()
         return lost
 
-    async def await_insert(self, timeout_s: float, who: str) -> dict[str, Any]:
+    async def await_insert(self, timeout_s: float, who: str) -> str | None:
         """Wait until an insert may go on."""
-        return await self._wait("insert", self._limiter.insert_block, timeout_s, who) or {}
+        return await self._wait("insert", self._limiter.insert_block, timeout_s, who)
 
-    async def await_sample(self, turns: int, timeout_s: float, who: str) -> dict[str, Any]:
-        """Wait until a sample may go on, count `turns` as sampled; answers {"held": {shard: [episodes, turns]}}."""
+    async def await_sample(self, turns: int, timeout_s: float, who: str) -> str | None:
+        """Wait until a sample may go on, and count `turns` as sampled."""
         refused = await self._wait("sample", self._limiter.sample_block, timeout_s, who)
-        if refused:
-            return refused
-        await self.count_sampled(turns)
-        shards = self._limiter.shards.items()
-        return {"held": {index: (shard.episodes, shard.turns) for index, shard in shards}}
+        if refused is None:
+            await self.count_sampled(turns)
+        return refused
 
     async def count_sampled(self, turns: int) -> None:
         """Count turns as sampled; negative where an admitted sample failed."""
@@ -75,14 +73,14 @@ class LimiterActor:
             self._limiter.sampled_turns += turns
             await self._notify()
 
-    async def wait_for(self, episodes: int, timeout_s: float, who: str) -> dict[str, Any]:
+    async def wait_for(self, episodes: int, timeout_s: float, who: str) -> str | None:
         """Wait until so many episodes were ever inserted."""
 
         def block() -> str | None:
             reached = self._limiter.inserted_episodes
             return None if reached >= episodes else f"waits for {episodes} episodes, {reached} were inserted"
 
-        return await self._wait("episodes", block, timeout_s, who) or {}
+        return await self._wait("episodes", block, timeout_s, who)
 
     async def stats(self) -> dict[str, int]:
         """Counts of the whole replay."""
@@ -109,10 +107,8 @@ class LimiterActor:
         """Write the counts a last time."""
         _write_atomically(self._path, self._limiter.state_dict())
 
-    async def _wait(
-        self, side: str, block: Callable[[], str | None], timeout_s: float, who: str
-    ) -> dict[str, Any] | None:
-        """None once `block()` is None, {"error"} at the timeout; logs who waits for whom in between."""
+    async def _wait(self, side: str, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
+        """None once `block()` is None, a sentence at the timeout; logs who waits for whom in between."""
         reason = block()
         if reason is None:
             return None
@@ -128,7 +124,7 @@ class LimiterActor:
                     if now >= begun + timeout_s:
                         if known:
                             self._metrics.timeouts.labels(side).inc()
-                        return {"error": f"{who}: {reason}; gave up after {timeout_s:g} s"}
+                        return f"{who}: {reason}; gave up after {timeout_s:g} s"
                     if now >= warn_at:
                         logger.warning("%s: blocked for %.0f s: %s", who, now - begun, reason)
                         warn_at = now + self._config.blocked_warning_s

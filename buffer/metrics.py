@@ -31,6 +31,7 @@ class ShardMetrics:
         self.refused = counter("refused_appends", "Appends refused: bad rows or a full disk")
         self.evicted = counter("evicted_rows", "Episodes evicted")
         self.sampled = counter("sampled_draws", "Turns or episodes drawn")
+        self.priorities = counter("updated_priorities", "Turns that were given a new priority")
         self.torn = counter("log_torn_bytes", "Bytes cut from a torn tail of the log at start")
         self.damaged = counter("log_damaged", "Damaged stretches of the log stepped over at start")
 

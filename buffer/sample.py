@@ -8,8 +8,9 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from buffer.schema import Episode, batch_to_episodes
-from buffer.wire import to_lists
+from buffer.draws import Draws
+from buffer.rows import turns_of, unpack
+from buffer.schema import Episode
 
 
 @dataclass(frozen=True)
@@ -30,43 +31,108 @@ class Stats:
     """Episodes inserted and no longer held."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one shard gave of a sample."""
+
+    shard: int
+    batches: Sequence[pa.RecordBatch]
+    draws: Draws
+    share: float = 1.0
+    """How likely a draw was to come from this shard."""
+
+
 class Sample:
     """n draws, with replacement: which episode and which of its turns.
 
     Episodes travel once however often they were drawn, and become objects only when `episodes` is read.
     """
 
-    def __init__(self, batches: Sequence[pa.RecordBatch], rows: np.ndarray, turns: np.ndarray) -> None:
+    def __init__(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        rows: np.ndarray,
+        turns: np.ndarray,
+        *,
+        shards: np.ndarray,
+        seqs: np.ndarray,
+        probabilities: np.ndarray,
+        population: int,
+    ) -> None:
         self.batches = list(batches)
-        """The distinct episodes in the layout of `buffer.wire`."""
+        """The distinct episodes in the layout of `buffer.rows`."""
         self.rows = rows
         """int32[n], index of each draw's episode among the rows of `batches`."""
         self.turns = turns
         """int32[n], the turn drawn; -1 where whole episodes were drawn."""
+        self.shards = shards
+        """int32[n], the shard that each draw came from."""
+        self.seqs = seqs
+        """int64[n], the number of the episode in its shard's history."""
+        self.probabilities = probabilities
+        """float64[n], with which each was drawn; 1 where chance had no part."""
+        self.population = population
+        """Turns or episodes that were drawn from."""
 
     @classmethod
-    def joined(cls, parts: Sequence[tuple[Sequence[pa.RecordBatch], np.ndarray, np.ndarray]]) -> Self:
-        """One sample of what several shards gave, each (batches, rows, turns), in their order."""
+    def joined(cls, parts: Sequence[Part], *, population: int) -> Self:
+        """One sample of what several shards gave, in their order."""
         batches: list[pa.RecordBatch] = []
         rows, base = [np.empty(0, np.int32)], 0
-        for part, part_rows, _ in parts:
-            batches.extend(part)
-            rows.append(part_rows + base)
-            base += sum(batch.num_rows for batch in part)
-        turns = [np.empty(0, np.int32), *(part_turns for _, _, part_turns in parts)]
-        return cls(batches, np.concatenate(rows).astype(np.int32), np.concatenate(turns))
+        for part in parts:
+            batches.extend(part.batches)
+            rows.append(part.draws.rows + base)
+            base += sum(batch.num_rows for batch in part.batches)
+        turns = [np.empty(0, np.int32), *(part.draws.turns for part in parts)]
+        shards = [np.empty(0, np.int32), *(np.full(len(part.draws), part.shard, np.int32) for part in parts)]
+        seqs = [np.empty(0, np.int64), *(part.draws.seqs for part in parts)]
+        chances = [np.empty(0), *(part.draws.probabilities * part.share for part in parts)]
+        return cls(
+            batches,
+            np.concatenate(rows).astype(np.int32),
+            np.concatenate(turns),
+            shards=np.concatenate(shards),
+            seqs=np.concatenate(seqs),
+            probabilities=np.concatenate(chances),
+            population=population,
+        )
 
     def reordered(self, order: np.ndarray) -> "Sample":
         """The same draws, draw i being what `order[i]` was."""
-        return Sample(self.batches, self.rows[order], self.turns[order])
+        return Sample(
+            self.batches,
+            self.rows[order],
+            self.turns[order],
+            shards=self.shards[order],
+            seqs=self.seqs[order],
+            probabilities=self.probabilities[order],
+            population=self.population,
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def turns_drawn(self) -> int:
+        """Turns that count as sampled: of an episode all of them, every time it was drawn."""
+        if len(self) == 0 or self.turns[0] >= 0:
+            return len(self)
+        turns = np.concatenate([turns_of(batch) for batch in self.batches])
+        return int(turns[self.rows].sum())
+
+    def importance_weights(self, exponent: float) -> np.ndarray:
+        """float32[n], (N P(i))^-exponent over the largest of the sample: by how much each draw's loss counts.
+
+        N is `population`, P `probabilities`; 1 undoes the sampler's preference wholly, 0 not at all (Schaul et al.,
+        ICLR 2016, section 3.4).
+        """
+        weights = (self.population * self.probabilities) ** -exponent
+        return (weights / weights.max(initial=0.0)).astype(np.float32)
+
     @cached_property
     def distinct(self) -> list[Episode]:
         """The distinct episodes, once each."""
-        return [episode for batch in self.batches for episode in batch_to_episodes(to_lists(batch))]
+        return [episode for batch in self.batches for episode in unpack(batch)]
 
     @cached_property
     def episodes(self) -> list[Episode]:

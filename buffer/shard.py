@@ -7,6 +7,7 @@ append that fails leaves both as they were.
 import logging
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,21 @@ import numpy as np
 import pyarrow as pa
 
 from buffer.config import ReplayConfig
+from buffer.draws import Held, Sampler, Unit
 from buffer.errors import EmptyViewError, ReplayError, SchemaError
 from buffer.log import Recovery, Segment, WriteAheadLog, read_log
 from buffer.metrics import ShardMetrics
-from buffer.schema import ragged_parts, validate
-from buffer.store import Plan, Store, Unit
+from buffer.priorities import read_priorities, write_priorities
+from buffer.rows import unpack
+from buffer.schema import episodes_to_batch, ragged_parts, validate
+from buffer.store import Plan, Store
 from buffer.view import RowFilter
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH_BYTES = 1 << 29
 _REMEMBERED_IDS = 4096
+_DUMP_SEGMENT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,11 @@ class Shard:
         self.metrics = metrics
         self.recovery = Recovery()
         self._directory = directory
-        self._store = Store(capacity_turns=config.capacity_per_shard, chunk_bytes=config.chunk_bytes)
+        self._store = Store(
+            capacity_turns=config.capacity_per_shard,
+            capacity_bytes=config.bytes_per_shard,
+            priority_exponent=config.priority_exponent,
+        )
         self._inserted_episodes = 0
         self._inserted_turns = 0
         self._write = threading.Lock()
@@ -78,6 +87,9 @@ class Shard:
                 segment_bytes=self.config.segment_bytes,
             )
             self._log.adopt(list(segments.values()))
+        priorities = read_priorities(self._directory)
+        if priorities is not None:
+            self._store.index.load_state(priorities)
         self.metrics.torn.inc(self.recovery.torn_bytes)
         self.metrics.damaged.inc(len(self.recovery.damaged))
         self._publish()
@@ -128,32 +140,59 @@ class Shard:
             with self._read:
                 self._store.forget_before(kept)
 
-    def draw(self, count: int, *, unit: Unit, only: RowFilter, seed: int) -> Plan:
-        """Draw uniformly with the random stream of `seed`. Raises EmptyViewError where nothing can be drawn."""
-        rng = np.random.default_rng(seed)
-        with self._read:
-            plan = self._store.draw(count, unit=unit, only=only, rng=rng)
-        if plan is None:
-            raise EmptyViewError(f"shard {self.index} holds no episode{only}")
-        self.metrics.sampled.inc(count)
-        return plan
+    def draw(
+        self,
+        counts: Sequence[int],
+        *,
+        unit: Unit,
+        only: RowFilter,
+        seed: int,
+        sampler: Sampler = "uniform",
+        messages: bool = False,
+    ) -> list[Plan]:
+        """Samples of `counts` draws each, at one moment, with the random stream of `seed`.
 
-    def sweep(self, only: RowFilter) -> Plan:
+        Raises EmptyViewError where nothing can be drawn.
+        """
+        rng = np.random.default_rng(seed)
+        plans = []
+        with self._read:
+            for count in counts:
+                plan = self._store.draw(count, unit=unit, only=only, sampler=sampler, messages=messages, rng=rng)
+                if plan is None:
+                    raise EmptyViewError(f"shard {self.index} holds no episode{only}")
+                plans.append(plan)
+        self.metrics.sampled.inc(sum(counts))
+        return plans
+
+    def sweep(self, only: RowFilter, *, messages: bool = False) -> Plan:
         """Every row that passes the filter at this moment, once, oldest first; of no rows where none does."""
         with self._read:
-            plan = self._store.sweep(only)
-        self.metrics.sampled.inc(len(plan.row_of_draw))
+            plan = self._store.sweep(only, messages=messages)
+        self.metrics.sampled.inc(len(plan.draws))
         return plan
 
-    def view_counts(self, only: RowFilter) -> tuple[int, int]:
-        """(episodes, turns) that pass the filter."""
+    def update_priorities(self, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray) -> int:
+        """See `RowIndex.update`."""
         with self._read:
-            return self._store.counts(only)
+            known = self._store.index.update(seqs, turns, priorities)
+        self.metrics.priorities.inc(known)
+        return known
+
+    def held(self, only: RowFilter, sampler: Sampler = "uniform") -> Held:
+        """What passes the filter."""
+        with self._read:
+            return self._store.index.held(only, sampler)
 
     def view_returns(self, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
-        """See `Store.returns`."""
+        """See `RowIndex.returns`."""
         with self._read:
-            return self._store.returns(only)
+            return self._store.index.returns(only)
+
+    def newest(self, count: int, unit: Unit, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
+        """See `RowIndex.newest`."""
+        with self._read:
+            return self._store.index.newest(count, unit, only)
 
     def ids(self) -> list[str]:
         """Ids held, oldest first."""
@@ -173,29 +212,51 @@ class Shard:
             )
 
     def checkpoint(self, directory: Path) -> dict[str, Any]:
-        """Put every row so far under `directory` as sealed segments; a second call starts over."""
+        """Put every row so far and its priorities under `directory`; a second call starts over.
+
+        Writers wait while segments are linked, and not while rows of a shard without a log are written.
+        """
         if directory.exists():
             shutil.rmtree(directory)
         directory.mkdir(parents=True)
         with self._write:
+            counts, priorities = self.counts(), self._priorities()
             if self._log is not None:
                 self._log.link_to(directory)
+                rows = None
             else:
-                self._dump(directory)
-            return {"shard": self.index, **self.counts().as_dict()}
+                rows = self._snapshot()
+        if rows is not None:
+            self._dump(directory, *rows)
+        write_priorities(directory, priorities)
+        return {"shard": self.index, **counts.as_dict()}
 
-    def _dump(self, directory: Path) -> None:
-        log = WriteAheadLog(directory, durability="flush", segment_bytes=self.config.segment_bytes)
-        skipped = self._inserted_turns - self._store.turns_ever
-        for seq, turns, batch in self._store.batches():
-            log.append(batch, seq, turns + skipped)
+    def _priorities(self) -> dict[str, np.ndarray]:
+        with self._read:
+            return self._store.index.state()
+
+    def _snapshot(self) -> tuple[Plan, int]:
+        """Every row, and the turns ever inserted before the first of them."""
+        with self._read:
+            return self._store.sweep(RowFilter(), messages=True), self._inserted_turns - self._store.turns
+
+    @staticmethod
+    def _dump(directory: Path, rows: Plan, turns: int) -> None:
+        log = WriteAheadLog(directory, durability="flush", segment_bytes=_DUMP_SEGMENT_BYTES)
+        seqs = rows.draws.seqs
+        for packed in rows.gather():
+            batch = episodes_to_batch(unpack(packed))
+            log.append(batch, int(seqs[0]), turns)
+            seqs = seqs[batch.num_rows :]
+            turns += _turns(batch)
         log.close()
 
     def close(self) -> None:
-        """Seal the log; appends after this begin a new segment."""
+        """Seal the log and keep the priorities; appends after this begin a new segment."""
         with self._write:
             if self._log is not None:
                 self._log.close()
+                write_priorities(self._directory, self._priorities())
 
     def _publish(self) -> None:
         counts = self.counts()

@@ -1,4 +1,4 @@
-"""The layout of episodes in memory and on the wire: number columns as binary over the same buffers.
+"""The layout of an append: number columns as binary over the same buffers.
 
 Taking rows of a binary column costs one copy per row, of a list column one step per token. Both layouts share
 their value buffers, so changing from one to the other copies only the offsets.
@@ -17,9 +17,6 @@ WIRE_SCHEMA: pa.Schema = pa.schema(
     metadata=EPISODE_SCHEMA.metadata,
 )
 """`EPISODE_SCHEMA` with the number columns as binary: what an append carries."""
-
-SAMPLE_SCHEMA: pa.Schema = WIRE_SCHEMA.remove(WIRE_SCHEMA.get_field_index("messages"))
-"""What a sample carries unless messages are asked for."""
 
 _LIST_TYPES = {name: pa.list_(pa.from_numpy_dtype(dtype)) for name, dtype in RAGGED_DTYPES.items()}
 

@@ -1,5 +1,7 @@
 """Episodes for the tests of the replay: small, distinct, and checkable from their id alone."""
 
+import time
+
 import numpy as np
 import pyarrow as pa
 
@@ -51,3 +53,9 @@ def assert_same(got: Episode, want: Episode, *, messages: bool = True) -> None:
     for name in ("episode_id", "env", "task_id", "seed", "worker", "terminated", "truncated", "success"):
         assert getattr(got, name) == getattr(want, name), name
     assert got.messages == (want.messages if messages else [])
+
+
+def turns_sampled(client) -> int:
+    """The count of all clients, who tell the limiter a moment after they sampled."""
+    time.sleep(0.3)
+    return client.stats().sampled_turns

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.flight as flight
 import pytest
 import ray
-from replay_cases import assert_same, make_batch, make_episode
+from replay_cases import assert_same, make_batch, make_episode, turns_sampled
 
 from buffer.client import shard_of
 from buffer.config import ReplayConfig
@@ -95,6 +95,91 @@ def test_the_actor_view(service):
         client.sample(5, view="actor")
 
 
+def test_a_turn_is_drawn_in_proportion_to_its_priority_wherever_it_lives(tmp_path):
+    service = start(tmp_path / "live", priority_exponent=0.5)
+    client = service.client()
+    client.append(make_batch(range(40)))
+    everything = client.sample(3000)
+    priorities = np.array([(int(e.episode_id[1:]) + t) ** 2.0 for e, t in zip(*pairs(everything), strict=True)])
+    assert client.update_priorities(everything, priorities) == 3000
+    mass = {(f"e{i}", t): max(float(i + t), 1e-3) for i in range(40) for t in range(make_episode(i).turns)}
+    assert {(e.episode_id, t) for e, t in zip(*pairs(everything), strict=True)} == set(mass)
+    total = sum(mass.values())
+    cells: Counter[tuple[str, int]] = Counter(dict.fromkeys(mass, 0))
+    for _ in range(20):
+        sample = client.sample(1000, sampler="prioritised")
+        drawn = [(e.episode_id, t) for e, t in zip(*pairs(sample), strict=True)]
+        np.testing.assert_allclose(sample.probabilities, [mass[cell] / total for cell in drawn], rtol=1e-9)
+        weights = np.array([(len(mass) * mass[cell] / total) ** -0.4 for cell in drawn])
+        np.testing.assert_allclose(sample.importance_weights(0.4), weights / weights.max(), rtol=1e-5)
+        cells.update(drawn)
+    expected = np.array([20_000 * mass[cell] / total for cell in cells])
+    some = expected > 5
+    statistic = ((np.array(list(cells.values()))[some] - expected[some]) ** 2 / expected[some]).sum()
+    assert abs(statistic - some.sum()) < 5 * np.sqrt(2 * some.sum())
+
+    client.checkpoint(tmp_path / "checkpoint")
+    state = client.state_dict()
+    want = client.sample(200, sampler="prioritised")
+    client.update_priorities(want, np.full(200, 7.0))
+    with pytest.raises(ValueError, match="one for each"):
+        client.update_priorities(want, np.ones(3))
+    with pytest.raises(ValueError, match="whole episodes"):
+        client.update_priorities(client.sample(2, unit="episode"), np.ones(2))
+    with pytest.raises(ReplayError, match="negative, infinite or NaN"):
+        client.update_priorities(want, np.full(200, np.nan))
+    with pytest.raises(ValueError, match="the samplers are uniform, prioritised, newest"):
+        client.sample(2, sampler="best")
+    service.stop()
+
+    service = start(tmp_path / "live", priority_exponent=0.5, restore=tmp_path / "checkpoint")
+    client = service.client()
+    client.load_state_dict(state)
+    got = client.sample(200, sampler="prioritised")
+    assert [e.episode_id for e in got.episodes] == [e.episode_id for e in want.episodes]
+    np.testing.assert_array_equal(got.turns, want.turns)
+    np.testing.assert_array_equal(got.probabilities, want.probabilities)
+    service.stop()
+
+
+def pairs(sample):
+    return sample.episodes, sample.turns.tolist()
+
+
+def test_the_newest_of_all_shards_come_first(service):
+    client = service.client()
+    names = [f"e{i}" for i in reversed(range(150))]
+    sample = client.sample(30, unit="episode", sampler="newest")
+    assert [e.episode_id for e in sample.episodes] == names[:30]
+    sample = client.sample(120, unit="episode", sampler="newest", view="actor", min_version=5)
+    assert [e.episode_id for e in sample.episodes] == [*names[:50], *names[:50], *names[:20]]
+    turns = [(f"e{i}", t) for i in reversed(range(150)) for t in reversed(range(make_episode(i).turns))]
+    sample = client.sample(77, sampler="newest")
+    assert [(e.episode_id, t) for e, t in zip(*pairs(sample), strict=True)] == turns[:77]
+
+
+def test_a_stream_gives_what_samples_give_and_ends_when_closed(service):
+    client = service.client(seed=4)
+    before = turns_sampled(client)
+    cells: Counter[tuple[str, int]] = Counter()
+    with client.stream(100, prefetch=5) as stream:
+        for _ in range(45):
+            sample = next(stream)
+            assert len(sample) == 100
+            cells.update((e.episode_id, t) for e, t in zip(*pairs(sample), strict=True))
+    assert len(cells) > 449 * 0.99
+    assert sum(cells.values()) == 4500
+    observed = np.array([cells[f"e{i}", t] for i in range(150) for t in range(make_episode(i).turns)])
+    assert abs((((observed - 10) ** 2) / 10).sum() - 449) < 5 * np.sqrt(2 * 449)
+    with pytest.raises(ReplayError, match="stream of samples was closed"):
+        next(stream)
+    sampled = turns_sampled(client) - before
+    assert sampled % 500 == 0
+    assert 4500 <= sampled <= 5500
+    with client.stream(5, view="actor", min_version=9) as empty, pytest.raises(EmptyViewError, match="version 9"):
+        next(empty)
+
+
 def test_the_random_stream_is_saved_and_travels_with_the_client(service):
     client = service.client(seed=5)
     client.sample(10)
@@ -156,11 +241,11 @@ def test_a_full_disk_is_said_so_and_nothing_is_stored(service):
 
 def test_failed_samples_are_not_counted(service):
     client = service.client()
-    before = client.stats().sampled_turns
+    before = turns_sampled(client)
     with pytest.raises(EmptyViewError):
         client.sample(1000, view="actor", min_version=9)
     client.sample(10)
-    assert client.stats().sampled_turns == before + 10
+    assert turns_sampled(client) == before + 10
 
 
 def test_every_process_answers_with_metrics(service):

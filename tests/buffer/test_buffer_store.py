@@ -1,7 +1,9 @@
 """A shard against a model in plain Python, and the uniformity of what it draws."""
 
+import copy
 import shutil
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +18,28 @@ from buffer.config import ReplayConfig
 from buffer.errors import DiskFullError, EmptyViewError, SchemaError
 from buffer.log import WriteAheadLog
 from buffer.metrics import ShardMetrics
-from buffer.sample import Sample
+from buffer.rows import unpack
+from buffer.sample import Part, Sample
 from buffer.shard import Shard
 from buffer.store import Plan
 from buffer.view import RowFilter
-from buffer.wire import SAMPLE_SCHEMA, WIRE_SCHEMA
 
 
 def open_shard(directory: Path, **settings) -> Shard:
-    config = ReplayConfig(**{"shards": 1, "chunk_bytes": 4096, "segment_bytes": 8192, **settings})
+    config = ReplayConfig(**{"shards": 1, "segment_bytes": 8192, **settings})
     return Shard(0, config, directory, ShardMetrics(0))
 
 
-def draw(shard: Shard, count: int, *, unit="turn", seed=0, messages=False, **bounds) -> Sample:
-    return sample_of(shard.draw(count, unit=unit, only=RowFilter(**bounds), seed=seed), messages=messages)
+def draw(shard: Shard, count: int, *, unit="turn", seed=0, sampler="uniform", messages=False, **bounds) -> Sample:
+    only = RowFilter(**bounds)
+    (plan,) = shard.draw([count], unit=unit, only=only, seed=seed, sampler=sampler, messages=messages)
+    return sample_of(plan)
 
 
-def sample_of(plan: Plan, *, messages=False) -> Sample:
-    batches = list(plan.gather(messages=messages))
-    schema = WIRE_SCHEMA if messages else SAMPLE_SCHEMA
-    assert all(batch.schema.equals(schema, check_metadata=True) for batch in batches)
-    return Sample(batches, plan.row_of_draw, plan.turn_of_draw)
+def sample_of(plan: Plan) -> Sample:
+    batches = list(plan.gather())
+    assert all(batch.schema.equals(plan.schema, check_metadata=True) for batch in batches)
+    return Sample.joined([Part(0, batches, plan.draws)], population=0)
 
 
 BOUNDS = st.fixed_dictionaries(
@@ -59,9 +62,13 @@ class ShardAgainstModel(RuleBasedStateMachine):
         self.inserted_turns = 0
         self.next = 0
         self.saved = None
+        self.priorities: dict[int, list[float]] = {}
+        self.largest = 1.0
+        self.kept: tuple[dict[int, list[float]], float] = ({}, 1.0)
 
     def model_append(self, index, version):
         self.model.append((index, version))
+        self.priorities[index] = [self.largest] * make_episode(index).turns
         self.inserted += 1
         self.inserted_turns += make_episode(index).turns
         while len(self.model) > 1 and sum(make_episode(i).turns for i, _ in self.model) > self.capacity:
@@ -101,7 +108,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
     @rule(bounds=BOUNDS)
     def sweep(self, bounds):
         matching = self.matching(bounds)
-        swept = sample_of(self.shard.sweep(RowFilter(**bounds)), messages=True)
+        swept = sample_of(self.shard.sweep(RowFilter(**bounds), messages=True))
         versions = dict(self.model)
         for episode, index in zip(swept.episodes, matching, strict=True):
             assert_same(episode, make_episode(index, version=versions[index]))
@@ -113,10 +120,11 @@ class ShardAgainstModel(RuleBasedStateMachine):
     def sample(self, seed, bounds, unit):
         matching = self.matching(bounds)
         turns = sum(make_episode(i).turns for i in matching)
-        assert self.shard.view_counts(RowFilter(**bounds)) == (len(matching), turns)
+        held = self.shard.held(RowFilter(**bounds))
+        assert (held.episodes, held.turns) == (len(matching), turns)
         if not matching:
             with pytest.raises(EmptyViewError):
-                self.shard.draw(3, unit=unit, only=RowFilter(**bounds), seed=seed)
+                self.shard.draw([3], unit=unit, only=RowFilter(**bounds), seed=seed)
             return
         sample = draw(self.shard, 7, unit=unit, seed=seed, messages=True, **bounds)
         again = draw(self.shard, 7, unit=unit, seed=seed, **bounds)
@@ -129,16 +137,68 @@ class ShardAgainstModel(RuleBasedStateMachine):
             assert_same(episode, make_episode(index, version=versions[index]))
             assert turn == -1 if unit == "episode" else 0 <= turn < episode.turns
 
+    @rule(data=st.data(), priorities=st.lists(st.floats(0, 10), min_size=1, max_size=5))
+    def update(self, data, priorities):
+        """Of draws that are still held; what was evicted meanwhile is passed over."""
+        if not self.model:
+            return
+        sample = draw(self.shard, len(priorities), seed=data.draw(st.integers(0, 100)))
+        gone = np.array([self.shard.counts().inserted_episodes + 5])
+        known = self.shard.update_priorities(
+            np.concatenate((sample.seqs, gone)), np.append(sample.turns, 0), np.array([*priorities, 1.0])
+        )
+        assert known == len(priorities)
+        for episode, turn, priority in zip(sample.episodes, sample.turns.tolist(), priorities, strict=True):
+            self.priorities[int(episode.episode_id[1:])][turn] = max(priority, 1e-6) ** 0.6
+            self.largest = max(self.largest, priority**0.6)
+
+    @rule(bounds=BOUNDS, unit=st.sampled_from(["turn", "episode"]))
+    def sample_by_priority(self, bounds, unit):
+        matching = self.matching(bounds)
+        if not matching:
+            return
+        sample = draw(self.shard, 5, unit=unit, sampler="prioritised", **bounds)
+        total = sum(sum(self.priorities[index]) for index in matching)
+        assert self.shard.held(RowFilter(**bounds), "prioritised").mass == pytest.approx(total)
+        for episode, turn, probability in zip(
+            sample.episodes, sample.turns.tolist(), sample.probabilities.tolist(), strict=True
+        ):
+            index = int(episode.episode_id[1:])
+            assert index in matching
+            mass = sum(self.priorities[index]) if unit == "episode" else self.priorities[index][turn]
+            assert probability == pytest.approx(mass / total)
+
+    @rule(bounds=BOUNDS, count=st.integers(1, 12))
+    def newest(self, bounds, count):
+        """Episodes of one batch are as old as each other, and then the one appended last comes first."""
+        matching = self.matching(bounds)
+        if not matching:
+            return
+        sample = draw(self.shard, count, unit="episode", sampler="newest", **bounds)
+        want = [matching[-1 - i % len(matching)] for i in range(count)]
+        assert [episode.episode_id for episode in sample.episodes] == [f"e{index}" for index in want]
+        sample = draw(self.shard, count, sampler="newest", **bounds)
+        turns = [(f"e{i}", t) for i in reversed(matching) for t in reversed(range(make_episode(i).turns))]
+        got = [(e.episode_id, t) for e, t in zip(sample.episodes, sample.turns.tolist(), strict=True)]
+        assert got == [turns[i % len(turns)] for i in range(count)]
+
     @precondition(lambda self: self.settings["durability"] == "flush")
-    @rule()
-    def crash(self):
-        """A killed process closes nothing; another one opens what is on disk."""
+    @rule(orderly=st.booleans())
+    def crash(self, orderly):
+        """A killed process closes nothing; another one opens what is on disk. An orderly end keeps priorities."""
+        if orderly:
+            self.shard.close()
+            self.kept = (copy.deepcopy(self.priorities), self.largest)
         self.shard = open_shard(self.live, **self.settings)
+        kept, largest = self.kept
+        self.priorities = {i: list(kept.get(i) or [largest] * make_episode(i).turns) for i, _ in self.model}
+        self.largest = largest
 
     @rule()
     def checkpoint(self):
         self.shard.checkpoint(self.root / "checkpoint")
         self.saved = (list(self.model), self.inserted, self.inserted_turns, self.next)
+        self.saved_priorities = (copy.deepcopy(self.priorities), self.largest)
 
     @precondition(lambda self: self.saved)
     @rule()
@@ -148,6 +208,8 @@ class ShardAgainstModel(RuleBasedStateMachine):
         self.shard = open_shard(self.live, **self.settings)
         model, self.inserted, self.inserted_turns, self.next = self.saved
         self.model = list(model)
+        self.kept = self.saved_priorities
+        self.priorities, self.largest = copy.deepcopy(self.saved_priorities)
 
     @invariant()
     def same_rows_order_and_counts(self):
@@ -243,15 +305,13 @@ def test_the_rows_of_a_slice_have_their_own_returns_and_versions(tmp_path):
 
 
 def test_a_sweep_comes_in_bounded_batches_and_is_of_its_moment(tmp_path):
-    shard = open_shard(tmp_path, capacity_turns=700, durability="memory", chunk_bytes=1 << 20)
+    shard = open_shard(tmp_path, capacity_turns=700, durability="memory")
     shard.append(make_batch(range(600), turns=1))
     plan = shard.sweep(RowFilter())
     shard.append(make_batch(range(600, 900), turns=1))
     batches = list(plan.gather())
     assert [batch.num_rows for batch in batches] == [256, 256, 88]
-    assert [name for batch in batches for name in batch.column("episode_id").to_pylist()] == [
-        f"e{i}" for i in range(600)
-    ]
+    assert [episode.episode_id for batch in batches for episode in unpack(batch)] == [f"e{i}" for i in range(600)]
     assert shard.metrics.registry.get_sample_value("archer_replay_sampled_draws_total", {"shard": "0"}) == 600
 
 
@@ -305,10 +365,30 @@ def test_samples_come_from_many_versions(tmp_path):
 
 
 def test_memory_follows_what_is_held(tmp_path):
-    shard = open_shard(tmp_path, capacity_turns=300, durability="memory", chunk_bytes=16384)
-    for first in range(0, 3000, 10):
+    """Blocks of evicted rows go: what a shard that turned over many times allocates is what one that did not has."""
+
+    def allocated(appends: int) -> int:
+        shard = open_shard(tmp_path / str(appends), capacity_turns=30_000, durability="memory")
+        batch = make_batch(range(100), turns=300)
+        names = batch.schema.get_field_index("episode_id")
+        tracemalloc.start()
+        for turn in range(appends):
+            ids = pa.array([f"{turn}-{i}" for i in range(100)])
+            shard.append(batch.set_column(names, "episode_id", ids))
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert shard.counts().episodes == 100
+        return size
+
+    assert allocated(40) < 1.25 * allocated(2)
+
+
+def test_bytes_bound_what_is_held_as_turns_do(tmp_path):
+    shard = open_shard(tmp_path, capacity_bytes=20_000, durability="memory")
+    for first in range(0, 200, 10):
         shard.append(make_batch(range(first, first + 10)))
     counts = shard.counts()
-    whole = open_shard(tmp_path / "other", capacity_turns=10**6, durability="memory")
-    whole.append(make_batch(range(3000 - counts.episodes, 3000)))
-    assert counts.bytes < whole.counts().bytes + 3 * 16384
+    assert 15_000 < counts.bytes <= 20_000
+    assert shard.ids() == [f"e{i}" for i in range(200 - counts.episodes, 200)]
+    shard.append(make_batch([200], turns=3000))
+    assert shard.ids() == ["e200"]

@@ -29,12 +29,13 @@ class ShardActor:
         self._config = config
         self._limiter = ray.get_actor(limiter)
         self._life = uuid.uuid4().hex
+        self._last_report: ray.ObjectRef | None = None
         metrics = ShardMetrics(index)
         self._shard = Shard(index, config, directory, metrics)
         self._born = self._shard.counts().as_dict()
         self._log_start(directory, lost=self.report())
         host = ray.util.get_node_ip_address()
-        self._server = ReplayFlightServer(self._shard, self.report)
+        self._server = ReplayFlightServer(self._shard, self._after_append)
         self._address = f"{host}:{self._server.port}"
         self._metrics_address = serve(metrics.registry, host)
 
@@ -60,16 +61,29 @@ class ShardActor:
     def report(self) -> int:
         """Tell the limiter the counts, so that every client's next wait sees them; returns episodes lost at birth.
 
-        Runs before each acknowledgement, and when a restarted limiter asks.
+        Runs before an acknowledgement where the limiter may hold someone back, and when a restarted limiter asks.
         """
-        counts = self._shard.counts().as_dict()
-        answer = self._limiter.report.remote(self._shard.index, self._life, counts, self._born)
         try:
-            return ray.get(answer, timeout=self._config.timeout_s)
+            return ray.get(self._send_report(), timeout=self._config.timeout_s)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
             # The rows are durable; the limiter learns of them with the next report.
             logger.warning("replay shard %d could not report its counts to the limiter: %s", self._shard.index, error)
             return 0
+
+    def _send_report(self) -> ray.ObjectRef:
+        counts = self._shard.counts().as_dict()
+        return self._limiter.report.remote(self._shard.index, self._life, counts, self._born)
+
+    def _after_append(self) -> None:
+        """Without samples_per_insert the count may come a moment after the acknowledgement: it bounds nobody."""
+        if self._config.samples_per_insert is None:
+            self._last_report = self._send_report()
+        else:
+            self.report()
+
+    def _await_report(self) -> None:
+        if self._last_report is not None:
+            ray.wait([self._last_report], timeout=self._config.timeout_s)
 
     def address(self) -> str:
         """host:port of the Flight endpoint of this process."""
@@ -84,7 +98,8 @@ class ShardActor:
         return os.getpid()
 
     def stats(self) -> dict[str, int]:
-        """Counts of this shard."""
+        """Counts of this shard, which the limiter then knows too."""
+        self._await_report()
         return self._shard.counts().as_dict()
 
     def ids(self) -> list[str]:
@@ -93,6 +108,7 @@ class ShardActor:
 
     def checkpoint(self, directory: Path) -> dict[str, Any]:
         """See `Shard.checkpoint`."""
+        self._await_report()
         return self._shard.checkpoint(Path(directory))
 
     def close(self) -> None:

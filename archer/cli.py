@@ -135,11 +135,16 @@ def demos(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="What to read.")],
-    format_name: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="How it is written: lmrl, arrow, parquet or run.")
-    ],
-    env: Annotated[str, typer.Option(help="Environment id of the episodes in it.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the episodes.")],
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="FORMAT", help="How it is written: lmrl, arrow, parquet or run; told by the path."
+        ),
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Environment id of the episodes in it, where they do not say it.")
+    ] = None,
     model: Tokenizer = None,
     overrides: SetKwargs = None,
 ) -> None:
@@ -147,6 +152,17 @@ def import_(
     from archer.importcommand import import_episodes
 
     import_episodes(file, format_name=format_name, env=env, out=out, model=model, overrides=overrides or [])
+
+
+@app.command("export")
+def export_(
+    source: Annotated[Path, typer.Argument(help="A run's folder, a checkpoint, a replay, or a file of episodes.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="New folder for episodes.parquet.")],
+) -> None:
+    """Write the episodes of a run's replay as Parquet, also while it runs."""
+    from archer.replaycommands import export_episodes
+
+    export_episodes(source, to=to)
 
 
 @app.command()
@@ -218,6 +234,23 @@ def envs_serve(
     serve_env(
         env, host=host, port=port, sessions=sessions, max_message_bytes=max_message * 1000, settings=settings or []
     )
+
+
+replay_app = typer.Typer(cls=_Group, no_args_is_help=True, help="Episodes at rest, open to others.")
+app.add_typer(replay_app, name="replay")
+
+
+@replay_app.command("serve")
+def replay_serve(
+    source: Annotated[Path, typer.Argument(help="A run's folder, a checkpoint, a replay, or a file of episodes.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 0,
+    token: Annotated[str | None, typer.Option(help="What every request must carry; made up if not given.")] = None,
+) -> None:
+    """Serve the episodes of a folder over Arrow Flight, with the token that it prints, until Ctrl-C."""
+    from archer.replaycommands import serve_replay
+
+    serve_replay(source, host=host, port=port, token=token)
 
 
 def _train(config: str, overrides: list[str], *, overwrite: bool) -> None:

@@ -26,16 +26,16 @@ import envs
 from archer.config import TinyModelConfig
 from archer.demonstrations import texts
 from archer.errors import ConfigError
-from archer.imports import EPISODES
 from archer.model import make_tokenizer
 from archer.report import bootstrap_interval
 from archer.runfolder import write_atomic
+from buffer.archive import EPISODES_FILE
 from buffer.schema import episodes_to_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PARTIAL = f".{EPISODES}.partial"
+PARTIAL = f".{EPISODES_FILE}.partial"
 TOKENIZER = "tokenizer"
 SUMMARY = "summary.json"
 ROWS = 1000
@@ -132,11 +132,11 @@ def _write(
             if ids is not None:
                 rows = [replace(e, episode_id=f"{ids}-{start + i:06d}", worker=worker) for i, e in enumerate(rows)]
             writer.write_table(pa.Table.from_batches([episodes_to_batch(rows)]))
-    (folder / PARTIAL).rename(folder / EPISODES)
+    (folder / PARTIAL).rename(folder / EPISODES_FILE)
     return tokenizer
 
 
 def print_written(console: Console, figures: Figures, folder: Path) -> None:
     """The figures, and where the episodes lie."""
     console.print(str(figures), highlight=False)
-    console.print(f"wrote {folder / EPISODES}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"wrote {folder / EPISODES_FILE}", soft_wrap=True, highlight=False, markup=False)

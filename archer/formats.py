@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import envs
 from archer.errors import ConfigError
-from archer.imports import read_imports
+from archer.imports import episodes_env, read_imports
 from archer.lmrl import LmrlFormat
 from archer.tally import Tally
 from envs.errors import nearest
@@ -19,6 +19,10 @@ class Format(Protocol):
 
     name: str
     description: str
+
+    def env_of(self, path: Path) -> str:
+        """The environment that the file's episodes are of. Raises ConfigError where it does not say so."""
+        ...
 
     def read(self, path: Path, env: str, kwargs: Mapping[str, Any], tally: Tally) -> Iterator[envs.Demonstration]:
         """The episodes of the file that the environment could have played; `tally` hears of the others.
@@ -35,6 +39,9 @@ class ReplayFormat:
         self.name = name
         self.description = description
 
+    def env_of(self, path: Path) -> str:
+        return episodes_env(path)
+
     def read(self, path: Path, env: str, kwargs: Mapping[str, Any], tally: Tally) -> Iterator[envs.Demonstration]:
         for episode in read_imports([str(path)], env=env, asked=""):
             tally.read += 1
@@ -48,7 +55,7 @@ FORMATS: dict[str, Format] = {
         LmrlFormat(),
         ReplayFormat("arrow", "an Arrow IPC file in the replay schema, such as a run's demonstrations.arrow"),
         ReplayFormat("parquet", "a Parquet file in the replay schema"),
-        ReplayFormat("run", "a run folder, a checkpoint or a replay folder, of which the replay's log is read"),
+        ReplayFormat("run", "a run folder, a checkpoint, a replay folder or an export"),
     )
 }
 """Every format by its name. Another is another entry."""
@@ -59,3 +66,13 @@ def find_format(name: str) -> Format:
     if name not in FORMATS:
         raise ConfigError(f"--format {name!r} is unknown: {nearest(name, FORMATS)}")
     return FORMATS[name]
+
+
+def format_of(path: Path) -> Format:
+    """The format that a path tells. Raises ConfigError where it could be any."""
+    if path.is_dir():
+        return FORMATS["run"]
+    found = {".parquet": "parquet", ".arrow": "arrow"}.get(path.suffix)
+    if found is None:
+        raise ConfigError(f"{path} does not tell how it is written; give --format, one of {', '.join(FORMATS)}")
+    return FORMATS[found]

@@ -10,7 +10,7 @@ from rich.console import Console
 from archer.envargs import env_kwargs
 from archer.episodefolder import load_tokenizer, print_written, write_episodes
 from archer.errors import ConfigError
-from archer.formats import find_format
+from archer.formats import find_format, format_of
 from archer.outfolder import claimed
 from archer.tally import Tally
 
@@ -18,8 +18,8 @@ from archer.tally import Tally
 def import_episodes(
     file: Path,
     *,
-    format_name: str,
-    env: str,
+    format_name: str | None,
+    env: str | None,
     out: Path,
     model: str | None = None,
     overrides: Sequence[str] = (),
@@ -27,9 +27,12 @@ def import_episodes(
 ) -> None:
     """Read `file`, write the episodes that `env` could have played into `out`, and say what was dropped and why.
 
+    Without `format_name` the path tells it, without `env` the episodes do, where they can.
+
     Raises ConfigError where an argument is wrong, where the file is none of the format, and where nothing is left.
     """
-    chosen = find_format(format_name)
+    chosen = format_of(file) if format_name is None else find_format(format_name)
+    env = env or chosen.env_of(file)
     kwargs = env_kwargs(env, overrides)
     tokenizer = None if model is None else load_tokenizer(model)
     said = console or Console()

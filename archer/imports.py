@@ -7,19 +7,16 @@ log-probabilities and versions say that no policy of this run wrote them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 import envs
 from archer.errors import ConfigError
-from buffer.errors import LogError, ReplayError
-from buffer.log import read_episodes
-from buffer.schema import EPISODE_SCHEMA, Episode, batch_to_episodes, validate
-
-EPISODES = "episodes.parquet"
-"""What `archer demos` and `archer import` call their file of episodes."""
+from buffer.archive import EPISODES_FILE, read_archive
+from buffer.errors import ReplayError
+from buffer.schema import Episode, batch_to_episodes
 
 
 def read_imports(
@@ -35,13 +32,8 @@ def read_imports(
     for text in paths:
         path = Path(text).expanduser()
         where = f"{asked}{text}"
-        try:
-            episodes = [episode for batch in _batches(path) for episode in batch_to_episodes(batch)]
-        except FileNotFoundError as error:
-            lacks = "holds no episodes.parquet and no replay" if path.is_dir() else "does not exist"
-            raise ConfigError(f"{where} {lacks}") from error
-        except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError, ReplayError, LogError, OSError) as error:
-            raise ConfigError(f"{where} can't be read as episodes: {error}") from error
+        with readable(path, where):
+            episodes = [episode for batch in read_archive(path) for episode in batch_to_episodes(batch)]
         if not episodes:
             raise ConfigError(f"{where} holds no episode")
         for episode in episodes:
@@ -54,24 +46,25 @@ def read_imports(
     return found
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    if (path / EPISODES).is_file():
-        path = path / EPISODES
-    if path.is_dir():
-        replay = path / "replay" if (path / "replay").is_dir() else path
-        if not list(replay.glob("shard-*")):
-            raise FileNotFoundError(path)
-        yield from read_episodes(replay)
-        return
-    if path.suffix == ".parquet":
-        table = pq.read_table(path).select(EPISODE_SCHEMA.names).cast(EPISODE_SCHEMA)
-        batches = table.to_batches()
-    else:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-    for batch in batches:
-        validate(batch)
-        yield batch
+def episodes_env(path: Path) -> str:
+    """The environment that all episodes of a file or folder are of. Raises ConfigError."""
+    with readable(path, str(path)):
+        names = {name for batch in read_archive(path) for name in pc.unique(batch.column("env")).to_pylist()}
+    if len(names) != 1:
+        raise ConfigError(f"{path} holds episodes of {sorted(names) or 'no environment'}; choose one by --env")
+    return str(names.pop())
+
+
+@contextmanager
+def readable(path: Path, where: str) -> Iterator[None]:
+    """Errors of reading `path` as ConfigErrors that begin with `where`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        lacks = f"holds no {EPISODES_FILE} and no replay" if path.is_dir() else "does not exist"
+        raise ConfigError(f"{where} {lacks}") from error
+    except (ReplayError, OSError) as error:
+        raise ConfigError(f"{where} can't be read as episodes: {error}") from error
 
 
 def _conversation(episode: Episode, where: str) -> envs.Demonstration:

@@ -39,6 +39,9 @@ class LmrlFormat:
     name = "lmrl"
     description = 'LMRL-Gym: JSON, a list of {"conversation": ["question? answer", ...], "done", "word"}'
 
+    def env_of(self, path: Path) -> str:
+        raise ConfigError(f"{path} does not say which environment its episodes are of; give --env")
+
     def read(self, path: Path, env: str, kwargs: Mapping[str, Any], tally: Tally) -> Iterator[envs.Demonstration]:
         if env not in OPTIONS:
             raise ConfigError(f"--format lmrl is for {', '.join(OPTIONS)}; {env} plays no conversations of that form")

@@ -8,9 +8,9 @@ from archer.errors import ConfigError
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Path]:
+def claimed(folder: Path, *, option: str = "--out") -> Iterator[Path]:
     """Claim `folder` at once, so that nothing is played in vain; given back where nothing was written."""
-    folder = claim(folder.expanduser())
+    folder = claim(folder.expanduser(), option=option)
     try:
         yield folder
     except BaseException:
@@ -19,8 +19,8 @@ def claimed(folder: Path) -> Iterator[Path]:
         raise
 
 
-def claim(folder: Path) -> Path:
-    """Make the folder, or take one that is empty. Raises ConfigError."""
+def claim(folder: Path, *, option: str = "--out") -> Path:
+    """Make the folder, or take one that is empty. Raises ConfigError, which names the option that gave it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = next(folder.iterdir(), None)
@@ -30,7 +30,7 @@ def claim(folder: Path) -> Path:
             probe.unlink()
     except OSError as error:
         why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise ConfigError(f"results can't be written to {folder}: {why}; give another folder by --out") from None
+        raise ConfigError(f"results can't be written to {folder}: {why}; give another folder by {option}") from None
     if taken is not None:
-        raise ConfigError(f"{folder} already holds {taken.name}, which won't be overwritten; give another by --out")
+        raise ConfigError(f"{folder} already holds {taken.name}, which won't be overwritten; give another by {option}")
     return folder

@@ -1,192 +1,59 @@
-"""The client of the replay: one object in each process that writes or samples.
+"""The client of a running service: what `BaseClient` can do under its limiter, and waiting, counting, checkpoints."""
 
-Episodes go to the shard that a hash of their id names, so that a repeated append finds its first copy. Samples are
-split over the shards in proportion to what each holds, so that a turn is equally likely wherever it lives. Requests
-carry their own seed: the same state of the client and of the shards gives the same sample. What a view or the best
-share of it bounds is settled here, over all shards, and goes to each of them as one filter of its rows.
-"""
-
-import json
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.flight as flight
 import ray
 from ray.actor import ActorHandle
 
+from buffer.base_client import BaseClient
 from buffer.config import ReplayConfig
-from buffer.draws import SAMPLERS, Sampler, Unit
-from buffer.errors import EmptyViewError, LogError, ReplayError, ReplayTimeout
+from buffer.connection import Locate
+from buffer.errors import LogError, ReplayError, ReplayTimeout
 from buffer.layout import finish_checkpoint, prepare_checkpoint, shard_directory
 from buffer.limiter_client import LimiterClient
-from buffer.sample import Sample, Stats
-from buffer.schema import Episode, validate
-from buffer.shards import Request, Shards
-from buffer.stream import SampleStream
-from buffer.view import RowFilter, View, check_share
-from buffer.wire import to_wire
+from buffer.sample import Stats
+from buffer.shards import Shards
 
 
-def shard_of(episode_id: str, shards: int) -> int:
-    """The shard an episode lives in; the same in every process and version."""
-    return zlib.crc32(episode_id.encode()) % shards
+class ReplayClient(BaseClient):
+    """See `BaseClient`; picklable too: one object in each process that writes or samples."""
 
-
-class ReplayClient:
-    """Append, sample, wait, count, checkpoint. Picklable; thread-safe but for `state_dict` and `sample` order."""
-
-    def __init__(self, config: ReplayConfig, limiter: ActorHandle, shards: Sequence[ActorHandle], *, seed: int) -> None:
+    def __init__(
+        self, config: ReplayConfig, limiter: ActorHandle, shards: Sequence[ActorHandle], *, seed: int, token: str
+    ) -> None:
         self.config = config
+        self._token = token
         self._limiter_actor = limiter
         self._actors = list(shards)
-        self._rng = np.random.default_rng(seed)
-        self._open()
+        self._open(np.random.default_rng(seed))
 
-    def _open(self) -> None:
-        self._limiter = LimiterClient(self.config, self._limiter_actor)
-        self._shards = Shards(self._actors)
+    def _open(self, rng: np.random.Generator) -> None:
+        shards = Shards([_locate(index, actor) for index, actor in enumerate(self._actors)], self._token)
+        self._counts = LimiterClient(self.config, self._limiter_actor)
+        super().__init__(shards, self._counts, rng=rng, timeout_s=self.config.timeout_s)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("config", "_limiter_actor", "_actors", "_rng")}
+        return {name: getattr(self, name) for name in ("config", "_token", "_limiter_actor", "_actors", "_rng")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open()
-
-    def append(self, batch: pa.RecordBatch, *, limited: bool = True) -> int:
-        """Store rows of `EPISODE_SCHEMA`; returns how many were new, once all are as durable as configured.
-
-        Waits while the limiter holds inserts back, unless `limited` is false (demonstrations). A shard that
-        restarts is waited for; where its acknowledgement was lost the rows count as known the second time.
-        Raises SchemaError before anything is stored, DiskFullError where a shard has no room (rows of other
-        shards are stored; append the batch again once there is room), ReplayTimeout.
-        """
-        validate(batch)
-        deadline = time.monotonic() + self.config.timeout_s
-        if limited:
-            self._limiter.await_insert(deadline)
-        wire = to_wire(batch)
-        homes = np.array(
-            [shard_of(name, len(self._shards)) for name in batch.column("episode_id").to_pylist()], dtype=int
-        )
-        used = np.unique(homes).tolist()
-        # A batch may be a slice of a larger one: only taking rows leaves the rest behind.
-        parts = {home: wire.take(pa.array(np.flatnonzero(homes == home))) for home in used}
-        return self._shards.append(parts if len(used) > 1 else dict.fromkeys(used, wire), deadline)
-
-    def sample(
-        self,
-        n: int,
-        *,
-        view: View = "critic",
-        unit: Unit = "turn",
-        sampler: Sampler = "uniform",
-        min_version: int | None = None,
-        best: float | None = None,
-        timeout_s: float | None = None,
-        messages: bool = False,
-    ) -> Sample:
-        """Draw n turns or episodes, in random order but for `newest`.
-
-        View `critic` is everything; view `actor` the episodes all of whose tokens have a version of at least
-        `min_version`, never demonstrations. With `best` in (0, 1] only that share of the view's episodes is drawn
-        from, over all shards the highest by undiscounted return; all that tie with the last of them count too, so
-        the share drawn from may be larger.
-
-        Sampler `uniform` draws with replacement; `prioritised` likewise, a turn in proportion to its priority to
-        the power of `priority_exponent`, an episode to the sum of its turns (`update_priorities`,
-        `Sample.importance_weights`); `newest` gives the newest by creation, newest first, each once, and begins
-        again where there are fewer. Episodes come without `messages` unless asked for: learners do not read them.
-        Raises EmptyViewError where the view holds nothing, ReplayTimeout where the limiter or a shard keeps the
-        caller waiting.
-        """
-        request = _request(n, view, unit, sampler, min_version, best, messages)
-        (sample,) = self._draw(request, [n], self._rng, timeout_s)
-        return sample
-
-    def stream(
-        self,
-        n: int,
-        *,
-        view: View = "critic",
-        unit: Unit = "turn",
-        sampler: Sampler = "uniform",
-        min_version: int | None = None,
-        best: float | None = None,
-        timeout_s: float | None = None,
-        messages: bool = False,
-        prefetch: int = 8,
-    ) -> SampleStream:
-        """Samples as `sample` gives them, one after the other without end, up to twice `prefetch` ahead of need.
-
-        They are fetched in blocks of `prefetch`, each of them one call for the limiter; a block is drawn from what
-        replay holds when it is fetched. The stream has a random stream of its own, which this client's seeds.
-        """
-        if prefetch < 1:
-            raise ValueError(f"prefetch of {prefetch}; fetch at least 1 sample ahead")
-        request = _request(n, view, unit, sampler, min_version, best, messages)
-        rng = np.random.default_rng(self._rng.integers(0, 2**63))
-        return SampleStream(lambda: self._draw(request, [n] * prefetch, rng, timeout_s))
-
-    def update_priorities(self, sample: Sample, priorities: np.ndarray) -> int:
-        """Give each turn of a sample its priority, the absolute TD error float[n]; returns how many are still held.
-
-        Of a turn that was drawn twice the last counts. Raises ValueError for a sample of whole episodes or another
-        length, ReplayError for a priority that is negative or not finite.
-        """
-        priorities = np.asarray(priorities, dtype=np.float64)
-        if priorities.shape != sample.turns.shape:
-            raise ValueError(f"priorities of shape {priorities.shape} for {len(sample)} draws; give one for each")
-        if len(sample) and sample.turns.min() < 0:
-            raise ValueError("priorities belong to turns, and this sample is of whole episodes; sample unit='turn'")
-        return self._shards.update(sample, priorities, self._deadline(None))
-
-    def sweep(
-        self,
-        *,
-        view: View = "critic",
-        min_version: int | None = None,
-        timeout_s: float | None = None,
-        messages: bool = False,
-    ) -> list[Episode]:
-        """Every episode of the view exactly once, ordered by (seed, episode_id) wherever and whenever it came.
-
-        Views, waits and errors are those of `sample`; every turn counts as sampled once. Each shard is exact at
-        its own moment: episodes appended or evicted meanwhile may or may not be in it.
-        """
-        only = RowFilter.of_view(view, min_version)
-        deadline = self._deadline(timeout_s)
-        with self._limiter.sampling(deadline) as count:
-            swept = self._shards.sweep(only, messages, deadline)
-            count(swept.turns_drawn)
-        if len(swept) == 0:
-            raise EmptyViewError(f"the replay holds no episode{only}; collect before sampling from this view")
-        return sorted(swept.distinct, key=lambda episode: (episode.seed, episode.episode_id))
-
-    def _draw(
-        self, request: Request, sizes: list[int], rng: np.random.Generator, timeout_s: float | None
-    ) -> list[Sample]:
-        deadline = self._deadline(timeout_s)
-        turns = sum(sizes) if request.unit == "turn" else 0
-        with self._limiter.sampling(deadline, turns) as count:
-            samples = self._shards.draw(request, sizes, rng, deadline)
-            count(sum(sample.turns_drawn for sample in samples))
-        return samples
+        self._open(self._rng)
 
     def wait_for(self, *, episodes: int, timeout_s: float) -> Stats:
         """Block until so many episodes were ever inserted. Raises ReplayTimeout that names the count reached."""
-        self._limiter.await_episodes(episodes, time.monotonic() + timeout_s)
+        self._counts.await_episodes(episodes, time.monotonic() + timeout_s)
         return self.stats()
 
     def stats(self) -> Stats:
         """Counts over all shards. Raises ReplayTimeout where one does not answer."""
-        self._limiter.flush()
+        self._counts.flush()
         shards = self._gather([shard.stats.remote() for shard in self._actors], "stats")
-        (totals,) = self._gather([self._limiter.call("stats")], "stats")
+        (totals,) = self._gather([self._counts.call("stats")], "stats")
         episodes = sum(shard["episodes"] for shard in shards)
         return Stats(
             episodes=episodes,
@@ -204,26 +71,11 @@ class ReplayClient:
         """
         directory = Path(directory).absolute()
         prepare_checkpoint(directory)
-        self._limiter.flush()
+        self._counts.flush()
         calls = [shard.checkpoint.remote(shard_directory(directory, index)) for index, shard in enumerate(self._actors)]
         counts = self._gather(calls, "checkpoint")
-        self._gather([self._limiter.call("checkpoint", directory)], "checkpoint")
+        self._gather([self._counts.call("checkpoint", directory)], "checkpoint")
         finish_checkpoint(directory, counts)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The random stream, for JSON or torch.save."""
-        return {"rng": json.dumps(self._rng.bit_generator.state)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the random stream of `state_dict`."""
-        self._rng.bit_generator.state = json.loads(state["rng"])
-
-    def close(self) -> None:
-        """Close connections and threads."""
-        self._shards.close()
-
-    def _deadline(self, timeout_s: float | None) -> float:
-        return time.monotonic() + (self.config.timeout_s if timeout_s is None else timeout_s)
 
     def _gather(self, calls: list[Any], what: str) -> list[Any]:
         """The answers of all shards (or the limiter). Raises ReplayTimeout naming those that did not answer."""
@@ -243,19 +95,20 @@ class ReplayClient:
             raise
 
 
-def _request(
-    n: int,
-    view: View,
-    unit: Unit,
-    sampler: Sampler,
-    min_version: int | None,
-    best: float | None,
-    messages: bool,
-) -> Request:
-    """Raises ValueError for what cannot be drawn."""
-    if n < 1:
-        raise ValueError(f"sample of {n}; draw at least 1")
-    if sampler not in SAMPLERS:
-        raise ValueError(f"no sampler {sampler!r}; the samplers are {', '.join(SAMPLERS)}")
-    check_share(best)
-    return Request(RowFilter.of_view(view, min_version), unit, sampler, best, messages)
+def _locate(index: int, actor: ActorHandle) -> Locate:
+    """How a shard is found through its actor."""
+
+    def locate(timeout_s: float) -> str:
+        try:
+            return str(ray.get(actor.address.remote(), timeout=timeout_s))
+        except ray.exceptions.ActorDiedError as error:
+            raise ReplayError(
+                f"replay shard {index} is gone for good, the service was stopped or the shard could not restart; see "
+                "its log"
+            ) from error
+        except ray.exceptions.RayActorError as error:
+            raise flight.FlightUnavailableError(f"its actor restarts: {error}") from error
+        except ray.exceptions.GetTimeoutError as error:
+            raise flight.FlightTimedOutError("its actor does not answer") from error
+
+    return locate

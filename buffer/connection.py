@@ -1,4 +1,4 @@
-"""A client's way to one shard: find its Flight endpoint through its actor, try again while it restarts."""
+"""A client's way to one shard: find its Flight endpoint, try again while it restarts."""
 
 import json
 import logging
@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
-import ray
-from ray.actor import ActorHandle
 
 import buffer.errors
 from buffer.draws import Draws, Held, PriorityUpdate, Sampler, Unit
@@ -28,12 +26,18 @@ _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 2.0
 """Pause after a loss; doubles from one to the other."""
 
 
+Locate = Callable[[float], str]
+"""Finds the endpoint "host:port" of a shard within so many seconds. Raises ReplayError where there will never be one,
+FlightUnavailableError or FlightTimedOutError where there is none yet."""
+
+
 class Connection:
     """One shard as a client sees it. Every request may be repeated: appends are idempotent, draws are seeded."""
 
-    def __init__(self, index: int, actor: ActorHandle) -> None:
+    def __init__(self, index: int, locate: Locate, token: str) -> None:
         self.index = index
-        self._actor = actor
+        self._locate = locate
+        self._headers = [(b"authorization", f"Bearer {token}".encode())]
         self._client: flight.FlightClient | None = None
 
     def append(self, batch: pa.RecordBatch, deadline: float) -> int:
@@ -90,6 +94,11 @@ class Connection:
         (answer,) = self._send(flight.Action("priorities", body), deadline)
         return int(json.loads(answer)["known"])
 
+    def stats(self, deadline: float) -> dict[str, int]:
+        """Every number of the shard."""
+        (body,) = self._act("stats", {}, deadline)
+        return dict(json.loads(body))
+
     def _act(self, name: str, request: dict[str, Any], deadline: float) -> list[bytes]:
         """The results of an action."""
         return self._send(flight.Action(name, json.dumps(request).encode()), deadline)
@@ -112,22 +121,21 @@ class Connection:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 client = self._connect(left)
-                return request(client, flight.FlightCallOptions(timeout=min(left, _CALL_S)))
+                options = flight.FlightCallOptions(timeout=min(left, _CALL_S), headers=self._headers)
+                return request(client, options)
             except flight.FlightServerError as error:
                 raise _refusal(error) from None
-            except ray.exceptions.ActorDiedError as error:
+            except flight.FlightUnauthenticatedError as error:
                 raise ReplayError(
-                    f"{what}: replay shard {self.index} is gone for good, the service was stopped or the shard could "
-                    "not restart; see its log"
+                    f"{what}: replay shard {self.index} takes no request without its token, and this one was none or "
+                    "another's; access.json in the replay's folder holds it"
                 ) from error
-            except (*_GONE, flight.FlightInternalError, OSError, ray.exceptions.RayActorError) as error:
+            except (*_GONE, flight.FlightInternalError, OSError) as error:
                 cause = error
                 logger.warning("replay shard %d: %s lost (%s); trying again", self.index, what, _first_line(error))
                 self.close()
                 time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
                 pause = min(2 * pause, _LAST_PAUSE_S)
-            except ray.exceptions.GetTimeoutError as error:
-                cause = error
         raise ReplayTimeout(
             f"{what} waits for replay shard {self.index}, which did not answer in time"
             + (f" (last: {_first_line(cause)})" if cause else "")
@@ -136,8 +144,7 @@ class Connection:
 
     def _connect(self, timeout_s: float) -> flight.FlightClient:
         if self._client is None:
-            address = ray.get(self._actor.address.remote(), timeout=timeout_s)
-            self._client = flight.FlightClient(f"grpc+tcp://{address}")
+            self._client = flight.FlightClient(f"grpc+tcp://{self._locate(timeout_s)}")
         return self._client
 
     def close(self) -> None:

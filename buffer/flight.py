@@ -10,9 +10,11 @@
   "count", "unit"} likewise when each was created, int64[k], and its turns; "priorities" takes a `PriorityUpdate` and
   answers {"known"}; "stats" every number.
 
-An error carries the name of its class in `extra_info`, so that the client raises the same one.
+Every request carries the replay's token in the header "authorization: Bearer TOKEN". An error carries the name of its
+class in `extra_info`, so that the client raises the same one.
 """
 
+import hmac
 import json
 import logging
 import threading
@@ -35,15 +37,44 @@ from buffer.wire import check_wire, to_lists
 logger = logging.getLogger(__name__)
 
 
-class ReplayFlightServer(flight.FlightServerBase):
-    """Serves one shard on a free port of every interface. `on_append` runs before an append is acknowledged."""
+class _Gate(flight.ServerMiddlewareFactory):
+    """Lets no request through that does not carry the token."""
 
-    def __init__(self, shard: Shard, on_append: Callable[[], object]) -> None:
-        super().__init__("grpc+tcp://0.0.0.0:0")
+    def __init__(self, token: str) -> None:
+        self._wanted = f"Bearer {token}".encode()
+
+    def start_call(self, info: flight.CallInfo, headers: dict[str, list[str | bytes]]) -> None:
+        given = headers.get("authorization", [""])[0]
+        given = given.encode() if isinstance(given, str) else given
+        if not hmac.compare_digest(given, self._wanted):
+            raise flight.FlightUnauthenticatedError("this replay wants its token in the authorization header")
+
+
+class ReplayFlightServer(flight.FlightServerBase):
+    """Serves one shard. `on_append` runs before an append is acknowledged; without it none is taken."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        *,
+        token: str,
+        on_append: Callable[[], object] | None,
+        host: str = "0.0.0.0",
+        port: int = 0,
+    ) -> None:
+        super().__init__(f"grpc+tcp://{host}:{port}", middleware={"token": _Gate(token)})
         self._shard = shard
         self._on_append = on_append
         self._thread = threading.Thread(target=self.serve, name=f"flight-{shard.index}", daemon=True)
         self._thread.start()
+
+    def until_closed(self) -> None:
+        """Return once it was shut down.
+
+        Arrow takes SIGINT and SIGTERM for itself while it serves, and hands them to Python when it has ended: a thread
+        that waits for anything else does not hear of them.
+        """
+        self._thread.join()
 
     def do_put(
         self,
@@ -54,6 +85,8 @@ class ReplayFlightServer(flight.FlightServerBase):
     ) -> None:
         """Append each batch and acknowledge it."""
         try:
+            if self._on_append is None:
+                raise ReplayError("this replay is served from a folder that others wrote; nothing can be appended")
             check_wire(reader.schema)
             for chunk in reader:
                 new = self._shard.append(to_lists(chunk.data))

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from buffer.errors import LogError
-from buffer.schema import EPISODE_SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from buffer.schema import EPISODE_SCHEMA, SCHEMA_VERSION
+from buffer.versions import upgraded, version_of
 
 LOG_VERSION = b"1"
 LOG_VERSION_KEY = b"archer.log"
@@ -57,33 +58,40 @@ def encode_frame(batch: pa.RecordBatch, first_row: int, turns_before: int) -> tu
     return data, sink.getvalue()[SEGMENT_HEADER.size : end]
 
 
-def check_header(segment: pa.Buffer, name: str) -> None:
-    """Raises LogError where the segment was written by another version, FrameError where it has no whole header."""
+def read_header(segment: pa.Buffer, name: str) -> pa.Schema:
+    """The schema that a segment was written in: the present one or an older one.
+
+    Raises LogError where a later version wrote it, FrameError where it has no whole header.
+    """
     try:
         schema = pa.ipc.read_schema(pa.BufferReader(segment))
     except (pa.ArrowInvalid, OSError, EOFError) as error:
         raise FrameError(f"no readable header: {error}") from error
-    metadata = schema.metadata or {}
-    found = (metadata.get(VERSION_KEY), metadata.get(LOG_VERSION_KEY))
-    if found != (SCHEMA_VERSION, LOG_VERSION):
+    log = (schema.metadata or {}).get(LOG_VERSION_KEY)
+    if log != LOG_VERSION:
         raise LogError(
-            f"{name} was written with episode schema {found[0]!r} and log {found[1]!r}, this ArCHer reads "
-            f"{SCHEMA_VERSION!r} and {LOG_VERSION!r}; use the version of ArCHer that wrote it"
+            f"{name} was written with log {log!r}, this ArCHer reads {LOG_VERSION!r}; use the version of ArCHer that "
+            "wrote it"
         )
-    if schema != SEGMENT_SCHEMA:
+    if version_of(schema, name) == int(SCHEMA_VERSION) and schema != SEGMENT_SCHEMA:
         raise FrameError("the header's columns are not those of the episode schema")
+    return schema
 
 
-def read_frame(segment: pa.Buffer, start: int) -> Frame:
-    """The frame that begins at byte `start`. Raises FrameError unless it is whole and its checksum holds."""
+def read_frame(segment: pa.Buffer, start: int, schema: pa.Schema = SEGMENT_SCHEMA) -> Frame:
+    """The frame that begins at byte `start`, in the present version; `schema` is the segment's.
+
+    Raises FrameError unless it is whole and its checksum holds.
+    """
     source = pa.BufferReader(segment)
     source.seek(start)
+    header = SEGMENT_HEADER if schema is SEGMENT_SCHEMA else schema.serialize()
     try:
         message = pa.ipc.read_message(source)
         data_end = source.tell()
         pa.ipc.read_message(source)
         end = source.tell()
-        seal = pa.ipc.open_stream(pa.py_buffer(SEGMENT_HEADER.to_pybytes() + segment[data_end:end].to_pybytes()))
+        seal = pa.ipc.open_stream(pa.py_buffer(header.to_pybytes() + segment[data_end:end].to_pybytes()))
         _, metadata = seal.read_next_batch_with_custom_metadata()
     except (pa.ArrowInvalid, OSError, EOFError, StopIteration) as error:
         raise FrameError(f"torn or damaged at byte {start}: {error}") from error
@@ -94,11 +102,11 @@ def read_frame(segment: pa.Buffer, start: int) -> Frame:
     crc, first_row, turns_before = checked.split(b" ")
     if zlib.crc32(segment[start:data_end]) != int(crc, 16):
         raise FrameError(f"the checksum of the batch at byte {start} does not hold")
-    batch = pa.ipc.read_record_batch(message, SEGMENT_SCHEMA)
+    batch = upgraded(pa.ipc.read_record_batch(message, schema), "the log")
     return Frame(batch.replace_schema_metadata(EPISODE_SCHEMA.metadata), int(first_row), int(turns_before), end)
 
 
-def next_frame(segment: pa.Buffer, start: int) -> Frame | None:
+def next_frame(segment: pa.Buffer, start: int, schema: pa.Schema = SEGMENT_SCHEMA) -> Frame | None:
     """The first whole frame at or after byte `start`, found by its mark and proved by its checksum."""
     start += -start % 8
     words = np.frombuffer(segment, dtype=np.int32, count=segment.size // 4)
@@ -108,7 +116,7 @@ def next_frame(segment: pa.Buffer, start: int) -> Frame | None:
     likely = np.flatnonzero((marks == _MARK) & (lengths > 0) & (lengths <= 1 << 16) & (lengths % 8 == 0))
     for candidate in likely:
         try:
-            return read_frame(segment, start + 8 * int(candidate))
+            return read_frame(segment, start + 8 * int(candidate), schema)
         except FrameError:
             continue
     return None

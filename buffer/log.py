@@ -16,7 +16,16 @@ import pyarrow as pa
 
 from buffer.config import Durability
 from buffer.errors import DiskFullError, LogError
-from buffer.frames import SEGMENT_HEADER, Frame, FrameError, check_header, encode_frame, next_frame, read_frame
+from buffer.frames import (
+    SEGMENT_HEADER,
+    SEGMENT_SCHEMA,
+    Frame,
+    FrameError,
+    encode_frame,
+    next_frame,
+    read_frame,
+    read_header,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -77,17 +86,17 @@ def _read_segment(path: Path, recovery: Recovery, *, last: bool, repair: bool) -
     size = path.stat().st_size
     segment = Segment(path, int(path.stem.partition("-")[2]), size)
     buffer = pa.memory_map(str(path)).read_buffer() if size else pa.py_buffer(b"")
-    position = 0
+    position, schema = 0, SEGMENT_SCHEMA
     try:
-        check_header(buffer, str(path))
-        position = SEGMENT_HEADER.size
+        schema = read_header(buffer, str(path))
+        position = schema.serialize().size
     except FrameError as error:
         logger.warning("log segment %s: %s", path, error)
     while position < size:
         try:
-            frame = read_frame(buffer, position)
+            frame = read_frame(buffer, position, schema)
         except FrameError as error:
-            found = next_frame(buffer, position + 8)
+            found = next_frame(buffer, position + 8, schema)
             if found is None and last:
                 break
             where = "the end of the segment" if found is None else f"the next whole batch (row {found.first_row})"

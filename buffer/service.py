@@ -7,6 +7,7 @@ from pathlib import Path
 import ray
 from ray.actor import ActorHandle
 
+from buffer.access import make_token
 from buffer.client import ReplayClient
 from buffer.config import ReplayConfig
 from buffer.errors import ReplayError, ReplayTimeout
@@ -23,11 +24,14 @@ _CLOSE_TIMEOUT_S = 30.0
 class ReplayService:
     """The replay of a run. The actors end with the driver, or with `stop`."""
 
-    def __init__(self, config: ReplayConfig, limiter: ActorHandle, shards: list[ActorHandle], seed: int) -> None:
+    def __init__(
+        self, config: ReplayConfig, limiter: ActorHandle, shards: list[ActorHandle], seed: int, token: str
+    ) -> None:
         self.config = config
         self.limiter = limiter
         self.shards = shards
         self._seed = seed
+        self.token = token
 
     @classmethod
     def start(
@@ -48,6 +52,7 @@ class ReplayService:
             check(directory, config.shards)
         else:
             restore_checkpoint(Path(restore).absolute(), directory, config.shards)
+        token = make_token(directory)
         # Actors find one another by name: Ray may not find a handle again when it restarts one of them.
         prefix = f"archer-replay-{uuid.uuid4().hex[:12]}"
         limiter_name = f"{prefix}-limiter"
@@ -61,10 +66,10 @@ class ReplayService:
         shards = [
             ray.remote(ShardActor)
             .options(**common, name=name, max_concurrency=4, scheduling_strategy="SPREAD")
-            .remote(index, config, shard_directory(directory, index), limiter_name)
+            .remote(index, config, shard_directory(directory, index), limiter_name, token)
             for index, name in enumerate(shard_names)
         ]
-        service = cls(config, limiter, shards, seed)
+        service = cls(config, limiter, shards, seed, token)
         service._await_shards()
         return service
 
@@ -87,7 +92,8 @@ class ReplayService:
 
     def client(self, *, seed: int | None = None) -> ReplayClient:
         """A client with a random stream of its own."""
-        return ReplayClient(self.config, self.limiter, self.shards, seed=self._seed if seed is None else seed)
+        seed = self._seed if seed is None else seed
+        return ReplayClient(self.config, self.limiter, self.shards, seed=seed, token=self.token)
 
     def metrics_targets(self) -> list[tuple[str, str, str]]:
         """(role, name, "host:port") of each process that answers now; one that is restarting is left out."""

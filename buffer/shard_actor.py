@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from buffer.access import write_endpoint
 from buffer.config import ReplayConfig
 from buffer.flight import ReplayFlightServer
 from buffer.metrics import ShardMetrics, serve
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 class ShardActor:
     """See the module. Made by `ReplayService` through `ray.remote`."""
 
-    def __init__(self, index: int, config: ReplayConfig, directory: Path, limiter: str) -> None:
+    def __init__(self, index: int, config: ReplayConfig, directory: Path, limiter: str, token: str) -> None:
         """`limiter` is the name of its actor: Ray may not find a handle again when it restarts this one."""
         logging.basicConfig(level=logging.INFO)
         self._config = config
@@ -35,8 +36,9 @@ class ShardActor:
         self._born = self._shard.counts().as_dict()
         self._log_start(directory, lost=self.report())
         host = ray.util.get_node_ip_address()
-        self._server = ReplayFlightServer(self._shard, self._after_append)
+        self._server = ReplayFlightServer(self._shard, token=token, on_append=self._after_append)
         self._address = f"{host}:{self._server.port}"
+        write_endpoint(directory, self._address)
         self._metrics_address = serve(metrics.registry, host)
 
     def _log_start(self, directory: Path, *, lost: int) -> None:

@@ -8,9 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-from ray.actor import ActorHandle
 
-from buffer.connection import Connection
+from buffer.connection import Connection, Locate
 from buffer.draws import Held, Sampler, Unit
 from buffer.errors import EmptyViewError
 from buffer.sample import Part, Sample
@@ -39,9 +38,9 @@ class Request:
 class Shards:
     """Connections to every shard. Thread-safe."""
 
-    def __init__(self, actors: Sequence[ActorHandle]) -> None:
-        self._connections = [Connection(index, actor) for index, actor in enumerate(actors)]
-        self._threads = ThreadPoolExecutor(max(1, len(actors)), thread_name_prefix="replay")
+    def __init__(self, endpoints: Sequence[Locate], token: str) -> None:
+        self._connections = [Connection(index, locate, token) for index, locate in enumerate(endpoints)]
+        self._threads = ThreadPoolExecutor(max(1, len(endpoints)), thread_name_prefix="replay")
         self._held: dict[tuple[RowFilter, Sampler], dict[int, tuple[float, Held]]] = {}
 
     def __len__(self) -> int:
@@ -65,6 +64,10 @@ class Shards:
                 # What a shard holds may have changed since it said so.
                 self._held.clear()
         raise EmptyViewError(f"the replay holds no episode{request.only}; collect before sampling from this view")
+
+    def stats(self, deadline: float) -> list[dict[str, int]]:
+        """The numbers of each shard."""
+        return self._each(lambda shard: self._connections[shard].stats(deadline), range(len(self)))
 
     def sweep(self, only: RowFilter, messages: bool, deadline: float) -> Sample:
         """Every episode that passes the filter."""

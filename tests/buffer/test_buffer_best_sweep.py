@@ -11,7 +11,7 @@ import pytest
 import ray
 from replay_cases import assert_same, make_episode, turns_sampled
 
-from buffer.client import shard_of
+from buffer.base_client import shard_of
 from buffer.config import ReplayConfig
 from buffer.errors import EmptyViewError, ReplayTimeout
 from buffer.schema import Episode, episodes_to_batch

@@ -17,7 +17,7 @@ import pytest
 import ray
 from replay_cases import assert_same, make_batch, make_episode, turns_sampled
 
-from buffer.client import shard_of
+from buffer.base_client import shard_of
 from buffer.config import ReplayConfig
 from buffer.errors import DiskFullError, EmptyViewError, LogError, ReplayError, ReplayTimeout, SchemaError
 from buffer.frames import SEGMENT_SCHEMA
@@ -207,10 +207,11 @@ def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
     with pytest.raises(SchemaError, match="version None"):
         service.client().append(batch)
     address = ray.get(service.shards[0].address.remote(), timeout=60)
+    options = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {service.token}".encode())])
     with flight.FlightClient(f"grpc+tcp://{address}") as outside:
 
         def put():
-            writer, answers = outside.do_put(flight.FlightDescriptor.for_path("append"), batch.schema)
+            writer, answers = outside.do_put(flight.FlightDescriptor.for_path("append"), batch.schema, options)
             with writer:
                 writer.write_batch(batch)
                 writer.done_writing()
@@ -219,7 +220,7 @@ def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
         with pytest.raises(flight.FlightServerError, match=r"buffer\.wire\.to_wire"):
             put()
         with pytest.raises(flight.FlightServerError, match="bad ticket"):
-            outside.do_get(flight.Ticket(b"{}")).read_all()
+            outside.do_get(flight.Ticket(b"{}"), options).read_all()
     assert service.client().stats() == before
 
 

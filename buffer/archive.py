@@ -1,0 +1,103 @@
+"""Episodes at rest: whatever holds them in the replay schema, read as batches; exported to one Parquet file.
+
+A run's folder, a replay's, a checkpoint, an export, a file of demonstrations: all hold the same table, of this version
+or an older one (`buffer.versions`).
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from buffer.errors import ReplayError
+from buffer.log import read_episodes
+from buffer.schema import EPISODE_SCHEMA, ragged_parts, validate
+from buffer.versions import upgraded
+
+EPISODES_FILE = "episodes.parquet"
+"""What a folder of episodes calls its file: an export's, `archer demos`' and `archer import`'s."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote, and what it left out."""
+
+    episodes: int
+    turns: int
+    bytes: int
+    """Of the file."""
+    repeated: int
+    """Episodes left out because their id had come before."""
+
+
+def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
+    """Every batch of `EPISODE_SCHEMA` of a file or folder, validated.
+
+    A file is Parquet, or an Arrow IPC file or stream; a folder holds `episodes.parquet`, or a replay: a run's folder,
+    its `replay`, a checkpoint. Raises FileNotFoundError where there is no such thing, ReplayError where it is not
+    episodes.
+    """
+    if (path / EPISODES_FILE).is_file():
+        path = path / EPISODES_FILE
+    if path.is_dir():
+        replay = path / "replay" if (path / "replay").is_dir() else path
+        if not list(replay.glob("shard-*")):
+            raise FileNotFoundError(path)
+        yield from read_episodes(replay)
+        return
+    try:
+        for batch in _file_batches(path):
+            batch = upgraded(batch, str(path))
+            validate(batch)
+            yield batch
+    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
+        raise ReplayError(f"{path} cannot be read as episodes: {error}") from error
+
+
+def _file_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            for batch in file.iter_batches(batch_size=1024):
+                # Parquet names the items of lists its own way.
+                wanted = EPISODE_SCHEMA if schema.names == EPISODE_SCHEMA.names else schema
+                yield batch.replace_schema_metadata(None).cast(wanted.with_metadata(schema.metadata))
+        return
+    with pa.memory_map(str(path)) as source:
+        try:
+            reader = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            yield from pa.ipc.open_stream(source)
+            return
+        yield from map(reader.get_batch, range(reader.num_record_batches))
+
+
+def export(source: Path, folder: Path) -> Exported:
+    """Write every episode of `source` (see `read_archive`) once into `folder/episodes.parquet`, zstd-compressed.
+
+    The replay may run meanwhile; its log may still hold episodes that it has evicted. The file appears when it is
+    whole. Raises ReplayError where there is no episode.
+    """
+    part, target = folder / f".{EPISODES_FILE}.part", folder / EPISODES_FILE
+    seen: set[str] = set()
+    repeated = turns = 0
+    try:
+        with pq.ParquetWriter(part, EPISODE_SCHEMA, compression="zstd") as writer:
+            for batch in read_archive(source):
+                ids = batch.column("episode_id").to_pylist()
+                fresh = [row for row, name in enumerate(ids) if name not in seen and not seen.add(name)]  # type: ignore[func-returns-value]
+                repeated += len(ids) - len(fresh)
+                if fresh:
+                    batch = batch.take(pa.array(fresh))
+                    turns += int(ragged_parts(batch.column("action_start"))[0][-1])
+                    writer.write_batch(batch)
+        if not seen:
+            raise ReplayError(f"{source} holds no episode to export")
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return Exported(len(seen), turns, target.stat().st_size, repeated)

@@ -1,0 +1,202 @@
+"""What every client of the replay can do, inside Ray or outside: append, sample, stream, sweep, set priorities.
+
+Episodes go to the shard that a hash of their id names, so that a repeated append finds its first copy. Samples are
+split over the shards in proportion to what each holds, so that a turn is equally likely wherever it lives. Requests
+carry their own seed: the same state of the client and of the shards gives the same sample. What a view or the best
+share of it bounds is settled here, over all shards, and goes to each of them as one filter of its rows.
+"""
+
+import json
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from buffer.draws import SAMPLERS, Sampler, Unit
+from buffer.errors import EmptyViewError
+from buffer.sample import Sample
+from buffer.schema import Episode, validate
+from buffer.shards import Request, Shards
+from buffer.stream import SampleStream
+from buffer.view import RowFilter, View, check_share
+from buffer.wire import to_wire
+
+
+def shard_of(episode_id: str, shards: int) -> int:
+    """The shard an episode lives in; the same in every process and version."""
+    return zlib.crc32(episode_id.encode()) % shards
+
+
+class Turnstile(Protocol):
+    """What may hold a client back: `buffer.limiter_client.LimiterClient`, or nothing."""
+
+    def await_insert(self, deadline: float) -> None: ...
+
+    def sampling(self, deadline: float, turns: int = 0) -> AbstractContextManager[Callable[[int], None]]: ...
+
+
+class BaseClient:
+    """Thread-safe but for `state_dict` and the order of samples."""
+
+    def __init__(self, shards: Shards, limiter: Turnstile, *, rng: np.random.Generator, timeout_s: float) -> None:
+        self._shards = shards
+        self._limiter = limiter
+        self._rng = rng
+        self._timeout_s = timeout_s
+
+    def append(self, batch: pa.RecordBatch, *, limited: bool = True) -> int:
+        """Store rows of `EPISODE_SCHEMA`; returns how many were new, once all are as durable as configured.
+
+        Waits while the limiter holds inserts back, unless `limited` is false (demonstrations). A shard that
+        restarts is waited for; where its acknowledgement was lost the rows count as known the second time.
+        Raises SchemaError before anything is stored, DiskFullError where a shard has no room (rows of other
+        shards are stored; append the batch again once there is room), ReplayTimeout.
+        """
+        validate(batch)
+        deadline = time.monotonic() + self._timeout_s
+        if limited:
+            self._limiter.await_insert(deadline)
+        wire = to_wire(batch)
+        homes = np.array(
+            [shard_of(name, len(self._shards)) for name in batch.column("episode_id").to_pylist()], dtype=int
+        )
+        used = np.unique(homes).tolist()
+        # A batch may be a slice of a larger one: only taking rows leaves the rest behind.
+        parts = {home: wire.take(pa.array(np.flatnonzero(homes == home))) for home in used}
+        return self._shards.append(parts if len(used) > 1 else dict.fromkeys(used, wire), deadline)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        view: View = "critic",
+        unit: Unit = "turn",
+        sampler: Sampler = "uniform",
+        min_version: int | None = None,
+        best: float | None = None,
+        timeout_s: float | None = None,
+        messages: bool = False,
+    ) -> Sample:
+        """Draw n turns or episodes, in random order but for `newest`.
+
+        View `critic` is everything; view `actor` the episodes all of whose tokens have a version of at least
+        `min_version`, never demonstrations. With `best` in (0, 1] only that share of the view's episodes is drawn
+        from, over all shards the highest by undiscounted return; all that tie with the last of them count too, so
+        the share drawn from may be larger.
+
+        Sampler `uniform` draws with replacement; `prioritised` likewise, a turn in proportion to its priority to
+        the power of `priority_exponent`, an episode to the sum of its turns (`update_priorities`,
+        `Sample.importance_weights`); `newest` gives the newest by creation, newest first, each once, and begins
+        again where there are fewer. Episodes come without `messages` unless asked for: learners do not read them.
+        Raises EmptyViewError where the view holds nothing, ReplayTimeout where the limiter or a shard keeps the
+        caller waiting.
+        """
+        request = _request(n, view, unit, sampler, min_version, best, messages)
+        (sample,) = self._draw(request, [n], self._rng, timeout_s)
+        return sample
+
+    def stream(
+        self,
+        n: int,
+        *,
+        view: View = "critic",
+        unit: Unit = "turn",
+        sampler: Sampler = "uniform",
+        min_version: int | None = None,
+        best: float | None = None,
+        timeout_s: float | None = None,
+        messages: bool = False,
+        prefetch: int = 8,
+    ) -> SampleStream:
+        """Samples as `sample` gives them, one after the other without end, up to twice `prefetch` ahead of need.
+
+        They are fetched in blocks of `prefetch`, each of them one call for the limiter; a block is drawn from what
+        replay holds when it is fetched. The stream has a random stream of its own, which this client's seeds.
+        """
+        if prefetch < 1:
+            raise ValueError(f"prefetch of {prefetch}; fetch at least 1 sample ahead")
+        request = _request(n, view, unit, sampler, min_version, best, messages)
+        rng = np.random.default_rng(self._rng.integers(0, 2**63))
+        return SampleStream(lambda: self._draw(request, [n] * prefetch, rng, timeout_s))
+
+    def update_priorities(self, sample: Sample, priorities: np.ndarray) -> int:
+        """Give each turn of a sample its priority, the absolute TD error float[n]; returns how many are still held.
+
+        Of a turn that was drawn twice the last counts. Raises ValueError for a sample of whole episodes or another
+        length, ReplayError for a priority that is negative or not finite.
+        """
+        priorities = np.asarray(priorities, dtype=np.float64)
+        if priorities.shape != sample.turns.shape:
+            raise ValueError(f"priorities of shape {priorities.shape} for {len(sample)} draws; give one for each")
+        if len(sample) and sample.turns.min() < 0:
+            raise ValueError("priorities belong to turns, and this sample is of whole episodes; sample unit='turn'")
+        return self._shards.update(sample, priorities, self._deadline(None))
+
+    def sweep(
+        self,
+        *,
+        view: View = "critic",
+        min_version: int | None = None,
+        timeout_s: float | None = None,
+        messages: bool = False,
+    ) -> list[Episode]:
+        """Every episode of the view exactly once, ordered by (seed, episode_id) wherever and whenever it came.
+
+        Views, waits and errors are those of `sample`; every turn counts as sampled once. Each shard is exact at
+        its own moment: episodes appended or evicted meanwhile may or may not be in it.
+        """
+        only = RowFilter.of_view(view, min_version)
+        deadline = self._deadline(timeout_s)
+        with self._limiter.sampling(deadline) as count:
+            swept = self._shards.sweep(only, messages, deadline)
+            count(swept.turns_drawn)
+        if len(swept) == 0:
+            raise EmptyViewError(f"the replay holds no episode{only}; collect before sampling from this view")
+        return sorted(swept.distinct, key=lambda episode: (episode.seed, episode.episode_id))
+
+    def _draw(
+        self, request: Request, sizes: list[int], rng: np.random.Generator, timeout_s: float | None
+    ) -> list[Sample]:
+        deadline = self._deadline(timeout_s)
+        turns = sum(sizes) if request.unit == "turn" else 0
+        with self._limiter.sampling(deadline, turns) as count:
+            samples = self._shards.draw(request, sizes, rng, deadline)
+            count(sum(sample.turns_drawn for sample in samples))
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random stream, for JSON or torch.save."""
+        return {"rng": json.dumps(self._rng.bit_generator.state)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the random stream of `state_dict`."""
+        self._rng.bit_generator.state = json.loads(state["rng"])
+
+    def close(self) -> None:
+        """Close connections and threads."""
+        self._shards.close()
+
+    def _deadline(self, timeout_s: float | None) -> float:
+        return time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+
+
+def _request(
+    n: int,
+    view: View,
+    unit: Unit,
+    sampler: Sampler,
+    min_version: int | None,
+    best: float | None,
+    messages: bool,
+) -> Request:
+    """Raises ValueError for what cannot be drawn."""
+    if n < 1:
+        raise ValueError(f"sample of {n}; draw at least 1")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"no sampler {sampler!r}; the samplers are {', '.join(SAMPLERS)}")
+    check_share(best)
+    return Request(RowFilter.of_view(view, min_version), unit, sampler, best, messages)

@@ -1,0 +1,64 @@
+"""A running replay from outside Ray: a notebook or another trainer reads, appends and sets priorities by its token."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from buffer.access import read_endpoint, read_token
+from buffer.base_client import BaseClient
+from buffer.connection import Locate
+from buffer.errors import ReplayError
+from buffer.shards import Shards
+
+
+class OutsideClient(BaseClient):
+    """What `BaseClient` can do, past the limiter: it waits for neither side of the run and counts as none."""
+
+    def __init__(self, endpoints: Sequence[Locate], token: str, *, seed: int = 0, timeout_s: float = 60.0) -> None:
+        super().__init__(Shards(endpoints, token), _Open(), rng=np.random.default_rng(seed), timeout_s=timeout_s)
+
+    @classmethod
+    def at(cls, addresses: Sequence[str], token: str, *, seed: int = 0, timeout_s: float = 60.0) -> Self:
+        """Of endpoints "host:port", every shard's in order."""
+        return cls([_fixed(address) for address in addresses], token, seed=seed, timeout_s=timeout_s)
+
+    @classmethod
+    def of_folder(cls, directory: Path, *, seed: int = 0, timeout_s: float = 60.0) -> Self:
+        """Of the replay that runs in a folder (`runs/NAME/replay`); a shard that restarts is found again.
+
+        Raises ReplayError where none runs there, or its token is not for us to read.
+        """
+        directory = Path(directory)
+        token = read_token(directory)
+        shards = sorted(directory.glob("shard-*"), key=lambda path: int(path.name.partition("-")[2]))
+        if not shards:
+            raise ReplayError(f"{directory} holds no shard of a replay")
+        return cls([_written(shard) for shard in shards], token, seed=seed, timeout_s=timeout_s)
+
+    def counts(self) -> dict[str, int]:
+        """Episodes, turns and bytes held, and what was ever inserted, over all shards."""
+        shards = self._shards.stats(time.monotonic() + self._timeout_s)
+        return {name: sum(shard[name] for shard in shards) for name in shards[0]}
+
+
+class _Open:
+    """A limiter that holds nobody back."""
+
+    def await_insert(self, deadline: float) -> None:
+        return
+
+    @contextmanager
+    def sampling(self, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
+        yield lambda taken: None
+
+
+def _fixed(address: str) -> Locate:
+    return lambda timeout_s: address
+
+
+def _written(shard: Path) -> Locate:
+    return lambda timeout_s: read_endpoint(shard)

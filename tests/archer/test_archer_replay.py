@@ -1,0 +1,80 @@
+"""`archer export` and `archer replay serve`, as commands."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from archer.errors import ConfigError
+from archer.importcommand import import_episodes
+from archer.imports import read_imports
+from archer.replaycommands import export_episodes
+from buffer.outside import OutsideClient
+from envs import Demonstration
+
+ARCHER = Path(sys.executable).with_name("archer")
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("episodes") / "demos"
+    command = [ARCHER, "demos", "key_door", "--episodes", "12", "--out", folder]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+def conversations(folder: Path) -> list[Demonstration]:
+    return read_imports([str(folder)], env="key_door")
+
+
+def test_an_export_is_taken_as_demonstrations_and_imported_again(episodes, tmp_path, capsys):
+    export_episodes(episodes, to=tmp_path / "exported")
+    said = capsys.readouterr().out
+    assert re.search(r"exported 12 episodes \(\d+ turns, \d.* [kM]B\)", said)
+    import_episodes(tmp_path / "exported", format_name=None, env=None, out=tmp_path / "imported")
+    assert "read 12 from" in capsys.readouterr().out
+    assert conversations(episodes) == conversations(tmp_path / "exported") == conversations(tmp_path / "imported")
+
+
+def test_what_cannot_be_exported_or_told_is_said(episodes, tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere does not exist"):
+        export_episodes(tmp_path / "nowhere", to=tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"holds no episodes\.parquet and no replay"):
+        export_episodes(tmp_path, to=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match=r"already holds .* give another by --to"):
+        export_episodes(episodes, to=episodes)
+    with pytest.raises(ConfigError, match=r"does not tell how it is written; give --format"):
+        import_episodes(tmp_path / "a.json", format_name=None, env=None, out=tmp_path / "out")
+    table = pq.read_table(episodes / "episodes.parquet")
+    other = table.set_column(table.schema.get_field_index("env"), "env", pa.array(["a", "b"] * 6))
+    pq.write_table(other, tmp_path / "two.parquet")
+    with pytest.raises(ConfigError, match=r"holds episodes of \['a', 'b'\]; choose one by --env"):
+        import_episodes(tmp_path / "two.parquet", format_name=None, env=None, out=tmp_path / "out")
+
+
+def test_a_folder_is_served_until_ctrl_c(episodes):
+    # A test run in the background ignores SIGINT, and its children would too.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "from archer.cli import main; sys.argv = ['archer', *sys.argv[1:]]; main()"
+    command = [sys.executable, "-c", program, "replay", "serve", str(episodes), "--token", "secret"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+        try:
+            assert served.stdout is not None
+            line = served.stdout.readline()
+            found = re.search(r"serving 12 episodes \(\d+ turns\) of .* at (127\.0\.0\.1:\d+)", line)
+            assert found, line
+            client = OutsideClient.at([found[1]], "secret")
+            assert len(client.sweep()) == 12
+            client.close()
+            served.send_signal(signal.SIGINT)
+            out, err = served.communicate(timeout=60)
+        finally:
+            served.kill()
+    assert served.returncode == 0, err
+    assert out.rstrip().endswith("stopped")

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
+from buffer.sample import Stats
 from buffer.schema import Episode, episodes_to_batch
 
 
@@ -55,7 +56,7 @@ def assert_same(got: Episode, want: Episode, *, messages: bool = True) -> None:
     assert got.messages == (want.messages if messages else [])
 
 
-def turns_sampled(client) -> int:
-    """The count of all clients, who tell the limiter a moment after they sampled."""
+def settled(client) -> Stats:
+    """The counts of all clients, who tell the limiter a moment after they sampled."""
     time.sleep(0.3)
-    return client.stats().sampled_turns
+    return client.stats()

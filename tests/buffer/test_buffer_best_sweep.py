@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import ray
-from replay_cases import assert_same, make_episode, turns_sampled
+from replay_cases import assert_same, make_episode, settled
 
 from buffer.base_client import shard_of
 from buffer.config import ReplayConfig
@@ -117,29 +117,29 @@ def test_a_sweep_gives_each_episode_once_in_order_and_counts_its_turns(service):
         (OLD + NEW, {"view": "actor", "min_version": 0}),
         (NEW, {"view": "actor", "min_version": 3}),
     ):
-        before = turns_sampled(client)
+        before = settled(client).sampled_turns
         swept = client.sweep(**view, messages=True)
         assert names(swept) == ordered(episodes)
         known = {e.episode_id: e for e in episodes}
         for episode in swept:
             assert_same(episode, known[episode.episode_id])
-        assert turns_sampled(client) == before + sum(e.turns for e in episodes)
+        assert settled(client).sampled_turns == before + sum(e.turns for e in episodes)
     assert [e.messages for e in client.sweep()] == [[]] * len(EVERYTHING)
     assert client.state_dict() == rng
 
 
 def test_an_empty_view_is_refused_and_not_counted(service):
     client = service.client()
-    before = turns_sampled(client)
+    before = settled(client).sampled_turns
     for call in (client.sweep, lambda **kwargs: client.sample(5, best=0.5, **kwargs)):
         with pytest.raises(EmptyViewError, match="every token of version 5 or later; collect before"):
             call(view="actor", min_version=5)
-    assert turns_sampled(client) == before
+    assert settled(client).sampled_turns == before
 
 
 def test_bad_arguments_are_refused_before_anything_is_asked(service):
     client = service.client()
-    before = turns_sampled(client)
+    before = settled(client).sampled_turns
     for best in (0, -1, 1.5, float("nan")):
         with pytest.raises(ValueError, match=r"best=.*above 0 and at most 1"):
             client.sample(5, best=best)
@@ -148,7 +148,7 @@ def test_bad_arguments_are_refused_before_anything_is_asked(service):
     for view, min_version in (("actor", None), ("critic", 2)):
         with pytest.raises(ValueError, match="the actor view takes one"):
             client.sweep(view=view, min_version=min_version)
-    assert turns_sampled(client) == before
+    assert settled(client).sampled_turns == before
 
 
 def test_the_bound_follows_appends_evictions_deaths_and_restarts(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.flight as flight
 import pytest
 import ray
-from replay_cases import assert_same, make_batch, make_episode, turns_sampled
+from replay_cases import assert_same, make_batch, make_episode, settled
 
 from buffer.base_client import shard_of
 from buffer.config import ReplayConfig
@@ -64,7 +64,7 @@ def test_episodes_live_where_their_hash_says_and_come_back_whole(service):
 
 
 def test_known_ids_are_stored_once(service):
-    before = service.client().stats()
+    before = settled(service.client())
     assert service.client().append(make_batch([3, 3, 77, 149])) == 0
     assert service.client().stats() == before
 
@@ -160,7 +160,7 @@ def test_the_newest_of_all_shards_come_first(service):
 
 def test_a_stream_gives_what_samples_give_and_ends_when_closed(service):
     client = service.client(seed=4)
-    before = turns_sampled(client)
+    before = settled(client).sampled_turns
     cells: Counter[tuple[str, int]] = Counter()
     with client.stream(100, prefetch=5) as stream:
         for _ in range(45):
@@ -173,7 +173,7 @@ def test_a_stream_gives_what_samples_give_and_ends_when_closed(service):
     assert abs((((observed - 10) ** 2) / 10).sum() - 449) < 5 * np.sqrt(2 * 449)
     with pytest.raises(ReplayError, match="stream of samples was closed"):
         next(stream)
-    sampled = turns_sampled(client) - before
+    sampled = settled(client).sampled_turns - before
     assert sampled % 500 == 0
     assert 4500 <= sampled <= 5500
     with client.stream(5, view="actor", min_version=9) as empty, pytest.raises(EmptyViewError, match="version 9"):
@@ -202,7 +202,7 @@ def test_a_client_works_in_another_process(service):
 
 
 def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
-    before = service.client().stats()
+    before = settled(service.client())
     batch = make_batch([500]).replace_schema_metadata(None)
     with pytest.raises(SchemaError, match="version None"):
         service.client().append(batch)
@@ -227,7 +227,7 @@ def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
 def test_a_full_disk_is_said_so_and_nothing_is_stored(service):
     """The kernel refuses the shard's files to grow, as a full disk would."""
     client = service.client()
-    before = client.stats()
+    before = settled(client)
     rows = [i for i in range(1000, 1100) if shard_of(f"e{i}", 2) == 0]
     pid = ray.get(service.shards[0].pid.remote(), timeout=60)
     log_bytes = ray.get(service.shards[0].stats.remote(), timeout=60)["log_bytes"]
@@ -242,11 +242,11 @@ def test_a_full_disk_is_said_so_and_nothing_is_stored(service):
 
 def test_failed_samples_are_not_counted(service):
     client = service.client()
-    before = turns_sampled(client)
+    before = settled(client).sampled_turns
     with pytest.raises(EmptyViewError):
         client.sample(1000, view="actor", min_version=9)
     client.sample(10)
-    assert turns_sampled(client) == before + 10
+    assert settled(client).sampled_turns == before + 10
 
 
 def test_every_process_answers_with_metrics(service):
@@ -390,7 +390,7 @@ def test_without_a_log_a_killed_shard_comes_back_empty_and_the_counts_stay(tmp_p
     service = start(tmp_path / "live", durability="memory")
     client = service.client()
     client.append(make_batch(range(40)))
-    before = client.stats()
+    before = settled(client)
     whole = ids(service)
     kill(service.shards[0])
     assert {shard_of(e.episode_id, 2) for e in client.sample(64).episodes} == {1}

@@ -8,7 +8,6 @@ share of it bounds is settled here, over all shards, and goes to each of them as
 
 import json
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -24,11 +23,6 @@ from buffer.shards import Request, Shards
 from buffer.stream import SampleStream
 from buffer.view import RowFilter, View, check_share
 from buffer.wire import to_wire
-
-
-def shard_of(episode_id: str, shards: int) -> int:
-    """The shard an episode lives in; the same in every process and version."""
-    return zlib.crc32(episode_id.encode()) % shards
 
 
 class Turnstile(Protocol):
@@ -60,14 +54,7 @@ class BaseClient:
         deadline = time.monotonic() + self._timeout_s
         if limited:
             self._limiter.await_insert(deadline)
-        wire = to_wire(batch)
-        homes = np.array(
-            [shard_of(name, len(self._shards)) for name in batch.column("episode_id").to_pylist()], dtype=int
-        )
-        used = np.unique(homes).tolist()
-        # A batch may be a slice of a larger one: only taking rows leaves the rest behind.
-        parts = {home: wire.take(pa.array(np.flatnonzero(homes == home))) for home in used}
-        return self._shards.append(parts if len(used) > 1 else dict.fromkeys(used, wire), deadline)
+        return self._shards.append(to_wire(batch), deadline)
 
     def sample(
         self,

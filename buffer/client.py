@@ -1,7 +1,6 @@
 """The client of a running service: what `BaseClient` can do under its limiter, and waiting, counting, checkpoints."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from buffer.base_client import BaseClient
 from buffer.config import ReplayConfig
 from buffer.connection import Locate
 from buffer.errors import LogError, ReplayError, ReplayTimeout
-from buffer.layout import finish_checkpoint, prepare_checkpoint, shard_directory
+from buffer.layout import Manifest, finish_checkpoint, prepare_checkpoint, shard_directory
 from buffer.limiter_client import LimiterClient
+from buffer.placement import Topology
 from buffer.sample import Stats
 from buffer.shards import Shards
 
@@ -23,22 +23,27 @@ from buffer.shards import Shards
 class ReplayClient(BaseClient):
     """See `BaseClient`; picklable too: one object in each process that writes or samples."""
 
-    def __init__(
-        self, config: ReplayConfig, limiter: ActorHandle, shards: Sequence[ActorHandle], *, seed: int, token: str
-    ) -> None:
+    def __init__(self, config: ReplayConfig, limiter: ActorHandle, *, seed: int, token: str) -> None:
         self.config = config
         self._token = token
         self._limiter_actor = limiter
-        self._actors = list(shards)
         self._open(np.random.default_rng(seed))
 
     def _open(self, rng: np.random.Generator) -> None:
-        shards = Shards([_locate(index, actor) for index, actor in enumerate(self._actors)], self._token)
         self._counts = LimiterClient(self.config, self._limiter_actor)
+        shards = Shards(self._find, self._token)
         super().__init__(shards, self._counts, rng=rng, timeout_s=self.config.timeout_s)
 
+    def _find(self) -> Topology:
+        names, grown_from = self._topology()
+        return Topology([_locate(index, _actor(name)) for index, name in enumerate(names)], grown_from)
+
+    def _topology(self) -> tuple[list[str], tuple[int, ...]]:
+        (topology,) = self._gather([self._counts.call("topology")], "looking for the shards")
+        return topology
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("config", "_token", "_limiter_actor", "_actors", "_rng")}
+        return {name: getattr(self, name) for name in ("config", "_token", "_limiter_actor", "_rng")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -52,7 +57,8 @@ class ReplayClient(BaseClient):
     def stats(self) -> Stats:
         """Counts over all shards. Raises ReplayTimeout where one does not answer."""
         self._counts.flush()
-        shards = self._gather([shard.stats.remote() for shard in self._actors], "stats")
+        names, _ = self._topology()
+        shards = self._gather([_actor(name).stats.remote() for name in names], "stats")
         (totals,) = self._gather([self._counts.call("stats")], "stats")
         episodes = sum(shard["episodes"] for shard in shards)
         return Stats(
@@ -72,10 +78,11 @@ class ReplayClient(BaseClient):
         directory = Path(directory).absolute()
         prepare_checkpoint(directory)
         self._counts.flush()
-        calls = [shard.checkpoint.remote(shard_directory(directory, index)) for index, shard in enumerate(self._actors)]
+        names, grown_from = self._topology()
+        calls = [_actor(name).checkpoint.remote(shard_directory(directory, index)) for index, name in enumerate(names)]
         counts = self._gather(calls, "checkpoint")
         self._gather([self._counts.call("checkpoint", directory)], "checkpoint")
-        finish_checkpoint(directory, counts)
+        finish_checkpoint(directory, Manifest(len(names), grown_from), counts)
 
     def _gather(self, calls: list[Any], what: str) -> list[Any]:
         """The answers of all shards (or the limiter). Raises ReplayTimeout naming those that did not answer."""
@@ -93,6 +100,13 @@ class ReplayClient(BaseClient):
             if isinstance(error.cause, OSError):
                 raise LogError(f"{what} of the replay failed: {error.cause}") from error
             raise
+
+
+def _actor(name: str) -> ActorHandle:
+    try:
+        return ray.get_actor(name)
+    except ValueError as error:
+        raise ReplayError(f"{name} is gone for good: the service was stopped") from error
 
 
 def _locate(index: int, actor: ActorHandle) -> Locate:

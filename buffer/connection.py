@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +39,8 @@ class Connection:
         self._locate = locate
         self._headers = [(b"authorization", f"Bearer {token}".encode())]
         self._client: flight.FlightClient | None = None
+        self.seen = 0
+        """The largest number of shards that it has told of."""
 
     def append(self, batch: pa.RecordBatch, deadline: float) -> int:
         """Append rows in `WIRE_SCHEMA`; returns how many were new."""
@@ -52,7 +54,9 @@ class Connection:
                 answer = answers.read()
             if answer is None:
                 raise flight.FlightUnavailableError("the stream ended without an acknowledgement")
-            return int(json.loads(answer.to_pybytes())["new"])
+            told = json.loads(answer.to_pybytes())
+            self.seen = max(self.seen, told["shards"])
+            return int(told["new"])
 
         return self._call(put, "append", deadline)
 
@@ -68,6 +72,8 @@ class Connection:
                 if chunk.app_metadata is not None:
                     samples.append(([], Draws.from_bytes(chunk.app_metadata.to_pybytes())))
                 samples[-1][0].append(chunk.data)
+            if samples:
+                self.seen = max(self.seen, samples[-1][1].shards)
             return samples
 
         return self._call(get, "sweep" if request["draw"] is None else "sample", deadline)
@@ -93,6 +99,11 @@ class Connection:
         body = PriorityUpdate(seqs, turns, priorities).to_bytes()
         (answer,) = self._send(flight.Action("priorities", body), deadline)
         return int(json.loads(answer)["known"])
+
+    def known(self, ids: Sequence[str], deadline: float) -> list[bool]:
+        """Of each id whether the shard has stored it."""
+        (body,) = self._act("known", {"ids": list(ids)}, deadline)
+        return list(json.loads(body)["known"])
 
     def stats(self, deadline: float) -> dict[str, int]:
         """Every number of the shard."""

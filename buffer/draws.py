@@ -11,7 +11,7 @@ SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 _DRAW = np.dtype([("row", np.int32), ("turn", np.int32), ("seq", np.int64), ("probability", np.float64)])
 _UPDATE = np.dtype([("seq", np.int64), ("turn", np.int32), ("priority", np.float64)])
-_HELD = np.dtype([("episodes", np.int64), ("turns", np.int64), ("mass", np.float64)])
+_HEAD = np.dtype([("episodes", np.int64), ("turns", np.int64), ("mass", np.float64), ("shards", np.int64)])
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Draws:
     """float64[n], how likely this draw was among all that it could have been; 1 where chance had no part."""
     held: Held
     """What it was drawn from."""
+    shards: int = 1
+    """How many shards there are, as far as this one knows."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,15 +55,15 @@ class Draws:
         draws = np.empty(len(self), _DRAW)
         for name, values in zip(_DRAW.names or (), (self.rows, self.turns, self.seqs, self.probabilities), strict=True):
             draws[name] = values
-        held = np.array((self.held.episodes, self.held.turns, self.held.mass), _HELD)
-        return held.tobytes() + draws.tobytes()
+        head = np.array((self.held.episodes, self.held.turns, self.held.mass, self.shards), _HEAD)
+        return head.tobytes() + draws.tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """What `to_bytes` wrote."""
-        (held,) = np.frombuffer(data, _HELD, 1).tolist()
-        draws = np.frombuffer(data, _DRAW, offset=_HELD.itemsize)
-        return cls(draws["row"], draws["turn"], draws["seq"], draws["probability"], Held(*held))
+        ((episodes, turns, mass, shards),) = np.frombuffer(data, _HEAD, 1).tolist()
+        draws = np.frombuffer(data, _DRAW, offset=_HEAD.itemsize)
+        return cls(draws["row"], draws["turn"], draws["seq"], draws["probability"], Held(episodes, turns, mass), shards)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The Arrow Flight endpoint of a shard: do_put appends, do_get samples, actions count.
 
-- do_put: batches of `WIRE_SCHEMA`; each is answered with JSON {"new": rows} once it is durable and counted.
+- do_put: batches of `WIRE_SCHEMA`; each is answered with JSON {"new": rows, "shards": how many there are} once it is
+  durable and counted.
 - do_get: the ticket is JSON {"only", "messages", "draw"}, "only" a `RowFilter` and "draw" either {"counts", "unit",
   "sampler", "seed"}, one sample for each of the counts, or null for a sweep, which gives every row once. The stream
   carries the distinct rows of each sample in the layout of `buffer.rows`; the metadata of a sample's first batch are
@@ -8,7 +9,8 @@
 - actions, JSON in and out where nothing else is said: "held" {"only", "sampler"} answers a `Held`; "returns" {"only"}
   two arrays, of each row that passes the undiscounted return, float64[k], and the turns, int64[k]; "newest" {"only",
   "count", "unit"} likewise when each was created, int64[k], and its turns; "priorities" takes a `PriorityUpdate` and
-  answers {"known"}; "stats" every number.
+  answers {"known"}; "known" {"ids"} answers {"known"}, for each id whether an append of it would change nothing;
+  "stats" every number.
 
 Every request carries the replay's token in the header "authorization: Bearer TOKEN". An error carries the name of its
 class in `extra_info`, so that the client raises the same one.
@@ -20,7 +22,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,8 @@ class ReplayFlightServer(flight.FlightServerBase):
         port: int = 0,
     ) -> None:
         super().__init__(f"grpc+tcp://{host}:{port}", middleware={"token": _Gate(token)})
+        self.shards = 1
+        """How many shards the replay has; clients learn from each answer of one that was added."""
         self._shard = shard
         self._on_append = on_append
         self._thread = threading.Thread(target=self.serve, name=f"flight-{shard.index}", daemon=True)
@@ -91,7 +95,7 @@ class ReplayFlightServer(flight.FlightServerBase):
             for chunk in reader:
                 new = self._shard.append(to_lists(chunk.data))
                 self._on_append()
-                writer.write(pa.py_buffer(json.dumps({"new": new}).encode()))
+                writer.write(pa.py_buffer(json.dumps({"new": new, "shards": self.shards}).encode()))
         except ReplayError as error:
             raise refusal(error) from error
 
@@ -106,7 +110,7 @@ class ReplayFlightServer(flight.FlightServerBase):
             else:
                 how = {name: draw[name] for name in ("unit", "sampler", "seed")}
                 plans = self._shard.draw(draw["counts"], only=only, messages=messages, **how)
-        return flight.GeneratorStream(plans[0].schema, _stream(plans))
+        return flight.GeneratorStream(plans[0].schema, _stream(plans, self.shards))
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
         """Answer an action."""
@@ -122,9 +126,11 @@ class ReplayFlightServer(flight.FlightServerBase):
         if name == "priorities":
             update = PriorityUpdate.from_bytes(body)
             return [{"known": self._shard.update_priorities(update.seqs, update.turns, update.priorities)}]
-        if name not in ("held", "returns", "newest"):
-            raise ReplayError(f"no action {name!r}; a shard answers held, returns, newest, priorities and stats")
+        if name not in ("held", "returns", "newest", "known"):
+            raise ReplayError(f"no action {name!r}; a shard answers held, returns, newest, known, priorities and stats")
         request = json.loads(body)
+        if name == "known":
+            return [{"known": self._shard.known(request["ids"])}]
         only = RowFilter(**request["only"])
         if name == "held":
             return [asdict(self._shard.held(only, request["sampler"]))]
@@ -133,9 +139,9 @@ class ReplayFlightServer(flight.FlightServerBase):
         return self._shard.newest(request["count"], request["unit"], only)
 
 
-def _stream(plans: Sequence[Plan]) -> Iterator[tuple[pa.RecordBatch, pa.Buffer] | pa.RecordBatch]:
+def _stream(plans: Sequence[Plan], shards: int) -> Iterator[tuple[pa.RecordBatch, pa.Buffer] | pa.RecordBatch]:
     for plan in plans:
-        draws = pa.py_buffer(plan.draws.to_bytes())
+        draws = pa.py_buffer(replace(plan.draws, shards=shards).to_bytes())
         for index, batch in enumerate(plan.gather()):
             yield (batch, draws) if index == 0 else batch
 

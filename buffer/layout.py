@@ -11,6 +11,7 @@ A checkpoint has the same layout; its manifest is written last, so an unfinished
 import json
 import os
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +30,65 @@ def shard_directory(directory: Path, index: int) -> Path:
     return directory / f"shard-{index}"
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """What a replay says of itself."""
+
+    shards: int
+    grown_from: tuple[int, ...] = ()
+    """How many shards there were before each time that some were added."""
+
+    def grown(self, shards: int) -> "Manifest":
+        """With more shards."""
+        return self if shards == self.shards else Manifest(shards, (*self.grown_from, self.shards))
+
+
 def begin(directory: Path, shards: int) -> None:
     """Make an empty replay. Raises ReplayError where one is there already."""
     if (directory / MANIFEST).exists() or any(directory.glob("shard-*/segment-*.arrow")):
         raise ReplayError(f"{directory} already holds a replay; restore it (restore=True), or choose another directory")
-    for index in range(shards):
-        shard_directory(directory, index).mkdir(parents=True, exist_ok=True)
-    _write_manifest(directory, {"shards": shards})
+    _make_room(directory, Manifest(shards))
 
 
-def check(directory: Path, shards: int) -> dict[str, Any]:
-    """The manifest of a whole replay. Raises LogError where there is none, or of another format or size."""
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a whole replay. Raises LogError where there is none, or one of another format."""
     path = directory / MANIFEST
     if not path.exists():
         raise LogError(f"{directory} holds no replay to restore ({MANIFEST} is missing); check the path")
-    manifest = json.loads(path.read_text())
-    if manifest.get("format") != FORMAT:
-        raise LogError(f"{path} has format {manifest.get('format')!r}, this ArCHer reads {FORMAT}")
-    if manifest["shards"] != shards:
+    content = json.loads(path.read_text())
+    if content.get("format") != FORMAT:
+        raise LogError(f"{path} has format {content.get('format')!r}, this ArCHer reads {FORMAT}")
+    return Manifest(content["shards"], tuple(content.get("grown_from", ())))
+
+
+def grow(directory: Path, shards: int) -> Manifest:
+    """Make room for more shards than the replay has; old rows stay where they are.
+
+    Raises LogError where it has more already: rows would be lost.
+    """
+    manifest = read_manifest(directory)
+    if shards < manifest.shards:
         raise LogError(
-            f"{directory} has {manifest['shards']} shards, the config asks for {shards}; "
-            f"set shards={manifest['shards']}"
+            f"{directory} has {manifest.shards} shards, the config asks for {shards}, which would leave rows behind; "
+            f"set shards={manifest.shards} or more"
         )
+    manifest = manifest.grown(shards)
+    _make_room(directory, manifest)
     return manifest
 
 
-def restore_checkpoint(checkpoint: Path, directory: Path, shards: int) -> None:
+def _make_room(directory: Path, manifest: Manifest) -> None:
+    for index in range(manifest.shards):
+        shard_directory(directory, index).mkdir(parents=True, exist_ok=True)
+    _write_manifest(directory, manifest)
+
+
+def restore_checkpoint(checkpoint: Path, directory: Path) -> None:
     """Make `directory` what `checkpoint` is: rows appended after the checkpoint are dropped.
 
     The checkpoint itself never changes: its segments are sealed and linked.
     """
-    check(checkpoint, shards)
+    manifest = read_manifest(checkpoint)
     if directory.exists() and directory.samefile(checkpoint):
         raise ReplayError(
             f"{directory} is the checkpoint itself; restore it into another directory, it must not change"
@@ -67,7 +96,7 @@ def restore_checkpoint(checkpoint: Path, directory: Path, shards: int) -> None:
     incoming = directory / _INCOMING
     if incoming.exists():
         shutil.rmtree(incoming)
-    for index in range(shards):
+    for index in range(manifest.shards):
         target = shard_directory(incoming, index)
         target.mkdir(parents=True)
         for path in segment_paths(shard_directory(checkpoint, index)):
@@ -85,7 +114,7 @@ def restore_checkpoint(checkpoint: Path, directory: Path, shards: int) -> None:
     for entry in list(incoming.iterdir()):
         os.replace(entry, directory / entry.name)
     incoming.rmdir()
-    _write_manifest(directory, {"shards": shards})
+    _write_manifest(directory, manifest)
 
 
 def prepare_checkpoint(directory: Path) -> None:
@@ -95,12 +124,12 @@ def prepare_checkpoint(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
 
 
-def finish_checkpoint(directory: Path, counts: list[dict[str, Any]]) -> None:
+def finish_checkpoint(directory: Path, manifest: Manifest, counts: list[dict[str, Any]]) -> None:
     """Mark the checkpoint whole."""
-    _write_manifest(directory, {"shards": len(counts), "counts": counts})
+    _write_manifest(directory, manifest, counts=counts)
 
 
-def _write_manifest(directory: Path, content: dict[str, Any]) -> None:
+def _write_manifest(directory: Path, manifest: Manifest, **more: Any) -> None:
     part = directory / (MANIFEST + ".part")
-    part.write_text(json.dumps({"format": FORMAT, **content}, indent=1))
+    part.write_text(json.dumps({"format": FORMAT, **asdict(manifest), **more}, indent=1))
     os.replace(part, directory / MANIFEST)

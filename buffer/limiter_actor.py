@@ -16,7 +16,7 @@ from typing import Any
 import ray
 
 from buffer.config import ReplayConfig
-from buffer.layout import STATE_FILE
+from buffer.layout import STATE_FILE, read_manifest
 from buffer.limiter import Limiter
 from buffer.metrics import LimiterMetrics, serve
 
@@ -25,13 +25,20 @@ logger = logging.getLogger(__name__)
 _SAVE_DELAY_S = 0.2
 
 
+def shard_name(prefix: str, index: int) -> str:
+    """The name of a shard's actor."""
+    return f"{prefix}-shard-{index}"
+
+
 class LimiterActor:
     """See the module. Made by `ReplayService` through `ray.remote`."""
 
-    def __init__(self, config: ReplayConfig, directory: Path, shards: list[str]) -> None:
-        """`shards` are the names of the shards' actors, which are made after this one."""
+    def __init__(self, config: ReplayConfig, directory: Path, prefix: str) -> None:
+        """`prefix` begins the names of the shards' actors, which are made after this one."""
         logging.basicConfig(level=logging.INFO)
         self._config = config
+        self._directory = directory
+        self._prefix = prefix
         self._path = directory / STATE_FILE
         self._limiter = Limiter(config)
         if self._path.exists():
@@ -40,15 +47,21 @@ class LimiterActor:
         self._saving: asyncio.TimerHandle | None = None
         self._metrics = LimiterMetrics()
         self._metrics_address = serve(self._metrics.registry, ray.util.get_node_ip_address())
-        self._ask_for_reports(shards)
+        self._ask_for_reports()
 
-    def _ask_for_reports(self, shards: list[str]) -> None:
+    def _ask_for_reports(self) -> None:
         """After a restart the file may lag behind what the shards have told the last limiter."""
-        for name in shards:
+        for index in range(read_manifest(self._directory).shards):
+            name = shard_name(self._prefix, index)
             try:
                 ray.get_actor(name).report.remote()
             except ValueError:
                 logger.info("%s is not there yet; it reports when it starts", name)
+
+    async def topology(self) -> tuple[list[str], tuple[int, ...]]:
+        """Names of the shards' actors, and how many there were before each time that some were added."""
+        manifest = read_manifest(self._directory)
+        return [shard_name(self._prefix, index) for index in range(manifest.shards)], manifest.grown_from
 
     async def report(self, shard: int, life: str, counts: dict[str, int], born: dict[str, int]) -> int:
         """See `Limiter.report`; wakes whoever waits."""

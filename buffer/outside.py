@@ -11,20 +11,22 @@ import numpy as np
 from buffer.access import read_endpoint, read_token
 from buffer.base_client import BaseClient
 from buffer.connection import Locate
-from buffer.errors import ReplayError
+from buffer.layout import read_manifest, shard_directory
+from buffer.placement import Find, Topology
 from buffer.shards import Shards
 
 
 class OutsideClient(BaseClient):
     """What `BaseClient` can do, past the limiter: it waits for neither side of the run and counts as none."""
 
-    def __init__(self, endpoints: Sequence[Locate], token: str, *, seed: int = 0, timeout_s: float = 60.0) -> None:
-        super().__init__(Shards(endpoints, token), _Open(), rng=np.random.default_rng(seed), timeout_s=timeout_s)
+    def __init__(self, find: Find, token: str, *, seed: int = 0, timeout_s: float = 60.0) -> None:
+        super().__init__(Shards(find, token), _Open(), rng=np.random.default_rng(seed), timeout_s=timeout_s)
 
     @classmethod
     def at(cls, addresses: Sequence[str], token: str, *, seed: int = 0, timeout_s: float = 60.0) -> Self:
         """Of endpoints "host:port", every shard's in order."""
-        return cls([_fixed(address) for address in addresses], token, seed=seed, timeout_s=timeout_s)
+        topology = Topology([_fixed(address) for address in addresses], ())
+        return cls(lambda: topology, token, seed=seed, timeout_s=timeout_s)
 
     @classmethod
     def of_folder(cls, directory: Path, *, seed: int = 0, timeout_s: float = 60.0) -> Self:
@@ -34,10 +36,13 @@ class OutsideClient(BaseClient):
         """
         directory = Path(directory)
         token = read_token(directory)
-        shards = sorted(directory.glob("shard-*"), key=lambda path: int(path.name.partition("-")[2]))
-        if not shards:
-            raise ReplayError(f"{directory} holds no shard of a replay")
-        return cls([_written(shard) for shard in shards], token, seed=seed, timeout_s=timeout_s)
+
+        def find() -> Topology:
+            manifest = read_manifest(directory)
+            shards = [shard_directory(directory, index) for index in range(manifest.shards)]
+            return Topology([_written(shard) for shard in shards], manifest.grown_from)
+
+        return cls(find, token, seed=seed, timeout_s=timeout_s)
 
     def counts(self) -> dict[str, int]:
         """Episodes, turns and bytes held, and what was ever inserted, over all shards."""

@@ -11,8 +11,8 @@ from buffer.access import make_token
 from buffer.client import ReplayClient
 from buffer.config import ReplayConfig
 from buffer.errors import ReplayError, ReplayTimeout
-from buffer.layout import begin, check, restore_checkpoint, shard_directory
-from buffer.limiter_actor import LimiterActor
+from buffer.layout import begin, grow, restore_checkpoint, shard_directory
+from buffer.limiter_actor import LimiterActor, shard_name
 from buffer.shard_actor import ShardActor
 
 logger = logging.getLogger(__name__)
@@ -24,14 +24,20 @@ _CLOSE_TIMEOUT_S = 30.0
 class ReplayService:
     """The replay of a run. The actors end with the driver, or with `stop`."""
 
-    def __init__(
-        self, config: ReplayConfig, limiter: ActorHandle, shards: list[ActorHandle], seed: int, token: str
-    ) -> None:
+    def __init__(self, config: ReplayConfig, directory: Path, seed: int) -> None:
         self.config = config
-        self.limiter = limiter
-        self.shards = shards
+        self.directory = directory
+        self.token = make_token(directory)
         self._seed = seed
-        self.token = token
+        # Actors find one another by name: Ray may not find a handle again when it restarts one of them.
+        self._prefix = f"archer-replay-{uuid.uuid4().hex[:12]}"
+        self._common = {"max_restarts": -1, "max_task_retries": -1, "num_cpus": config.cpus_per_shard}
+        self.limiter = (
+            ray.remote(LimiterActor)
+            .options(**self._common, name=self._limiter_name, max_concurrency=1000)
+            .remote(config, directory, self._prefix)
+        )
+        self.shards: list[ActorHandle] = []
 
     @classmethod
     def start(
@@ -42,36 +48,52 @@ class ReplayService:
         `directory` must be visible to every node that may run a shard. With `restore=False` it must hold no
         replay. `restore=True` goes on with the rows in it, to the last acknowledged one; sampled turns may lag by
         the last fifth of a second before a crash. `restore=CHECKPOINT` makes it exactly what the checkpoint holds:
-        rows appended later are dropped, the checkpoint itself stays as it is. Raises ReplayError, LogError,
-        ReplayTimeout.
+        rows appended later are dropped, the checkpoint itself stays as it is. What is restored may have fewer
+        shards than the config, and then gets new ones beside those. Raises ReplayError, LogError, ReplayTimeout.
         """
         directory = Path(directory).absolute()
         if restore is False:
             begin(directory, config.shards)
-        elif restore is True:
-            check(directory, config.shards)
         else:
-            restore_checkpoint(Path(restore).absolute(), directory, config.shards)
-        token = make_token(directory)
-        # Actors find one another by name: Ray may not find a handle again when it restarts one of them.
-        prefix = f"archer-replay-{uuid.uuid4().hex[:12]}"
-        limiter_name = f"{prefix}-limiter"
-        shard_names = [f"{prefix}-shard-{index}" for index in range(config.shards)]
-        common = {"max_restarts": -1, "max_task_retries": -1, "num_cpus": config.cpus_per_shard}
-        limiter = (
-            ray.remote(LimiterActor)
-            .options(**common, name=limiter_name, max_concurrency=1000)
-            .remote(config, directory, shard_names)
-        )
-        shards = [
-            ray.remote(ShardActor)
-            .options(**common, name=name, max_concurrency=4, scheduling_strategy="SPREAD")
-            .remote(index, config, shard_directory(directory, index), limiter_name, token)
-            for index, name in enumerate(shard_names)
-        ]
-        service = cls(config, limiter, shards, seed, token)
-        service._await_shards()
+            if restore is not True:
+                restore_checkpoint(Path(restore).absolute(), directory)
+            grow(directory, config.shards)
+        service = cls(config, directory, seed)
+        service._start_shards(config.shards)
         return service
+
+    def add_shard(self) -> None:
+        """Start one more shard while the replay runs: no row moves, and new episodes go to it in its share.
+
+        It holds as many turns as each of the others may. Clients learn of it by the answers of those.
+        Raises ReplayError, ReplayTimeout.
+        """
+        grow(self.directory, len(self.shards) + 1)
+        self._start_shards(len(self.shards) + 1)
+        known = [shard.count_shards.remote() for shard in self.shards]
+        _, missing = ray.wait(known, num_returns=len(known), timeout=self.config.timeout_s)
+        if missing:
+            names = [known.index(call) for call in missing]
+            raise ReplayTimeout(f"replay shards {names} did not take note of a new one; they do when they restart")
+
+    @property
+    def _limiter_name(self) -> str:
+        return f"{self._prefix}-limiter"
+
+    def _start_shards(self, count: int) -> None:
+        for index in range(len(self.shards), count):
+            actor = (
+                ray.remote(ShardActor)
+                .options(
+                    **self._common,
+                    name=shard_name(self._prefix, index),
+                    max_concurrency=4,
+                    scheduling_strategy="SPREAD",
+                )
+                .remote(index, self.config, shard_directory(self.directory, index), self._limiter_name, self.token)
+            )
+            self.shards.append(actor)
+        self._await_shards()
 
     def _await_shards(self) -> None:
         calls = [shard.address.remote() for shard in self.shards]
@@ -93,7 +115,7 @@ class ReplayService:
     def client(self, *, seed: int | None = None) -> ReplayClient:
         """A client with a random stream of its own."""
         seed = self._seed if seed is None else seed
-        return ReplayClient(self.config, self.limiter, self.shards, seed=seed, token=self.token)
+        return ReplayClient(self.config, self.limiter, seed=seed, token=self.token)
 
     def metrics_targets(self) -> list[tuple[str, str, str]]:
         """(role, name, "host:port") of each process that answers now; one that is restarting is left out."""

@@ -194,6 +194,11 @@ class Shard:
         with self._read:
             return self._store.index.newest(count, unit, only)
 
+    def known(self, ids: Sequence[str]) -> list[bool]:
+        """Of each id whether an append of it would change nothing."""
+        with self._read:
+            return [self._store.knows(name) for name in ids]
+
     def ids(self) -> list[str]:
         """Ids held, oldest first."""
         with self._read:

@@ -15,6 +15,7 @@ import ray
 from buffer.access import write_endpoint
 from buffer.config import ReplayConfig
 from buffer.flight import ReplayFlightServer
+from buffer.layout import read_manifest
 from buffer.metrics import ShardMetrics, serve
 from buffer.shard import Shard
 
@@ -28,6 +29,7 @@ class ShardActor:
         """`limiter` is the name of its actor: Ray may not find a handle again when it restarts this one."""
         logging.basicConfig(level=logging.INFO)
         self._config = config
+        self._directory = directory
         self._limiter = ray.get_actor(limiter)
         self._life = uuid.uuid4().hex
         self._last_report: ray.ObjectRef | None = None
@@ -37,6 +39,7 @@ class ShardActor:
         self._log_start(directory, lost=self.report())
         host = ray.util.get_node_ip_address()
         self._server = ReplayFlightServer(self._shard, token=token, on_append=self._after_append)
+        self.count_shards()
         self._address = f"{host}:{self._server.port}"
         write_endpoint(directory, self._address)
         self._metrics_address = serve(metrics.registry, host)
@@ -82,6 +85,10 @@ class ShardActor:
             self._last_report = self._send_report()
         else:
             self.report()
+
+    def count_shards(self) -> None:
+        """Look how many shards there are, for clients to learn of new ones."""
+        self._server.shards = read_manifest(self._directory.parent).shards
 
     def _await_report(self) -> None:
         if self._last_report is not None:

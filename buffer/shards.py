@@ -9,15 +9,17 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from buffer.connection import Connection, Locate
+from buffer.connection import Connection
 from buffer.draws import Held, Sampler, Unit
 from buffer.errors import EmptyViewError
+from buffer.placement import Find, shard_of
 from buffer.sample import Part, Sample
 from buffer.view import RowFilter, least_of_best
 
 _HELD_S = 0.1
 """Seconds for which what a shard said it holds is taken for true; each answer of it renews that."""
 _KEPT = 16
+_THREADS = 64
 _ATTEMPTS = 3
 """At finding rows in a view: by what was known, by what was asked for, and once more where a shard lost its rows."""
 _T = TypeVar("_T")
@@ -38,16 +40,40 @@ class Request:
 class Shards:
     """Connections to every shard. Thread-safe."""
 
-    def __init__(self, endpoints: Sequence[Locate], token: str) -> None:
-        self._connections = [Connection(index, locate, token) for index, locate in enumerate(endpoints)]
-        self._threads = ThreadPoolExecutor(max(1, len(endpoints)), thread_name_prefix="replay")
+    def __init__(self, find: Find, token: str) -> None:
+        self._find = find
+        self._token = token
+        self._connections: list[Connection] = []
+        self._grown_from: Sequence[int] = ()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
         self._held: dict[tuple[RowFilter, Sampler], dict[int, tuple[float, Held]]] = {}
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def append(self, parts: dict[int, pa.RecordBatch], deadline: float) -> int:
-        """Append to each shard its rows, in `WIRE_SCHEMA`; returns how many were new."""
+    def refresh(self, *, ask: bool = False) -> None:
+        """Connect to the shards there are: at first, where one told of more than are known, and where asked to."""
+        if ask or not self._connections or any(connection.seen > len(self) for connection in self._connections):
+            topology = self._find()
+            new = range(len(self), len(topology.endpoints))
+            self._connections = [
+                *self._connections,
+                *(Connection(shard, topology.endpoints[shard], self._token) for shard in new),
+            ]
+            self._grown_from = topology.grown_from
+            self._held.clear()
+
+    def append(self, wire: pa.RecordBatch, deadline: float) -> int:
+        """Append rows in `WIRE_SCHEMA`, each to its shard; returns how many were new."""
+        self.refresh()
+        ids = wire.column("episode_id").to_pylist()
+        homes = np.array([shard_of(name, len(self)) for name in ids], dtype=int)
+        homes[self._stored_elsewhere(ids, homes, deadline)] = -1
+        used = np.unique(homes[homes >= 0]).tolist()
+        # A batch may be a slice of a larger one: only taking rows leaves the rest behind.
+        parts = {home: wire.take(pa.array(np.flatnonzero(homes == home))) for home in used}
+        if len(used) == 1 and homes.min() >= 0:
+            parts = {used[0]: wire}
         try:
             return sum(self._each(lambda shard: self._connections[shard].append(parts[shard], deadline), list(parts)))
         finally:
@@ -55,6 +81,7 @@ class Shards:
 
     def draw(self, request: Request, sizes: Sequence[int], rng: np.random.Generator, deadline: float) -> list[Sample]:
         """Samples of `sizes` draws each. Raises EmptyViewError where nothing can be drawn, ReplayTimeout."""
+        self.refresh()
         for _ in range(_ATTEMPTS):
             try:
                 if request.sampler == "newest":
@@ -67,10 +94,12 @@ class Shards:
 
     def stats(self, deadline: float) -> list[dict[str, int]]:
         """The numbers of each shard."""
+        self.refresh()
         return self._each(lambda shard: self._connections[shard].stats(deadline), range(len(self)))
 
     def sweep(self, only: RowFilter, messages: bool, deadline: float) -> Sample:
         """Every episode that passes the filter."""
+        self.refresh(ask=True)
         request = {"only": only.as_dict(), "messages": messages, "draw": None}
         shards = range(len(self))
         swept = self._each(lambda shard: self._connections[shard].draw(request, deadline), shards)
@@ -92,6 +121,19 @@ class Shards:
         for connection in self._connections:
             connection.close()
         self._threads.shutdown(wait=False)
+
+    def _stored_elsewhere(self, ids: Sequence[str], homes: np.ndarray, deadline: float) -> list[int]:
+        """Rows whose episode was stored while there were fewer shards, in one that is not its home any more."""
+        stored = []
+        for shards in self._grown_from:
+            before: dict[int, list[int]] = {}
+            for row, name in enumerate(ids):
+                if (old := shard_of(name, shards)) != homes[row]:
+                    before.setdefault(old, []).append(row)
+            for old, rows in before.items():
+                known = self._connections[old].known([ids[row] for row in rows], deadline)
+                stored += [row for row, there in zip(rows, known, strict=True) if there]
+        return stored
 
     def _bounded(self, request: Request, deadline: float) -> Request:
         """The request with its share of best episodes turned into a lowest return.

@@ -11,9 +11,9 @@ import pytest
 import ray
 from replay_cases import assert_same, make_episode, settled
 
-from buffer.base_client import shard_of
 from buffer.config import ReplayConfig
 from buffer.errors import EmptyViewError, ReplayTimeout
+from buffer.placement import shard_of
 from buffer.schema import Episode, episodes_to_batch
 from buffer.service import ReplayService
 

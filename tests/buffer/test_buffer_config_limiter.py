@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from buffer.config import ReplayConfig
+from buffer.layout import begin
 from buffer.limiter import Limiter
 from buffer.limiter_actor import LimiterActor
 
@@ -110,8 +111,10 @@ def test_a_blocked_side_is_logged_then_released_or_timed_out(tmp_path, caplog):
     """The actor's own class, without Ray around it."""
     config = ReplayConfig(samples_per_insert=1, min_turns=4, error_buffer=8, blocked_warning_s=0.05)
 
+    begin(tmp_path, 0)
+
     async def scenario():
-        limiter = LimiterActor(config, tmp_path, [])
+        limiter = LimiterActor(config, tmp_path, "replay")
         blocked = asyncio.create_task(limiter.await_sample(3, 10.0, "learner"))
         await asyncio.sleep(0.2)
         assert not blocked.done()

@@ -168,10 +168,10 @@ def test_segments_of_evicted_rows_are_dropped_and_checkpoints_keep_theirs(tmp_pa
 def test_a_checkpoint_is_never_restored_onto_itself(tmp_path):
     begin(tmp_path, 1)
     with pytest.raises(ReplayError, match="is the checkpoint itself"):
-        restore_checkpoint(tmp_path, tmp_path, 1)
+        restore_checkpoint(tmp_path, tmp_path)
 
 
 def test_an_interrupted_checkpoint_is_not_taken_for_a_whole_one(tmp_path):
     (tmp_path / "part" / "shard-0").mkdir(parents=True)
     with pytest.raises(LogError, match=r"holds no replay to restore \(replay\.json is missing\)"):
-        restore_checkpoint(tmp_path / "part", tmp_path / "live", 1)
+        restore_checkpoint(tmp_path / "part", tmp_path / "live")

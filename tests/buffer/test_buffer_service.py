@@ -17,12 +17,13 @@ import pytest
 import ray
 from replay_cases import assert_same, make_batch, make_episode, settled
 
-from buffer.base_client import shard_of
 from buffer.config import ReplayConfig
 from buffer.errors import DiskFullError, EmptyViewError, LogError, ReplayError, ReplayTimeout, SchemaError
 from buffer.frames import SEGMENT_SCHEMA
 from buffer.layout import begin
 from buffer.log import read_episodes
+from buffer.outside import OutsideClient
+from buffer.placement import shard_of
 from buffer.service import ReplayService
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -328,8 +329,8 @@ def test_a_checkpoint_is_exact_and_the_log_goes_to_the_last_row(tmp_path):
     service.stop()
     with pytest.raises(ReplayError, match="already holds a replay"):
         start(tmp_path / "live")
-    with pytest.raises(LogError, match="has 2 shards, the config asks for 3; set shards=2"):
-        start(tmp_path / "live", shards=3, restore=True)
+    with pytest.raises(LogError, match=r"has 2 shards, the config asks for 1, which .*; set shards=2 or more"):
+        start(tmp_path / "live", shards=1, restore=True)
 
     service = start(tmp_path / "live", capacity_turns=200, restore=True)
     assert ids(service) == last_ids
@@ -346,6 +347,52 @@ def test_a_checkpoint_is_exact_and_the_log_goes_to_the_last_row(tmp_path):
     assert again.turns.tolist() == next_sample.turns.tolist()
     assert client.append(make_batch(range(120, 130))) == 10
     assert ids(service) == last_ids
+    service.stop()
+
+
+def test_shards_are_added_while_the_replay_runs_and_when_it_is_restored(tmp_path):
+    service = start(tmp_path / "live")
+    client, other = service.client(seed=1), service.client(seed=2)
+    outside = OutsideClient.of_folder(tmp_path / "live")
+    client.append(make_batch(range(100)))
+    other.sample(5)
+    outside.sample(5)
+    before = ids(service)
+    service.add_shard()
+    assert ids(service) == [*before, []]
+    assert other.append(make_batch(range(100))) == 0  # wherever they would live now
+    assert other.append(make_batch(range(90, 200))) == 100
+    held = ids(service)
+    assert held[:2] == [
+        [*old, *(f"e{i}" for i in range(100, 200) if shard_of(f"e{i}", 3) == shard)] for shard, old in enumerate(before)
+    ]
+    assert held[2] == [f"e{i}" for i in range(100, 200) if shard_of(f"e{i}", 3) == 2] != []
+    cells = Counter({(f"e{i}", t): 0 for i in range(200) for t in range(make_episode(i).turns)})
+    client.sample(1)  # an answer that tells of the third shard
+    for _ in range(40):
+        cells.update((e.episode_id, t) for e, t in zip(*pairs(client.sample(1000)), strict=True))
+    observed = np.array(list(cells.values()))
+    assert len(observed) == 600
+    expected = observed.sum() / 600
+    assert abs((((observed - expected) ** 2) / expected).sum() - 599) < 5 * np.sqrt(2 * 599)
+    outside.sample(1)
+    assert len(outside.sweep()) == 200
+    assert outside.append(make_batch([5, 250])) == 1
+    kill(service.limiter)
+    kill(service.shards[2])
+    assert client.append(make_batch(range(250))) == 50
+    client.checkpoint(tmp_path / "checkpoint")
+    whole = ids(service)
+    service.stop()
+
+    service = start(tmp_path / "other", shards=5, restore=tmp_path / "checkpoint")
+    assert ids(service) == [*whole, [], []]
+    client = service.client()
+    assert client.append(make_batch(range(251))) == 0
+    assert client.append(make_batch(range(240, 400))) == 149
+    assert Counter(name for held in ids(service) for name in held) == Counter(f"e{i}" for i in range(400))
+    assert all(ids(service))
+    assert client.stats().episodes == 400
     service.stop()
 
 

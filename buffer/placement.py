@@ -1,0 +1,34 @@
+"""Where episodes live: a hash of their id names the shard, also after shards were added."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from buffer.connection import Locate
+
+
+def shard_of(episode_id: str, shards: int) -> int:
+    """The shard an episode lives in; the same in every process and version.
+
+    Jump consistent hash (Lamping and Veach, 2014): of n + 1 shards the last takes its share of the ids, and every
+    other id stays where it is with n.
+    """
+    key = int.from_bytes(hashlib.blake2b(episode_id.encode(), digest_size=8).digest(), "big")
+    shard, jump = -1, 0
+    while jump < shards:
+        shard = jump
+        key = (key * 2862933555777941757 + 1) & 0xFFFFFFFFFFFFFFFF
+        jump = int((shard + 1) * ((1 << 31) / ((key >> 33) + 1)))
+    return shard
+
+
+class Topology(NamedTuple):
+    """The shards there are."""
+
+    endpoints: Sequence[Locate]
+    grown_from: Sequence[int]
+    """How many shards there were before each time that some were added: an id may lie where it then belonged."""
+
+
+Find = Callable[[], Topology]
+"""Asks for the present topology."""

@@ -116,12 +116,21 @@ class BaseClient:
         Of a turn that was drawn twice the last counts. Raises ValueError for a sample of whole episodes or another
         length, ReplayError for a priority that is negative or not finite.
         """
-        priorities = np.asarray(priorities, dtype=np.float64)
-        if priorities.shape != sample.turns.shape:
-            raise ValueError(f"priorities of shape {priorities.shape} for {len(sample)} draws; give one for each")
         if len(sample) and sample.turns.min() < 0:
-            raise ValueError("priorities belong to turns, and this sample is of whole episodes; sample unit='turn'")
-        return self._shards.update(sample, priorities, self._deadline(None))
+            raise ValueError(
+                "priorities belong to turns, and this sample is of whole episodes; sample unit='turn', or name the "
+                "turns by update_priorities_at"
+            )
+        return self.update_priorities_at(sample.shards, sample.seqs, sample.turns, priorities)
+
+    def update_priorities_at(
+        self, shards: np.ndarray, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray
+    ) -> int:
+        """As `update_priorities`, of turns named by `Sample.shards`, `Sample.seqs` and their number, all [n]."""
+        priorities = np.asarray(priorities, dtype=np.float64)
+        if not priorities.shape == turns.shape == seqs.shape == shards.shape:
+            raise ValueError(f"priorities of shape {priorities.shape} for {len(turns)} turns; give one for each")
+        return self._shards.update(shards, seqs, turns, priorities, self._deadline(None))
 
     def sweep(
         self,

@@ -106,15 +106,16 @@ class Shards:
         parts = [Part(shard, *sample) for shard, samples in zip(shards, swept, strict=True) for sample in samples]
         return Sample.joined(parts, population=sum(len(part.draws) for part in parts))
 
-    def update(self, sample: Sample, priorities: np.ndarray, deadline: float) -> int:
-        """Give the turns of a sample new priorities; returns how many of its draws are still held."""
+    def update(
+        self, shards: np.ndarray, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray, deadline: float
+    ) -> int:
+        """Give turns new priorities, all [n]; returns how many are still held."""
 
         def update(shard: int) -> int:
-            mine = sample.shards == shard
-            draws = (sample.seqs[mine], sample.turns[mine], priorities[mine])
-            return self._connections[shard].update(*draws, deadline)
+            mine = shards == shard
+            return self._connections[shard].update(seqs[mine], turns[mine], priorities[mine], deadline)
 
-        return sum(self._each(update, np.unique(sample.shards).tolist()))
+        return sum(self._each(update, np.unique(shards).tolist()))
 
     def close(self) -> None:
         """Close connections and threads."""

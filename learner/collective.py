@@ -52,6 +52,14 @@ class Leader:
         """Of the list that `function` gives on rank 0, each rank its own element."""
         return self._share(function)
 
+    def gather(self, value: T) -> list[T] | None:
+        """Every rank's value on rank 0, in order; None elsewhere."""
+        if self.ranks == 1:
+            return [value]
+        gathered: list[Any] | None = [None] * self.ranks if self.rank == 0 else None
+        dist.gather_object(value, gathered, dst=0, group=self._group)
+        return gathered
+
     def _share(self, function: Callable[[], list[T]]) -> T:
         reason = ""
         for _ in range(MAX_REBROADCASTS):

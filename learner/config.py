@@ -68,6 +68,13 @@ class CriticConfig(_Config):
         "turn",
         description="Draw single turns (the paper) or whole episodes, all turns of which share one pass.",
     )
+    sampler: Literal["uniform", "prioritised"] = Field(
+        "uniform",
+        description="Draw uniformly (the paper), or in proportion to |TD error| ** replay.priority_exponent.",
+    )
+    importance_exponent: float = Field(
+        0.4, ge=0, le=1, description="How far weights undo the preference of prioritised draws: 0 not, 1 wholly."
+    )
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state that estimate V.")
     warmup_cycles: int = Field(10, ge=0, description="First cycles in which only the critic learns.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which the critic's gradient is clipped.")

@@ -56,11 +56,14 @@ class DemonstrationSet:
         unit: Literal["turn", "episode"] = "turn",
         min_version: int | None = None,
         best: float | None = None,
+        sampler: Literal["uniform", "prioritised"] = "uniform",
         timeout_s: float | None = None,
     ) -> Draw:
         """`n` draws; `unit` "turn" makes each turn equally likely. `view` and versions matter to replay only."""
-        if best is not None:
-            raise LearnerError(f"demonstrations are cloned as they are: best={best} is for what replay holds")
+        if best is not None or sampler != "uniform":
+            raise LearnerError(
+                f"demonstrations are cloned as they are: best={best}, sampler={sampler} are for what replay holds"
+            )
         if unit == "episode":
             chosen = self._generator.integers(len(self._episodes), size=n)
             return Draw([self._episodes[i] for i in chosen], np.full(n, -1, dtype=np.int32))

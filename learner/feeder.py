@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from learner.rows import Row, deal, rows_from_samples
 from learner.sweeps import Sweeps
 
 if TYPE_CHECKING:
-    from learner.protocols import RolloutService, SampleSource
+    from learner.protocols import PrioritisedDrawn, PrioritySource, RolloutService, SampleSource
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,40 @@ class Feeder:
             unit=phase.unit,
             min_version=_min_version(phase, version),
             best=phase.best,
+            sampler=phase.sampler,
             timeout_s=self._config.timeout_s,
         )
         episodes, turns = sample.episodes, sample.turns
         cuts = [slice(first, first + phase.batch) for first in range(0, steps * phase.batch, phase.batch)]
-        return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
+        if phase.sampler == "uniform":
+            return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
+        drawn = cast("PrioritisedDrawn", sample)
+        weights = drawn.importance_weights(phase.importance)
+        homes = list(zip(drawn.shards.tolist(), drawn.seqs.tolist(), strict=True))
+        return [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], homes=homes[cut]) for cut in cuts]
+
+    def update_priorities(self, micro_batches: list[list[Row]], td_errors: Sequence[np.ndarray]) -> None:
+        """Tell replay the TD errors of what was drawn from it; called on every rank after each step.
+
+        Args:
+            td_errors: of each micro-batch, float32 [samples].
+        """
+        mine = [
+            (*home, turns, errors)
+            for rows, of_rows in zip(micro_batches, td_errors, strict=True)
+            for home, turns, errors in _by_row(rows, of_rows)
+        ]
+        gathered = self._leader.gather(mine)
+        if gathered is None:
+            return
+        told = [row for of_rank in gathered for row in of_rank]
+        counts = [len(turns) for *_, turns, _ in told]
+        cast("PrioritySource", self._replay).update_priorities_at(
+            np.repeat([shard for shard, *_ in told], counts),
+            np.repeat([seq for _, seq, *_ in told], counts),
+            np.concatenate([turns for *_, turns, _ in told]),
+            np.concatenate([errors for *_, errors in told]),
+        )
 
     def _take(self, of: tuple[Phase, int]) -> _Ahead:
         """What was drawn of a phase already, on rank 0; elsewhere and else a new beginning."""
@@ -209,6 +238,14 @@ class Feeder:
         samples = sum(len(row.turns) for row in rows)
         shares = deal(rows, self._leader.ranks, self._config.micro_batch)
         return [Batch(share, samples, waited_s) for share in shares]
+
+
+def _by_row(rows: Sequence[Row], errors: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
+    """(home, turns, TD errors) of each row; `errors` run over the samples of all."""
+    ends = np.cumsum([len(row.turns) for row in rows])
+    for row, part in zip(rows, np.split(errors, ends[:-1]), strict=True):
+        if row.home is not None:
+            yield row.home, row.turns, part
 
 
 def _view(phase: Phase) -> Literal["critic", "actor"]:

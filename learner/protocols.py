@@ -142,6 +142,22 @@ class Drawn(Protocol):
     def turns(self) -> np.ndarray: ...
 
 
+class PrioritisedDrawn(Drawn, Protocol):
+    """Draws by priority."""
+
+    @property
+    def shards(self) -> np.ndarray:
+        """Int32 [n]; with `seqs`, int64 [n], what `PrioritySource.update_priorities_at` knows an episode by."""
+        ...
+
+    @property
+    def seqs(self) -> np.ndarray: ...
+
+    def importance_weights(self, exponent: float) -> np.ndarray:
+        """Float32 [n], at most 1."""
+        ...
+
+
 class Held(Protocol):
     """How much there is to sample from."""
 
@@ -165,6 +181,7 @@ class SampleSource(Protocol):
         unit: Literal["turn", "episode"] = "turn",
         min_version: int | None = None,
         best: float | None = None,
+        sampler: Literal["uniform", "prioritised"] = "uniform",
         timeout_s: float | None = None,
     ) -> Drawn: ...
 
@@ -179,7 +196,17 @@ class SampleSource(Protocol):
         ...
 
 
-class ReplaySource(SampleSource, Protocol):
+class PrioritySource(SampleSource, Protocol):
+    """One that draws by priority, and then gives a `PrioritisedDrawn`."""
+
+    def update_priorities_at(
+        self, shards: np.ndarray, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray
+    ) -> int:
+        """New priorities of turns, all [n]; how many are still held."""
+        ...
+
+
+class ReplaySource(PrioritySource, Protocol):
     """The replay service, as the learner sees it."""
 
     def wait_for(self, *, episodes: int, timeout_s: float) -> Stats: ...

@@ -31,6 +31,8 @@ class Row:
         turns: int32 [samples], the turns that count. A turn drawn twice stands twice.
         logprobs, versions: float32 and int32 [action tokens of the episode], of the policy that wrote them.
         seed: the environment's; episodes of one seed are one group.
+        weights: float32 [samples], by how much each counts; empty where all count the same.
+        home: shard and number in it, by which replay knows the episode; None where its priorities don't matter.
         fresh: per sample, a list of `n` int32 arrays of tokens. Empty where the phase asks for none.
         fresh_logprobs, fresh_versions: along with `fresh`, float32 and int32; log-probabilities only where the phase
             asks for them.
@@ -46,6 +48,8 @@ class Row:
     logprobs: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     versions: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
     seed: int = 0
+    weights: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    home: tuple[int, int] | None = None
     fresh: list[list[np.ndarray]] = field(default_factory=list)
     fresh_logprobs: list[list[np.ndarray]] = field(default_factory=list)
     fresh_versions: list[list[np.ndarray]] = field(default_factory=list)
@@ -60,17 +64,31 @@ class Row:
         return len(self.tokens) + sum(len(action) for actions in self.fresh for action in actions)
 
 
-def rows_from_samples(episodes: Sequence[Episode], turns: np.ndarray) -> list[Row]:
+def rows_from_samples(
+    episodes: Sequence[Episode],
+    turns: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    homes: Sequence[tuple[int, int]] | None = None,
+) -> list[Row]:
     """Group samples by episode.
 
     Args:
         episodes: one per sample, repeats allowed.
         turns: int [samples]; -1 takes all turns of the episode.
+        weights: float32 [samples], of prioritised draws; an episode's is that of all its turns.
+        homes: one per sample, see `Row.home`.
     """
-    selected: dict[str, tuple[Episode, list[int]]] = {}
-    for episode, turn in zip(episodes, turns, strict=True):
-        _, chosen = selected.setdefault(episode.episode_id, (episode, []))
-        chosen.extend(range(episode.turns) if turn < 0 else [int(turn)])
+    selected: dict[str, tuple[Episode, list[int], list[float]]] = {}
+    home_of: dict[str, tuple[int, int]] = {}
+    for draw, (episode, turn) in enumerate(zip(episodes, turns, strict=True)):
+        _, chosen, counts = selected.setdefault(episode.episode_id, (episode, [], []))
+        more = range(episode.turns) if turn < 0 else [int(turn)]
+        chosen.extend(more)
+        if weights is not None:
+            counts.extend([float(weights[draw])] * len(more))
+        if homes is not None:
+            home_of[episode.episode_id] = homes[draw]
     return [
         Row(
             episode_id=episode.episode_id,
@@ -83,8 +101,10 @@ def rows_from_samples(episodes: Sequence[Episode], turns: np.ndarray) -> list[Ro
             logprobs=np.asarray(episode.logprobs),
             versions=np.asarray(episode.versions),
             seed=episode.seed,
+            weights=np.asarray(counts, dtype=np.float32),
+            home=home_of.get(episode.episode_id),
         )
-        for episode, chosen in selected.values()
+        for episode, chosen, counts in selected.values()
     ]
 
 

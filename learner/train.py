@@ -250,6 +250,8 @@ class Trainer:
         for batch in self._batches(phase, feeder, then):
             started = time.monotonic()
             result = self._step(phase, steps, batch)
+            if phase.sampler == "prioritised":
+                feeder.update_priorities(batch.micro_batches, result.td_errors)
             steps += 1
             samples += batch.samples
             waited += batch.waited_s

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner.accelerator import deepspeed
-from learner.algorithms.base import Algorithm, MicroBatches
+from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
-from learner.config import LearnerConfig
+from learner.config import CriticConfig, LearnerConfig
 from learner.critic import Critic
 from learner.engine import Engine, FrozenEngine, all_reduce_sum
 from learner.layout import Encoder, PackedEncoder, Part
@@ -86,18 +86,21 @@ class ActorCritic:
         samples: int,
         value_loss: Callable[[Tensor, Values], Tensor],
         bar_q: Part,
-    ) -> dict[str, float]:
+    ) -> StepResult:
         """One TD step of Q and one step of V; then the target follows.
+
+        Rows with weights count by them: w e^2 is (sqrt(w) e)^2, so both sides of each squared error are scaled.
 
         Args:
             value_loss: J_V, summed, of V at the states [heads, samples] and the target network's values.
             bar_q: at which actions `value_loss` needs the target network's Q: "fresh" or "action".
 
         Returns:
-            Metrics, summed over ranks.
+            Metrics, and TD errors where draws are prioritised.
         """
         config, device = self.config.critic, self.critic.device
         sums = dict.fromkeys(("q_loss", "v_loss", "q", "v", "target"), 0.0)
+        td_errors: list[np.ndarray] = []
 
         def loss(rows: Sequence[Row]) -> Tensor:
             following: Part = "next_state" if config.lambda_turn is None else "next_states"
@@ -106,8 +109,13 @@ class ActorCritic:
             target = self._q_target(rows, bar[f"v_{following}"])
             now = self.critic_encoder.encode(rows, ("state", "action"), 1).to(device)
             values = self.critic(now, q=("action",), v=("state",))
-            j_q = q_loss(values["q_action"], target)
-            j_v = value_loss(values["v_state"], bar)
+            if config.sampler == "prioritised":
+                errors = (values["q_action"].detach() - target).abs().mean(0)
+                td_errors.append(errors.float().cpu().numpy())
+            root = sample_weights(rows, device).sqrt()
+            j_q = q_loss(values["q_action"] * root, target * root)
+            bar_at = {name: value * (root if value.dim() == 2 else root.unsqueeze(-1)) for name, value in bar.items()}
+            j_v = value_loss(values["v_state"] * root, bar_at)
             heads = len(target)
             sums["q_loss"] += j_q.item() / heads
             sums["v_loss"] += j_v.item() / heads
@@ -119,7 +127,8 @@ class ActorCritic:
         norm = self.critic.step(micro_batches, loss, global_size=samples)
         self.target.average_towards(self.critic, config.tau)
         means = all_reduce_sum(sums, device)
-        return {f"critic/{k}": value / samples for k, value in means.items()} | {"critic/norm": norm}
+        metrics = {f"critic/{k}": value / samples for k, value in means.items()} | {"critic/norm": norm}
+        return StepResult(metrics, td_errors=td_errors)
 
     def _q_target(self, rows: Sequence[Row], next_value: Tensor) -> Tensor:
         """[heads, samples], from V after n turns [heads, samples], or after each of 1 to n [heads, samples, n]."""
@@ -168,6 +177,19 @@ class ActorCritic:
         self.target.load_state(torch.load(directory / f"target-{dist.get_rank()}.pt", weights_only=True))
 
 
+def critic_phase(config: CriticConfig, *, fresh: int) -> Phase:
+    """The critic's draws from all of replay."""
+    return Phase(
+        "critic",
+        config.steps_per_cycle,
+        config.batch,
+        config.unit,
+        fresh=fresh,
+        sampler=config.sampler,
+        importance=config.importance_exponent,
+    )
+
+
 class OverActorCritic(Algorithm):
     """An algorithm whose whole state is an `ActorCritic`, so that another one can go on from it."""
 
@@ -189,6 +211,12 @@ class OverActorCritic(Algorithm):
 
     def load(self, directory: Path) -> None:
         self.engines.load(directory)
+
+
+def sample_weights(rows: Sequence[Row], device: torch.device) -> Tensor:
+    """By how much each sample counts, float32 [samples] in the order of the layout; 1 where rows say nothing."""
+    weights = [row.weights if len(row.weights) else np.ones(len(row.turns), np.float32) for row in rows]
+    return torch.from_numpy(np.concatenate(weights)).to(device)
 
 
 def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

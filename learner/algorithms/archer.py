@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.algorithms.actor_critic import OverActorCritic
+from learner.algorithms.actor_critic import OverActorCritic, critic_phase
 from learner.algorithms.base import MicroBatches, Phase, StepResult
 from learner.engine import all_reduce_sum, moments
 from learner.layout import Predictions
@@ -24,7 +24,7 @@ class Archer(OverActorCritic):
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, actor = self.config.critic, self.config.actor
-        phases = [Phase("critic", critic.steps_per_cycle, critic.batch, critic.unit, fresh=critic.fresh_per_state)]
+        phases = [critic_phase(critic, fresh=critic.fresh_per_state)]
         if cycle >= critic.warmup_cycles:
             phases.append(
                 Phase(
@@ -42,9 +42,7 @@ class Archer(OverActorCritic):
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         if phase.name == "critic":
-            return StepResult(
-                self.engines.critic_step(micro_batches, samples, lambda v, bar: v_loss(v, bar["q_fresh"]), "fresh")
-            )
+            return self.engines.critic_step(micro_batches, samples, lambda v, bar: v_loss(v, bar["q_fresh"]), "fresh")
         return self._actor_step(micro_batches, samples, version)
 
     def _actor_step(self, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:

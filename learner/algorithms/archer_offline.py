@@ -11,7 +11,7 @@ from typing import Self
 
 from torch import Tensor
 
-from learner.algorithms.actor_critic import ActorCritic, OverActorCritic
+from learner.algorithms.actor_critic import ActorCritic, OverActorCritic, critic_phase
 from learner.algorithms.archer import Archer, token_advantages
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
@@ -30,7 +30,7 @@ class ArcherOffline(OverActorCritic):
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, offline = self.config.critic, self.config.offline
         return [
-            Phase("critic", critic.steps_per_cycle, critic.batch, critic.unit),
+            critic_phase(critic, fresh=0),
             Phase("actor", offline.steps_per_cycle, offline.batch, offline.unit),
         ]
 
@@ -38,10 +38,8 @@ class ArcherOffline(OverActorCritic):
         if phase.name == "actor":
             return self._actor_step(micro_batches, samples)
         expectile = self.config.offline.expectile
-        return StepResult(
-            self.engines.critic_step(
-                micro_batches, samples, lambda v, bar: expectile_loss(v, bar["q_action"], expectile), "action"
-            )
+        return self.engines.critic_step(
+            micro_batches, samples, lambda v, bar: expectile_loss(v, bar["q_action"], expectile), "action"
         )
 
     def _actor_step(self, micro_batches: MicroBatches, samples: int) -> StepResult:

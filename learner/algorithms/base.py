@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from learner.engine import Engine
@@ -32,6 +33,8 @@ class Phase:
         logprobs: whether its step reads the log-probabilities under which fresh actions were sampled.
         max_staleness: only episodes at most this many policy versions old; None takes all.
         best: only this share of the episodes, the best by return; None takes all.
+        sampler: how draws are made; prioritised ones are weighted, and their TD errors go back to replay.
+        importance: exponent of the weights that undo the preference of prioritised draws.
         sweep: each episode once an epoch, in random order, instead of draws with replacement.
         group: episodes of one environment seed that a sweep takes together.
     """
@@ -45,16 +48,25 @@ class Phase:
     logprobs: bool = False
     max_staleness: int | None = None
     best: float | None = None
+    sampler: Literal["uniform", "prioritised"] = "uniform"
+    importance: float = 0.0
     sweep: bool = False
     group: int = 1
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Metrics of one step, already summed over ranks, and whether the phase should end."""
+    """What came of one step.
+
+    Attributes:
+        metrics: already summed over ranks.
+        stop: whether the phase should end.
+        td_errors: of prioritised draws, for each of this rank's micro-batches |Q(s, a) - target|, float32 [samples].
+    """
 
     metrics: dict[str, float]
     stop: bool = False
+    td_errors: Sequence[np.ndarray] = ()
 
 
 class Algorithm(ABC):

@@ -14,7 +14,7 @@ import ray
 import torch
 import torch.distributed as dist
 
-from learner.algorithms.actor_critic import ActorCritic, OverActorCritic
+from learner.algorithms.actor_critic import ActorCritic, OverActorCritic, critic_phase
 from learner.algorithms.base import MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.entry import CRITIC_FILE
@@ -37,13 +37,10 @@ class Chai(OverActorCritic):
         return cls(ActorCritic.build(setup), setup.scorer)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
-        critic = self.config.critic
-        return [Phase("critic", critic.steps_per_cycle, critic.batch, critic.unit, fresh=self.config.chai.candidates)]
+        return [critic_phase(self.config.critic, fresh=self.config.chai.candidates)]
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
-        return StepResult(
-            self.engines.critic_step(micro_batches, samples, lambda v, bar: best_of_loss(v, bar["q_fresh"]), "fresh")
-        )
+        return self.engines.critic_step(micro_batches, samples, lambda v, bar: best_of_loss(v, bar["q_fresh"]), "fresh")
 
     def finish_cycle(self, cycle: int) -> None:
         state = self.engines.critic_state()

@@ -8,7 +8,8 @@ A step's 256 turns are those of whole episodes, which share one pass (`--unit ep
 all that replay holds (`--unit turn`, as the authors do), where fewer of them fall into one episode and less is shared.
 
 The engines write the fresh actions of later steps while the learner is at work on earlier ones; what the learner still
-waits for them is shown as `wait`. The rest of a phase is its own work.
+waits for them is shown as `wait`. The rest of a phase is its own work. The learner has two ranks of one thread
+(`--ranks`), since the authors' figures are of two threads on two cores.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ SETTINGS = {
     "checkpoint.every": 1000,
     "metrics.port": 0,
 }
+# The engines compute in float32 all the same, so that a learner in bfloat16 is a rounding apart from them: 0.04 at the
+# first broadcast, where float32 on both sides is 3e-6 apart.
+TOLERANCE: dict[str, dict[str, float]] = {"float32": {}, "bfloat16": {"learner.broadcast.tolerance": 0.5}}
 # The authors' code on two cores of the same kind: shared FINDINGS, "The authors' research code on the same machine".
 AUTHORS_SECONDS = {"rollout": 20.0, "critic": 374.0, "actor": 21.0, "cycle": 431.0}
 AUTHORS_SAMPLES = {"critic": CRITIC_STEPS * BATCH, "actor": ACTOR_STEPS * BATCH}
@@ -71,10 +75,15 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--unit", choices=list(BATCHES), default="episode", help="how a step's 256 turns are drawn")
     options.add_argument("--cycles", type=int, help="cycles that count; 3, and 1 with --quick")
+    options.add_argument("--ranks", type=int, default=2, help="processes of the learner, of one thread each")
+    options.add_argument("--dtype", choices=list(TOLERANCE), default="float32", help="the learner computes in it")
     arguments = options.parse_args()
     cycles = 1 + (arguments.cycles or (1 if arguments.quick else 3))
     settings = {
         **SETTINGS,
+        "learner.ranks": arguments.ranks,
+        "learner.dtype": arguments.dtype,
+        **TOLERANCE[arguments.dtype],
         **{
             f"learner.{phase}.{key}": value
             for phase in AUTHORS_SAMPLES
@@ -88,7 +97,9 @@ def main() -> None:
     print_table(
         f"One cycle of the paper's schedule, draws of {arguments.unit}s, median of {cycles - 1}", COLUMNS, table
     )
-    variant = "" if arguments.unit == "episode" else f"-{arguments.unit}"
+    variant = "".join(
+        f"-{value}" for name in ("unit", "dtype") if (value := vars(arguments)[name]) != options.get_default(name)
+    )
     metrics = [row["metrics"] for row in rows]
     say(f"written to {report('cycle', arguments, table, variant=variant, settings=settings, cycles=metrics)}")
 

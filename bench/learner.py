@@ -128,7 +128,10 @@ def check(field: Sequence[Contender]) -> float:
     largest = 0.0
     # The actor first: its step leaves the critic as it is, while the critic's would be seen in the actor's.
     for phase, names in (("actor", ("loss", "norm")), ("critic", ("q_loss", "v_loss", "target", "norm"))):
-        first, *others = ([c.step(phase, c.micro_batches[0])[f"{phase}/{n}"] for n in names] for c in field)
+        # One step each, and all of it from that one: AdamW's first steps are as long for a gradient that is rounding
+        # alone as for any other, and would have the contenders apart from the second on.
+        steps = (contender.step(phase, contender.micro_batches[0]) for contender in field)
+        first, *others = ([metrics[f"{phase}/{name}"] for name in names] for metrics in steps)
         for contender, other in zip(field[1:], others, strict=True):
             gaps = [abs(a - b) / abs(a) for a, b in zip(first, other, strict=True)]
             if not max(gaps) <= TOLERANCE:

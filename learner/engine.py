@@ -181,6 +181,10 @@ def local_shard(parameter: nn.Parameter) -> Tensor:
 def deepspeed_config(config: LearnerConfig, max_grad_norm: float) -> dict[str, Any]:
     """DeepSpeed's settings for one engine. Mixed precision is `learner.precision`'s, so DeepSpeed sees float32."""
     zero: dict[str, Any] = {"stage": config.zero_stage, "stage3_param_persistence_threshold": 0}
+    if config.zero_stage >= 2:
+        # Gradients are reduced through a buffer of this many elements. DeepSpeed's default of 500 million takes 2 GB an
+        # engine at stage 3, whatever the model's size, and a learner holds several engines.
+        zero["reduce_bucket_size"] = 50_000_000
     if config.optimizer_offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.use_gpu}
     if config.lora is not None:

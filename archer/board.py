@@ -9,8 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -122,8 +122,8 @@ class BoardFollower:
         if exception_type is None:
             self.close()
         else:  # the error on its way out matters more than the follower's own
-            self._stop.set()
-            self._executor.shutdown(wait=False)
+            with suppress(BoardError):
+                self._end(timeout_s=10.0)
 
     @property
     def done(self) -> Future[None]:
@@ -140,16 +140,19 @@ class BoardFollower:
         """Handle what is on the board now, then end; raises what `handle` raised, or BoardError."""
         if self._done is None:
             return
+        self._end(timeout_s)
+        self._done.result()
+
+    def _end(self, timeout_s: float) -> None:
+        """Wait for the thread: it must not be in a call of Ray's when the cluster is left."""
+        if self._done is None:
+            return
         self._stop.set()
         if not self._done.done():
             self._board.publish.remote({"kind": "end"})  # wakes the long poll
         self._executor.shutdown(wait=False)
-        try:
-            self._done.result(timeout_s)
-        except FutureTimeoutError:
-            if self._done.done():
-                raise
-            raise BoardError(f"the board's follower didn't end within {timeout_s:g} s") from None
+        if not wait([self._done], timeout=timeout_s).done:
+            raise BoardError(f"the board's follower didn't end within {timeout_s:g} s")
 
     def _follow(self) -> None:
         while True:

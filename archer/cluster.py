@@ -23,8 +23,6 @@ def cluster(config: RunConfig) -> Iterator[None]:
     # Ray would put every worker's prints and a notice for each version of its metrics agent on the terminal.
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # One process less: a run that is pre-empted resumes from its checkpoint like any other.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:

@@ -7,10 +7,8 @@ in the run folder: the configuration, metrics.jsonl, the replay's log and the ch
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from typing import Any
 import ray
 import ray.train
 from ray.actor import ActorHandle
-from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
 from actors.client import PoolClient
@@ -29,17 +26,17 @@ from archer.config import WITH_CRITIC, RunConfig
 from archer.demonstrations import fitting, play_demonstrations, render, texts
 from archer.discovery import DiscoveryServer, Target
 from archer.errors import RunError
-from archer.failures import sentence_of
 from archer.imports import read_imports
 from archer.journal import Journal, read_state
 from archer.model import build_tiny_model, check_critic, resolve_model, start_path
 from archer.progress import Progress, make_progress
 from archer.report import learning_curve, print_summary, summarise
 from archer.runfolder import RunFolder
+from archer.training import train
 from buffer.schema import Episode, episodes_to_batch
 from buffer.service import ReplayService
 from learner.demonstrations import write_demonstrations
-from learner.entry import TrainArgs, run_rank
+from learner.entry import TrainArgs
 
 
 def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
@@ -61,6 +58,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
             folder.rewind(int(read_state(folder).get("cycle", 0)))
         model, demonstrations = _policy(config, folder, checkpoint, progress)
         stack.enter_context(cluster(config))
+        stack.callback(targets.clear)
         targets.board = board = start_board()
         targets.replay = replay = _start_replay(config, folder, checkpoint)
         stack.callback(replay.stop)
@@ -71,9 +69,8 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         stack.callback(pool.shutdown)
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         with BoardFollower(board, journal.handle) as follower:
-            _train(
-                config, _train_args(config, folder, model, checkpoint, replay, pool, scorer, board), folder, follower
-            )
+            args = _train_args(config, folder, model, checkpoint, replay, pool, scorer, board)
+            train(config.name, config.learner, args, folder.path, follower)
     return _close(config, folder, journal, earlier + time.monotonic() - started)
 
 
@@ -83,6 +80,10 @@ class _Targets:
     board: ActorHandle | None = None
     replay: ReplayService | None = None
     pool: PoolClient | None = None
+
+    def clear(self) -> None:
+        """Ask nobody any more: before the cluster is left."""
+        self.board = self.replay = self.pool = None
 
     def sources(self) -> dict[str, Callable[[], list[Target]]]:
         return {
@@ -220,44 +221,6 @@ def _train_args(
         resume=checkpoint,
         scorer=scorer,
     )
-
-
-def _train(config: RunConfig, args: TrainArgs, folder: RunFolder, follower: BoardFollower) -> None:
-    """Run the training function on its ranks to the end.
-
-    Ray Train would take over Ctrl-C in the main thread and end the process with status 0, so it gets a thread.
-    """
-    learner = config.learner
-    trainer = TorchTrainer(
-        run_rank,
-        train_loop_config={"args": args},
-        torch_config=TorchConfig(backend="nccl" if learner.use_gpu else "gloo", timeout_s=int(learner.timeout_s) * 2),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=learner.ranks,
-            use_gpu=learner.use_gpu,
-            resources_per_worker={"CPU": learner.cpus_per_rank} | ({"GPU": 1} if learner.use_gpu else {}),
-        ),
-        run_config=ray.train.RunConfig(name=config.name, storage_path=str(folder.path / "ray_train")),
-    )
-    fitted: Future[None] = Future()
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:  # handed to the waiting thread, which raises it
-            fitted.set_exception(error)
-            raise SystemExit from error
-        fitted.set_result(None)
-
-    threading.Thread(target=fit, name="ray-train", daemon=True).start()
-    wait([fitted, follower.done], return_when=FIRST_COMPLETED)
-    follower.check()
-    try:
-        fitted.result()
-    except ray.train.TrainingFailedError as error:
-        report = folder.path / "error.log"
-        report.write_text(str(error))
-        raise RunError(f"{sentence_of(error)} (the whole traceback: {report})") from error
 
 
 def _close(config: RunConfig, folder: RunFolder, journal: Journal, wall_seconds: float) -> dict[str, Any]:

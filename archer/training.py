@@ -1,0 +1,69 @@
+"""The learner's ranks as Ray Train runs them, in a process that the driver can give up.
+
+Ray Train waits for its ranks in native code. In the driver's main thread it would take over Ctrl-C and end the process
+with status 0; in another of its threads that wait would still be under way when an interrupted driver leaves the
+cluster, and Ray crashes on that (SIGSEGV).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from archer.board import BoardFollower
+from archer.errors import RunError
+from archer.failures import sentence_of
+from learner.config import LearnerConfig
+from learner.entry import TrainArgs, run_rank
+
+
+def train(name: str, learner: LearnerConfig, args: TrainArgs, folder: Path, follower: BoardFollower) -> None:
+    """Run the training function on its ranks to the end.
+
+    Raises RunError with the sentence of the first rank that failed, and what `follower` raises where it ended early.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # One process less: a run that is pre-empted resumes from its checkpoint like any other.
+    environment = {"env_vars": {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}}
+    remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here, runtime_env=environment)(_fit)
+    fitting = remote.remote(name, learner, args, folder)
+    fitted = fitting.future()
+    try:
+        wait([fitted, follower.done], return_when=FIRST_COMPLETED)
+        follower.check()
+        failure = fitted.result()
+    except ray.exceptions.WorkerCrashedError as error:
+        raise RunError("the process that watches the learner's ranks died; look for why in Ray's logs") from error
+    finally:
+        if not fitted.done():
+            ray.cancel(fitting, force=True)
+    if failure is not None:
+        sentence, whole = failure
+        report = folder / "error.log"
+        report.write_text(whole)
+        raise RunError(f"{sentence} (the whole traceback: {report})")
+
+
+def _fit(name: str, learner: LearnerConfig, args: TrainArgs, folder: Path) -> tuple[str, str] | None:
+    """None, or the sentence and the whole text of what failed."""
+    trainer = TorchTrainer(
+        run_rank,
+        train_loop_config={"args": args},
+        torch_config=TorchConfig(backend="nccl" if learner.use_gpu else "gloo", timeout_s=int(learner.timeout_s) * 2),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=learner.ranks,
+            use_gpu=learner.use_gpu,
+            resources_per_worker={"CPU": learner.cpus_per_rank} | ({"GPU": 1} if learner.use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(name=name, storage_path=str(folder / "ray_train")),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        return sentence_of(error), str(error)
+    return None

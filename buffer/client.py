@@ -84,6 +84,11 @@ class ReplayClient(BaseClient):
         self._gather([self._counts.call("checkpoint", directory)], "checkpoint")
         finish_checkpoint(directory, Manifest(len(names), grown_from), counts)
 
+    def close(self) -> None:
+        """Count what is not counted yet, where the service still runs; close connections and threads."""
+        self._counts.close()
+        super().close()
+
     def _gather(self, calls: list[Any], what: str) -> list[Any]:
         """The answers of all shards (or the limiter). Raises ReplayTimeout naming those that did not answer."""
         _, missing = ray.wait(calls, num_returns=len(calls), timeout=self.config.timeout_s)

@@ -87,6 +87,13 @@ class LimiterClient:
         """Tell the limiter what it does not know yet."""
         ray.wait([self._send()], timeout=_MARGIN_S)
 
+    def close(self) -> None:
+        """Tell the limiter what it does not know yet; it may be gone already."""
+        with self._lock:
+            pending = self._timer is not None
+        if pending:
+            self.flush()
+
     def call(self, name: str, *arguments: Any) -> ray.ObjectRef:
         """The answer to be of another of the limiter's methods."""
         return getattr(self._actor, name).remote(*arguments)

@@ -5,8 +5,7 @@ columns gathered one by one cost ten times as much. A packed row is the header, 
 `RAGGED_DTYPES`, the texts in UTF-8, and zeros up to a multiple of eight bytes.
 """
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ _HEADER = np.dtype(
 _TURNS_OFFSET = 16 + 4 * list(RAGGED_DTYPES).index("action_start")
 """Of `action_start_bytes`: it tells the turns."""
 _ALIGNMENT = 8
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ROW_SCHEMA: pa.Schema = pa.schema([("row", pa.binary())])
 """What a sample carries."""
@@ -64,7 +62,42 @@ def pack(batch: pa.RecordBatch) -> tuple[bytes, np.ndarray]:
 
 def unpack(batch: pa.RecordBatch) -> list[Episode]:
     """The episodes of a batch of `ROW_SCHEMA`, or of it and `messages`; their arrays are views of its memory."""
-    return list(_unpacked(batch))
+    offsets, data = binary_parts(batch.column("row"))
+    if len(offsets) < 2:
+        return []
+    # Every piece of numbers lies at a multiple of four bytes of the row, which lies at a multiple of eight.
+    whole = data[offsets[0] : offsets[-1]]
+    starts = (offsets[:-1] - offsets[0]).astype(np.int64)
+    header = whole[starts[:, None] + np.arange(_HEADER.itemsize)].view(_HEADER)[:, 0]
+    sizes = np.stack([header[f"{name}_bytes"] for name in _VARIABLE], axis=1)
+    ends = (starts + _HEADER.itemsize)[:, None] + np.cumsum(sizes, axis=1)
+    numbers = len(RAGGED_DTYPES)
+    views = [whole.view(dtype) for dtype in RAGGED_DTYPES.values()]
+    for view in views:
+        view.flags.writeable = False
+    words = (np.concatenate(((starts + _HEADER.itemsize)[:, None], ends[:, :numbers]), axis=1) // 4).tolist()
+    texts = ends[:, numbers - 1 :].tolist()
+    text = whole.data
+    plain = {
+        "terminated": header["terminated"].astype(bool).tolist(),
+        "truncated": header["truncated"].astype(bool).tolist(),
+        "success": [None if flag == _UNKNOWN else bool(flag) for flag in header["success"].tolist()],
+        "seed": header["seed"].tolist(),
+        "created_at": [time.replace(tzinfo=UTC) for time in header["created_at"].astype("datetime64[us]").tolist()],
+        "messages": batch.column("messages").to_pylist() if "messages" in batch.schema.names else [[] for _ in starts],
+    }
+    episodes = []
+    for row, (words_of, texts_of) in enumerate(zip(words, texts, strict=True)):
+        fields: dict[str, Any] = {name: values[row] for name, values in plain.items()}
+        for name, view, start, end in zip(RAGGED_DTYPES, views, words_of, words_of[1:], strict=False):
+            fields[name] = view[start:end]
+        for name, start, end in zip(TEXTS, texts_of, texts_of[1:], strict=False):
+            fields[name] = str(text[start:end], "utf-8")
+        # A frozen dataclass sets its fields one by one, which would take as long as all of this.
+        episode = object.__new__(Episode)
+        episode.__dict__.update(fields)
+        episodes.append(episode)
+    return episodes
 
 
 def turns_of(batch: pa.RecordBatch) -> np.ndarray:
@@ -73,38 +106,3 @@ def turns_of(batch: pa.RecordBatch) -> np.ndarray:
     at = (offsets[:-1, None] + _TURNS_OFFSET + np.arange(4)).astype(np.int64)
     sizes = np.ascontiguousarray(data[at]).view(np.int32)[:, 0] if len(at) else np.empty(0, np.int32)
     return sizes.astype(np.int64) // RAGGED_DTYPES["action_start"].itemsize
-
-
-def _unpacked(batch: pa.RecordBatch) -> Iterator[Episode]:
-    offsets, data = binary_parts(batch.column("row"))
-    messages = batch.column("messages").to_pylist() if "messages" in batch.schema.names else None
-    if len(offsets) < 2:
-        return
-    # Every piece of numbers lies at a multiple of four bytes of the row, which lies at a multiple of eight.
-    base, end = int(offsets[0]), int(offsets[-1])
-    whole = data[base:end]
-    views = {dtype: whole.view(dtype) for dtype in set(RAGGED_DTYPES.values())}
-    for view in views.values():
-        view.flags.writeable = False
-    text = whole.data
-    for row, start in enumerate((offsets[:-1] - base).tolist()):
-        header = whole[start : start + _HEADER.itemsize].view(_HEADER)[0]
-        created_at, seed, *sizes = header.item()[: 2 + len(_VARIABLE)]
-        at = start + _HEADER.itemsize
-        fields: dict[str, Any] = {}
-        for (name, dtype), size in zip(RAGGED_DTYPES.items(), sizes, strict=False):
-            fields[name] = views[dtype][at // 4 : (at + size) // 4]
-            at += size
-        for name, size in zip(TEXTS, sizes[len(RAGGED_DTYPES) :], strict=True):
-            fields[name] = str(text[at : at + size], "utf-8")
-            at += size
-        success = int(header["success"])
-        yield Episode(
-            **fields,
-            terminated=bool(header["terminated"]),
-            truncated=bool(header["truncated"]),
-            success=None if success == _UNKNOWN else bool(success),
-            seed=seed,
-            messages=messages[row] if messages is not None else [],
-            created_at=_EPOCH + timedelta(microseconds=created_at),
-        )

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ class Trainer:
             self.state.next_seed = report.next_seed
             metrics |= rollout_metrics(report, self.state.version)
         phases = self.algorithm.phases(cycle)
-        for phase, then in zip(phases, [*phases[1:], None], strict=True):
+        for phase, then in zip_longest(phases, phases[1:]):
             started = time.monotonic()
             self._publish({"kind": "phase", "cycle": cycle, "phase": phase.name})
             metrics |= self._phase(phase, self.feeder, then)

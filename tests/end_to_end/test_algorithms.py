@@ -1,4 +1,4 @@
-"""Every way to learn that has a loop of its own, by its one field, on the real stack."""
+"""Every way to learn, by its one field, on the real stack."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ SECTIONS: dict[str, Any] = {
     "offline": {"unit": "episode", "batch": 4, "steps_per_cycle": 2},
     "filtered_bc": {"steps_per_cycle": 2, "batch": 4, "best": 0.5},
     "ppo": {"batch": 4, "epochs": 2, "lr": 1e-3, "value_lr": 1e-3},
+    "reinforce": {"batch": 4, "lr": 1e-3},
     "grpo": {"batch": 4, "group": 4, "lr": 1e-3, "kl_to_clone": 0.01},
     "chai": {"candidates": 2},
 }
@@ -33,18 +34,24 @@ LORA: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("algorithm", "changes", "metric", "version"),
     [
-        # The clone is version 1; each cycle whose policy has learnt adds one.
+        # The clone is version 1; each cycle whose policy has learnt adds one. ArCHer goes from imported data to online.
         ("archer", {"offline_cycles": 1, "mode": "async", "learner": LORA}, "actor/advantage", 3),
+        ("archer_offline", {"offline_cycles": 2}, "actor/advantage", 3),
+        ("bc", {}, "return", 1),
         ("chai", {}, "critic/q_loss", 1),
         ("filtered_bc", {}, "actor/token_nll", 3),
         ("grpo", {}, "actor/kl_to_clone", 3),
         ("ppo", {}, "actor/value_loss", 3),
+        ("reinforce", {}, "actor/loss", 3),
     ],
 )
 def test_algorithm_runs_by_its_name(
     tmp_path: Path, algorithm: str, changes: dict[str, Any], metric: str, version: int
 ) -> None:
+    changes = dict(changes)
     learner = SECTIONS | changes.pop("learner", {})
+    if algorithm == "archer":
+        changes["demonstrations"] = {"episodes": 0, "files": [str(_episodes(tmp_path))]}
     config = write_config(tmp_path, algorithm=algorithm, learner=learner, replay={"shards": 1}, **changes)
     with archer(tmp_path, "train", str(config)) as run:
         assert run.finish() == 0, run.output
@@ -55,6 +62,16 @@ def test_algorithm_runs_by_its_name(
     rows = run.rows("cycle")
     assert all(metric in row["metrics"] for row in rows)
     offline = changes.get("offline_cycles", 0)
+    assert len(rows) == 2
     if algorithm == "archer":
         assert (run.folder / "checkpoints" / "cycle-00002" / "adapter" / "adapter_model.safetensors").is_file()
     assert ["return" in row["metrics"] for row in rows] == [False] * offline + [True] * (2 - offline)
+
+
+def _episodes(folder: Path) -> Path:
+    """A Parquet file of scripted episodes, as somebody else's would be imported."""
+    out = folder / "data"
+    wanted = ("twenty_questions_subset", "--episodes", "32", "--skill", "0.3", "--out", str(out))
+    with archer(folder, "demos", *wanted) as run:
+        assert run.finish() == 0, run.output
+    return out / "episodes.parquet"

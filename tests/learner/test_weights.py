@@ -1,6 +1,5 @@
 """Broadcast of weights: what is sent, what arrives in a real engine, and that the proof sees what does not."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +53,28 @@ class OneEngine:
     def probe(self, tokens):
         logprobs = self.served.run(self.served.engine.probe(tokens, TEMPERATURE))
         return [ProbeAnswer("engine", self.served.engine.version, logprobs)]
+
+
+class Busy(OneEngine):
+    """With requests that have written tokens when an update begins, however fast or slow the machine is."""
+
+    def __init__(self, served, prompt):
+        super().__init__(served)
+        self.prompt = prompt
+
+    def start_weight_update(self):
+        def ask(n, max_tokens):
+            sampling = SamplingConfig(temperature=TEMPERATURE, max_tokens=max_tokens)
+            return self.served.submit(self.served.engine.generate(self.prompt, n, sampling))
+
+        self.running = ask(32, 250)
+        # The engine steps all of its requests together: those asked for before have written as many.
+        short = ask(32, 2)
+        try:
+            short.result(60)
+        except TimeoutError:
+            raise TimeoutError("the engine did not write two tokens within 60 s") from None
+        super().start_weight_update()
 
 
 class Counting(OneEngine):
@@ -125,10 +146,9 @@ def test_requests_in_flight_go_on_and_carry_both_versions(engine):
     change(new, 11)
     _broadcaster(old, OneEngine(served)).broadcast(10)
     prompt = [70, 80, 90]
-    running = served.submit(served.engine.generate(prompt, 32, SamplingConfig(temperature=TEMPERATURE, max_tokens=250)))
-    time.sleep(0.3)
-    _broadcaster(new, OneEngine(served)).broadcast(11)
-    completions = running.result(120)
+    busy = Busy(served, prompt)
+    _broadcaster(new, busy).broadcast(11)
+    completions = busy.running.result(120)
     both = [c for c in completions if set(c.versions) == {10, 11}]
     assert both, "no request was in flight during the broadcast"
     for completion in both:

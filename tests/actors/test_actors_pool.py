@@ -2,9 +2,9 @@
 
 import os
 import signal
-import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +60,26 @@ def _held(replay, **kwargs):
     return {episode.episode_id: episode for episode in sample.episodes}
 
 
-def _engine_process(actor_pid):
-    (engine,) = [p for p in psutil.Process(actor_pid).children() if "EngineCore" in " ".join(p.cmdline())]
-    return engine
+def _until(condition, what, timeout_s=120):
+    """What `condition` returns once that is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} within {timeout_s} s"
+        time.sleep(0.05)
+    return found
+
+
+def _engine_process(name, actor_pid):
+    def engine():
+        for process in psutil.Process(actor_pid).children():
+            try:
+                if "EngineCore" in " ".join(process.cmdline()):
+                    return process
+            except psutil.NoSuchProcess:  # a child that vLLM ran for a moment
+                continue
+        return None
+
+    return _until(engine, f"no engine process below {name} (pid {actor_pid})")
 
 
 def _pids(pool):
@@ -138,19 +155,20 @@ def test_each_worker_serves_its_own_and_vllms_metrics(pool):
 
 
 def test_workers_and_engines_killed_in_a_collect_cost_no_episode(pool, replay):
+    pool.ready(200)
     pids = _pids(pool)
-    engines = {name: _engine_process(pid) for name, pid in pids.items()}
+    engines = {name: _engine_process(name, pid) for name, pid in pids.items()}
     before = replay.stats().inserted_episodes
-    begun = threading.Event()
 
     def kill():
-        begun.wait()
+        _until(lambda: replay.stats().inserted_episodes > before, "no episode of the collect came into replay")
         os.kill(pids["worker-0"], signal.SIGKILL)
         engines["worker-1"].send_signal(signal.SIGKILL)
 
-    threading.Thread(target=kill).start()
-    threading.Timer(1.0, begun.set).start()
-    report = pool.collect(600, first_seed=1000, timeout_s=280)
+    with ThreadPoolExecutor(1) as threads:
+        killed = threads.submit(kill)
+        report = pool.collect(600, first_seed=1000, timeout_s=280)
+        killed.result()
     assert len(report.returns) == 600
     assert report.lost > 0
     assert replay.stats().inserted_episodes == before + 600

@@ -67,7 +67,8 @@ class Shards:
         """Append rows in `WIRE_SCHEMA`, each to its shard; returns how many were new."""
         self.refresh()
         ids = wire.column("episode_id").to_pylist()
-        homes = np.array([shard_of(name, len(self)) for name in ids], dtype=int)
+        one = len(self) == 1
+        homes = np.array([0 if one else shard_of(name, len(self)) for name in ids], dtype=int)
         homes[self._stored_elsewhere(ids, homes, deadline)] = -1
         used = np.unique(homes[homes >= 0]).tolist()
         # A batch may be a slice of a larger one: only taking rows leaves the rest behind.

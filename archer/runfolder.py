@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from archer.errors import ArcherError, ConfigError
+from buffer import files
 
 
 class RunFolderError(ArcherError):
@@ -199,27 +200,9 @@ def _is_json(text: bytes) -> bool:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file so that a reader, or a kill, sees the old content or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    content = data.encode() if isinstance(data, str) else data
+    """As `buffer.files.write_atomic`, for good; what the disk refuses is a sentence."""
     with _disk(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        files.write_atomic(path, data, sync=True)
 
 
 def _lock(path: Path) -> int:

@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -54,28 +55,28 @@ class Work:
         return cls(**json.loads(text))
 
 
-class Contender:
+class Contender(ABC):
     """A place to put episodes and to draw them from. `DRAWN` draws of a unit are one sample."""
 
+    @abstractmethod
     def prepare(self, columns: Columns) -> Any:
         """A batch as those have it who append it; not timed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def append(self, batch: Any) -> None:
         """Returns once the batch can be drawn from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, unit: Unit) -> Any:
         """Draws with replacement, as this contender hands them back."""
-        raise NotImplementedError
 
     def stream(self, unit: Unit) -> Iterator[Any] | None:
         """Samples ahead of need; None where a contender has no such thing."""
         return None
 
+    @abstractmethod
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
         """int32[L] of the episode of each draw, or once where it was drawn again."""
-        raise NotImplementedError
 
 
 def template(seed: int) -> Columns:

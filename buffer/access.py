@@ -5,11 +5,11 @@ directory/shard-0/endpoint.json    {"address"} of the shard's present process
 """
 
 import json
-import os
 import secrets
 from pathlib import Path
 
 from buffer.errors import ReplayError
+from buffer.files import write_atomic
 
 ACCESS_FILE = "access.json"
 ENDPOINT_FILE = "endpoint.json"
@@ -38,12 +38,7 @@ def read_endpoint(directory: Path) -> str:
 
 
 def _write(path: Path, content: dict[str, str]) -> None:
-    part = path.with_suffix(".part")
-    # Made unreadable to others before anything is in it.
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(content, file)
-    os.replace(part, path)
+    write_atomic(path, json.dumps(content), mode=0o600)
 
 
 def _read(path: Path, name: str) -> str:

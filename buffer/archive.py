@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from buffer.errors import ReplayError
 from buffer.log import read_episodes
-from buffer.schema import EPISODE_SCHEMA, ragged_parts, validate
+from buffer.schema import EPISODE_SCHEMA, new_rows, ragged_parts, validate
 from buffer.versions import upgraded
 
 EPISODES_FILE = "episodes.parquet"
@@ -88,11 +88,11 @@ def export(source: Path, folder: Path) -> Exported:
     try:
         with pq.ParquetWriter(part, EPISODE_SCHEMA, compression="zstd") as writer:
             for batch in read_archive(source):
-                ids = batch.column("episode_id").to_pylist()
-                fresh = [row for row, name in enumerate(ids) if name not in seen and not seen.add(name)]  # type: ignore[func-returns-value]
-                repeated += len(ids) - len(fresh)
+                fresh = new_rows(batch, seen)
+                repeated += batch.num_rows - len(fresh)
                 if fresh:
                     batch = batch.take(pa.array(fresh))
+                    seen.update(batch.column("episode_id").to_pylist())
                     turns += int(ragged_parts(batch.column("action_start"))[0][-1])
                     writer.write_batch(batch)
         if not seen:

@@ -15,7 +15,7 @@ from buffer.connection import Locate
 from buffer.errors import LogError, ReplayError, ReplayTimeout
 from buffer.layout import Manifest, finish_checkpoint, prepare_checkpoint, shard_directory
 from buffer.limiter_client import LimiterClient
-from buffer.placement import Topology
+from buffer.placement import Placement, Topology
 from buffer.sample import Stats
 from buffer.shards import Shards
 
@@ -35,10 +35,10 @@ class ReplayClient(BaseClient):
         super().__init__(shards, self._counts, rng=rng, timeout_s=self.config.timeout_s)
 
     def _find(self) -> Topology:
-        names, grown_from = self._topology()
-        return Topology([_locate(index, _actor(name)) for index, name in enumerate(names)], grown_from)
+        names, earlier = self._topology()
+        return Topology([_locate(index, _actor(name)) for index, name in enumerate(names)], earlier)
 
-    def _topology(self) -> tuple[list[str], tuple[int, ...]]:
+    def _topology(self) -> tuple[list[str], tuple[Placement, ...]]:
         (topology,) = self._gather([self._counts.call("topology")], "looking for the shards")
         return topology
 
@@ -78,15 +78,15 @@ class ReplayClient(BaseClient):
         directory = Path(directory).absolute()
         prepare_checkpoint(directory)
         self._counts.flush()
-        names, grown_from = self._topology()
+        names, earlier = self._topology()
         calls = [_actor(name).checkpoint.remote(shard_directory(directory, index)) for index, name in enumerate(names)]
         counts = self._gather(calls, "checkpoint")
         self._gather([self._counts.call("checkpoint", directory)], "checkpoint")
-        finish_checkpoint(directory, Manifest(len(names), grown_from), counts)
+        finish_checkpoint(directory, Manifest(len(names), earlier), counts)
 
     def close(self) -> None:
         """Count what is not counted yet, where the service still runs; close connections and threads."""
-        self._counts.close()
+        self._counts.flush()
         super().close()
 
     def _gather(self, calls: list[Any], what: str) -> list[Any]:

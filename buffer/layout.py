@@ -11,17 +11,20 @@ A checkpoint has the same layout; its manifest is written last, so an unfinished
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from buffer.errors import LogError, ReplayError
+from buffer.files import write_atomic
 from buffer.log import link_or_copy, segment_paths
+from buffer.placement import Placement
 from buffer.priorities import PRIORITIES_FILE
 
 MANIFEST = "replay.json"
 STATE_FILE = "limiter.json"
-FORMAT = 1
+FORMAT = 2
+"""In the first, ids lay where their CRC-32 says."""
 _INCOMING = "incoming"
 
 
@@ -35,12 +38,14 @@ class Manifest:
     """What a replay says of itself."""
 
     shards: int
-    grown_from: tuple[int, ...] = ()
-    """How many shards there were before each time that some were added."""
+    earlier: tuple[Placement, ...] = ()
+    """How ids were placed before: where they may lie still."""
 
     def grown(self, shards: int) -> "Manifest":
         """With more shards."""
-        return self if shards == self.shards else Manifest(shards, (*self.grown_from, self.shards))
+        if shards == self.shards:
+            return self
+        return Manifest(shards, (*self.earlier, Placement("jump", self.shards)))
 
 
 def begin(directory: Path, shards: int) -> None:
@@ -56,9 +61,11 @@ def read_manifest(directory: Path) -> Manifest:
     if not path.exists():
         raise LogError(f"{directory} holds no replay to restore ({MANIFEST} is missing); check the path")
     content = json.loads(path.read_text())
-    if content.get("format") != FORMAT:
-        raise LogError(f"{path} has format {content.get('format')!r}, this ArCHer reads {FORMAT}")
-    return Manifest(content["shards"], tuple(content.get("grown_from", ())))
+    found = content.get("format")
+    if found not in (1, FORMAT):
+        raise LogError(f"{path} has format {found!r}, this ArCHer reads 1 to {FORMAT}")
+    earlier = content["earlier"] if found == FORMAT else [("crc32", content["shards"])]
+    return Manifest(content["shards"], tuple(Placement(*placement) for placement in earlier))
 
 
 def grow(directory: Path, shards: int) -> Manifest:
@@ -130,6 +137,5 @@ def finish_checkpoint(directory: Path, manifest: Manifest, counts: list[dict[str
 
 
 def _write_manifest(directory: Path, manifest: Manifest, **more: Any) -> None:
-    part = directory / (MANIFEST + ".part")
-    part.write_text(json.dumps({"format": FORMAT, **asdict(manifest), **more}, indent=1))
-    os.replace(part, directory / MANIFEST)
+    content = {"format": FORMAT, "shards": manifest.shards, "earlier": manifest.earlier, **more}
+    write_atomic(directory / MANIFEST, json.dumps(content, indent=1))

@@ -11,14 +11,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from buffer.config import ReplayConfig
+from buffer.files import write_atomic
 from buffer.layout import STATE_FILE, read_manifest
 from buffer.limiter import Limiter
 from buffer.metrics import LimiterMetrics, serve
+from buffer.placement import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +59,10 @@ class LimiterActor:
             except ValueError:
                 logger.info("%s is not there yet; it reports when it starts", name)
 
-    async def topology(self) -> tuple[list[str], tuple[int, ...]]:
-        """Names of the shards' actors, and how many there were before each time that some were added."""
+    async def topology(self) -> tuple[list[str], tuple[Placement, ...]]:
+        """Names of the shards' actors, and how ids were placed before."""
         manifest = read_manifest(self._directory)
-        return [shard_name(self._prefix, index) for index in range(manifest.shards)], manifest.grown_from
+        return [shard_name(self._prefix, index) for index in range(manifest.shards)], manifest.earlier
 
     async def report(self, shard: int, life: str, counts: dict[str, int], born: dict[str, int]) -> int:
         """See `Limiter.report`; wakes whoever waits."""
@@ -114,11 +115,11 @@ class LimiterActor:
 
     async def checkpoint(self, directory: Path) -> None:
         """Write the counts as they are now under `directory`."""
-        _write_atomically(Path(directory) / STATE_FILE, self._limiter.state_dict())
+        write_atomic(Path(directory) / STATE_FILE, json.dumps(self._limiter.state_dict()))
 
     async def close(self) -> None:
         """Write the counts a last time."""
-        _write_atomically(self._path, self._limiter.state_dict())
+        write_atomic(self._path, json.dumps(self._limiter.state_dict()))
 
     async def _wait(self, side: str, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
         """None once `block()` is None, a sentence at the timeout; logs who waits for whom in between."""
@@ -162,12 +163,6 @@ class LimiterActor:
     def _save(self) -> None:
         self._saving = None
         try:
-            _write_atomically(self._path, self._limiter.state_dict())
+            write_atomic(self._path, json.dumps(self._limiter.state_dict()))
         except OSError as error:
             logger.error("cannot write %s (%s); a restarted limiter would fall back to older counts", self._path, error)
-
-
-def _write_atomically(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(state))
-    os.replace(part, path)

@@ -11,6 +11,7 @@ import ray
 from ray.actor import ActorHandle
 
 from buffer.config import ReplayConfig
+from buffer.delayed import Delayed
 from buffer.errors import ReplayError, ReplayTimeout
 
 _MARGIN_S = 10.0
@@ -27,7 +28,7 @@ class LimiterClient:
         self._lock = threading.Lock()
         self._uncounted = 0
         """Sampled turns that the limiter does not know of yet."""
-        self._timer: threading.Timer | None = None
+        self._delayed = Delayed(self._send, _COUNT_DELAY_S)
         self._passed = False
         """Whether a sample was let through; without samples_per_insert none waits after that."""
 
@@ -73,26 +74,16 @@ class LimiterClient:
             return
         with self._lock:
             self._uncounted += turns
-            if self._timer is None:
-                self._timer = threading.Timer(_COUNT_DELAY_S, self._send)
-                self._timer.daemon = True
-                self._timer.start()
+        self._delayed.ask()
 
-    def _send(self) -> ray.ObjectRef:
+    def _send(self) -> None:
         with self._lock:
-            turns, self._uncounted, self._timer = self._uncounted, 0, None
-            return self._actor.count_sampled.remote(turns)
+            turns, self._uncounted = self._uncounted, 0
+        ray.wait([self._actor.count_sampled.remote(turns)], timeout=_MARGIN_S)
 
     def flush(self) -> None:
         """Tell the limiter what it does not know yet."""
-        ray.wait([self._send()], timeout=_MARGIN_S)
-
-    def close(self) -> None:
-        """Tell the limiter what it does not know yet; it may be gone already."""
-        with self._lock:
-            pending = self._timer is not None
-        if pending:
-            self.flush()
+        self._delayed.finish()
 
     def call(self, name: str, *arguments: Any) -> ray.ObjectRef:
         """The answer to be of another of the limiter's methods."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from buffer.config import Durability
 from buffer.errors import DiskFullError, LogError
+from buffer.files import sync_directory
 from buffer.frames import (
     SEGMENT_HEADER,
     SEGMENT_SCHEMA,
@@ -164,7 +165,7 @@ class WriteAheadLog:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         self._active = Segment(path, first_row, 0)
         if self._fsync:
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
         return self._active
 
     def _write(self, active: Segment, parts: tuple[pa.Buffer, ...]) -> int:
@@ -237,14 +238,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise _refusal(target.parent, error) from error
         shutil.copy2(source, target)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _refusal(directory: Path, error: OSError) -> LogError | DiskFullError:

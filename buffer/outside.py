@@ -40,7 +40,7 @@ class OutsideClient(BaseClient):
         def find() -> Topology:
             manifest = read_manifest(directory)
             shards = [shard_directory(directory, index) for index in range(manifest.shards)]
-            return Topology([_written(shard) for shard in shards], manifest.grown_from)
+            return Topology([_written(shard) for shard in shards], manifest.earlier)
 
         return cls(find, token, seed=seed, timeout_s=timeout_s)
 

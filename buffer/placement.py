@@ -1,8 +1,9 @@
 """Where episodes live: a hash of their id names the shard, also after shards were added."""
 
 import hashlib
+import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from buffer.connection import Locate
 
@@ -22,12 +23,25 @@ def shard_of(episode_id: str, shards: int) -> int:
     return shard
 
 
+class Placement(NamedTuple):
+    """A way in which ids were placed once."""
+
+    by: Literal["crc32", "jump"]
+    shards: int
+
+    def home(self, episode_id: str) -> int:
+        """The shard an id then lived in."""
+        if self.by == "jump":
+            return shard_of(episode_id, self.shards)
+        return zlib.crc32(episode_id.encode()) % self.shards
+
+
 class Topology(NamedTuple):
     """The shards there are."""
 
     endpoints: Sequence[Locate]
-    grown_from: Sequence[int]
-    """How many shards there were before each time that some were added: an id may lie where it then belonged."""
+    earlier: Sequence[Placement]
+    """How ids were placed before: where they may lie still."""
 
 
 Find = Callable[[], Topology]

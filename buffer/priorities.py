@@ -1,11 +1,13 @@
 """A shard's priorities on disk, beside its segments: written with a checkpoint and at an orderly end."""
 
+import io
 import logging
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from buffer.files import write_atomic
 
 PRIORITIES_FILE = "priorities.npz"
 
@@ -13,11 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def write_priorities(directory: Path, state: dict[str, np.ndarray]) -> None:
-    """Keep what `RowIndex.state` gave; the file is whole or as it was before."""
-    part = directory / (PRIORITIES_FILE + ".part")
-    with part.open("wb") as file:
-        np.savez(file, **state)  # type: ignore[arg-type]  # the stubs take **state for its flag allow_pickle
-    os.replace(part, directory / PRIORITIES_FILE)
+    """Keep what `RowIndex.state` gave."""
+    content = io.BytesIO()
+    np.savez(content, **state)  # type: ignore[arg-type]  # the stubs take **state for its flag allow_pickle
+    write_atomic(directory / PRIORITIES_FILE, content.getvalue())
 
 
 def read_priorities(directory: Path) -> dict[str, np.ndarray] | None:

@@ -4,7 +4,7 @@ The same table is the live buffer, its log on disk, a checkpoint, an offline dat
 L is the number of tokens of an episode, T its turns, A the sum of the lengths of its actions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -162,6 +162,15 @@ def batch_to_episodes(batch: pa.RecordBatch) -> list[Episode]:
             fields[name] = flat[bounds[row] : bounds[row + 1]]
         episodes.append(Episode(**fields))
     return episodes
+
+
+def new_rows(batch: pa.RecordBatch, known: Container[str]) -> list[int]:
+    """The rows whose id is not known; of rows with the same id the first."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(batch.column("episode_id").to_pylist()):
+        if name not in known:
+            first.setdefault(name, row)
+    return list(first.values())
 
 
 def validate(batch: pa.RecordBatch) -> None:

@@ -14,12 +14,15 @@ import ray
 
 from buffer.access import write_endpoint
 from buffer.config import ReplayConfig
+from buffer.delayed import Delayed
 from buffer.flight import ReplayFlightServer
 from buffer.layout import read_manifest
 from buffer.metrics import ShardMetrics, serve
 from buffer.shard import Shard
 
 logger = logging.getLogger(__name__)
+
+_REPORT_DELAY_S = 0.02
 
 
 class ShardActor:
@@ -32,7 +35,7 @@ class ShardActor:
         self._directory = directory
         self._limiter = ray.get_actor(limiter)
         self._life = uuid.uuid4().hex
-        self._last_report: ray.ObjectRef | None = None
+        self._reports = Delayed(self.report, _REPORT_DELAY_S)
         metrics = ShardMetrics(index)
         self._shard = Shard(index, config, directory, metrics)
         self._born = self._shard.counts().as_dict()
@@ -68,31 +71,25 @@ class ShardActor:
 
         Runs before an acknowledgement where the limiter may hold someone back, and when a restarted limiter asks.
         """
+        counts = self._shard.counts().as_dict()
+        answer = self._limiter.report.remote(self._shard.index, self._life, counts, self._born)
         try:
-            return ray.get(self._send_report(), timeout=self._config.timeout_s)
+            return ray.get(answer, timeout=self._config.timeout_s)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
             # The rows are durable; the limiter learns of them with the next report.
             logger.warning("replay shard %d could not report its counts to the limiter: %s", self._shard.index, error)
             return 0
 
-    def _send_report(self) -> ray.ObjectRef:
-        counts = self._shard.counts().as_dict()
-        return self._limiter.report.remote(self._shard.index, self._life, counts, self._born)
-
     def _after_append(self) -> None:
         """Without samples_per_insert the count may come a moment after the acknowledgement: it bounds nobody."""
         if self._config.samples_per_insert is None:
-            self._last_report = self._send_report()
+            self._reports.ask()
         else:
             self.report()
 
     def count_shards(self) -> None:
         """Look how many shards there are, for clients to learn of new ones."""
         self._server.shards = read_manifest(self._directory.parent).shards
-
-    def _await_report(self) -> None:
-        if self._last_report is not None:
-            ray.wait([self._last_report], timeout=self._config.timeout_s)
 
     def address(self) -> str:
         """host:port of the Flight endpoint of this process."""
@@ -108,7 +105,7 @@ class ShardActor:
 
     def stats(self) -> dict[str, int]:
         """Counts of this shard, which the limiter then knows too."""
-        self._await_report()
+        self._reports.finish()
         return self._shard.counts().as_dict()
 
     def ids(self) -> list[str]:
@@ -117,7 +114,7 @@ class ShardActor:
 
     def checkpoint(self, directory: Path) -> dict[str, Any]:
         """See `Shard.checkpoint`."""
-        self._await_report()
+        self._reports.finish()
         return self._shard.checkpoint(Path(directory))
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from buffer.connection import Connection
 from buffer.draws import Held, Sampler, Unit
 from buffer.errors import EmptyViewError
-from buffer.placement import Find, shard_of
+from buffer.placement import Find, Placement, shard_of
 from buffer.sample import Part, Sample
 from buffer.view import RowFilter, least_of_best
 
@@ -44,7 +44,7 @@ class Shards:
         self._find = find
         self._token = token
         self._connections: list[Connection] = []
-        self._grown_from: Sequence[int] = ()
+        self._earlier: Sequence[Placement] = ()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
         self._held: dict[tuple[RowFilter, Sampler], dict[int, tuple[float, Held]]] = {}
 
@@ -60,7 +60,7 @@ class Shards:
                 *self._connections,
                 *(Connection(shard, topology.endpoints[shard], self._token) for shard in new),
             ]
-            self._grown_from = topology.grown_from
+            self._earlier = topology.earlier
             self._held.clear()
 
     def append(self, wire: pa.RecordBatch, deadline: float) -> int:
@@ -125,12 +125,12 @@ class Shards:
         self._threads.shutdown(wait=False)
 
     def _stored_elsewhere(self, ids: Sequence[str], homes: np.ndarray, deadline: float) -> list[int]:
-        """Rows whose episode was stored while there were fewer shards, in one that is not its home any more."""
+        """Rows whose episode was stored in a shard that was its home then and is not now."""
         stored = []
-        for shards in self._grown_from:
+        for placement in self._earlier:
             before: dict[int, list[int]] = {}
             for row, name in enumerate(ids):
-                if (old := shard_of(name, shards)) != homes[row]:
+                if (old := placement.home(name)) != homes[row]:
                     before.setdefault(old, []).append(row)
             for old, rows in before.items():
                 known = self._connections[old].known([ids[row] for row in rows], deadline)

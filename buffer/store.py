@@ -14,7 +14,7 @@ import pyarrow as pa
 from buffer.draws import Draws, Sampler, Unit
 from buffer.index import RowIndex, RowNumbers
 from buffer.rows import ROW_SCHEMA, pack
-from buffer.schema import MESSAGES_TYPE, ragged_parts
+from buffer.schema import MESSAGES_TYPE, new_rows, ragged_parts
 from buffer.view import RowFilter
 from buffer.window import Window
 from buffer.wire import to_wire
@@ -140,13 +140,7 @@ class Store:
 
     def fresh_rows(self, batch: pa.RecordBatch) -> np.ndarray:
         """int64[k], the rows of the batch whose id is not known; of rows with the same id the first."""
-        seen: set[str] = set()
-        fresh = []
-        for row, name in enumerate(batch.column("episode_id").to_pylist()):
-            if name not in self._ids and name not in seen:
-                seen.add(name)
-                fresh.append(row)
-        return np.array(fresh, dtype=np.int64)
+        return np.array(new_rows(batch, self._ids), dtype=np.int64)
 
     def append(self, batch: pa.RecordBatch, first_seq: int) -> int:
         """Hold rows of `EPISODE_SCHEMA` whose ids are new, evicting the oldest; returns how many it evicted."""

@@ -69,6 +69,12 @@ def test_lists_hold_the_same_tokens():
 class Short(Contender):
     """Gives back less than it should."""
 
+    def prepare(self, columns: Any) -> Any:
+        return columns
+
+    def append(self, batch: Any) -> None:
+        return
+
     def sample(self, unit: Unit) -> Any:
         return [np.zeros(LENGTH - 1, np.int32)]
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import urllib.request
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -21,7 +22,7 @@ from buffer.config import ReplayConfig
 from buffer.errors import DiskFullError, EmptyViewError, LogError, ReplayError, ReplayTimeout, SchemaError
 from buffer.frames import SEGMENT_SCHEMA
 from buffer.layout import begin
-from buffer.log import read_episodes
+from buffer.log import WriteAheadLog, read_episodes
 from buffer.outside import OutsideClient
 from buffer.placement import shard_of
 from buffer.service import ReplayService
@@ -394,6 +395,25 @@ def test_shards_are_added_while_the_replay_runs_and_when_it_is_restored(tmp_path
     assert all(ids(service))
     assert client.stats().episodes == 400
     service.stop()
+
+
+def test_ids_of_the_first_format_are_looked_for_where_they_were_placed(tmp_path):
+    homes = {shard: [i for i in range(60) if zlib.crc32(f"e{i}".encode()) % 2 == shard] for shard in (0, 1)}
+    assert any(shard_of(f"e{i}", 2) != shard for shard, held in homes.items() for i in held)
+    for shard, held in homes.items():
+        (tmp_path / f"shard-{shard}").mkdir()
+        log = WriteAheadLog(tmp_path / f"shard-{shard}", durability="flush", segment_bytes=1 << 20)
+        log.append(make_batch(held), 0, 0)
+        log.close()
+    (tmp_path / "replay.json").write_text('{"format": 1, "shards": 2}')
+    for shards in (2, 3):
+        service = start(tmp_path, restore=True, shards=shards)
+        assert service.client().append(make_batch(range(60))) == 0
+        assert ids(service)[:2] == [[f"e{i}" for i in held] for held in homes.values()]
+        service.stop()
+    (tmp_path / "replay.json").write_text('{"format": 3, "shards": 3}')
+    with pytest.raises(LogError, match="format 3, this ArCHer reads 1 to 2"):
+        start(tmp_path, restore=True, shards=3)
 
 
 def test_each_side_waits_for_the_other_and_says_so(tmp_path):

@@ -88,7 +88,7 @@ class ReplayFlightServer(flight.FlightServerBase):
         writer: flight.FlightMetadataWriter,
     ) -> None:
         """Append each batch and acknowledge it."""
-        try:
+        with _refusing("append"):
             if self._on_append is None:
                 raise ReplayError("this replay is served from a folder that others wrote; nothing can be appended")
             check_wire(reader.schema)
@@ -96,8 +96,6 @@ class ReplayFlightServer(flight.FlightServerBase):
                 new = self._shard.append(to_lists(chunk.data))
                 self._on_append()
                 writer.write(pa.py_buffer(json.dumps({"new": new, "shards": self.shards}).encode()))
-        except ReplayError as error:
-            raise refusal(error) from error
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
         """Sample or sweep."""
@@ -152,11 +150,6 @@ def _refusing(what: str) -> Iterator[None]:
     try:
         yield
     except ReplayError as error:
-        raise refusal(error) from error
+        raise flight.FlightServerError(str(error), type(error).__name__.encode()) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise refusal(ReplayError(f"bad {what}: {error!r}")) from error
-
-
-def refusal(error: ReplayError) -> flight.FlightServerError:
-    """The error as it crosses the wire."""
-    return flight.FlightServerError(str(error), type(error).__name__.encode())
+        raise flight.FlightServerError(f"bad {what}: {error!r}", ReplayError.__name__.encode()) from error

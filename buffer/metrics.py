@@ -24,7 +24,7 @@ class ShardMetrics:
 
         self.episodes = gauge("rows", "Episodes held")
         self.turns = gauge("turns", "Turns held")
-        self.bytes = gauge("bytes", "Bytes of the columns held in memory")
+        self.bytes = gauge("bytes", "Bytes of the rows held in memory and their messages")
         self.log_bytes = gauge("log_bytes", "Bytes of the write-ahead log")
         self.appended = counter("appended_rows", "Episodes appended, duplicates not counted")
         self.duplicates = counter("duplicate_rows", "Episodes refused because their id is known")

@@ -26,7 +26,7 @@ class Stats:
     inserted_turns: int
     sampled_turns: int
     bytes: int
-    """Of the columns held in memory."""
+    """Of the rows held in memory and their messages."""
     evicted: int
     """Episodes inserted and no longer held."""
 

@@ -23,7 +23,7 @@ from buffer.placement import Placement
 
 logger = logging.getLogger(__name__)
 
-_SAVE_DELAY_S = 0.2
+SAVE_DELAY_S = 0.2
 
 
 def shard_name(prefix: str, index: int) -> str:
@@ -46,6 +46,7 @@ class LimiterActor:
             self._limiter.load_state_dict(json.loads(self._path.read_text()))
         self._changed = asyncio.Condition()
         self._saving: asyncio.TimerHandle | None = None
+        self._closed = False
         self._metrics = LimiterMetrics()
         self._metrics_address = serve(self._metrics.registry, ray.util.get_node_ip_address())
         self._ask_for_reports()
@@ -118,7 +119,10 @@ class LimiterActor:
         write_atomic(Path(directory) / STATE_FILE, json.dumps(self._limiter.state_dict()))
 
     async def close(self) -> None:
-        """Write the counts a last time."""
+        """Write the counts a last time: the folder may be another service's a moment later."""
+        self._closed = True
+        if self._saving is not None:
+            self._saving.cancel()
         write_atomic(self._path, json.dumps(self._limiter.state_dict()))
 
     async def _wait(self, side: str, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
@@ -155,8 +159,8 @@ class LimiterActor:
     async def _notify(self) -> None:
         self._metrics.inserted.set(self._limiter.inserted_turns)
         self._metrics.drawn.set(self._limiter.sampled_turns)
-        if self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(_SAVE_DELAY_S, self._save)
+        if self._saving is None and not self._closed:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._save)
         async with self._changed:
             self._changed.notify_all()
 

@@ -135,9 +135,11 @@ class ReplayService:
 
     def stop(self) -> None:
         """Seal the logs, write the counts, end the actors."""
-        calls = [actor.close.remote() for actor in (*self.shards, self.limiter)]
-        _, missing = ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_TIMEOUT_S)
-        if missing:
-            logger.warning("%d replay actors did not close within %g s", len(missing), _CLOSE_TIMEOUT_S)
+        # The limiter last: the counts that it writes hold what the shards report as they close.
+        for actors in (self.shards, [self.limiter]):
+            calls = [actor.close.remote() for actor in actors]
+            _, missing = ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_TIMEOUT_S)
+            if missing:
+                logger.warning("%d replay actors did not close within %g s", len(missing), _CLOSE_TIMEOUT_S)
         for actor in (*self.shards, self.limiter):
             ray.kill(actor)

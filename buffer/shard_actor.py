@@ -118,5 +118,6 @@ class ShardActor:
         return self._shard.checkpoint(Path(directory))
 
     def close(self) -> None:
-        """Seal the log, for an orderly end."""
+        """Seal the log, for an orderly end, which the limiter hears of."""
+        self._reports.finish()
         self._shard.close()

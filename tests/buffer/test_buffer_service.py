@@ -21,7 +21,8 @@ from replay_cases import assert_same, make_batch, make_episode, settled
 from buffer.config import ReplayConfig
 from buffer.errors import DiskFullError, EmptyViewError, LogError, ReplayError, ReplayTimeout, SchemaError
 from buffer.frames import SEGMENT_SCHEMA
-from buffer.layout import begin
+from buffer.layout import STATE_FILE, begin
+from buffer.limiter_actor import SAVE_DELAY_S
 from buffer.log import WriteAheadLog, read_episodes
 from buffer.outside import OutsideClient
 from buffer.placement import shard_of
@@ -348,6 +349,21 @@ def test_a_checkpoint_is_exact_and_the_log_goes_to_the_last_row(tmp_path):
     assert again.turns.tolist() == next_sample.turns.tolist()
     assert client.append(make_batch(range(120, 130))) == 10
     assert ids(service) == last_ids
+    service.stop()
+
+
+def test_a_limiter_that_has_closed_leaves_the_folder_alone(tmp_path):
+    service = start(tmp_path / "live")
+    counts = tmp_path / "live" / STATE_FILE
+    service.client().append(make_batch(range(10)))
+    ray.get([shard.close.remote() for shard in service.shards])
+    ray.get(service.limiter.close.remote())
+    assert json.loads(counts.read_text())["shards"].keys() == {"0", "1"}
+    counts.write_text("the next service's")
+    ray.get(service.limiter.count_sampled.remote(1))
+    # Longer than a limiter puts off its writing.
+    time.sleep(3 * SAVE_DELAY_S)
+    assert counts.read_text() == "the next service's"
     service.stop()
 
 

@@ -271,15 +271,20 @@ def main() -> None:
         dtype=arguments.dtype or ("bfloat16" if gpus else "float32"),
         seed=arguments.seed,
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
+    about: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if gpus else "cpu",
+        "settings": asdict(base),
+        "sizes": SCALES[base.scale],
+    }
     with tempfile.TemporaryDirectory() as scratch:
         for observation in arguments.observations or OBSERVATION_TOKENS:
             for count in ranks:
                 rows += run(replace(base, observation=observation, ranks=count), Path(scratch))
+                # Each time: it takes most of an hour, and one that is ended keeps what it has measured.
+                path = report("learner", arguments, rows, **about)
     print_table("Samples per second", COLUMNS, rows)
     print_table("Use of the machine", USE, rows)
-    device = torch.cuda.get_device_name() if gpus else "cpu"
-    path = report("learner", arguments, rows, device=device, settings=asdict(base), sizes=SCALES[base.scale])
     say(f"written to {path}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from buffer.schema import RAGGED_DTYPES, Episode
 from buffer.wire import binary_parts
@@ -35,29 +36,32 @@ ROW_SCHEMA: pa.Schema = pa.schema([("row", pa.binary())])
 """What a sample carries."""
 
 
-def pack(batch: pa.RecordBatch) -> tuple[bytes, np.ndarray]:
+def pack(batch: pa.RecordBatch) -> tuple[memoryview, np.ndarray]:
     """Rows of `WIRE_SCHEMA` as bytes, and int64[rows + 1] where each begins and the last ends."""
-    rows = batch.num_rows
-    header = np.zeros(rows, _HEADER)
+    header = np.zeros(batch.num_rows, _HEADER)
     header["created_at"] = batch.column("created_at").cast(pa.int64()).to_numpy()
     header["seed"] = batch.column("seed").to_numpy()
     for name in _FLAGS:
         header[name] = batch.column(name).cast(pa.int8()).fill_null(_UNKNOWN).to_numpy(zero_copy_only=False)
-    pieces: list[tuple[list[int], memoryview]] = []
+    used = np.full(batch.num_rows, _HEADER.itemsize, np.int64)
     for name in _VARIABLE:
-        offsets, data = binary_parts(batch.column(name))
-        header[f"{name}_bytes"] = np.diff(offsets)
-        pieces.append((offsets.tolist(), data.data))
-    used = _HEADER.itemsize + sum(header[f"{name}_bytes"].astype(np.int64) for name in _VARIABLE)
-    sizes = used + -used % _ALIGNMENT
-    fill = [bytes(count) for count in np.subtract(sizes, used).tolist()]
-    headers = memoryview(header.tobytes())
-    parts: list[memoryview | bytes] = []
-    for row in range(rows):
-        parts.append(headers[row * _HEADER.itemsize : (row + 1) * _HEADER.itemsize])
-        parts.extend([data[offsets[row] : offsets[row + 1]] for offsets, data in pieces])
-        parts.append(fill[row])
-    return b"".join(parts), np.concatenate(([0], np.cumsum(sizes)))
+        sizes = np.diff(binary_parts(batch.column(name))[0])
+        header[f"{name}_bytes"] = sizes
+        used += sizes
+    columns = [
+        _binary(header.tobytes(), np.full(len(used), _HEADER.itemsize)),
+        *(batch.column(name).cast(pa.binary()) for name in _VARIABLE),
+        _binary(bytes(_ALIGNMENT * len(used)), -used % _ALIGNMENT),
+    ]
+    offsets, packed = binary_parts(pc.binary_join_element_wise(*columns, b""))
+    return packed.data, offsets.astype(np.int64)
+
+
+def _binary(data: bytes, sizes: np.ndarray) -> pa.BinaryArray:
+    """Values of these sizes, one after the other in `data`."""
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def unpack(batch: pa.RecordBatch) -> list[Episode]:

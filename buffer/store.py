@@ -148,7 +148,7 @@ class Store:
         if rows == 0:
             return 0
         packed, bounds = pack(to_wire(batch))
-        self._keep_packed(memoryview(packed), bounds)
+        self._keep_packed(packed, bounds)
         messages = self._keep_messages(batch.column("messages"))
         numbers = RowNumbers(
             turns=np.diff(ragged_parts(batch.column("action_start"))[0]).astype(np.int64),

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from buffer.errors import ReplayError
+from buffer.home import refuse_away
 from buffer.log import read_episodes
 from buffer.schema import EPISODE_SCHEMA, new_rows, ragged_parts, validate
 from buffer.versions import upgraded
@@ -46,6 +47,8 @@ def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
         replay = path / "replay" if (path / "replay").is_dir() else path
         if not list(replay.glob("shard-*")):
             raise FileNotFoundError(path)
+        for shard in replay.glob("shard-*"):
+            refuse_away(shard)
         yield from read_episodes(replay)
         return
     try:

@@ -8,21 +8,25 @@ share of it bounds is settled here, over all shards, and goes to each of them as
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from buffer.draws import SAMPLERS, Sampler, Unit
-from buffer.errors import EmptyViewError
+from buffer.errors import EmptyViewError, SchemaError
 from buffer.sample import Sample
 from buffer.schema import Episode, validate
 from buffer.shards import Request, Shards
 from buffer.stream import SampleStream
 from buffer.view import RowFilter, View, check_share
 from buffer.wire import to_wire
+
+_APPENDED_TOGETHER = 16
+"""Batches of `append_all` that the limiter lets through at once."""
 
 
 class Turnstile(Protocol):
@@ -50,11 +54,30 @@ class BaseClient:
         Raises SchemaError before anything is stored, DiskFullError where a shard has no room (rows of other
         shards are stored; append the batch again once there is room), ReplayTimeout.
         """
-        validate(batch)
+        return self._append([batch], limited)
+
+    def append_all(self, batches: Iterable[pa.RecordBatch], *, limited: bool = True) -> int:
+        """Store one batch after the other as `append` does, the next ones sent before the first is acknowledged.
+
+        Returns once all are durable. Where it raises, some of them are stored, and may be appended again.
+        """
+        new = 0
+        batches = iter(batches)
+        while group := list(islice(batches, _APPENDED_TOGETHER)):
+            new += self._append(group, limited)
+        return new
+
+    def _append(self, batches: Sequence[pa.RecordBatch], limited: bool) -> int:
         deadline = time.monotonic() + self._timeout_s
+        for batch in batches:
+            try:
+                validate(batch)
+            except SchemaError:
+                self._shards.note_refused(deadline)
+                raise
         if limited:
             self._limiter.await_insert(deadline)
-        return self._shards.append(to_wire(batch), deadline)
+        return self._shards.append([to_wire(batch) for batch in batches], deadline)
 
     def sample(
         self,

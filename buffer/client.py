@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.flight as flight
 import ray
 from ray.actor import ActorHandle
 
 from buffer.base_client import BaseClient
 from buffer.config import ReplayConfig
-from buffer.connection import Locate
 from buffer.errors import LogError, ReplayError, ReplayTimeout
 from buffer.layout import Manifest, finish_checkpoint, prepare_checkpoint, shard_directory
 from buffer.limiter_client import LimiterClient
+from buffer.locate import find_actor, locate_actor
 from buffer.placement import Placement, Topology
 from buffer.sample import Stats
 from buffer.shards import Shards
@@ -36,7 +35,7 @@ class ReplayClient(BaseClient):
 
     def _find(self) -> Topology:
         names, earlier = self._topology()
-        return Topology([_locate(index, _actor(name)) for index, name in enumerate(names)], earlier)
+        return Topology([locate_actor(f"replay shard {index}", name) for index, name in enumerate(names)], earlier)
 
     def _topology(self) -> tuple[list[str], tuple[Placement, ...]]:
         (topology,) = self._gather([self._counts.call("topology")], "looking for the shards")
@@ -58,7 +57,7 @@ class ReplayClient(BaseClient):
         """Counts over all shards. Raises ReplayTimeout where one does not answer."""
         self._counts.flush()
         names, _ = self._topology()
-        shards = self._gather([_actor(name).stats.remote() for name in names], "stats")
+        shards = self._gather([find_actor(name).stats.remote() for name in names], "stats")
         (totals,) = self._gather([self._counts.call("stats")], "stats")
         episodes = sum(shard["episodes"] for shard in shards)
         return Stats(
@@ -79,7 +78,9 @@ class ReplayClient(BaseClient):
         prepare_checkpoint(directory)
         self._counts.flush()
         names, earlier = self._topology()
-        calls = [_actor(name).checkpoint.remote(shard_directory(directory, index)) for index, name in enumerate(names)]
+        calls = [
+            find_actor(name).checkpoint.remote(shard_directory(directory, index)) for index, name in enumerate(names)
+        ]
         counts = self._gather(calls, "checkpoint")
         self._gather([self._counts.call("checkpoint", directory)], "checkpoint")
         finish_checkpoint(directory, Manifest(len(names), earlier), counts)
@@ -105,29 +106,3 @@ class ReplayClient(BaseClient):
             if isinstance(error.cause, OSError):
                 raise LogError(f"{what} of the replay failed: {error.cause}") from error
             raise
-
-
-def _actor(name: str) -> ActorHandle:
-    try:
-        return ray.get_actor(name)
-    except ValueError as error:
-        raise ReplayError(f"{name} is gone for good: the service was stopped") from error
-
-
-def _locate(index: int, actor: ActorHandle) -> Locate:
-    """How a shard is found through its actor."""
-
-    def locate(timeout_s: float) -> str:
-        try:
-            return str(ray.get(actor.address.remote(), timeout=timeout_s))
-        except ray.exceptions.ActorDiedError as error:
-            raise ReplayError(
-                f"replay shard {index} is gone for good, the service was stopped or the shard could not restart; see "
-                "its log"
-            ) from error
-        except ray.exceptions.RayActorError as error:
-            raise flight.FlightUnavailableError(f"its actor restarts: {error}") from error
-        except ray.exceptions.GetTimeoutError as error:
-            raise flight.FlightTimedOutError("its actor does not answer") from error
-
-    return locate

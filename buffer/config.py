@@ -33,6 +33,15 @@ class ReplayConfig(BaseModel):
         description="What an acknowledged append survives: memory nothing, flush the shard's death, "
         "fsync the machine's.",
     )
+    replication: Literal[1, 2] = Field(
+        1,
+        description="Nodes on whose disks an acknowledged episode lies; with 2 the loss of a node loses none of them.",
+    )
+    local_dir: str | None = Field(
+        None,
+        description="Folder on each node's own disk for the logs of a replicated replay, $VARIABLES as the node sets "
+        "them; null for one in the node's temporary folder.",
+    )
     samples_per_insert: float | None = Field(
         None, gt=0, description="Turns sampled per turn inserted that the limiter holds to; null for no limit."
     )
@@ -72,6 +81,23 @@ class ReplayConfig(BaseModel):
     def bytes_per_shard(self) -> float:
         """Bytes of episodes that one shard holds."""
         return float("inf") if self.capacity_bytes is None else self.capacity_bytes / self.shards
+
+    @model_validator(mode="after")
+    def _refuse_half_replication(self) -> Self:
+        if self.replication == 1:
+            if self.local_dir is not None:
+                raise ValueError(
+                    f"local_dir={self.local_dir!r} keeps logs on their nodes alone, and replication=1 has no second "
+                    "copy; set replication=2, or leave local_dir out and the logs are in the run's folder"
+                )
+            return self
+        if self.durability == "memory":
+            raise ValueError("replication=2 copies the log, and durability=memory keeps none; set flush or fsync")
+        if self.cpus_per_shard == 0:
+            raise ValueError(
+                "replication=2 has Ray place shards and replicas by their CPUs; set cpus_per_shard above 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_deadlock(self) -> Self:

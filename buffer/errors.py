@@ -23,3 +23,11 @@ class LogError(ReplayError):
 
 class EmptyViewError(ReplayError):
     """A view that holds no episode to sample from."""
+
+
+class EpochError(ReplayError):
+    """A write to a replica by a process that is its shard no longer."""
+
+
+class BehindError(ReplayError):
+    """A write to a replica that lacks what comes before it: it was lost, and must be made anew."""

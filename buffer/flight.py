@@ -10,7 +10,7 @@
   two arrays, of each row that passes the undiscounted return, float64[k], and the turns, int64[k]; "newest" {"only",
   "count", "unit"} likewise when each was created, int64[k], and its turns; "priorities" takes a `PriorityUpdate` and
   answers {"known"}; "known" {"ids"} answers {"known"}, for each id whether an append of it would change nothing;
-  "stats" every number.
+  "refused" counts a batch that its client refused; "stats" every number.
 
 Every request carries the replay's token in the header "authorization: Bearer TOKEN". An error carries the name of its
 class in `extra_info`, so that the client raises the same one.
@@ -39,7 +39,7 @@ from buffer.wire import check_wire, to_lists
 logger = logging.getLogger(__name__)
 
 
-class _Gate(flight.ServerMiddlewareFactory):
+class Gate(flight.ServerMiddlewareFactory):
     """Lets no request through that does not carry the token."""
 
     def __init__(self, token: str) -> None:
@@ -64,7 +64,7 @@ class ReplayFlightServer(flight.FlightServerBase):
         host: str = "0.0.0.0",
         port: int = 0,
     ) -> None:
-        super().__init__(f"grpc+tcp://{host}:{port}", middleware={"token": _Gate(token)})
+        super().__init__(f"grpc+tcp://{host}:{port}", middleware={"token": Gate(token)})
         self.shards = 1
         """How many shards the replay has; clients learn from each answer of one that was added."""
         self._shard = shard
@@ -88,18 +88,30 @@ class ReplayFlightServer(flight.FlightServerBase):
         writer: flight.FlightMetadataWriter,
     ) -> None:
         """Append each batch and acknowledge it."""
-        with _refusing("append"):
+        with refusing("append"):
             if self._on_append is None:
                 raise ReplayError("this replay is served from a folder that others wrote; nothing can be appended")
-            check_wire(reader.schema)
+            with self._counting_refusals():
+                check_wire(reader.schema)
             for chunk in reader:
-                new = self._shard.append(to_lists(chunk.data))
+                with self._counting_refusals():
+                    batch = to_lists(chunk.data)
+                new = self._shard.append(batch)
                 self._on_append()
                 writer.write(pa.py_buffer(json.dumps({"new": new, "shards": self.shards}).encode()))
 
+    @contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        """Of what is no batch at all; `Shard.append` counts those that it refuses itself."""
+        try:
+            yield
+        except (ReplayError, ValueError):
+            self._shard.metrics.refused.inc()
+            raise
+
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:
         """Sample or sweep."""
-        with _refusing(f"ticket {ticket.ticket!r}"):
+        with refusing(f"ticket {ticket.ticket!r}"):
             request = json.loads(ticket.ticket)
             messages = bool(request["messages"])
             only, draw = RowFilter(**request["only"]), request["draw"]
@@ -113,7 +125,7 @@ class ReplayFlightServer(flight.FlightServerBase):
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
         """Answer an action."""
         body = action.body.to_pybytes()
-        with _refusing(f"{action.type} {body!r}"):
+        with refusing(f"{action.type} {body!r}"):
             for answer in self._answers(action.type, body):
                 data = answer.tobytes() if isinstance(answer, np.ndarray) else json.dumps(answer).encode()
                 yield flight.Result(pa.py_buffer(data))
@@ -121,11 +133,16 @@ class ReplayFlightServer(flight.FlightServerBase):
     def _answers(self, name: str, body: bytes) -> Sequence[np.ndarray | dict[str, Any]]:
         if name == "stats":
             return [self._shard.counts().as_dict()]
+        if name == "refused":
+            self._shard.metrics.refused.inc()
+            return [{}]
         if name == "priorities":
             update = PriorityUpdate.from_bytes(body)
             return [{"known": self._shard.update_priorities(update.seqs, update.turns, update.priorities)}]
         if name not in ("held", "returns", "newest", "known"):
-            raise ReplayError(f"no action {name!r}; a shard answers held, returns, newest, known, priorities and stats")
+            raise ReplayError(
+                f"no action {name!r}; a shard answers held, returns, newest, known, priorities, refused and stats"
+            )
         request = json.loads(body)
         if name == "known":
             return [{"known": self._shard.known(request["ids"])}]
@@ -145,7 +162,7 @@ def _stream(plans: Sequence[Plan], shards: int) -> Iterator[tuple[pa.RecordBatch
 
 
 @contextmanager
-def _refusing(what: str) -> Iterator[None]:
+def refusing(what: str) -> Iterator[None]:
     """Errors as they cross the wire; `what` names a request that cannot be read."""
     try:
         yield

@@ -18,6 +18,7 @@ from buffer.config import ReplayConfig
 from buffer.files import write_atomic
 from buffer.layout import STATE_FILE, read_manifest
 from buffer.limiter import Limiter
+from buffer.locate import shard_name
 from buffer.metrics import LimiterMetrics, serve
 from buffer.placement import Placement
 
@@ -26,20 +27,15 @@ logger = logging.getLogger(__name__)
 SAVE_DELAY_S = 0.2
 
 
-def shard_name(prefix: str, index: int) -> str:
-    """The name of a shard's actor."""
-    return f"{prefix}-shard-{index}"
-
-
 class LimiterActor:
     """See the module. Made by `ReplayService` through `ray.remote`."""
 
-    def __init__(self, config: ReplayConfig, directory: Path, prefix: str) -> None:
-        """`prefix` begins the names of the shards' actors, which are made after this one."""
+    def __init__(self, config: ReplayConfig, directory: Path, life: str) -> None:
+        """`life` begins the names of the shards' actors, which are made after this one."""
         logging.basicConfig(level=logging.INFO)
         self._config = config
         self._directory = directory
-        self._prefix = prefix
+        self._life = life
         self._path = directory / STATE_FILE
         self._limiter = Limiter(config)
         if self._path.exists():
@@ -54,7 +50,7 @@ class LimiterActor:
     def _ask_for_reports(self) -> None:
         """After a restart the file may lag behind what the shards have told the last limiter."""
         for index in range(read_manifest(self._directory).shards):
-            name = shard_name(self._prefix, index)
+            name = shard_name(self._life, index)
             try:
                 ray.get_actor(name).report.remote()
             except ValueError:
@@ -63,7 +59,7 @@ class LimiterActor:
     async def topology(self) -> tuple[list[str], tuple[Placement, ...]]:
         """Names of the shards' actors, and how ids were placed before."""
         manifest = read_manifest(self._directory)
-        return [shard_name(self._prefix, index) for index in range(manifest.shards)], manifest.earlier
+        return [shard_name(self._life, index) for index in range(manifest.shards)], manifest.earlier
 
     async def report(self, shard: int, life: str, counts: dict[str, int], born: dict[str, int]) -> int:
         """See `Limiter.report`; wakes whoever waits."""

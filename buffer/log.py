@@ -155,7 +155,7 @@ class WriteAheadLog:
             active = self._active or self._begin(first_row)
             written = self._write(active, parts)
         except OSError as error:
-            raise _refusal(self.directory, error) from error
+            raise refusal(self.directory, error) from error
         active.size += written
         if active.size >= self.segment_bytes:
             self.rotate()
@@ -236,13 +236,12 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise _refusal(target.parent, error) from error
+            raise refusal(target.parent, error) from error
         shutil.copy2(source, target)
 
 
-def _refusal(directory: Path, error: OSError) -> LogError | DiskFullError:
+def refusal(directory: Path, error: OSError, *, then: str = "nothing was stored") -> LogError | DiskFullError:
+    """What a write that failed under `directory` is to those who asked for it; `then` says what became of the rows."""
     if error.errno in _NO_ROOM:
-        return DiskFullError(
-            f"no room under {directory} ({error.strerror}); nothing was stored. Free space there and append again"
-        )
-    return LogError(f"cannot write under {directory}: {error}; nothing was stored")
+        return DiskFullError(f"no room under {directory} ({error.strerror}); {then}. Free space there and append again")
+    return LogError(f"cannot write under {directory}: {error}; {then}")

@@ -33,6 +33,7 @@ class ShardMetrics:
         self.sampled = counter("sampled_draws", "Turns or episodes drawn")
         self.priorities = counter("updated_priorities", "Turns that were given a new priority")
         self.torn = counter("log_torn_bytes", "Bytes cut from a torn tail of the log at start")
+        self.replicas_made = counter("replicas_made", "Times the replica was made anew")
         self.damaged = counter("log_damaged", "Damaged stretches of the log stepped over at start")
 
 

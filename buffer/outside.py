@@ -10,7 +10,7 @@ import numpy as np
 
 from buffer.access import read_endpoint, read_token
 from buffer.base_client import BaseClient
-from buffer.connection import Locate
+from buffer.endpoint import Locate
 from buffer.layout import read_manifest, shard_directory
 from buffer.placement import Find, Topology
 from buffer.shards import Shards

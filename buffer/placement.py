@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from buffer.connection import Locate
+from buffer.endpoint import Locate
 
 
 def shard_of(episode_id: str, shards: int) -> int:

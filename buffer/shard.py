@@ -8,7 +8,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from buffer.config import ReplayConfig
 from buffer.draws import Held, Sampler, Unit
 from buffer.errors import EmptyViewError, ReplayError, SchemaError
-from buffer.log import Recovery, Segment, WriteAheadLog, read_log
+from buffer.log import Recovery, Segment, WriteAheadLog, link_or_copy, read_log, segment_paths
 from buffer.metrics import ShardMetrics
 from buffer.priorities import read_priorities, write_priorities
 from buffer.rows import unpack
@@ -216,23 +216,35 @@ class Shard:
                 log_bytes=self._log.size if self._log else 0,
             )
 
+    def segments(self) -> list[Segment]:
+        """The log as it is now: whole frames alone."""
+        with self._write:
+            return [] if self._log is None else [replace(segment) for segment in self._log.segments()]
+
     def checkpoint(self, directory: Path) -> dict[str, Any]:
         """Put every row so far and its priorities under `directory`; a second call starts over.
 
-        Writers wait while segments are linked, and not while rows of a shard without a log are written.
+        Writers wait while segments are linked beside the log, and not while they are copied to another disk or the
+        rows of a shard without a log are written.
         """
-        if directory.exists():
-            shutil.rmtree(directory)
+        for folder in (directory, staging := self._directory / "leaving"):
+            if folder.exists():
+                shutil.rmtree(folder)
         directory.mkdir(parents=True)
         with self._write:
             counts, priorities = self.counts(), self._priorities()
             if self._log is not None:
-                self._log.link_to(directory)
+                staging.mkdir()
+                self._log.link_to(staging)
                 rows = None
             else:
                 rows = self._snapshot()
         if rows is not None:
             self._dump(directory, *rows)
+        else:
+            for path in segment_paths(staging):
+                link_or_copy(path, directory / path.name)
+            shutil.rmtree(staging)
         write_priorities(directory, priorities)
         return {"shard": self.index, **counts.as_dict()}
 

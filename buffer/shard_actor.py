@@ -7,6 +7,7 @@ handle for the new address.
 import logging
 import os
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ import ray
 from buffer.access import write_endpoint
 from buffer.config import ReplayConfig
 from buffer.delayed import Delayed
+from buffer.errors import EpochError
 from buffer.flight import ReplayFlightServer
+from buffer.home import bring_home, copy_from_home, leave_home, local_folder
 from buffer.layout import read_manifest
+from buffer.locate import limiter_name, locate_actor
 from buffer.metrics import ShardMetrics, serve
+from buffer.replica_flight import ReplicaEndpoint
+from buffer.replication import Replication
 from buffer.shard import Shard
 
 logger = logging.getLogger(__name__)
@@ -28,16 +34,26 @@ _REPORT_DELAY_S = 0.02
 class ShardActor:
     """See the module. Made by `ReplayService` through `ray.remote`."""
 
-    def __init__(self, index: int, config: ReplayConfig, directory: Path, limiter: str, token: str) -> None:
-        """`limiter` is the name of its actor: Ray may not find a handle again when it restarts this one."""
+    def __init__(
+        self, index: int, config: ReplayConfig, directory: Path, life: str, token: str, replica: str | None = None
+    ) -> None:
+        """`life` is the service's, and begins the names of its actors: Ray may not find a handle again when it
+        restarts this one. `replica` is the name of this shard's, where it has one.
+        """
         logging.basicConfig(level=logging.INFO)
         self._config = config
         self._directory = directory
-        self._limiter = ray.get_actor(limiter)
+        self._log_directory = directory
+        self._limiter = ray.get_actor(limiter_name(life))
         self._life = uuid.uuid4().hex
         self._reports = Delayed(self.report, _REPORT_DELAY_S)
         metrics = ShardMetrics(index)
-        self._shard = Shard(index, config, directory, metrics)
+        self._replication: Replication | None = None
+        if replica is not None:
+            self._log_directory = local_folder(config.local_dir, directory.parent, life, directory.name)
+            self._replication = self._recover(index, replica, token, metrics)
+        self._shard = Shard(index, config, self._log_directory, metrics)
+        self._replicate()
         self._born = self._shard.counts().as_dict()
         self._log_start(directory, lost=self.report())
         host = ray.util.get_node_ip_address()
@@ -46,6 +62,30 @@ class ShardActor:
         self._address = f"{host}:{self._server.port}"
         write_endpoint(directory, self._address)
         self._metrics_address = serve(metrics.registry, host)
+
+    def _recover(self, index: int, replica: str, token: str, metrics: ShardMetrics) -> Replication:
+        """Fill the log's folder on this node, which may be another than that of the process before."""
+        replication = Replication(
+            self._log_directory,
+            ReplicaEndpoint(name := f"the replica of replay shard {index}", locate_actor(name, replica), token),
+            fsync=self._config.durability == "fsync",
+            timeout_s=self._config.timeout_s,
+            metrics=metrics,
+        )
+        replication.recover(partial(copy_from_home, self._directory))
+        leave_home(self._directory, "shard", ray.util.get_node_ip_address(), self._log_directory)
+        return replication
+
+    def _replicate(self) -> None:
+        """Return once the replica has every row of the log."""
+        if self._replication is None:
+            return
+        try:
+            self._replication.sync(self._shard.segments)
+        except EpochError as error:
+            # Ray took this process for dead and has put another in its place, which clients will find.
+            logger.error("replay shard %d ends: %s", self._shard.index, error)
+            os._exit(1)
 
     def _log_start(self, directory: Path, *, lost: int) -> None:
         counts = self._shard.counts()
@@ -81,7 +121,11 @@ class ShardActor:
             return 0
 
     def _after_append(self) -> None:
-        """Without samples_per_insert the count may come a moment after the acknowledgement: it bounds nobody."""
+        """Replicate, then count.
+
+        Without samples_per_insert the count may come a moment after the acknowledgement: it bounds nobody.
+        """
+        self._replicate()
         if self._config.samples_per_insert is None:
             self._reports.ask()
         else:
@@ -98,6 +142,10 @@ class ShardActor:
     def metrics_address(self) -> str:
         """host:port of the metrics endpoint of this process."""
         return self._metrics_address
+
+    def node(self) -> str:
+        """Ray's id of this process's node."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def pid(self) -> int:
         """Process id on its node, for operators and fault tests."""
@@ -121,3 +169,5 @@ class ShardActor:
         """Seal the log, for an orderly end, which the limiter hears of."""
         self._reports.finish()
         self._shard.close()
+        if self._replication is not None:
+            bring_home(self._log_directory, self._directory)

@@ -1,5 +1,6 @@
 """All shards as one: requests go out side by side, samples are split among shards by what each holds."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +12,17 @@ import pyarrow as pa
 
 from buffer.connection import Connection
 from buffer.draws import Held, Sampler, Unit
-from buffer.errors import EmptyViewError
+from buffer.errors import EmptyViewError, ReplayError
 from buffer.placement import Find, Placement, shard_of
 from buffer.sample import Part, Sample
 from buffer.view import RowFilter, least_of_best
 
+logger = logging.getLogger(__name__)
+
 _HELD_S = 0.1
 """Seconds for which what a shard said it holds is taken for true; each answer of it renews that."""
 _KEPT = 16
+_NOTE_S = 5.0
 _THREADS = 64
 _ATTEMPTS = 3
 """At finding rows in a view: by what was known, by what was asked for, and once more where a shard lost its rows."""
@@ -63,22 +67,30 @@ class Shards:
             self._earlier = topology.earlier
             self._held.clear()
 
-    def append(self, wire: pa.RecordBatch, deadline: float) -> int:
+    def append(self, wires: Sequence[pa.RecordBatch], deadline: float) -> int:
         """Append rows in `WIRE_SCHEMA`, each to its shard; returns how many were new."""
         self.refresh()
-        ids = wire.column("episode_id").to_pylist()
-        one = len(self) == 1
-        homes = np.array([0 if one else shard_of(name, len(self)) for name in ids], dtype=int)
-        homes[self._stored_elsewhere(ids, homes, deadline)] = -1
-        used = np.unique(homes[homes >= 0]).tolist()
-        # A batch may be a slice of a larger one: only taking rows leaves the rest behind.
-        parts = {home: wire.take(pa.array(np.flatnonzero(homes == home))) for home in used}
-        if len(used) == 1 and homes.min() >= 0:
-            parts = {used[0]: wire}
+        parts: dict[int, list[pa.RecordBatch]] = {}
+        for wire in wires:
+            for home, part in self._placed(wire, deadline).items():
+                parts.setdefault(home, []).append(part)
         try:
             return sum(self._each(lambda shard: self._connections[shard].append(parts[shard], deadline), list(parts)))
         finally:
             self._held.clear()
+
+    def _placed(self, wire: pa.RecordBatch, deadline: float) -> dict[int, pa.RecordBatch]:
+        """The rows of each shard, but for those that are stored elsewhere already."""
+        if len(self) == 1 and not self._earlier:
+            return {0: wire}
+        ids = wire.column("episode_id").to_pylist()
+        homes = np.array([shard_of(name, len(self)) for name in ids], dtype=int)
+        homes[self._stored_elsewhere(ids, homes, deadline)] = -1
+        used = np.unique(homes[homes >= 0]).tolist()
+        if len(used) == 1 and homes.min() >= 0:
+            return {used[0]: wire}
+        # A batch may be a slice of a larger one: only taking rows leaves the rest behind.
+        return {home: wire.take(pa.array(np.flatnonzero(homes == home))) for home in used}
 
     def draw(self, request: Request, sizes: Sequence[int], rng: np.random.Generator, deadline: float) -> list[Sample]:
         """Samples of `sizes` draws each. Raises EmptyViewError where nothing can be drawn, ReplayTimeout."""
@@ -97,6 +109,15 @@ class Shards:
         """The numbers of each shard."""
         self.refresh()
         return self._each(lambda shard: self._connections[shard].stats(deadline), range(len(self)))
+
+    def note_refused(self, deadline: float) -> None:
+        """Have a batch counted that was refused before it came to any shard; the first shard's metrics hold it."""
+        try:
+            self.refresh()
+            self._connections[0].note_refused(min(deadline, time.monotonic() + _NOTE_S))
+        except ReplayError as error:
+            # Why the batch was refused is what its writer must hear.
+            logger.warning("a batch that was refused is not counted: %s", error)
 
     def sweep(self, only: RowFilter, messages: bool, deadline: float) -> Sample:
         """Every episode that passes the filter."""

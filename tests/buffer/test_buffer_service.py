@@ -40,6 +40,17 @@ def ids(service) -> list[list[str]]:
     return ray.get([shard.ids.remote() for shard in service.shards], timeout=60)
 
 
+def refused_appends(service) -> float:
+    text = metrics_text(service, "shard-0")
+    (line,) = [line for line in text.splitlines() if line.startswith("archer_replay_refused_appends_total{")]
+    return float(line.split()[-1])
+
+
+def metrics_text(service, name) -> str:
+    (address,) = [address for _, target, address in service.metrics_targets() if target == name]
+    return urllib.request.urlopen(f"http://{address}/metrics", timeout=20).read().decode()
+
+
 def kill(actor) -> None:
     os.kill(ray.get(actor.pid.remote(), timeout=60), signal.SIGKILL)
 
@@ -205,10 +216,11 @@ def test_a_client_works_in_another_process(service):
 
 
 def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
-    before = settled(service.client())
+    before, counted = settled(service.client()), refused_appends(service)
     batch = make_batch([500]).replace_schema_metadata(None)
     with pytest.raises(SchemaError, match="version None"):
         service.client().append(batch)
+    assert refused_appends(service) == counted + 1
     address = ray.get(service.shards[0].address.remote(), timeout=60)
     options = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {service.token}".encode())])
     with flight.FlightClient(f"grpc+tcp://{address}") as outside:
@@ -224,7 +236,38 @@ def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
             put()
         with pytest.raises(flight.FlightServerError, match="bad ticket"):
             outside.do_get(flight.Ticket(b"{}"), options).read_all()
+    assert refused_appends(service) == counted + 2
     assert service.client().stats() == before
+
+
+def test_batches_are_appended_one_after_the_other_and_those_behind_a_bad_one_are_not(tmp_path):
+    service = start(tmp_path / "live")
+    client = service.client()
+    batches = [make_batch(range(first, first + 10)) for first in range(0, 400, 10)]
+    assert client.append_all(batches[:20]) == 200
+    # Some are known, one holds nothing, and they come from a generator.
+    assert client.append_all(iter([*batches[10:30], batches[0].slice(0, 0)])) == 100
+    with pytest.raises(SchemaError, match="version None"):
+        client.append_all([*batches[30:], batches[0].replace_schema_metadata(None)])
+    assert client.stats().episodes == 300
+    # In the order in which they came, shard by shard.
+    assert ids(service) == [[f"e{i}" for i in range(300) if shard_of(f"e{i}", 2) == shard] for shard in (0, 1)]
+    service.stop()
+
+
+def test_batches_under_way_are_sent_again_when_the_shard_is_killed(tmp_path):
+    service = start(tmp_path / "live")
+    client = service.client()
+
+    def batches():
+        for first in range(0, 4000, 20):
+            if first == 1000:
+                kill(service.shards[0])
+            yield make_batch(range(first, first + 20))
+
+    client.append_all(batches())
+    assert ids(service) == [[f"e{i}" for i in range(4000) if shard_of(f"e{i}", 2) == shard] for shard in (0, 1)]
+    service.stop()
 
 
 def test_a_full_disk_is_said_so_and_nothing_is_stored(service):
@@ -451,8 +494,7 @@ def test_each_side_waits_for_the_other_and_says_so(tmp_path):
     writer.join(timeout=30)
     assert done
     assert done[0] - begun > 1.0
-    address = {name: address for _, name, address in service.metrics_targets()}["limiter"]
-    text = urllib.request.urlopen(f"http://{address}/metrics", timeout=20).read().decode()
+    text = metrics_text(service, "limiter")
     blocked = [
         line for line in text.splitlines() if line.startswith('archer_replay_blocked_seconds_total{side="insert"')
     ]

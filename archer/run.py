@@ -38,6 +38,9 @@ from buffer.service import ReplayService
 from learner.demonstrations import write_demonstrations
 from learner.entry import TrainArgs
 
+_APPENDED = 256
+"""Demonstrations of one append."""
+
 
 def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
     """Train as `config` says, in `folder`, and return the summary that was written there.
@@ -63,7 +66,9 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         targets.replay = replay = _start_replay(config, folder, checkpoint)
         stack.callback(replay.stop)
         if checkpoint is None and config.demonstrations.keep_in_replay:
-            replay.client().append(episodes_to_batch(demonstrations), limited=False)
+            firsts = range(0, len(demonstrations), _APPENDED)
+            batches = (episodes_to_batch(demonstrations[first : first + _APPENDED]) for first in firsts)
+            replay.client().append_all(batches, limited=False)
         scorer = _start_scorer(config, model)
         targets.pool = pool = _start_pool(config, model, replay, scorer, read_state(folder) if checkpoint else {})
         stack.callback(pool.shutdown)

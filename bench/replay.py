@@ -50,14 +50,14 @@ OURS: tuple[tuple[int, Durability], ...] = tuple(
 )
 LEAST = 2 * APPENDED * TURNS
 SIZES = (10_000, 100_000, 1_000_000)
-PACKED = tuple(f"packed_{figure}" for figure in FIGURES[1:])
-UNITS = {"append": "append, turns/s"} | {
+PACKED = tuple(f"packed_{figure}" for figure in FIGURES[2:])
+UNITS = {"append": "append, turns/s", "append_stream": "append, streamed, turns/s"} | {
     f"{unit}_{how}": f"{what}, {how}{'' if how == 'call' else 'ed'}, {measure}"
     for unit, what, measure in (("episode", "episodes", "turns/s"), ("turn", "turns", "MB/s"))
     for how in ("call", "stream")
 }
 COLUMNS = {"contender": "contender", **UNITS}
-PACKED_COLUMNS = {"contender": "contender", **{f"packed_{key}": UNITS[key] for key in FIGURES[1:]}}
+PACKED_COLUMNS = {"contender": "contender", **{f"packed_{key}": UNITS[key] for key in FIGURES[2:]}}
 RATIOS = {"contender": "contender", **{f"ratio_{key}": UNITS[key].rpartition(",")[0] for key in FIGURES}}
 NOTES = {"contender": "contender", "note": "why it has no figures"}
 

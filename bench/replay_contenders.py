@@ -64,6 +64,11 @@ class Ours(Contender):
         """As durable as the service on return."""
         self._client.append(batch)
 
+    def append_all(self, batches: list[Any]) -> bool:
+        """Through the client's own."""
+        self._client.append_all(batches)
+        return True
+
     def sample(self, unit: Unit) -> Any:
         """A `Sample`."""
         sample = self._client.sample(DRAWN[unit], unit=unit)

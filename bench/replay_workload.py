@@ -31,7 +31,7 @@ DRAWN: dict[Unit, int] = {"episode": 26, "turn": 256}
 """Of a sample: whole episodes of about as many turns, or single turns."""
 PREFETCH: dict[Unit, int] = {"episode": 16, "turn": 8}
 """Samples that a stream asks for ahead of need."""
-FIGURES = ("append", "episode_call", "episode_stream", "turn_call", "turn_stream")
+FIGURES = ("append", "append_stream", "episode_call", "episode_stream", "turn_call", "turn_stream")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,10 @@ class Contender(ABC):
     @abstractmethod
     def append(self, batch: Any) -> None:
         """Returns once the batch can be drawn from."""
+
+    def append_all(self, batches: list[Any]) -> bool:
+        """Likewise of several, the next ones sent before the first can be drawn; False where there is no such thing."""
+        return False
 
     @abstractmethod
     def sample(self, unit: Unit) -> Any:
@@ -112,17 +116,23 @@ def batches(work: Work) -> Iterator[Columns]:
         yield numbered(columns, first)
 
 
-def fill(contender: Contender, work: Work) -> dict[str, float]:
-    """Append everything; turns per second, the median over runs of `APPENDS`. Needs more than one batch."""
-    rates = []
+def fill(contender: Contender, work: Work) -> dict[str, float | None]:
+    """Append everything; turns per second, the median over runs of `APPENDS`. Needs more than one batch.
+
+    By call and streamed in turn, where a contender has both.
+    """
+    calls: list[float] = []
+    streamed: list[float] = []
     waiting = batches(work)
     contender.append(contender.prepare(next(waiting)))  # which opens connections
     while prepared := [contender.prepare(columns) for columns in islice(waiting, APPENDS)]:
         begin = time.perf_counter()
-        for batch in prepared:
-            contender.append(batch)
-        rates.append(len(prepared) * APPENDED * TURNS / (time.perf_counter() - begin))
-    return {"append": statistics.median(rates)}
+        at_once = len(streamed) < len(calls) and contender.append_all(prepared)
+        if not at_once:
+            for batch in prepared:
+                contender.append(batch)
+        (streamed if at_once else calls).append(len(prepared) * APPENDED * TURNS / (time.perf_counter() - begin))
+    return {"append": statistics.median(calls), "append_stream": statistics.median(streamed) if streamed else None}
 
 
 def sampled(contender: Contender, work: Work) -> dict[str, float | None]:

@@ -19,16 +19,19 @@ What each hands back, to a process other than the one that holds the rows unless
 - Arrow: rows taken from a table in the same process, decoded into the same `Episode`s. No service, nothing travels.
 - one copy: as many bytes copied in memory, of 256 episodes where single turns are drawn. No draw, nothing travels.
 
-The second table has what a draw costs in the shard by the number of turns it holds. The client and each shard are
-processes of their own: on fewer cores than those, more shards cannot be faster.
+Two tables have what a draw costs by the number of turns held: in the shard, and for a client of it. The client and each
+shard are processes of their own: on fewer cores than those, more shards cannot be faster.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,19 @@ from bench.common import local_cluster, parser, print_table, report, say  # isor
 from bench import replay_shard
 from bench.replay_contenders import Arrays, ArrowTable, Lists, Memory, Ours
 from bench.replay_foreign import FOREIGN, add_arguments, rows_of
-from bench.replay_workload import APPENDED, DRAWN, EPISODE_BYTES, FIGURES, TURNS, Contender, Work, fill, sampled
+from bench.replay_workload import (
+    APPENDED,
+    DRAWN,
+    EPISODE_BYTES,
+    FIGURES,
+    TURNS,
+    Contender,
+    Work,
+    batches,
+    fill,
+    rate,
+    sampled,
+)
 from buffer.config import Durability, ReplayConfig
 from buffer.service import ReplayService
 
@@ -59,6 +74,7 @@ UNITS = {"append": "append, turns/s", "append_stream": "append, streamed, turns/
 COLUMNS = {"contender": "contender", **UNITS}
 PACKED_COLUMNS = {"contender": "contender", **{f"packed_{key}": UNITS[key] for key in FIGURES[2:]}}
 RATIOS = {"contender": "contender", **{f"ratio_{key}": UNITS[key].rpartition(",")[0] for key in FIGURES}}
+SERVED = {"turns": "stored turns", "episode_ms": "26 episodes, ms", "turn_ms": "256 turns, ms"}
 NOTES = {"contender": "contender", "note": "why it has no figures"}
 
 
@@ -72,6 +88,7 @@ def main() -> None:
     rows = foreign_rows(work, arguments)
     with local_cluster(num_cpus=4), tempfile.TemporaryDirectory() as folder:
         rows = [*our_rows(work, arguments, Path(folder)), *local_rows(work), *rows]
+        served = served_rows(sizes, work, Path(folder))
     rows = compared(rows)
     figures = [row for row in rows if not row["note"]]
     print_table(f"Into and out of the replay, {work.turns:,} turns held", COLUMNS, figures)
@@ -81,8 +98,10 @@ def main() -> None:
     if len(figures) < len(rows):
         print_table("Left out", NOTES, [row for row in rows if row["note"]])
     print_table("In one shard", replay_shard.COLUMNS, shard)
+    print_table("Through one shard as it grows, decoded", SERVED, served)
     sizes_said = {"episode_bytes": EPISODE_BYTES, "turns_of_an_episode": TURNS, "draws": DRAWN}
-    say(f"written to {report('replay', arguments, rows, shard=shard, held_turns=work.turns, **sizes_said)}")
+    tables: dict[str, Any] = {"shard": shard, "served": served, "held_turns": work.turns}
+    say(f"written to {report('replay', arguments, rows, **tables, **sizes_said)}")
 
 
 def our_rows(work: Work, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -101,6 +120,28 @@ def our_rows(work: Work, arguments: argparse.Namespace, folder: Path) -> list[di
         client.close()
         service.stop()
         rows.append(row)
+    return rows
+
+
+def served_rows(sizes: list[int], work: Work, folder: Path) -> list[dict[str, Any]]:
+    """What a call costs a client as the shard grows, the median of the repeats."""
+    config = ReplayConfig(shards=1, durability="memory", capacity_turns=2 * max(sizes))
+    service = ReplayService.start(config, directory=folder / "grows", seed=work.seed)
+    client = service.client()
+    contender = Ours(client)
+    waiting = batches(replace(work, turns=max(sizes)))
+    rows, held = [], 0
+    for size in sizes:
+        missing = -(-(size - held) // (APPENDED * TURNS))
+        client.append_all(contender.prepare(columns) for columns in islice(waiting, missing))
+        held += missing * APPENDED * TURNS
+        row: dict[str, Any] = {"turns": held}
+        for unit in DRAWN:
+            rates = [rate(lambda unit=unit: contender.sample(unit), work.seconds) for _ in range(work.repeats)]  # type: ignore[misc]
+            row[f"{unit}_ms"] = 1000 / statistics.median(rates)
+        rows.append(row)
+    client.close()
+    service.stop()
     return rows
 
 

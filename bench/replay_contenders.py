@@ -205,6 +205,8 @@ class ArrowTable(Contender):
 class Memory(Contender):
     """One copy of as many bytes as a batch has, or as a sample's distinct episodes: the limit, with nothing found."""
 
+    keeps = False
+
     def __init__(self, turns: int, seed: int) -> None:
         episodes = max(turns // TURNS, max(DRAWN.values()))
         # Written once, so that no copy is the first to touch its memory.

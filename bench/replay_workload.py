@@ -31,6 +31,8 @@ DRAWN: dict[Unit, int] = {"episode": 26, "turn": 256}
 """Of a sample: whole episodes of about as many turns, or single turns."""
 PREFETCH: dict[Unit, int] = {"episode": 16, "turn": 8}
 """Samples that a stream asks for ahead of need."""
+_CHECKED = 5
+"""Samples that are looked at before any is timed."""
 FIGURES = ("append", "append_stream", "episode_call", "episode_stream", "turn_call", "turn_stream")
 
 
@@ -57,6 +59,9 @@ class Work:
 
 class Contender(ABC):
     """A place to put episodes and to draw them from. `DRAWN` draws of a unit are one sample."""
+
+    keeps = True
+    """Whether it gives back what it was given, and not as many bytes of anything."""
 
     @abstractmethod
     def prepare(self, columns: Columns) -> Any:
@@ -139,34 +144,38 @@ def sampled(contender: Contender, work: Work) -> dict[str, float | None]:
     """Whole episodes in turns per second, single turns in MB per second of the distinct episodes received."""
     found: dict[str, float | None] = {}
     for unit in DRAWN:
-        worth = _checked(contender, unit) * EPISODE_BYTES / 1e6 if unit == "turn" else DRAWN[unit] * TURNS
-        calls = [_rate(lambda unit=unit: contender.sample(unit), work.seconds) for _ in range(work.repeats)]  # type: ignore[misc]
+        distinct = checked(contender, (contender.sample(unit) for _ in range(_CHECKED)), work.seed)
+        worth = distinct * EPISODE_BYTES / 1e6 if unit == "turn" else DRAWN[unit] * TURNS
+        calls = [rate(lambda unit=unit: contender.sample(unit), work.seconds) for _ in range(work.repeats)]  # type: ignore[misc]
         found[f"{unit}_call"] = worth * statistics.median(calls)
         stream = contender.stream(unit)
         found[f"{unit}_stream"] = None
         if stream is None:
             continue
-        for _ in range(2 * PREFETCH[unit]):  # those that were fetched while nobody waited
-            next(stream)
-        streamed = [_rate(lambda stream=stream: next(stream), work.seconds) for _ in range(work.repeats)]  # type: ignore[misc]
+        # With those that were fetched while nobody waited.
+        checked(contender, islice(stream, 2 * PREFETCH[unit]), work.seed)
+        streamed = [rate(lambda stream=stream: next(stream), work.seconds) for _ in range(work.repeats)]  # type: ignore[misc]
         found[f"{unit}_stream"] = worth * statistics.median(streamed)
         getattr(stream, "close", lambda: None)()
     return found
 
 
-def _checked(contender: Contender, unit: Unit, samples: int = 5) -> float:
-    """Distinct episodes of a sample on average. Raises ValueError where something else came back."""
+def checked(contender: Contender, samples: Iterable[Any], seed: int) -> float:
+    """Distinct episodes of a sample on average. Raises ValueError where one is not as it was appended."""
+    appended = template(seed)["tokens"]
     distinct = []
-    for _ in range(samples):
-        rows = list(contender.tokens(contender.sample(unit)))
+    for sample in samples:
+        rows = list(contender.tokens(sample))
         for row in rows:
             if row.shape != (LENGTH,):
                 raise ValueError(f"an episode came back with tokens of shape {row.shape}, not ({LENGTH},)")
+            if contender.keeps and not np.array_equal(row[1:], appended[int(row[0]) % APPENDED, 1:]):
+                raise ValueError(f"episode {int(row[0])} came back with other tokens than it was appended with")
         distinct.append(len({int(row[0]) for row in rows}))
     return statistics.mean(distinct)
 
 
-def _rate(call: Callable[[], Any], seconds: float) -> float:
+def rate(call: Callable[[], Any], seconds: float) -> float:
     """Calls per second."""
     call()
     calls, begin = 0, time.perf_counter()

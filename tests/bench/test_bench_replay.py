@@ -66,8 +66,11 @@ def test_lists_hold_the_same_tokens():
     assert len(drawn) == len(positions)
 
 
-class Short(Contender):
-    """Gives back less than it should."""
+class Wrong(Contender):
+    """Gives back something else than it was given."""
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        self._tokens = tokens
 
     def prepare(self, columns: Any) -> Any:
         return columns
@@ -76,15 +79,22 @@ class Short(Contender):
         return
 
     def sample(self, unit: Unit) -> Any:
-        return [np.zeros(LENGTH - 1, np.int32)]
+        return [self._tokens]
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
         return sample
 
 
-def test_a_contender_that_gives_back_something_else_is_refused():
-    with pytest.raises(ValueError, match=f"shape \\({LENGTH - 1},\\)"):
-        sampled(Short(), WORK)
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (template(0)["tokens"][0, 1:], rf"shape \({LENGTH - 1},\)"),
+        (numbered(template(0), 0)["tokens"][5] * [1, *[2] * (LENGTH - 1)], "episode 5 came back with other tokens"),
+    ],
+)
+def test_a_contender_that_gives_back_something_else_is_refused(tokens: np.ndarray, message: str):
+    with pytest.raises(ValueError, match=message):
+        sampled(Wrong(tokens), WORK)
 
 
 def test_what_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

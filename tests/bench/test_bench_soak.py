@@ -47,4 +47,4 @@ def test_an_episode_that_is_not_what_its_id_says_is_counted():
 
     assert _wrong(sampled(packed)) == 0
     token = np.array([1], np.int32).tobytes()
-    assert _wrong(sampled(packed.replace(token, np.array([9], np.int32).tobytes(), 40))) >= 1
+    assert _wrong(sampled(packed.tobytes().replace(token, np.array([9], np.int32).tobytes(), 40))) >= 1

@@ -13,10 +13,14 @@ import ray
 from archer.config import RunConfig
 from archer.errors import RunError
 
+_NO_SERVER = "127.0.0.1:0"
+
 
 @contextmanager
-def cluster(config: RunConfig) -> Iterator[None]:
+def cluster(config: RunConfig) -> Iterator[str]:
     """Connect to `cluster.address` or RAY_ADDRESS, else start a cluster on this machine; disconnect at the end.
+
+    Gives the URL of the cluster's API server, or one that nobody answers where it has none.
 
     Raises RunError where the cluster can't be reached, or is too small for the run.
     """
@@ -26,9 +30,9 @@ def cluster(config: RunConfig) -> Iterator[None]:
     address = config.cluster.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(
+            context = ray.init(
                 address="local",
                 num_cpus=config.cluster.num_cpus or needed_cpus(config),
                 object_store_memory=config.cluster.object_store_mb << 20,
@@ -44,7 +48,7 @@ def cluster(config: RunConfig) -> Iterator[None]:
         ) from error
     try:
         _require_resources(config)
-        yield
+        yield f"http://{context.dashboard_url or _NO_SERVER}"
     finally:
         ray.shutdown()
 
@@ -55,12 +59,12 @@ def needed_cpus(config: RunConfig) -> int:
 
 
 def _reserved_cpus(config: RunConfig) -> float:
-    """Logical CPUs that workers, ranks, shards and the limiter reserve."""
+    """Logical CPUs that workers, ranks, shards with their replicas, and the limiter reserve."""
     rollout, learner, replay = config.rollout, config.learner, config.replay
     return (
         rollout.workers * rollout.cpus_per_worker
         + learner.ranks * learner.cpus_per_rank
-        + (replay.shards + 1) * replay.cpus_per_shard
+        + (replay.shards * replay.replication + 1) * replay.cpus_per_shard
     )
 
 

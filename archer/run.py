@@ -60,7 +60,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         if resume:
             folder.rewind(int(read_state(folder).get("cycle", 0)))
         model, demonstrations = _policy(config, folder, checkpoint, progress)
-        stack.enter_context(cluster(config))
+        api_server = stack.enter_context(cluster(config))
         stack.callback(targets.clear)
         targets.board = board = start_board()
         targets.replay = replay = _start_replay(config, folder, checkpoint)
@@ -75,7 +75,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         with BoardFollower(board, journal.handle) as follower:
             args = _train_args(config, folder, model, checkpoint, replay, pool, scorer, board)
-            train(config.name, config.learner, args, folder.path, follower)
+            train(config.name, config.learner, args, folder.path, follower, api_server)
     return _close(config, folder, journal, earlier + time.monotonic() - started)
 
 

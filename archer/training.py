@@ -22,15 +22,15 @@ from learner.config import LearnerConfig
 from learner.entry import TrainArgs, run_rank
 
 
-def train(name: str, learner: LearnerConfig, args: TrainArgs, folder: Path, follower: BoardFollower) -> None:
-    """Run the training function on its ranks to the end.
+def train(
+    name: str, learner: LearnerConfig, args: TrainArgs, folder: Path, follower: BoardFollower, api_server: str
+) -> None:
+    """Run the training function on its ranks to the end; `api_server` is what `archer.cluster.cluster` gave.
 
     Raises RunError with the sentence of the first rank that failed, and what `follower` raises where it ended early.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # One process less: a run that is pre-empted resumes from its checkpoint like any other.
-    environment = {"env_vars": {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}}
-    remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here, runtime_env=environment)(_fit)
+    remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here, runtime_env=environment(api_server))(_fit)
     fitting = remote.remote(name, learner, args, folder)
     fitted = fitting.future()
     try:
@@ -47,6 +47,19 @@ def train(name: str, learner: LearnerConfig, args: TrainArgs, folder: Path, foll
         report = folder / "error.log"
         report.write_text(whole)
         raise RunError(f"{sentence} (the whole traceback: {report})")
+
+
+def environment(api_server: str) -> dict[str, dict[str, str]]:
+    """Of the processes that Ray Train starts."""
+    return {
+        "env_vars": {
+            # Ray Train asks Ray's API server whether its own controller lives, and ends the ranks where that knows of
+            # no such actor. Left to find a server it may ask another cluster's on this machine.
+            "RAY_API_SERVER_ADDRESS": api_server,
+            # One process less: a run that is pre-empted resumes from its checkpoint like any other.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        }
+    }
 
 
 def _fit(name: str, learner: LearnerConfig, args: TrainArgs, folder: Path) -> tuple[str, str] | None:

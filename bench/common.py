@@ -127,6 +127,25 @@ def local_cluster(num_cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def two_nodes(num_cpus: int) -> Iterator[None]:
+    """Likewise a cluster of two nodes, both on this machine."""
+    import logging
+
+    import ray
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": num_cpus, "object_store_memory": 256 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        cluster.add_node(**node)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
 def cloned_model(preset: Any, directory: Path, *, steps: int, seed: int) -> Path:
     """The demo's model after some steps of plain cloning, so that its actions are as long as a policy's really are.
 

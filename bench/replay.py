@@ -37,7 +37,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.common import local_cluster, parser, print_table, report, say  # isort: skip - sets the threads first
+from bench.common import local_cluster, parser, print_table, report, say, two_nodes  # isort: skip - sets the threads first
 
 from bench import replay_shard
 from bench.replay_contenders import Arrays, ArrowTable, Lists, Memory, Ours
@@ -86,9 +86,11 @@ def main() -> None:
     sizes = [size for size in SIZES if size <= arguments.most_turns] or [arguments.most_turns]
     shard = replay_shard.in_child(sizes, 50 if arguments.quick else 200, arguments.seed)
     rows = foreign_rows(work, arguments)
-    with local_cluster(num_cpus=4), tempfile.TemporaryDirectory() as folder:
-        rows = [*our_rows(work, arguments, Path(folder)), *local_rows(work), *rows]
-        served = served_rows(sizes, work, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        with local_cluster(num_cpus=4):
+            ours, local = our_rows(work, arguments, Path(folder)), local_rows(work)
+            served = served_rows(sizes, work, Path(folder))
+        rows = [*ours, *replicated_rows(work, Path(folder)), *local, *rows]
     rows = compared(rows)
     figures = [row for row in rows if not row["note"]]
     print_table(f"Into and out of the replay, {work.turns:,} turns held", COLUMNS, figures)
@@ -106,21 +108,37 @@ def main() -> None:
 
 def our_rows(work: Work, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """One for each number of shards and durability; `packed_*` are the samples left undecoded."""
-    rows = []
-    for shards, durability in OURS:
-        if shards > arguments.most_shards:
-            continue
-        config = ReplayConfig(shards=shards, durability=durability, capacity_turns=10 * max(work.turns, 1000))
-        service = ReplayService.start(config, directory=folder / f"{durability}-{shards}", seed=work.seed)
-        client = service.client()
-        contender = Ours(client)
-        row = measured(f"ours, {shards} shard{'s' if shards > 1 else ''}, {durability}", contender, work)
-        contender.decoded = False
-        row |= {f"packed_{key}": value for key, value in sampled(contender, work).items()}
-        client.close()
-        service.stop()
-        rows.append(row)
-    return rows
+    return [
+        our_row(f"{shards} shard{'s' if shards > 1 else ''}, {durability}", work, folder, shards, durability)
+        for shards, durability in OURS
+        if shards <= arguments.most_shards
+    ]
+
+
+def replicated_rows(work: Work, folder: Path) -> list[dict[str, Any]]:
+    """The same shard without a replica and with one, on a cluster of two nodes that are both this machine."""
+    with two_nodes(num_cpus=2):
+        return [
+            our_row(f"1 shard, flush, {name}", work, folder, 1, "flush", replication=copies, local_dir=disk)
+            for name, copies, disk in (("of two nodes", 1, None), ("replicated", 2, str(folder / "disk")))
+        ]
+
+
+def our_row(
+    name: str, work: Work, folder: Path, shards: int, durability: Durability, **settings: Any
+) -> dict[str, Any]:
+    """A row of a service of its own."""
+    capacity = 10 * max(work.turns, 1000)
+    config = ReplayConfig(shards=shards, durability=durability, capacity_turns=capacity, **settings)
+    service = ReplayService.start(config, directory=folder / name.replace(" ", "-") / "replay", seed=work.seed)
+    client = service.client()
+    contender = Ours(client)
+    row = measured(f"ours, {name}", contender, work)
+    contender.decoded = False
+    row |= {f"packed_{key}": value for key, value in sampled(contender, work).items()}
+    client.close()
+    service.stop()
+    return row
 
 
 def served_rows(sizes: list[int], work: Work, folder: Path) -> list[dict[str, Any]]:

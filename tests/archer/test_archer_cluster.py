@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,3 +32,19 @@ def test_a_cluster_without_room_is_refused_with_numbers(ray_cluster: None) -> No
     with pytest.raises(RunError, match=rf"reserves {have + 0.03:g} CPUs and the Ray cluster has {have:g}.*num_cpus"):
         _require_resources(_config(rollout={"workers": have - 1}))
     _require_resources(_config(rollout={"workers": have - 2}))
+
+
+def test_another_cluster_on_the_machine_is_not_asked_whether_ours_lives() -> None:
+    """Ray Train would end the ranks of a run where it is told that its controller is dead."""
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("two_clusters.py")],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    # The first is Ray's own way, and shows that there is something to guard against.
+    assert "as it is: dead" in run.stdout
+    assert "as a run does: alive or unknown" in run.stdout

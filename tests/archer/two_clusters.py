@@ -1,0 +1,64 @@
+"""Run by test_archer_cluster: another Ray cluster with a dashboard is on this machine when a run's own starts.
+
+Its own process, since the other tests are connected to a cluster already.
+"""
+
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.state.exception import RayStateApiException
+
+from archer.cluster import cluster
+from archer.loading import load_config
+from archer.training import environment
+
+
+@ray.remote(num_cpus=0)
+class Controller:
+    def id(self) -> str:
+        return ray.get_runtime_context().get_actor_id()
+
+
+@ray.remote(num_cpus=0)
+def found_dead(actor_id: str) -> bool:
+    """Whether Ray Train would take a controller for dead, as its process that cleans up after it asks."""
+    from ray.train.v2._internal.state.util import is_actor_alive
+
+    try:
+        return not is_actor_alive(actor_id, timeout=10)
+    except RayStateApiException:
+        return False  # Nobody answers, and then it goes on asking.
+
+
+def wait_for_api_server(url: str) -> None:
+    """Its process is one of those that a cluster starts and does not wait for."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{url}/api/version", timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return  # It wants a token.
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(f"no API server at {url}")
+
+
+def main() -> None:
+    other = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20})
+    wait_for_api_server(f"http://{other.webui_url}")
+    with cluster(load_config("demo")) as api_server:
+        controller = Controller.remote()
+        actor_id = ray.get(controller.id.remote(), timeout=60)
+        for name, settings in (("as it is", {}), ("as a run does", environment(api_server))):
+            dead = ray.get(found_dead.options(runtime_env=settings).remote(actor_id), timeout=60)
+            print(f"{name}: {'dead' if dead else 'alive or unknown'}")
+    other.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

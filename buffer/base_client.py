@@ -34,7 +34,9 @@ class Turnstile(Protocol):
 
     def await_insert(self, deadline: float) -> None: ...
 
-    def sampling(self, deadline: float, turns: int = 0) -> AbstractContextManager[Callable[[int], None]]: ...
+    def sampling(
+        self, view: View, deadline: float, turns: int = 0
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
 
 
 class BaseClient:
@@ -106,7 +108,7 @@ class BaseClient:
         caller waiting.
         """
         request = _request(n, view, unit, sampler, min_version, best, messages)
-        (sample,) = self._draw(request, [n], self._rng, timeout_s)
+        (sample,) = self._draw(view, request, [n], self._rng, timeout_s)
         return sample
 
     def stream(
@@ -131,7 +133,7 @@ class BaseClient:
             raise ValueError(f"prefetch of {prefetch}; fetch at least 1 sample ahead")
         request = _request(n, view, unit, sampler, min_version, best, messages)
         rng = np.random.default_rng(self._rng.integers(0, 2**63))
-        return SampleStream(lambda: self._draw(request, [n] * prefetch, rng, timeout_s))
+        return SampleStream(lambda: self._draw(view, request, [n] * prefetch, rng, timeout_s))
 
     def update_priorities(self, sample: Sample, priorities: np.ndarray) -> int:
         """Give each turn of a sample its priority, the absolute TD error float[n]; returns how many are still held.
@@ -170,7 +172,7 @@ class BaseClient:
         """
         only = RowFilter.of_view(view, min_version)
         deadline = self._deadline(timeout_s)
-        with self._limiter.sampling(deadline) as count:
+        with self._limiter.sampling(view, deadline) as count:
             swept = self._shards.sweep(only, messages, deadline)
             count(swept.turns_drawn)
         if len(swept) == 0:
@@ -178,11 +180,11 @@ class BaseClient:
         return sorted(swept.distinct, key=lambda episode: (episode.seed, episode.episode_id))
 
     def _draw(
-        self, request: Request, sizes: list[int], rng: np.random.Generator, timeout_s: float | None
+        self, view: View, request: Request, sizes: list[int], rng: np.random.Generator, timeout_s: float | None
     ) -> list[Sample]:
         deadline = self._deadline(timeout_s)
         turns = sum(sizes) if request.unit == "turn" else 0
-        with self._limiter.sampling(deadline, turns) as count:
+        with self._limiter.sampling(view, deadline, turns) as count:
             samples = self._shards.draw(request, sizes, rng, deadline)
             count(sum(sample.turns_drawn for sample in samples))
         return samples

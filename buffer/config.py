@@ -5,7 +5,44 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from buffer.view import View
+
 Durability = Literal["memory", "flush", "fsync"]
+
+
+class ViewLimit(BaseModel):
+    """How far inserting and the sampling of one view may run ahead of each other."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples_per_insert: float | None = Field(
+        None,
+        gt=0,
+        description="Turns sampled of the view per turn inserted that the limiter holds to; null for no limit.",
+    )
+    min_turns: int = Field(
+        1, ge=1, description="Turns that must have been inserted before the first sample of the view is given out."
+    )
+    error_buffer: float | None = Field(
+        None,
+        ge=0,
+        description="Sampled turns by which either side may run ahead; null for samples_per_insert times "
+        "max(min_turns, 1000).",
+    )
+
+    @property
+    def allowed_error(self) -> float:
+        """`error_buffer`, or its default where it is null."""
+        if self.error_buffer is not None:
+            return self.error_buffer
+        return (self.samples_per_insert or 0.0) * max(self.min_turns, 1000)
+
+    @property
+    def stops_at(self) -> int | None:
+        """Turns at which inserts stop before anything is sampled, the first whose samples_per_insert pass the error."""
+        if self.samples_per_insert is None:
+            return None
+        return math.floor(self.allowed_error / self.samples_per_insert) + 1
 
 
 class ReplayConfig(BaseModel):
@@ -42,17 +79,11 @@ class ReplayConfig(BaseModel):
         description="Folder on each node's own disk for the logs of a replicated replay, $VARIABLES as the node sets "
         "them; null for one in the node's temporary folder.",
     )
-    samples_per_insert: float | None = Field(
-        None, gt=0, description="Turns sampled per turn inserted that the limiter holds to; null for no limit."
+    critic: ViewLimit = Field(
+        ViewLimit(), description="Limiter of the critic's view, which is everything that replay holds."
     )
-    min_turns: int = Field(
-        1, ge=1, description="Turns that must have been inserted before the first sample is given out."
-    )
-    error_buffer: float | None = Field(
-        None,
-        ge=0,
-        description="Sampled turns by which either side may run ahead; null for samples_per_insert times "
-        "max(min_turns, 1000).",
+    actor: ViewLimit = Field(
+        ViewLimit(), description="Limiter of the actor's view, the episodes of a window of policy versions."
     )
     timeout_s: float = Field(
         300.0, gt=0, description="Seconds after which a blocked append or sample gives up with ReplayTimeout."
@@ -66,11 +97,14 @@ class ReplayConfig(BaseModel):
     cpus_per_shard: float = Field(0.01, ge=0, description="CPUs that Ray reserves for each shard and for the limiter.")
 
     @property
-    def allowed_error(self) -> float:
-        """`error_buffer`, or its default where it is null."""
-        if self.error_buffer is not None:
-            return self.error_buffer
-        return (self.samples_per_insert or 0.0) * max(self.min_turns, 1000)
+    def limits(self) -> dict[View, ViewLimit]:
+        """The limiter of each view."""
+        return {"critic": self.critic, "actor": self.actor}
+
+    @property
+    def bounds_inserts(self) -> bool:
+        """Whether inserts may have to wait for sampling."""
+        return any(limit.samples_per_insert is not None for limit in self.limits.values())
 
     @property
     def capacity_per_shard(self) -> int:
@@ -101,21 +135,21 @@ class ReplayConfig(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_deadlock(self) -> Self:
-        if self.min_turns > self.capacity_turns:
-            raise ValueError(
-                f"min_turns={self.min_turns} exceeds capacity_turns={self.capacity_turns}: the replay could never "
-                "hold what sampling waits for; raise capacity_turns or lower min_turns"
-            )
-        if self.samples_per_insert is None:
-            return self
-        # Before the first sample nothing is sampled, so inserts stop at the first count i with
-        # i * samples_per_insert > error_buffer. If that is below min_turns both sides wait for ever.
-        stops_at = math.floor(self.allowed_error / self.samples_per_insert) + 1
-        if stops_at < self.min_turns:
-            needed = self.min_turns * self.samples_per_insert
-            raise ValueError(
-                f"this limiter would deadlock: inserts stop at {stops_at} turns (error_buffer={self.allowed_error:g}, "
-                f"samples_per_insert={self.samples_per_insert:g}) while sampling waits for min_turns={self.min_turns}; "
-                f"raise error_buffer to {needed:g} or more, or lower min_turns"
-            )
+        for view, limit in self.limits.items():
+            if limit.min_turns > self.capacity_turns:
+                raise ValueError(
+                    f"{view}.min_turns={limit.min_turns} exceeds capacity_turns={self.capacity_turns}: the replay "
+                    "could never hold what sampling waits for; raise capacity_turns or lower min_turns"
+                )
+        for blocking, limit in self.limits.items():
+            for waiting, other in self.limits.items():
+                stops_at, ratio = limit.stops_at, limit.samples_per_insert
+                if stops_at is None or ratio is None or stops_at >= other.min_turns:
+                    continue
+                raise ValueError(
+                    f"this limiter would deadlock: inserts stop at {stops_at} turns ({blocking}.error_buffer="
+                    f"{limit.allowed_error:g}, {blocking}.samples_per_insert={ratio:g}) while sampling waits for "
+                    f"{waiting}.min_turns={other.min_turns}; raise {blocking}.error_buffer to "
+                    f"{other.min_turns * ratio:g} or more, or lower {waiting}.min_turns"
+                )
         return self

@@ -1,15 +1,16 @@
 """Samples per insert: which side may go on, and how far each has come. Plain state, no waiting.
 
-The vocabulary is Reverb's. With i turns inserted and s sampled, inserts stop while
-`i * samples_per_insert - s > error_buffer`, samples while `i < min_turns` or
-`s - i * samples_per_insert > error_buffer`. A call is admitted as a whole, so either side overshoots by at most
-one call. Without samples_per_insert inserts never stop and samples wait only for min_turns.
+The vocabulary is Reverb's, whose tables are views here: each has a limiter of its own. With i turns inserted and s
+sampled of a view, inserts stop while `i * samples_per_insert - s > error_buffer` for any view, samples of that view
+while `i < min_turns` or `s - i * samples_per_insert > error_buffer`. A call is admitted as a whole, so either side
+overshoots by at most one call. Without samples_per_insert inserts never stop and samples wait only for min_turns.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from buffer.config import ReplayConfig
+from buffer.view import VIEWS, View
 
 
 @dataclass
@@ -31,8 +32,14 @@ class Limiter:
     """Counts of the whole replay. Inserted counts never fall, though a shard without a log may forget its rows."""
 
     config: ReplayConfig
-    sampled_turns: int = 0
+    sampled: dict[View, int] = field(default_factory=lambda: dict.fromkeys(VIEWS, 0))
+    """Turns ever sampled of each view."""
     shards: dict[int, ShardProgress] = field(default_factory=dict)
+
+    @property
+    def sampled_turns(self) -> int:
+        """Turns ever sampled, of all views."""
+        return sum(self.sampled.values())
 
     @property
     def inserted_turns(self) -> int:
@@ -65,38 +72,41 @@ class Limiter:
 
     def insert_block(self) -> str | None:
         """None where an insert may go on, else why not."""
-        ratio = self.config.samples_per_insert
-        if ratio is None or self.inserted_turns * ratio - self.sampled_turns <= self.config.allowed_error:
-            return None
-        return (
-            f"inserting waits for sampling: {self.inserted_turns} turns inserted, {self.sampled_turns} sampled, "
-            f"samples_per_insert={ratio:g} with error_buffer={self.config.allowed_error:g} lets inserts run no "
-            "further ahead"
-        )
+        inserted = self.inserted_turns
+        for view, limit in self.config.limits.items():
+            ratio, sampled = limit.samples_per_insert, self.sampled[view]
+            if ratio is not None and inserted * ratio - sampled > limit.allowed_error:
+                return (
+                    f"inserting waits for sampling: {inserted} turns inserted, {sampled} sampled of the {view} view, "
+                    f"{view}.samples_per_insert={ratio:g} with error_buffer={limit.allowed_error:g} lets inserts run "
+                    "no further ahead"
+                )
+        return None
 
-    def sample_block(self) -> str | None:
-        """None where a sample may go on, else why not."""
-        if self.inserted_turns < self.config.min_turns:
-            return (
-                f"sampling waits for inserting: {self.inserted_turns} turns inserted, min_turns={self.config.min_turns}"
-            )
-        ratio = self.config.samples_per_insert
-        if ratio is None or self.sampled_turns - self.inserted_turns * ratio <= self.config.allowed_error:
+    def sample_block(self, view: View) -> str | None:
+        """None where a sample of the view may go on, else why not."""
+        limit, inserted, sampled = self.config.limits[view], self.inserted_turns, self.sampled[view]
+        if inserted < limit.min_turns:
+            return f"sampling waits for inserting: {inserted} turns inserted, {view}.min_turns={limit.min_turns}"
+        ratio = limit.samples_per_insert
+        if ratio is None or sampled - inserted * ratio <= limit.allowed_error:
             return None
         return (
-            f"sampling waits for inserting: {self.inserted_turns} turns inserted, {self.sampled_turns} sampled, "
-            f"samples_per_insert={ratio:g} with error_buffer={self.config.allowed_error:g} lets samples run no "
+            f"sampling waits for inserting: {inserted} turns inserted, {sampled} sampled of the {view} view, "
+            f"{view}.samples_per_insert={ratio:g} with error_buffer={limit.allowed_error:g} lets samples run no "
             "further ahead"
         )
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, for JSON."""
         return {
-            "sampled_turns": self.sampled_turns,
+            "sampled": self.sampled,
             "shards": {str(index): vars(shard) for index, shard in self.shards.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Counts written by `state_dict`."""
-        self.sampled_turns = int(state["sampled_turns"])
+        """Counts written by `state_dict`, also by that of an earlier version."""
+        # Earlier ones counted both views as one.
+        counted = state.get("sampled") or {"critic": int(state["sampled_turns"])}
+        self.sampled = {view: counted.get(view, 0) for view in VIEWS}
         self.shards = {int(index): ShardProgress(**shard) for index, shard in state["shards"].items()}

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -19,8 +20,9 @@ from buffer.files import write_atomic
 from buffer.layout import STATE_FILE, read_manifest
 from buffer.limiter import Limiter
 from buffer.locate import shard_name
-from buffer.metrics import LimiterMetrics, serve
+from buffer.metrics import SIDES, LimiterMetrics, serve
 from buffer.placement import Placement
+from buffer.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +73,18 @@ class LimiterActor:
         """Wait until an insert may go on."""
         return await self._wait("insert", self._limiter.insert_block, timeout_s, who)
 
-    async def await_sample(self, turns: int, timeout_s: float, who: str) -> str | None:
-        """Wait until a sample may go on, and count `turns` as sampled."""
-        refused = await self._wait("sample", self._limiter.sample_block, timeout_s, who)
+    async def await_sample(self, view: View, turns: int, timeout_s: float, who: str) -> str | None:
+        """Wait until a sample of the view may go on, and count `turns` as sampled."""
+        refused = await self._wait(view, partial(self._limiter.sample_block, view), timeout_s, who)
         if refused is None:
-            await self.count_sampled(turns)
+            await self.count_sampled({view: turns})
         return refused
 
-    async def count_sampled(self, turns: int) -> None:
-        """Count turns as sampled; negative where an admitted sample failed."""
-        if turns:
-            self._limiter.sampled_turns += turns
+    async def count_sampled(self, turns: dict[View, int]) -> None:
+        """Count turns of each view as sampled; negative where an admitted sample failed."""
+        if any(turns.values()):
+            for view, count in turns.items():
+                self._limiter.sampled[view] += count
             await self._notify()
 
     async def wait_for(self, episodes: int, timeout_s: float, who: str) -> str | None:
@@ -128,7 +131,7 @@ class LimiterActor:
             return None
         begun = time.monotonic()
         warn_at = begun + self._config.blocked_warning_s
-        known = side in ("insert", "sample")
+        known = side in SIDES
         if known:
             self._metrics.waiting.labels(side).inc()
         try:
@@ -154,7 +157,8 @@ class LimiterActor:
 
     async def _notify(self) -> None:
         self._metrics.inserted.set(self._limiter.inserted_turns)
-        self._metrics.drawn.set(self._limiter.sampled_turns)
+        for view, turns in self._limiter.sampled.items():
+            self._metrics.drawn.labels(view).set(turns)
         if self._saving is None and not self._closed:
             self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._save)
         async with self._changed:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from ray.actor import ActorHandle
 from buffer.config import ReplayConfig
 from buffer.delayed import Delayed
 from buffer.errors import ReplayError, ReplayTimeout
+from buffer.view import View
 
 _MARGIN_S = 10.0
 _COUNT_DELAY_S = 0.05
@@ -26,30 +28,33 @@ class LimiterClient:
         self._actor = actor
         self._who = f"process {os.getpid()} on {ray.util.get_node_ip_address()}"
         self._lock = threading.Lock()
-        self._uncounted = 0
+        self._uncounted: Counter[View] = Counter()
         """Sampled turns that the limiter does not know of yet."""
         self._delayed = Delayed(self._send, _COUNT_DELAY_S)
-        self._passed = False
-        """Whether a sample was let through; without samples_per_insert none waits after that."""
+        self._passed: set[View] = set()
+        """Views of which a sample was let through; without samples_per_insert none waits after that."""
 
     def await_insert(self, deadline: float) -> None:
         """Wait until an insert may go on. Raises ReplayTimeout."""
-        if self._config.samples_per_insert is not None:
+        if self._config.bounds_inserts:
             self._ask(self._actor.await_insert, deadline)
 
     @contextmanager
-    def sampling(self, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
-        """Wait until a sample may go on; gives what to call with the turns that were sampled. Raises ReplayTimeout.
+    def sampling(self, view: View, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
+        """Wait until a sample of the view may go on; gives what to call with the turns that were sampled.
+
+        Raises ReplayTimeout.
 
         Args:
             turns: how many it will be, where that is known. Someone who waits for the limiter too sees them at once,
                 so that no two callers are let through by the same room; they are given back where the block raises.
         """
         charged = 0
-        if not self._passed:
-            self._ask(self._actor.await_sample, deadline, turns)
+        if view not in self._passed:
+            self._ask(self._actor.await_sample, deadline, view, turns)
             charged = turns
-            self._passed = self._config.samples_per_insert is None
+            if self._config.limits[view].samples_per_insert is None:
+                self._passed.add(view)
         sampled = 0
 
         def count(taken: int) -> None:
@@ -60,26 +65,26 @@ class LimiterClient:
             yield count
         finally:
             if sampled != charged:
-                self._count(sampled - charged)
+                self._count(view, sampled - charged)
 
     def await_episodes(self, episodes: int, deadline: float) -> None:
         """Wait until so many episodes were ever inserted. Raises ReplayTimeout that names the count reached."""
         self._ask(self._actor.wait_for, deadline, episodes)
 
-    def _count(self, turns: int) -> None:
+    def _count(self, view: View, turns: int) -> None:
         """Count turns as sampled: at once where someone may wait for it, else together with those that follow."""
-        if self._config.samples_per_insert is not None:
+        if self._config.limits[view].samples_per_insert is not None:
             # Waited for, so that whoever goes on sees right counts; never raises over an error that is under way.
-            ray.wait([self._actor.count_sampled.remote(turns)], timeout=_MARGIN_S)
+            ray.wait([self._actor.count_sampled.remote({view: turns})], timeout=_MARGIN_S)
             return
         with self._lock:
-            self._uncounted += turns
+            self._uncounted[view] += turns
         self._delayed.ask()
 
     def _send(self) -> None:
         with self._lock:
-            turns, self._uncounted = self._uncounted, 0
-        ray.wait([self._actor.count_sampled.remote(turns)], timeout=_MARGIN_S)
+            turns, self._uncounted = self._uncounted, Counter()
+        ray.wait([self._actor.count_sampled.remote(dict(turns))], timeout=_MARGIN_S)
 
     def flush(self) -> None:
         """Tell the limiter what it does not know yet."""

@@ -2,6 +2,11 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
+from buffer.view import VIEWS
+
+SIDES = ("insert", *VIEWS)
+"""Of a limiter: those who insert, and those who sample a view."""
+
 
 def serve(registry: CollectorRegistry, host: str) -> str:
     """Answer scrapes of `registry` on a free port for the life of this process; returns "host:port"."""
@@ -38,12 +43,12 @@ class ShardMetrics:
 
 
 class LimiterMetrics:
-    """Both sides of the limiter."""
+    """Both sides of each view's limiter."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.inserted = Gauge("archer_replay_inserted_turns", "Turns ever inserted", registry=self.registry)
-        self.drawn = Gauge("archer_replay_sampled_turns", "Turns ever sampled", registry=self.registry)
+        self.drawn = Gauge("archer_replay_sampled_turns", "Turns ever sampled", ["view"], registry=self.registry)
         self.waiting = Gauge("archer_replay_waiting", "Calls blocked now", ["side"], registry=self.registry)
         self.blocked = Counter(
             "archer_replay_blocked_seconds", "Seconds calls were blocked", ["side"], registry=self.registry
@@ -51,6 +56,8 @@ class LimiterMetrics:
         self.timeouts = Counter(
             "archer_replay_timeouts", "Blocked calls that gave up", ["side"], registry=self.registry
         )
-        for side in ("insert", "sample"):
+        for view in VIEWS:
+            self.drawn.labels(view)
+        for side in SIDES:
             for metric in (self.waiting, self.blocked, self.timeouts):
                 metric.labels(side)

@@ -14,6 +14,7 @@ from buffer.endpoint import Locate
 from buffer.layout import read_manifest, shard_directory
 from buffer.placement import Find, Topology
 from buffer.shards import Shards
+from buffer.view import View
 
 
 class OutsideClient(BaseClient):
@@ -57,7 +58,7 @@ class _Open:
         return
 
     @contextmanager
-    def sampling(self, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
+    def sampling(self, view: View, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
         yield lambda taken: None
 
 

@@ -123,10 +123,10 @@ class ShardActor:
     def _after_append(self) -> None:
         """Replicate, then count.
 
-        Without samples_per_insert the count may come a moment after the acknowledgement: it bounds nobody.
+        Where no limiter bounds inserts the count may come a moment after the acknowledgement: it bounds nobody.
         """
         self._replicate()
-        if self._config.samples_per_insert is None:
+        if not self._config.bounds_inserts:
             self._reports.ask()
         else:
             self.report()

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 View = Literal["critic", "actor"]
+VIEWS: tuple[View, ...] = get_args(View)
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class RowFilter:
     @classmethod
     def of_view(cls, view: View, min_version: int | None) -> Self:
         """The filter of a view by its name. Raises ValueError where the two do not go together."""
-        if view not in get_args(View):
-            raise ValueError(f"no view {view!r}; the views are {', '.join(get_args(View))}")
+        if view not in VIEWS:
+            raise ValueError(f"no view {view!r}; the views are {', '.join(VIEWS)}")
         if (view == "actor") != (min_version is not None):
             raise ValueError(
                 f"view {view!r} with min_version={min_version}; the actor view takes one, the critic view none"

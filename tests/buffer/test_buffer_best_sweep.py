@@ -223,7 +223,7 @@ def test_sweeps_of_many_batches_while_episodes_arrive(tmp_path):
 
 def test_one_sweep_for_each_insert_runs_for_ever_and_a_second_waits(tmp_path):
     """An on-policy loop at one sampled turn per inserted one; a sweep larger than the error buffer is not stuck."""
-    service = start(tmp_path / "live", samples_per_insert=1, error_buffer=5, durability="memory")
+    service = start(tmp_path / "live", actor={"samples_per_insert": 1, "error_buffer": 5}, durability="memory")
     client = service.client()
     for version in range(4):
         episodes = [build(i, version=version) for i in range(10 * version, 10 * version + 10)]
@@ -233,5 +233,7 @@ def test_one_sweep_for_each_insert_runs_for_ever_and_a_second_waits(tmp_path):
         assert stats.sampled_turns == stats.inserted_turns
     client.sweep(view="actor", min_version=3)
     with pytest.raises(ReplayTimeout, match="sampling waits for inserting: 120 turns inserted, 150 sampled"):
-        client.sweep(timeout_s=0.3)
+        client.sweep(view="actor", min_version=3, timeout_s=0.3)
+    # The other view has a limiter of its own, and no bound here.
+    assert len(client.sweep(timeout_s=0.3)) == 40
     service.stop()

@@ -7,7 +7,7 @@ import logging
 import pytest
 from pydantic import ValidationError
 
-from buffer.config import ReplayConfig
+from buffer.config import ReplayConfig, ViewLimit
 from buffer.layout import begin
 from buffer.limiter import Limiter
 from buffer.limiter_actor import LimiterActor
@@ -21,11 +21,16 @@ def counts(inserted: int, held: int | None = None) -> dict[str, int]:
 NOTHING = counts(0)
 
 
+def limited(**limit) -> ReplayConfig:
+    """With this limiter of the critic's view."""
+    return ReplayConfig(critic=limit)
+
+
 def test_deadlock_is_refused_with_the_reason_and_the_remedy():
     with pytest.raises(ValidationError, match=r"would deadlock: inserts stop at 26 turns.*error_buffer to 400"):
-        ReplayConfig(samples_per_insert=4, min_turns=100, error_buffer=100)
-    ReplayConfig(samples_per_insert=4, min_turns=100, error_buffer=400)
-    ReplayConfig(samples_per_insert=4, min_turns=100)
+        limited(samples_per_insert=4, min_turns=100, error_buffer=100)
+    limited(samples_per_insert=4, min_turns=100, error_buffer=400)
+    limited(samples_per_insert=4, min_turns=100)
 
 
 def test_the_refusal_is_tight():
@@ -34,25 +39,25 @@ def test_the_refusal_is_tight():
         admitted = []
         for buffer in range(40):
             try:
-                config = ReplayConfig(samples_per_insert=ratio, min_turns=minimum, error_buffer=buffer)
+                config = limited(samples_per_insert=ratio, min_turns=minimum, error_buffer=buffer)
             except ValidationError:
-                config = ReplayConfig(samples_per_insert=ratio, min_turns=1, error_buffer=buffer)
+                config = limited(samples_per_insert=ratio, min_turns=1, error_buffer=buffer)
                 inserted = 0
-                while inserted * ratio <= config.allowed_error:
+                while inserted * ratio <= config.critic.allowed_error:
                     inserted += 1
                 assert inserted < minimum
                 continue
             admitted.append(buffer)
             inserted = 0
             while inserted < minimum:
-                assert inserted * ratio <= config.allowed_error
+                assert inserted * ratio <= config.critic.allowed_error
                 inserted += 1
         assert admitted
 
 
 def test_capacity_below_min_turns_and_unknown_keys_are_refused():
-    with pytest.raises(ValidationError, match="min_turns=50 exceeds capacity_turns=40"):
-        ReplayConfig(min_turns=50, capacity_turns=40)
+    with pytest.raises(ValidationError, match=r"actor\.min_turns=50 exceeds capacity_turns=40"):
+        ReplayConfig(actor={"min_turns": 50}, capacity_turns=40)
     with pytest.raises(ValidationError, match="shard_count"):
         ReplayConfig(shard_count=3)
     with pytest.raises(ValidationError, match="durability"):
@@ -60,33 +65,63 @@ def test_capacity_below_min_turns_and_unknown_keys_are_refused():
 
 
 def test_every_field_is_described():
-    for name, field in ReplayConfig.model_fields.items():
+    for name, field in (ReplayConfig.model_fields | ViewLimit.model_fields).items():
         assert (field.description or "").endswith("."), name
 
 
 def test_each_side_blocks_when_it_runs_ahead():
-    limiter = Limiter(ReplayConfig(samples_per_insert=2, min_turns=10, error_buffer=20))
-    assert "0 turns inserted, min_turns=10" in limiter.sample_block()
+    limiter = Limiter(limited(samples_per_insert=2, min_turns=10, error_buffer=20))
+    assert "0 turns inserted, critic.min_turns=10" in limiter.sample_block("critic")
     assert limiter.insert_block() is None
     limiter.report(0, "a", counts(5), NOTHING)  # 10 turns: 10 * 2 - 0 = 20, not above the buffer
     assert limiter.insert_block() is None
-    assert limiter.sample_block() is None
+    assert limiter.sample_block("critic") is None
     limiter.report(1, "a", counts(1), NOTHING)
-    assert "inserting waits for sampling: 12 turns inserted, 0 sampled" in limiter.insert_block()
-    limiter.sampled_turns = 44  # 44 - 24 = 20
-    assert limiter.sample_block() is None
+    assert "inserting waits for sampling: 12 turns inserted, 0 sampled of the critic view" in limiter.insert_block()
+    limiter.sampled["critic"] = 44  # 44 - 24 = 20
+    assert limiter.sample_block("critic") is None
     assert limiter.insert_block() is None
-    limiter.sampled_turns = 45
-    assert "sampling waits for inserting: 12 turns inserted, 45 sampled" in limiter.sample_block()
+    limiter.sampled["critic"] = 45
+    assert "sampling waits for inserting: 12 turns inserted, 45 sampled of the critic view" in limiter.sample_block(
+        "critic"
+    )
+
+
+def test_each_view_has_a_limiter_of_its_own():
+    views = {"critic": {"samples_per_insert": 4}, "actor": {"samples_per_insert": 1, "error_buffer": 10}}
+    limiter = Limiter(ReplayConfig(**views))
+    limiter.report(0, "a", counts(5), NOTHING)
+    limiter.sampled["actor"] = 21
+    assert "10 turns inserted, 21 sampled of the actor view, actor.samples_per_insert=1" in limiter.sample_block(
+        "actor"
+    )
+    assert limiter.sample_block("critic") is None
+    limiter.report(0, "a", counts(16), NOTHING)
+    assert limiter.sample_block("actor") is None
+    assert "32 turns inserted, 21 sampled of the actor view" in limiter.insert_block()
+    limiter.sampled["critic"] = 4200
+    assert "4200 sampled of the critic view" in limiter.sample_block("critic")
+    assert limiter.sampled_turns == 4221
+    # What one view lets in before its first sample must do for the other.
+    with pytest.raises(
+        ValidationError, match=r"stop at 11 turns \(actor\.error_buffer=10.*waits for critic\.min_turns=20"
+    ):
+        ReplayConfig(critic={"min_turns": 20}, actor={"samples_per_insert": 1, "error_buffer": 10})
+
+
+def test_counts_of_before_the_views_had_their_own_are_read():
+    limiter = Limiter(ReplayConfig())
+    limiter.load_state_dict({"sampled_turns": 7, "shards": {}})
+    assert limiter.sampled == {"critic": 7, "actor": 0}
 
 
 def test_without_a_ratio_only_the_minimum_holds():
-    limiter = Limiter(ReplayConfig(min_turns=4))
+    limiter = Limiter(limited(min_turns=4))
     limiter.report(0, "a", counts(1), NOTHING)
-    assert limiter.sample_block() is not None
+    assert limiter.sample_block("critic") is not None
     limiter.report(0, "a", counts(1000), NOTHING)
-    limiter.sampled_turns = 10**9
-    assert limiter.sample_block() is None
+    limiter.sampled["critic"] = 10**9
+    assert limiter.sample_block("critic") is None
     assert limiter.insert_block() is None
 
 
@@ -109,13 +144,13 @@ def test_counts_survive_restarts_and_late_reports():
 
 def test_a_blocked_side_is_logged_then_released_or_timed_out(tmp_path, caplog):
     """The actor's own class, without Ray around it."""
-    config = ReplayConfig(samples_per_insert=1, min_turns=4, error_buffer=8, blocked_warning_s=0.05)
+    config = ReplayConfig(critic={"samples_per_insert": 1, "min_turns": 4, "error_buffer": 8}, blocked_warning_s=0.05)
 
     begin(tmp_path, 0)
 
     async def scenario():
         limiter = LimiterActor(config, tmp_path, "replay")
-        blocked = asyncio.create_task(limiter.await_sample(3, 10.0, "learner"))
+        blocked = asyncio.create_task(limiter.await_sample("critic", 3, 10.0, "learner"))
         await asyncio.sleep(0.2)
         assert not blocked.done()
         assert await limiter.report(0, "life-1", counts(5), NOTHING) == 0
@@ -123,7 +158,9 @@ def test_a_blocked_side_is_logged_then_released_or_timed_out(tmp_path, caplog):
         assert await limiter.await_insert(1.0, "worker-3") is None
         await limiter.report(0, "life-1", counts(6), NOTHING)
         refused = await limiter.await_insert(0.2, "worker-3")
-        assert refused.startswith("worker-3: inserting waits for sampling: 12 turns inserted, 3 sampled")
+        assert refused.startswith(
+            "worker-3: inserting waits for sampling: 12 turns inserted, 3 sampled of the critic view"
+        )
         assert refused.endswith("gave up after 0.2 s")
         assert await limiter.report(0, "life-2", counts(2), counts(2)) == 4
         await limiter.close()
@@ -133,4 +170,4 @@ def test_a_blocked_side_is_logged_then_released_or_timed_out(tmp_path, caplog):
     messages = [record.getMessage() for record in caplog.records]
     assert any("learner: blocked for" in m and "sampling waits for inserting" in m for m in messages)
     assert any("worker-3: blocked for" in m and "inserting waits for sampling" in m for m in messages)
-    assert json.loads((tmp_path / "limiter.json").read_text())["sampled_turns"] == 3
+    assert json.loads((tmp_path / "limiter.json").read_text())["sampled"] == {"critic": 3, "actor": 0}

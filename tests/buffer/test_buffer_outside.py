@@ -29,7 +29,7 @@ from buffer.service import ReplayService
 @pytest.fixture(scope="module")
 def live(ray_cluster, tmp_path_factory):
     directory = tmp_path_factory.mktemp("replay") / "live"
-    config = ReplayConfig(shards=2, timeout_s=60, samples_per_insert=4, error_buffer=1e6)
+    config = ReplayConfig(shards=2, timeout_s=60, critic={"samples_per_insert": 4, "error_buffer": 1e6})
     service = ReplayService.start(config, directory=directory, seed=7)
     service.client().append(make_batch(range(60)))
     yield directory, service

@@ -296,6 +296,7 @@ def test_failed_samples_are_not_counted(service):
 
 
 def test_every_process_answers_with_metrics(service):
+    service.client().stats()  # after which the limiter knows what the shards hold
     targets = service.metrics_targets()
     assert [name for _, name, _ in targets] == ["limiter", "shard-0", "shard-1"]
     text = {
@@ -316,7 +317,7 @@ def test_waiting_for_episodes_names_the_count_reached(service):
 
 
 def test_kill_minus_nine_loses_nothing_acknowledged_and_stores_nothing_twice(tmp_path):
-    service = start(tmp_path / "live", samples_per_insert=1, error_buffer=1e6)
+    service = start(tmp_path / "live", critic={"samples_per_insert": 1, "error_buffer": 1e6})
     acknowledged: list[int] = []
     failures: list[BaseException] = []
     stop = threading.Event()
@@ -403,7 +404,7 @@ def test_a_limiter_that_has_closed_leaves_the_folder_alone(tmp_path):
     ray.get(service.limiter.close.remote())
     assert json.loads(counts.read_text())["shards"].keys() == {"0", "1"}
     counts.write_text("the next service's")
-    ray.get(service.limiter.count_sampled.remote(1))
+    ray.get(service.limiter.count_sampled.remote({"critic": 1}))
     # Longer than a limiter puts off its writing.
     time.sleep(3 * SAVE_DELAY_S)
     assert counts.read_text() == "the next service's"
@@ -476,9 +477,11 @@ def test_ids_of_the_first_format_are_looked_for_where_they_were_placed(tmp_path)
 
 
 def test_each_side_waits_for_the_other_and_says_so(tmp_path):
-    service = start(tmp_path / "live", samples_per_insert=1, min_turns=10, error_buffer=12, timeout_s=30)
+    service = start(
+        tmp_path / "live", critic={"samples_per_insert": 1, "min_turns": 10, "error_buffer": 12}, timeout_s=30
+    )
     client = service.client()
-    with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 0 turns inserted, min_turns=10"):
+    with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 0 turns inserted, critic\.min_turns=10"):
         client.sample(1, timeout_s=0.3)
     assert client.append(make_batch(range(5))) == 5  # 15 turns: 15 - 0 > 12
     done: list[float] = []
@@ -499,7 +502,7 @@ def test_each_side_waits_for_the_other_and_says_so(tmp_path):
         line for line in text.splitlines() if line.startswith('archer_replay_blocked_seconds_total{side="insert"')
     ]
     assert float(blocked[0].split()[-1]) > 0.9
-    assert 'archer_replay_timeouts_total{side="sample"} 1.0' in text
+    assert 'archer_replay_timeouts_total{side="critic"} 1.0' in text
     for _ in range(4):
         client.sample(12)
     with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 31 turns inserted, 52 sampled"):

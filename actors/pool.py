@@ -14,6 +14,7 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.client import PoolClient
 from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
@@ -306,7 +307,10 @@ def start_pool(args: WorkerArgs, *, wait: bool = True) -> PoolClient:
     With `wait=False` the workers come up meanwhile, and `PoolClient.ready` waits for them. The pool ends with the
     driver, or with `PoolClient.shutdown`.
     """
-    actor = ray.remote(RolloutPool).options(num_cpus=0, max_concurrency=10_000).remote(args)
+    # A node may be lost without the run, but for the one where its driver is.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    pool = ray.remote(RolloutPool).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)
+    actor = pool.remote(args)
     client = PoolClient(actor, args.config)
     try:
         client.start_workers()

@@ -67,9 +67,13 @@ def bring_home(folder: Path, home: Path) -> None:
     for path in incoming.iterdir():
         os.replace(path, home / path.name)
     incoming.rmdir()
-    for path in home.glob("away-*.json"):
-        path.unlink()
+    come_home(home, "shard")
     remove_local(folder)
+
+
+def come_home(home: Path, who: Literal["shard", "replica"]) -> None:
+    """Take back what `leave_home` said."""
+    (home / f"away-{who}.json").unlink(missing_ok=True)
 
 
 def remove_local(folder: Path) -> None:

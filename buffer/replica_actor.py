@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 
 from buffer.config import ReplayConfig
-from buffer.home import leave_home, local_folder, remove_local
+from buffer.home import come_home, leave_home, local_folder, remove_local
 from buffer.layout import shard_directory
 from buffer.replica import Replica
 from buffer.replica_flight import ReplicaFlightServer
@@ -24,7 +24,8 @@ class ReplicaActor:
         self._server = ReplicaFlightServer(replica, token=token)
         host = ray.util.get_node_ip_address()
         self._address = f"{host}:{self._server.port}"
-        leave_home(shard_directory(directory, index), "replica", host, self._folder)
+        self._home = shard_directory(directory, index)
+        leave_home(self._home, "replica", host, self._folder)
 
     def address(self) -> str:
         """host:port of the Flight endpoint of this process."""
@@ -41,3 +42,4 @@ class ReplicaActor:
     def close(self) -> None:
         """Delete the copy, once the shard's own rows are at home."""
         remove_local(self._folder)
+        come_home(self._home, "replica")

@@ -126,6 +126,7 @@ def main(root: Path) -> None:
     service.stop()
     left = [path for name in machines.nodes for path in (root / name).rglob("segment-*")]
     assert not left, f"left on nodes: {left}"
+    assert not list(directory.glob("shard-*/away-*")), "rows are said to be on nodes"
     again = ReplayService.start(CONFIG, directory=directory, seed=0, restore=True)
     assert held(again) == wanted, "what came home is not what was there"
     again.stop()

@@ -88,7 +88,9 @@ class Reverb(Contender):
         return iter(data.batch(DRAWN[unit]).as_numpy_iterator())
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """One for each draw."""
+        """One for each draw of a call, or of a batch out of the stream."""
+        if not isinstance(sample, list):
+            return list(sample.data["tokens"][:, 0])
         place = sorted(self._names).index("tokens")  # items are flattened by name
         return [draw.data[place][0] for draw in sample]
 

@@ -56,7 +56,9 @@ class Replica:
             file.seek(offset)
             return file.read(length)
 
-    def write(self, process: str, epoch: int, segment: str, offset: int, data: bytes, *, anew: bool) -> None:
+    def write(
+        self, process: str, epoch: int, segment: str, offset: int, data: bytes | memoryview, *, anew: bool
+    ) -> None:
         """Put bytes into a segment of the present epoch, or with `anew` of a later one that is to be committed.
 
         As safe on return as the shard's own. Raises EpochError for an earlier epoch, BehindError where what comes

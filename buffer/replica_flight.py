@@ -1,9 +1,12 @@
 """The Arrow Flight endpoint of a replica, and the way of its shard to it.
 
-Actions, whose body is a line of JSON and then the bytes, if any: "state" answers {"process", "epoch", "segments":
-bytes of each}; "read" {"segment", "offset", "length"} answers bytes; "write" {"process", "epoch", "segment", "offset",
-"anew"} takes bytes; "keep" {"process", "epoch", "segments"}, "commit" {"epoch", "life", "segments"} and "discard"
-{"epoch"} answer nothing. See `Replica`.
+- do_put: batches of one value, bytes to write, whose metadata say where: JSON {"process", "epoch", "segment", "offset",
+  "anew"}; each is answered once it is written. An action with such a body takes twice as long.
+- actions, JSON in: "state" answers JSON {"process", "epoch", "segments": bytes of each}; "read" {"segment", "offset",
+  "length"} answers bytes; "keep" {"process", "epoch", "segments"}, "commit" {"epoch", "life", "segments"} and "discard"
+  {"epoch"} answer nothing.
+
+See `Replica`.
 """
 
 import json
@@ -11,6 +14,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
 
@@ -18,6 +22,9 @@ from buffer.endpoint import Endpoint
 from buffer.errors import ReplayError
 from buffer.flight import Gate, refusing
 from buffer.replica import Replica
+from buffer.wire import binary_array, binary_parts
+
+_WRITTEN = pa.schema([("bytes", pa.binary())])
 
 
 class ReplicaState(NamedTuple):
@@ -37,29 +44,40 @@ class ReplicaFlightServer(flight.FlightServerBase):
         self._replica = replica
         threading.Thread(target=self.serve, name="replica", daemon=True).start()
 
+    def do_put(
+        self,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        """Write bytes and acknowledge them."""
+        with refusing("write"):
+            for chunk in reader:
+                _, data = binary_parts(chunk.data.column(0))
+                self._replica.write(**json.loads(chunk.app_metadata.to_pybytes()), data=data.data)
+                writer.write(pa.py_buffer(b"{}"))
+
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
         """Answer an action."""
-        head, _, data = action.body.to_pybytes().partition(b"\n")
-        with refusing(f"{action.type} {head!r}"):
-            answer = self._answer(action.type, json.loads(head), data)
-            yield flight.Result(pa.py_buffer(answer))
+        body = action.body.to_pybytes()
+        with refusing(f"{action.type} {body!r}"):
+            yield flight.Result(pa.py_buffer(self._answer(action.type, json.loads(body))))
 
-    def _answer(self, name: str, request: dict[str, Any], data: bytes) -> bytes:
+    def _answer(self, name: str, request: dict[str, Any]) -> bytes:
         replica = self._replica
         if name == "state":
             return json.dumps(ReplicaState(replica.process, replica.epoch, replica.sizes())._asdict()).encode()
         if name == "read":
             return replica.read(**request)
-        if name == "write":
-            replica.write(**request, data=data)
-        elif name == "keep":
+        if name == "keep":
             replica.keep(**request)
         elif name == "commit":
             replica.commit(**request)
         elif name == "discard":
             replica.discard(**request)
         else:
-            raise ReplayError(f"no action {name!r}; a replica answers state, read, write, keep, commit and discard")
+            raise ReplayError(f"no action {name!r}; a replica answers state, read, keep, commit and discard")
         return b""
 
 
@@ -79,7 +97,17 @@ class ReplicaEndpoint(Endpoint):
     ) -> None:
         """See `Replica.write`."""
         place = {"process": process, "epoch": epoch, "segment": segment, "offset": offset, "anew": anew}
-        self._ask("write", deadline, data, **place)
+        batch = pa.RecordBatch.from_arrays([binary_array(data, np.array([len(data)]))], schema=_WRITTEN)
+
+        def put(client: flight.FlightClient, options: flight.FlightCallOptions) -> None:
+            writer, answers = client.do_put(flight.FlightDescriptor.for_path("write"), _WRITTEN, options)
+            with writer:
+                writer.write_with_metadata(batch, pa.py_buffer(json.dumps(place).encode()))
+                writer.done_writing()
+                if answers.read() is None:
+                    raise flight.FlightUnavailableError("the stream ended without an acknowledgement")
+
+        self._call(put, "write", deadline)
 
     def keep(self, process: str, epoch: int, segments: Collection[str], deadline: float) -> None:
         """See `Replica.keep`."""
@@ -93,7 +121,6 @@ class ReplicaEndpoint(Endpoint):
         """See `Replica.discard`."""
         self._ask("discard", deadline, epoch=epoch)
 
-    def _ask(self, name: str, deadline: float, data: bytes = b"", **request: Any) -> bytes:
-        body = json.dumps(request).encode() + b"\n" + data
-        (answer,) = self.act(flight.Action(name, body), deadline)
+    def _ask(self, name: str, deadline: float, **request: Any) -> bytes:
+        (answer,) = self.act(flight.Action(name, json.dumps(request).encode()), deadline)
         return answer

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from buffer.schema import RAGGED_DTYPES, Episode
-from buffer.wire import binary_parts
+from buffer.wire import binary_array, binary_parts
 
 TEXTS = ("episode_id", "env", "task_id", "worker")
 _VARIABLE = (*RAGGED_DTYPES, *TEXTS)
@@ -49,19 +49,12 @@ def pack(batch: pa.RecordBatch) -> tuple[memoryview, np.ndarray]:
         header[f"{name}_bytes"] = sizes
         used += sizes
     columns = [
-        _binary(header.tobytes(), np.full(len(used), _HEADER.itemsize)),
+        binary_array(header.tobytes(), np.full(len(used), _HEADER.itemsize)),
         *(batch.column(name).cast(pa.binary()) for name in _VARIABLE),
-        _binary(bytes(_ALIGNMENT * len(used)), -used % _ALIGNMENT),
+        binary_array(bytes(_ALIGNMENT * len(used)), -used % _ALIGNMENT),
     ]
     offsets, packed = binary_parts(pc.binary_join_element_wise(*columns, b""))
     return packed.data, offsets.astype(np.int64)
-
-
-def _binary(data: bytes, sizes: np.ndarray) -> pa.BinaryArray:
-    """Values of these sizes, one after the other in `data`."""
-    offsets = np.zeros(len(sizes) + 1, np.int32)
-    np.cumsum(sizes, out=offsets[1:])
-    return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def unpack(batch: pa.RecordBatch) -> list[Episode]:

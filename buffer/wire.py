@@ -63,6 +63,13 @@ def binary_parts(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return offsets, np.empty(0, np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
 
 
+def binary_array(data: bytes, sizes: np.ndarray) -> pa.BinaryArray:
+    """Values of these sizes, one after the other in `data`, whose memory it shares."""
+    offsets = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
 def _list_to_binary(column: pa.ListArray, dtype: np.dtype) -> pa.BinaryArray:
     values = column.values
     offsets = (column.offsets.to_numpy().astype(np.int64) + values.offset) * dtype.itemsize

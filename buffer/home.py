@@ -26,9 +26,13 @@ def local_folder(local_dir: str | None, directory: Path, life: str, name: str) -
     """The folder on this node's disk for `name`, a shard or replica of the replay in `directory`.
 
     Those that earlier lives of this replay left on this node are deleted. Raises ReplayError where `local_dir` names
-    a variable that this node's environment lacks.
+    a variable that this node's environment lacks, or no folder can be made there.
     """
-    base = Path(tempfile.gettempdir()) / "archer-replay" if local_dir is None else Path(os.path.expandvars(local_dir))
+    base = (
+        Path(tempfile.gettempdir()) / f"archer-replay-{os.getuid()}"
+        if local_dir is None
+        else Path(os.path.expandvars(local_dir))
+    )
     if "$" in str(base) or not base.is_absolute():
         raise ReplayError(
             f"replay.local_dir is {local_dir!r}, on this node {base}: no folder; set the variable where Ray starts on "
@@ -36,7 +40,12 @@ def local_folder(local_dir: str | None, directory: Path, life: str, name: str) -
         )
     root = base / f"{directory.parent.name}-{blake2b(str(directory).encode(), digest_size=6).hexdigest()}"
     folder = root / life / name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ReplayError(
+            f"cannot make {folder} on this node ({error}); set replay.local_dir to a folder of yours"
+        ) from error
     for earlier in root.iterdir():
         if earlier.name != life:
             shutil.rmtree(earlier / name, ignore_errors=True)

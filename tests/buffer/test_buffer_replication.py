@@ -241,6 +241,9 @@ def test_folders_of_earlier_lives_go_and_a_variable_that_is_not_set_is_refused(t
     assert other.is_dir()
     assert not first.exists()
     assert second.is_relative_to(tmp_path / "disk" / "replay")
+    (tmp_path / "file").touch()
+    with pytest.raises(ReplayError, match=r"cannot make .* on this node .*; set replay\.local_dir"):
+        local_folder(str(tmp_path / "file"), tmp_path, "life", "shard-0")
     for folder in ("$NOT_SET/replay", "relative"):
         with pytest.raises(ReplayError, match=r"on this node .*: no folder"):
             local_folder(folder, tmp_path, "life", "shard-0")

@@ -29,14 +29,10 @@ _CHUNK_BYTES = 8 << 20
 class Replication:
     """Between the log in a folder of this node and its replica. Thread-safe."""
 
-    def __init__(
-        self, directory: Path, replica: ReplicaEndpoint, *, fsync: bool, timeout_s: float, metrics: ShardMetrics
-    ) -> None:
-        """`timeout_s` bounds each call of a method."""
+    def __init__(self, directory: Path, replica: ReplicaEndpoint, *, fsync: bool, metrics: ShardMetrics) -> None:
         self._directory = directory
         self._replica = replica
         self._fsync = fsync
-        self._timeout_s = timeout_s
         self._metrics = metrics
         self._life = uuid.uuid4().hex
         self._lock = threading.Lock()
@@ -46,13 +42,13 @@ class Replication:
         self._known: ReplicaState | None = None
         """What the replica has; None where it must be asked."""
 
-    def recover(self, seed: Callable[[Path], None]) -> None:
+    def recover(self, seed: Callable[[Path], None], timeout_s: float) -> None:
         """Make the folder hold all that was ever acknowledged, before a shard reads it.
 
         Where neither side has anything, `seed` fills the empty folder. Raises ReplayTimeout where the replica does
         not answer.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         theirs = self._replica.state(deadline)
         if theirs.epoch > self.epoch:
             logger.warning(
@@ -71,13 +67,13 @@ class Replication:
             # Nothing, but where the machine went down and kept less of this log than it had acknowledged.
             self._fetch(theirs, deadline)
 
-    def sync(self, segments: Callable[[], Sequence[Segment]]) -> None:
+    def sync(self, segments: Callable[[], Sequence[Segment]], timeout_s: float) -> None:
         """Return once the replica has all of `segments()`, the log as it is now.
 
         Calls that come meanwhile wait for the first, and have nothing left to send. Raises EpochError where another
         process is this shard by now, ReplayTimeout, DiskFullError, LogError.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         with self._lock:
             while True:
                 try:

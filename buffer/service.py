@@ -112,13 +112,13 @@ class ReplayService:
 
     def _start_replica(self, index: int) -> tuple[PlacementGroupSchedulingStrategy, str]:
         """Start a replica; returns where its shard goes, a node beside it, and the replica's name."""
-        # Ray keeps the two apart also when it moves one of them, as long as there is a node to move it to.
-        pair = ray.util.placement_group([{"CPU": self.config.cpus_per_shard}] * 2, strategy="SPREAD")
+        # Strictly, or Ray may move one of the two to the other's node when its own is lost.
+        pair = ray.util.placement_group([{"CPU": self.config.cpus_per_shard}] * 2, strategy="STRICT_SPREAD")
         self._pairs.append(pair)
         if not pair.wait(self.config.timeout_s):
             raise ReplayTimeout(
                 f"Ray found no room for replay shard {index} and its replica within {self.config.timeout_s:g} s; "
-                "it may lack CPUs (ray status)"
+                "they want CPUs on two nodes (ray status)"
             )
         name = replica_name(self._life, index)
         actor = (

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.flight as flight
 import ray
 
 from buffer.access import write_endpoint
 from buffer.config import ReplayConfig
 from buffer.delayed import Delayed
-from buffer.errors import EpochError
+from buffer.errors import EpochError, ReplayTimeout
 from buffer.flight import ReplayFlightServer
 from buffer.home import bring_home, copy_from_home, leave_home, local_folder
 from buffer.layout import read_manifest
@@ -29,6 +30,8 @@ from buffer.shard import Shard
 logger = logging.getLogger(__name__)
 
 _REPORT_DELAY_S = 0.02
+_REPLICATE_S = 20.0
+"""Seconds for which one request waits for the replica: less than its client gives it."""
 
 
 class ShardActor:
@@ -53,7 +56,7 @@ class ShardActor:
             self._log_directory = local_folder(config.local_dir, directory.parent, life, directory.name)
             self._replication = self._recover(index, replica, token, metrics)
         self._shard = Shard(index, config, self._log_directory, metrics)
-        self._replicate()
+        self._replicate(config.timeout_s)
         self._born = self._shard.counts().as_dict()
         self._log_start(directory, lost=self.report())
         host = ray.util.get_node_ip_address()
@@ -69,19 +72,18 @@ class ShardActor:
             self._log_directory,
             ReplicaEndpoint(name := f"the replica of replay shard {index}", locate_actor(name, replica), token),
             fsync=self._config.durability == "fsync",
-            timeout_s=self._config.timeout_s,
             metrics=metrics,
         )
-        replication.recover(partial(copy_from_home, self._directory))
+        replication.recover(partial(copy_from_home, self._directory), self._config.timeout_s)
         leave_home(self._directory, "shard", ray.util.get_node_ip_address(), self._log_directory)
         return replication
 
-    def _replicate(self) -> None:
-        """Return once the replica has every row of the log."""
+    def _replicate(self, timeout_s: float) -> None:
+        """Return once the replica has every row of the log. Raises ReplayTimeout."""
         if self._replication is None:
             return
         try:
-            self._replication.sync(self._shard.segments)
+            self._replication.sync(self._shard.segments, timeout_s)
         except EpochError as error:
             # Ray took this process for dead and has put another in its place, which clients will find.
             logger.error("replay shard %d ends: %s", self._shard.index, error)
@@ -125,7 +127,11 @@ class ShardActor:
 
         Where no limiter bounds inserts the count may come a moment after the acknowledgement: it bounds nobody.
         """
-        self._replicate()
+        try:
+            self._replicate(_REPLICATE_S)
+        except ReplayTimeout as error:
+            # The writer asks again for as long as it has time, and says then what it waited for.
+            raise flight.FlightUnavailableError(str(error)) from error
         if not self._config.bounds_inserts:
             self._reports.ask()
         else:

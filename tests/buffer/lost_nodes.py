@@ -116,6 +116,9 @@ def main(root: Path) -> None:
         writer.await_more(200)
         print(f"lost node {gone}, went on after {time.monotonic() - begun:.1f} s, {writer.acknowledged} acknowledged")
         assert apart(service), f"shards beside their replicas after node {gone} was lost"
+        if len(service.shards) == CONFIG.shards:
+            service.add_shard()
+            writer.await_more(200)
     writer.done.set()
     writer.join()
     assert writer.error is None, writer.error
@@ -127,7 +130,8 @@ def main(root: Path) -> None:
     left = [path for name in machines.nodes for path in (root / name).rglob("segment-*")]
     assert not left, f"left on nodes: {left}"
     assert not list(directory.glob("shard-*/away-*")), "rows are said to be on nodes"
-    again = ReplayService.start(CONFIG, directory=directory, seed=0, restore=True)
+    grown = CONFIG.model_copy(update={"shards": CONFIG.shards + 1})
+    again = ReplayService.start(grown, directory=directory, seed=0, restore=True)
     assert held(again) == wanted, "what came home is not what was there"
     again.stop()
     ray.shutdown()

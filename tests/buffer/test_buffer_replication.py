@@ -60,13 +60,14 @@ class Node:
         metrics = ShardMetrics(0)
         endpoint = ReplicaEndpoint("the replica", site.locate, "t")
         disk.mkdir(exist_ok=True)
-        self.replication = Replication(disk, endpoint, fsync=False, timeout_s=timeout_s, metrics=metrics)
-        self.replication.recover(lambda folder: shutil.copytree(home, folder, dirs_exist_ok=True) if home else None)
+        self.timeout_s = timeout_s
+        self.replication = Replication(disk, endpoint, fsync=False, metrics=metrics)
+        self.replication.recover(lambda folder: shutil.copytree(home, folder, dirs_exist_ok=True) if home else None, 20)
         self.shard = Shard(0, ReplayConfig(shards=1, **settings), disk, metrics)
         self.sync()
 
     def sync(self) -> None:
-        self.replication.sync(self.shard.segments)
+        self.replication.sync(self.shard.segments, self.timeout_s)
 
     def append(self, indices) -> None:
         """On return it is what the service would acknowledge."""

@@ -64,7 +64,8 @@ class Endpoint:
                     "access.json in the replay's folder holds it"
                 ) from error
             except (*_GONE, flight.FlightInternalError, OSError) as error:
-                cause = error
+                # That the time was up says less than what the other side said before.
+                cause = cause if cause and isinstance(error, flight.FlightTimedOutError) else error
                 logger.warning("%s: %s lost (%s); trying again", self._name, what, _first_line(error))
                 self.close()
                 time.sleep(min(pause, max(0.0, deadline - time.monotonic())))

@@ -45,6 +45,6 @@ def test_another_cluster_on_the_machine_is_not_asked_whether_ours_lives() -> Non
         timeout=200,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    # The first is Ray's own way, and shows that there is something to guard against.
-    assert "as it is: dead" in run.stdout
-    assert "as a run does: alive or unknown" in run.stdout
+    # Which Ray comes to by itself, and shows that there is something to guard against.
+    assert "the other's: dead" in run.stdout
+    assert "the run's: alive or unknown" in run.stdout

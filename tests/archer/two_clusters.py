@@ -3,6 +3,7 @@
 Its own process, since the other tests are connected to a cluster already.
 """
 
+import socket
 import sys
 import time
 import urllib.error
@@ -49,13 +50,18 @@ def wait_for_api_server(url: str) -> None:
 
 
 def main() -> None:
-    other = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = {"num_cpus": 1, "object_store_memory": 80 << 20, "dashboard_port": port}
+    other = Cluster(initialize_head=True, head_node_args=head)
     wait_for_api_server(f"http://{other.webui_url}")
     with cluster(load_config("demo")) as api_server:
         controller = Controller.remote()
         actor_id = ray.get(controller.id.remote(), timeout=60)
-        for name, settings in (("as it is", {}), ("as a run does", environment(api_server))):
-            dead = ray.get(found_dead.options(runtime_env=settings).remote(actor_id), timeout=60)
+        for name, server in (("the other's", f"http://{other.webui_url}"), ("the run's", api_server)):
+            asked = found_dead.options(runtime_env=environment(server))
+            dead = ray.get(asked.remote(actor_id), timeout=60)
             print(f"{name}: {'dead' if dead else 'alive or unknown'}")
     other.shutdown()
 

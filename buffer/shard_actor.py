@@ -93,11 +93,13 @@ class ShardActor:
         counts = self._shard.counts()
         if lost:
             logger.warning(
-                "replay shard %d came back without %d of its episodes, it holds %d: durability=%s does not keep them",
+                "replay shard %d came back without %d of its episodes, it holds %d: durability=%s with replication=%d "
+                "does not keep them",
                 self._shard.index,
                 lost,
                 counts.episodes,
                 self._config.durability,
+                self._config.replication,
             )
         elif counts.episodes:
             logger.info(

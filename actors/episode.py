@@ -11,7 +11,7 @@ from actors.config import SamplingConfig
 from actors.engine import Completion
 from actors.errors import PromptTooLong
 from actors.renderer import Renderer, as_messages
-from buffer.schema import Episode
+from buffer.episodes.schema import Episode
 from envs import INVALID_ACTION, SUCCESS, TASK_ID
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from actors.errors import RenderError
-from buffer.schema import Episode
+from buffer.episodes.schema import Episode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

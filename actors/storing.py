@@ -8,11 +8,11 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from buffer.schema import Episode, episodes_to_batch
+from buffer.episodes.schema import Episode, episodes_to_batch
 
 
 class Replay(Protocol):
-    """What a worker needs of `buffer.client.ReplayClient`."""
+    """What a worker needs of `buffer.client.ray_client.ReplayClient`."""
 
     def append(self, batch: pa.RecordBatch) -> int: ...
 

@@ -25,7 +25,7 @@ from actors.reports import EpisodeResult, FreshActions, ProbeAnswer
 from actors.storing import Storer
 
 if TYPE_CHECKING:
-    from buffer.client import ReplayClient
+    from buffer.client.ray_client import ReplayClient
 
 
 @dataclass(frozen=True)

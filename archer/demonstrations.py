@@ -9,7 +9,7 @@ import envs
 from actors.config import RolloutConfig
 from actors.renderer import make_renderer, render_demonstration
 from archer.config import RunConfig
-from buffer.schema import Episode
+from buffer.episodes.schema import Episode
 
 
 def play_demonstrations(config: RunConfig) -> list[envs.Demonstration]:

@@ -30,7 +30,7 @@ from archer.model import make_tokenizer
 from archer.report import bootstrap_interval
 from archer.runfolder import write_atomic
 from buffer.archive import EPISODES_FILE
-from buffer.schema import episodes_to_batch
+from buffer.episodes.schema import episodes_to_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

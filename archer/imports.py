@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import envs
 from archer.errors import ConfigError
 from buffer.archive import EPISODES_FILE, read_archive
+from buffer.episodes.schema import Episode, batch_to_episodes
 from buffer.errors import ReplayError
-from buffer.schema import Episode, batch_to_episodes
 
 
 def read_imports(

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from archer.imports import readable
 from archer.outfolder import claimed
 from buffer.archive import EPISODES_FILE, export
-from buffer.serve import served_folder
+from buffer.folder_server import served_folder
 
 
 def export_episodes(source: Path, *, to: Path) -> None:

@@ -33,7 +33,7 @@ from archer.progress import Progress, make_progress
 from archer.report import learning_curve, print_summary, summarise
 from archer.runfolder import RunFolder
 from archer.training import train
-from buffer.schema import Episode, episodes_to_batch
+from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.service import ReplayService
 from learner.demonstrations import write_demonstrations
 from learner.entry import TrainArgs

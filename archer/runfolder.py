@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from archer.errors import ArcherError, ConfigError
-from buffer import files
+from buffer import atomic_files as files
 
 
 class RunFolderError(ArcherError):

@@ -24,9 +24,9 @@ from bench.replay_workload import (
     Contender,
     Unit,
 )
-from buffer.client import ReplayClient
-from buffer.schema import Episode, batch_to_episodes, episodes_to_batch
-from buffer.wire import to_lists, to_wire
+from buffer.client.ray_client import ReplayClient
+from buffer.episodes.schema import Episode, batch_to_episodes, episodes_to_batch
+from buffer.episodes.wire import to_lists, to_wire
 
 TIMEOUT_S = 300.0
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)

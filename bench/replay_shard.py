@@ -23,10 +23,10 @@ import pyarrow as pa
 from bench.replay_contenders import record_batch
 from bench.replay_workload import APPENDED, DRAWN, TURNS, template
 from buffer.config import ReplayConfig
-from buffer.draws import Sampler
 from buffer.metrics import ShardMetrics
-from buffer.shard import Shard
-from buffer.view import RowFilter
+from buffer.sampling.draws import Sampler
+from buffer.sampling.row_filter import RowFilter
+from buffer.shard.shard import Shard
 
 TIMEOUT_S = 600.0
 COLUMNS = {

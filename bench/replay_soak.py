@@ -29,11 +29,11 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from buffer.client import ReplayClient
+from buffer.client.ray_client import ReplayClient
 from buffer.config import ReplayConfig
+from buffer.episodes.schema import EPISODE_SCHEMA, Episode, episodes_to_batch
 from buffer.errors import ReplayError
-from buffer.sample import Sample
-from buffer.schema import EPISODE_SCHEMA, Episode, episodes_to_batch
+from buffer.sampling.sample import Sample
 from buffer.service import ReplayService
 
 TURNS, PER_APPEND = 10, 64

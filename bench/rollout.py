@@ -40,7 +40,7 @@ from actors.storing import Storer
 from actors.worker import RolloutWorker, WorkerArgs
 from archer.config import RunConfig
 from archer.loading import load_config
-from buffer.schema import Episode
+from buffer.episodes.schema import Episode
 from buffer.service import ReplayService
 
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from buffer.episodes.schema import EPISODE_SCHEMA, new_rows, ragged_parts, validate
 from buffer.errors import ReplayError
-from buffer.home import refuse_away
-from buffer.log import read_episodes
-from buffer.schema import EPISODE_SCHEMA, new_rows, ragged_parts, validate
+from buffer.log.write_ahead import read_episodes
+from buffer.replication.log_location import refuse_away
 from buffer.versions import upgraded
 
 EPISODES_FILE = "episodes.parquet"

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from buffer.view import View
+from buffer.sampling.row_filter import View
 
 Durability = Literal["memory", "flush", "fsync"]
 

@@ -6,7 +6,7 @@ class ReplayError(Exception):
 
 
 class SchemaError(ReplayError):
-    """A batch of episodes that does not follow `buffer.schema.EPISODE_SCHEMA`. Nothing of it was stored."""
+    """A batch of episodes that does not follow `buffer.episodes.schema.EPISODE_SCHEMA`. Nothing of it was stored."""
 
 
 class ReplayTimeout(ReplayError):

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
-from buffer.view import VIEWS
+from buffer.sampling.row_filter import VIEWS
 
 SIDES = ("insert", *VIEWS)
 """Of a limiter: those who insert, and those who sample a view."""

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from buffer.endpoint import Locate
+from buffer.flight.endpoint import Locate
 
 
 def shard_of(episode_id: str, shards: int) -> int:

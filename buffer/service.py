@@ -9,16 +9,16 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from buffer.access import make_token
-from buffer.client import ReplayClient
+from buffer.client.ray_client import ReplayClient
 from buffer.config import ReplayConfig
 from buffer.errors import ReplayError, ReplayTimeout
-from buffer.home import refuse_away
-from buffer.layout import begin, grow, restore_checkpoint, shard_directory
-from buffer.limiter_actor import LimiterActor
-from buffer.locate import limiter_name, replica_name, shard_name
-from buffer.replica_actor import ReplicaActor
-from buffer.shard_actor import ShardActor
+from buffer.flight.actor_lookup import limiter_name, replica_name, shard_name
+from buffer.flight.token import make_token
+from buffer.limiter.actor import LimiterActor
+from buffer.log.folders import begin, grow, restore_checkpoint, shard_directory
+from buffer.replication.actor import ReplicaActor
+from buffer.replication.log_location import refuse_away
+from buffer.shard.actor import ShardActor
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from buffer.episodes.schema import SCHEMA_VERSION, VERSION_KEY
 from buffer.errors import LogError
-from buffer.schema import SCHEMA_VERSION, VERSION_KEY
 
 Step = Callable[[pa.RecordBatch], pa.RecordBatch]
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from buffer.schema import Episode, batch_to_episodes, episodes_to_batch
+from buffer.episodes.schema import Episode, batch_to_episodes, episodes_to_batch
 from learner.errors import LearnerError
 
 

@@ -1,6 +1,6 @@
 """What the learner needs of the rest of the run, as protocols.
 
-The run passes in objects that satisfy them (`actors.pool.PoolClient`, `buffer.client.ReplayClient`,
+The run passes in objects that satisfy them (`actors.pool.PoolClient`, `buffer.client.ray_client.ReplayClient`,
 `archer.board.BoardPublisher`), so that the learner imports neither `actors` nor `archer`.
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from buffer.sample import Stats
-    from buffer.schema import Episode
+    from buffer.episodes.schema import Episode
+    from buffer.sampling.sample import Stats
 
 
 class FreshActions(Protocol):

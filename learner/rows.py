@@ -15,7 +15,7 @@ import numpy as np
 from learner.errors import LearnerError
 
 if TYPE_CHECKING:
-    from buffer.schema import Episode
+    from buffer.episodes.schema import Episode
 
 
 @dataclass

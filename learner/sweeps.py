@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from buffer.schema import Episode
+    from buffer.episodes.schema import Episode
 
 
 class Sweeps:

@@ -15,7 +15,7 @@ from actors.jobs import Batch, Stream
 from actors.renderer import PlainRenderer
 from actors.reports import EpisodeResult, FreshActions, join_actions
 from actors.worker import RolloutWorker, WorkerArgs
-from buffer.schema import episodes_to_batch, validate
+from buffer.episodes.schema import episodes_to_batch, validate
 from envs import AsyncEnv, TimeLimit, make
 from envs.child import HUNG
 

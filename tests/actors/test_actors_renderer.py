@@ -6,7 +6,7 @@ from actor_cases import CHAT_TEMPLATE, byte_tokenizer
 
 from actors.errors import RenderError
 from actors.renderer import ChatRenderer, PlainRenderer, make_renderer, render_demonstration
-from buffer.schema import episodes_to_batch, validate
+from buffer.episodes.schema import episodes_to_batch, validate
 from envs import Demonstration, demonstrate
 
 CHAT = {"chat_template": CHAT_TEMPLATE}

@@ -23,7 +23,7 @@ from archer.envargs import env_kwargs
 from archer.errors import ConfigError
 from archer.imports import read_imports
 from archer.model import build_tiny_model
-from buffer.schema import EPISODE_SCHEMA, batch_to_episodes, validate
+from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes, validate
 
 ENV = "twenty_questions_subset"
 

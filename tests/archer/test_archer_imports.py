@@ -16,8 +16,8 @@ from archer.demonstrations import fitting, render, texts
 from archer.errors import ConfigError
 from archer.imports import read_imports
 from archer.model import build_tiny_model
-from buffer.log import WriteAheadLog
-from buffer.schema import Episode, episodes_to_batch
+from buffer.episodes.schema import Episode, episodes_to_batch
+from buffer.log.write_ahead import WriteAheadLog
 from learner.demonstrations import write_demonstrations
 
 ENV = "twenty_questions_subset"

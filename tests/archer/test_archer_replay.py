@@ -14,7 +14,7 @@ from archer.errors import ConfigError
 from archer.importcommand import import_episodes
 from archer.imports import read_imports
 from archer.replaycommands import export_episodes
-from buffer.outside import OutsideClient
+from buffer.client.remote import OutsideClient
 from envs import Demonstration
 
 ARCHER = Path(sys.executable).with_name("archer")

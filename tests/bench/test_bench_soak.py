@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from bench.replay_soak import Soaked, _batch, _episode, _wrong, soak
-from buffer.draws import Draws, Held
-from buffer.rows import ROW_SCHEMA, pack
-from buffer.sample import Part, Sample
-from buffer.schema import episodes_to_batch
-from buffer.wire import to_wire
+from buffer.episodes.packing import ROW_SCHEMA, pack
+from buffer.episodes.schema import episodes_to_batch
+from buffer.episodes.wire import to_wire
+from buffer.sampling.draws import Draws, Held
+from buffer.sampling.sample import Part, Sample
 
 
 @pytest.mark.slow

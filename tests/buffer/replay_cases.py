@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from buffer.sample import Stats
-from buffer.schema import Episode, episodes_to_batch
+from buffer.episodes.schema import Episode, episodes_to_batch
+from buffer.sampling.sample import Stats
 
 
 def make_episode(index: int, *, turns: int | None = None, version: int = 0, ret: float | None = None) -> Episode:

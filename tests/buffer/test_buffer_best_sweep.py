@@ -12,9 +12,9 @@ import ray
 from replay_cases import assert_same, make_episode, settled
 
 from buffer.config import ReplayConfig
+from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.errors import EmptyViewError, ReplayTimeout
 from buffer.placement import shard_of
-from buffer.schema import Episode, episodes_to_batch
 from buffer.service import ReplayService
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

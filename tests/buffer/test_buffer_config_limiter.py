@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from buffer.config import ReplayConfig, ViewLimit
-from buffer.layout import begin
-from buffer.limiter import Limiter
-from buffer.limiter_actor import LimiterActor
+from buffer.limiter.actor import LimiterActor
+from buffer.limiter.limiter import Limiter
+from buffer.log.folders import begin
 
 
 def counts(inserted: int, held: int | None = None) -> dict[str, int]:

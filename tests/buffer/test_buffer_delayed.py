@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from buffer.delayed import Delayed
-from buffer.files import write_atomic
+from buffer.atomic_files import write_atomic
+from buffer.debounce import Delayed
 
 
 def test_many_who_ask_are_served_by_one_call():

@@ -9,9 +9,9 @@ import pytest
 from replay_cases import make_batch
 
 from buffer.errors import DiskFullError, LogError, ReplayError
-from buffer.frames import SEGMENT_SCHEMA
-from buffer.layout import begin, restore_checkpoint
-from buffer.log import Recovery, WriteAheadLog, read_log, segment_paths
+from buffer.log.folders import begin, restore_checkpoint
+from buffer.log.frames import SEGMENT_SCHEMA
+from buffer.log.write_ahead import Recovery, WriteAheadLog, read_log, segment_paths
 
 
 def write(directory, batches: int, *, durability="flush", segment_bytes=1 << 30) -> WriteAheadLog:

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from replay_cases import assert_same, make_batch, make_episode
 
-from buffer.access import read_endpoint, read_token
 from buffer.archive import export, read_archive
+from buffer.client.remote import OutsideClient
 from buffer.config import ReplayConfig
+from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes
 from buffer.errors import ReplayError
-from buffer.log import segment_paths
-from buffer.outside import OutsideClient
-from buffer.schema import EPISODE_SCHEMA, batch_to_episodes
-from buffer.serve import served_folder
+from buffer.flight.token import read_endpoint, read_token
+from buffer.folder_server import served_folder
+from buffer.log.write_ahead import segment_paths
 from buffer.service import ReplayService
 
 
@@ -41,7 +41,7 @@ def test_another_process_without_ray_reads_and_appends_by_the_token(live):
     program = f"""
 import sys
 sys.path.insert(0, {str(directory)!r})
-from buffer.outside import OutsideClient
+from buffer.client.remote import OutsideClient
 client = OutsideClient.of_folder({str(directory)!r}, seed=3)
 sample = client.sample(200, sampler="prioritised")
 known = client.update_priorities(sample, abs(sample.probabilities))

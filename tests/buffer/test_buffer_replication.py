@@ -13,12 +13,12 @@ from replay_cases import make_batch
 
 from buffer.config import ReplayConfig
 from buffer.errors import BehindError, EpochError, ReplayError, ReplayTimeout
-from buffer.home import local_folder
 from buffer.metrics import ShardMetrics
-from buffer.replica import Replica
-from buffer.replica_flight import ReplicaEndpoint, ReplicaFlightServer
-from buffer.replication import Replication
-from buffer.shard import Shard
+from buffer.replication.flight import ReplicaEndpoint, ReplicaFlightServer
+from buffer.replication.log_location import local_folder
+from buffer.replication.primary import Replication
+from buffer.replication.replica import Replica
+from buffer.shard.shard import Shard
 
 SCENARIO = Path(__file__).with_name("lost_nodes.py")
 CHECKOUT_ROOT = Path(__file__).resolve().parents[2]

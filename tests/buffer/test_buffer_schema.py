@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from replay_cases import assert_same, make_batch, make_episode
 
+from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes, episodes_to_batch, validate
+from buffer.episodes.wire import WIRE_SCHEMA, to_lists, to_wire
 from buffer.errors import SchemaError
-from buffer.schema import EPISODE_SCHEMA, batch_to_episodes, episodes_to_batch, validate
-from buffer.wire import WIRE_SCHEMA, to_lists, to_wire
 
 
 def test_round_trip_keeps_every_field():

@@ -18,13 +18,13 @@ import pytest
 import ray
 from replay_cases import assert_same, make_batch, make_episode, settled
 
+from buffer.client.remote import OutsideClient
 from buffer.config import ReplayConfig
 from buffer.errors import DiskFullError, EmptyViewError, LogError, ReplayError, ReplayTimeout, SchemaError
-from buffer.frames import SEGMENT_SCHEMA
-from buffer.layout import STATE_FILE, begin
-from buffer.limiter_actor import SAVE_DELAY_S
-from buffer.log import WriteAheadLog, read_episodes
-from buffer.outside import OutsideClient
+from buffer.limiter.actor import SAVE_DELAY_S
+from buffer.log.folders import STATE_FILE, begin
+from buffer.log.frames import SEGMENT_SCHEMA
+from buffer.log.write_ahead import WriteAheadLog, read_episodes
 from buffer.placement import shard_of
 from buffer.service import ReplayService
 

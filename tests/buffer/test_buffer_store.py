@@ -15,14 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from replay_cases import assert_same, make_batch, make_episode
 
 from buffer.config import ReplayConfig
+from buffer.episodes.packing import unpack
 from buffer.errors import DiskFullError, EmptyViewError, SchemaError
-from buffer.log import WriteAheadLog
+from buffer.log.write_ahead import WriteAheadLog
 from buffer.metrics import ShardMetrics
-from buffer.rows import unpack
-from buffer.sample import Part, Sample
-from buffer.shard import Shard
-from buffer.store import Plan
-from buffer.view import RowFilter
+from buffer.sampling.row_filter import RowFilter
+from buffer.sampling.sample import Part, Sample
+from buffer.shard.shard import Shard
+from buffer.shard.store import Plan
 
 
 def open_shard(directory: Path, **settings) -> Shard:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buffer.sumtree import SumTree
+from buffer.shard.sum_tree import SumTree
 
 MASSES = st.lists(st.floats(0, 1e6), min_size=1, max_size=200)
 

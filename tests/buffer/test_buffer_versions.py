@@ -8,12 +8,12 @@ from replay_cases import assert_same, make_batch, make_episode
 
 from buffer.archive import read_archive
 from buffer.config import ReplayConfig
+from buffer.episodes.schema import EPISODE_SCHEMA, SCHEMA_VERSION, VERSION_KEY, batch_to_episodes
 from buffer.errors import LogError
-from buffer.frames import SEGMENT_SCHEMA
-from buffer.log import Recovery, WriteAheadLog, read_log
+from buffer.log.frames import SEGMENT_SCHEMA
+from buffer.log.write_ahead import Recovery, WriteAheadLog, read_log
 from buffer.metrics import ShardMetrics
-from buffer.schema import EPISODE_SCHEMA, SCHEMA_VERSION, VERSION_KEY, batch_to_episodes
-from buffer.shard import Shard
+from buffer.shard.shard import Shard
 from buffer.versions import STEPS, upgraded
 
 WRITTEN = Path(__file__).parent / "version-1"

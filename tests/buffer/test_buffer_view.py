@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buffer.view import RowFilter, check_share, least_of_best
+from buffer.sampling.row_filter import RowFilter, check_share, least_of_best
 
 NUMBERS = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e9, 1e9))
 

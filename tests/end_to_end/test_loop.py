@@ -93,7 +93,7 @@ def test_run_survives_the_death_of_a_worker_a_shard_and_an_engine(tmp_path: Path
 
 def _episode_ids(replay: Path) -> list[str]:
     """Ids of all episodes in the log of every shard."""
-    from buffer.log import read_episodes
+    from buffer.log.write_ahead import read_episodes
 
     return [episode_id for batch in read_episodes(replay) for episode_id in _column(batch)]
 

@@ -16,7 +16,7 @@ from learner_cases import make_row
 from prometheus_client import CollectorRegistry
 
 from actors.reports import ProbeAnswer
-from buffer.schema import Episode
+from buffer.episodes.schema import Episode
 from learner.config import LearnerConfig
 from learner.demonstrations import write_demonstrations
 from learner.entry import TrainArgs

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from algorithm_cases import OneRank, episodes, make_algorithm
 
-from buffer.outside import OutsideClient
-from buffer.schema import Episode, episodes_to_batch
-from buffer.serve import served_folder
+from buffer.client.remote import OutsideClient
+from buffer.episodes.schema import Episode, episodes_to_batch
+from buffer.folder_server import served_folder
 from learner.algorithms.actor_critic import critic_phase, n_step_returns
 from learner.algorithms.base import StepResult
 from learner.config import AlgorithmName, LearnerConfig

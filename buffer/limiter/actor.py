@@ -1,0 +1,172 @@
+"""The limiter's Ray actor: waits on conditions, knows the shards' progress, keeps its counts on disk.
+
+One asyncio loop, so no state changes while a call looks at it. A wait that timed out answers with a sentence, so that
+the client raises one clear error without Ray's traceback around it.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import ray
+
+from buffer.atomic_files import write_atomic
+from buffer.config import ReplayConfig
+from buffer.flight.actor_lookup import shard_name
+from buffer.limiter.limiter import Limiter
+from buffer.log.folders import STATE_FILE, read_manifest
+from buffer.metrics import SIDES, LimiterMetrics, serve
+from buffer.placement import Placement
+from buffer.sampling.row_filter import View
+
+logger = logging.getLogger(__name__)
+
+SAVE_DELAY_S = 0.2
+
+
+class LimiterActor:
+    """See the module. Made by `ReplayService` through `ray.remote`."""
+
+    def __init__(self, config: ReplayConfig, directory: Path, life: str) -> None:
+        """`life` begins the names of the shards' actors, which are made after this one."""
+        logging.basicConfig(level=logging.INFO)
+        self._config = config
+        self._directory = directory
+        self._life = life
+        self._path = directory / STATE_FILE
+        self._limiter = Limiter(config)
+        if self._path.exists():
+            self._limiter.load_state_dict(json.loads(self._path.read_text()))
+        self._changed = asyncio.Condition()
+        self._saving: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._metrics = LimiterMetrics()
+        self._metrics_address = serve(self._metrics.registry, ray.util.get_node_ip_address())
+        self._ask_for_reports()
+
+    def _ask_for_reports(self) -> None:
+        """After a restart the file may lag behind what the shards have told the last limiter."""
+        for index in range(read_manifest(self._directory).shards):
+            name = shard_name(self._life, index)
+            try:
+                ray.get_actor(name).report.remote()
+            except ValueError:
+                logger.info("%s is not there yet; it reports when it starts", name)
+
+    async def topology(self) -> tuple[list[str], tuple[Placement, ...]]:
+        """Names of the shards' actors, and how ids were placed before."""
+        manifest = read_manifest(self._directory)
+        return [shard_name(self._life, index) for index in range(manifest.shards)], manifest.earlier
+
+    async def report(self, shard: int, life: str, counts: dict[str, int], born: dict[str, int]) -> int:
+        """See `Limiter.report`; wakes whoever waits."""
+        lost = self._limiter.report(shard, life, counts, born)
+        await self._notify()
+        return lost
+
+    async def await_insert(self, timeout_s: float, who: str) -> str | None:
+        """Wait until an insert may go on."""
+        return await self._wait("insert", self._limiter.insert_block, timeout_s, who)
+
+    async def await_sample(self, view: View, turns: int, timeout_s: float, who: str) -> str | None:
+        """Wait until a sample of the view may go on, and count `turns` as sampled."""
+        refused = await self._wait(view, partial(self._limiter.sample_block, view), timeout_s, who)
+        if refused is None:
+            await self.count_sampled({view: turns})
+        return refused
+
+    async def count_sampled(self, turns: dict[View, int]) -> None:
+        """Count turns of each view as sampled; negative where an admitted sample failed."""
+        if any(turns.values()):
+            for view, count in turns.items():
+                self._limiter.sampled[view] += count
+            await self._notify()
+
+    async def wait_for(self, episodes: int, timeout_s: float, who: str) -> str | None:
+        """Wait until so many episodes were ever inserted."""
+
+        def block() -> str | None:
+            reached = self._limiter.inserted_episodes
+            return None if reached >= episodes else f"waits for {episodes} episodes, {reached} were inserted"
+
+        return await self._wait("episodes", block, timeout_s, who)
+
+    async def stats(self) -> dict[str, int]:
+        """Counts of the whole replay."""
+        limiter = self._limiter
+        return {
+            "inserted_episodes": limiter.inserted_episodes,
+            "inserted_turns": limiter.inserted_turns,
+            "sampled_turns": limiter.sampled_turns,
+        }
+
+    async def pid(self) -> int:
+        """Process id on its node, for operators and fault tests."""
+        return os.getpid()
+
+    async def metrics_address(self) -> str:
+        """host:port of the metrics endpoint."""
+        return self._metrics_address
+
+    async def checkpoint(self, directory: Path) -> None:
+        """Write the counts as they are now under `directory`."""
+        write_atomic(Path(directory) / STATE_FILE, json.dumps(self._limiter.state_dict()))
+
+    async def close(self) -> None:
+        """Write the counts a last time: the folder may be another service's a moment later."""
+        self._closed = True
+        if self._saving is not None:
+            self._saving.cancel()
+        write_atomic(self._path, json.dumps(self._limiter.state_dict()))
+
+    async def _wait(self, side: str, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
+        """None once `block()` is None, a sentence at the timeout; logs who waits for whom in between."""
+        reason = block()
+        if reason is None:
+            return None
+        begun = time.monotonic()
+        warn_at = begun + self._config.blocked_warning_s
+        known = side in SIDES
+        if known:
+            self._metrics.waiting.labels(side).inc()
+        try:
+            async with self._changed:
+                while (reason := block()) is not None:
+                    now = time.monotonic()
+                    if now >= begun + timeout_s:
+                        if known:
+                            self._metrics.timeouts.labels(side).inc()
+                        return f"{who}: {reason}; gave up after {timeout_s:g} s"
+                    if now >= warn_at:
+                        logger.warning("%s: blocked for %.0f s: %s", who, now - begun, reason)
+                        warn_at = now + self._config.blocked_warning_s
+                    try:
+                        await asyncio.wait_for(self._changed.wait(), min(begun + timeout_s, warn_at) - now)
+                    except TimeoutError:
+                        continue
+            return None
+        finally:
+            if known:
+                self._metrics.waiting.labels(side).dec()
+                self._metrics.blocked.labels(side).inc(time.monotonic() - begun)
+
+    async def _notify(self) -> None:
+        self._metrics.inserted.set(self._limiter.inserted_turns)
+        for view, turns in self._limiter.sampled.items():
+            self._metrics.drawn.labels(view).set(turns)
+        if self._saving is None and not self._closed:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._save)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _save(self) -> None:
+        self._saving = None
+        try:
+            write_atomic(self._path, json.dumps(self._limiter.state_dict()))
+        except OSError as error:
+            logger.error("cannot write %s (%s); a restarted limiter would fall back to older counts", self._path, error)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import envs
 from actors.config import RolloutConfig
-from actors.renderer import make_renderer, render_demonstration
+from actors.rollout.renderer import make_renderer, render_demonstration
 from archer.config import RunConfig
 from buffer.episodes.schema import Episode
 

@@ -118,7 +118,7 @@ def _write(
     ids: str | None,
 ) -> PreTrainedTokenizerBase:
     """The episodes and, where none is given, the tokenizer; answers the tokenizer."""
-    from actors.renderer import make_renderer, render_demonstration
+    from actors.rollout.renderer import make_renderer, render_demonstration
 
     if tokenizer is None:
         tokenizer = make_tokenizer(texts(list(demonstrations)), TinyModelConfig())

@@ -20,7 +20,7 @@ from archer.policies import Policy, check_models, choose_policies
 from archer.report import returns_plot
 
 if TYPE_CHECKING:
-    from actors.client import PoolClient
+    from actors.pool.client import PoolClient
 
 
 def evaluate_policies(
@@ -94,7 +94,7 @@ def reservation(configs: Sequence[RunConfig]) -> RunConfig:
 
 @contextmanager
 def _engines(policy: Policy) -> Iterator[PoolClient]:
-    from actors.pool import WorkerArgs, start_pool  # late: brings vLLM
+    from actors.pool.pool import WorkerArgs, start_pool  # late: brings vLLM
 
     config = policy.config
     scorer, candidates = None, 1

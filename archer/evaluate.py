@@ -15,7 +15,7 @@ FIRST_HELD_OUT_SEED = 1 << 30
 
 
 class EpisodeReport(Protocol):
-    """What `collect` answers (actors.reports.CollectReport), as far as figures need it; one entry per episode."""
+    """What `collect` answers (actors.pool.reports.CollectReport), as far as figures need it; one entry per episode."""
 
     returns: np.ndarray  # float32 [episodes]
     successes: np.ndarray  # float32 [episodes], NaN where the task does not say

@@ -84,7 +84,7 @@ def check_models(policies: Sequence[Policy]) -> None:
     from transformers import AutoTokenizer  # late: brings torch
 
     from actors.errors import RenderError
-    from actors.renderer import make_renderer
+    from actors.rollout.renderer import make_renderer
     from archer.model import resolve_model
 
     for policy in policies:

@@ -18,8 +18,8 @@ import ray.train
 from ray.actor import ActorHandle
 from rich.console import Console
 
-from actors.client import PoolClient
-from actors.pool import WorkerArgs, start_pool
+from actors.pool.client import PoolClient
+from actors.pool.pool import WorkerArgs, start_pool
 from archer.board import BoardFollower, BoardPublisher, start_board
 from archer.cluster import cluster
 from archer.config import WITH_CRITIC, RunConfig

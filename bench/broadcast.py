@@ -29,8 +29,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from actors.pool import PoolClient, start_pool
-from actors.worker import WorkerArgs
+from actors.pool.pool import PoolClient, start_pool
+from actors.rollout.worker import WorkerArgs
 from archer.config import RunConfig, TinyModelConfig
 from archer.demonstrations import play_demonstrations, texts
 from archer.loading import load_config

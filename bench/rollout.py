@@ -35,9 +35,9 @@ import ray
 
 import envs
 from actors.config import EngineConfig, SamplingConfig
-from actors.engine import EXTENSION, _arguments, _set_environment
-from actors.storing import Storer
-from actors.worker import RolloutWorker, WorkerArgs
+from actors.engine.engine import EXTENSION, _arguments, _set_environment
+from actors.rollout.storing import Storer
+from actors.rollout.worker import RolloutWorker, WorkerArgs
 from archer.config import RunConfig
 from archer.loading import load_config
 from buffer.episodes.schema import Episode

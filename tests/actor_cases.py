@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from actors.config import EngineConfig, SamplingConfig
-from actors.engine import EXTENSION, Completion, VllmEngine
+from actors.engine.engine import EXTENSION, Completion, VllmEngine
 from envs import EnvSpec
 
 T = TypeVar("T")

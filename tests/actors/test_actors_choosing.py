@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors.choosing import Chooser
-from actors.engine import Completion
+from actors.engine.engine import Completion
 from actors.errors import ChooserLost
+from actors.rollout.critic_choice import Chooser
 
 
 class LongestFirst:

@@ -7,14 +7,14 @@ import pytest
 from actor_cases import Fragile, ScriptedEngine, byte_tokenizer, save_model
 from prometheus_client import CollectorRegistry
 
-import actors.worker
+import actors.rollout.worker
 from actors.config import RolloutConfig, SamplingConfig
-from actors.episode import run_episode
 from actors.errors import EnvFailureLimit, PromptTooLong
-from actors.jobs import Batch, Stream
-from actors.renderer import PlainRenderer
-from actors.reports import EpisodeResult, FreshActions, join_actions
-from actors.worker import RolloutWorker, WorkerArgs
+from actors.pool.jobs import Batch, Stream
+from actors.pool.reports import EpisodeResult, FreshActions, join_actions
+from actors.rollout.episode import run_episode
+from actors.rollout.renderer import PlainRenderer
+from actors.rollout.worker import RolloutWorker, WorkerArgs
 from buffer.episodes.schema import episodes_to_batch, validate
 from envs import AsyncEnv, TimeLimit, make
 from envs.child import HUNG
@@ -102,9 +102,9 @@ def worker(monkeypatch, tmp_path):
     async def start(*_args, **_kwargs):
         return ScriptedEngine(["hello\n"])
 
-    monkeypatch.setattr(actors.worker.VllmEngine, "start", start)
+    monkeypatch.setattr(actors.rollout.worker.VllmEngine, "start", start)
     # The process's own registry takes each metric once.
-    metrics = actors.worker.WorkerMetrics
+    metrics = actors.rollout.worker.WorkerMetrics
     monkeypatch.setattr(actors.worker, "WorkerMetrics", lambda: metrics(CollectorRegistry()))
     folder = save_model(tmp_path)
 

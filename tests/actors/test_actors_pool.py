@@ -15,7 +15,7 @@ from actor_cases import change, load_model, reference_logprobs, save_model
 
 from actors.config import EngineConfig, RolloutConfig, SamplingConfig
 from actors.errors import ActorError, StaleWorkersError, WorkersLostError
-from actors.pool import WorkerArgs, start_pool
+from actors.pool.pool import WorkerArgs, start_pool
 from buffer.config import ReplayConfig
 from buffer.service import ReplayService
 from learner.transfer import PolicySource

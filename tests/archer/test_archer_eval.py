@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from actors.reports import EpisodeResult, summarize
+from actors.pool.reports import EpisodeResult, summarize
 from archer import evalcommand
 from archer.config import RunConfig, TinyModelConfig
 from archer.errors import ConfigError, RunError

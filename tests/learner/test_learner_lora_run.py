@@ -15,7 +15,7 @@ from actor_cases import save_model
 from learner_cases import make_row
 from prometheus_client import CollectorRegistry
 
-from actors.reports import ProbeAnswer
+from actors.pool.reports import ProbeAnswer
 from buffer.episodes.schema import Episode
 from learner.config import LearnerConfig
 from learner.demonstrations import write_demonstrations

@@ -9,7 +9,7 @@ from actor_cases import Served, change, load_model, reference_logprobs, save_mod
 
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, StaleWorkersError
-from actors.reports import ProbeAnswer
+from actors.pool.reports import ProbeAnswer
 from learner.config import LoraConfig
 from learner.errors import WaitTimeoutError
 from learner.lora import weights, with_adapter

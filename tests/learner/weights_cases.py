@@ -1,20 +1,20 @@
 """Faulty receivers of weights, mixed into a real engine's worker class."""
 
-import actors.extension
-import actors.weights
+import actors.engine.extension
+import actors.engine.weight_receiver
 
 
-class Forgetful(actors.extension.EngineExtension):
+class Forgetful(actors.engine.extension.EngineExtension):
     """A receiver that can be told to leave out what ours does after loading."""
 
     def forget_heads(self, forget: bool) -> None:
         """Do not pack the output head anew."""
-        keep = actors.weights.__dict__.setdefault("_kept", actors.weights.repack_heads)
+        keep = actors.engine.weight_receiver.__dict__.setdefault("_kept", actors.weights.repack_heads)
         actors.weights.repack_heads = (lambda model: None) if forget else keep
 
     def forget_all(self, forget: bool) -> None:
         """Receive nothing at all."""
-        receiver = actors.weights.SharedMemoryReceiver
+        receiver = actors.engine.weight_receiver.SharedMemoryReceiver
         keep = receiver.__dict__.get("_kept") or receiver.receive_weights
         receiver._kept = keep  # type: ignore[attr-defined]
         receiver.receive_weights = (lambda self, info: None) if forget else keep  # type: ignore[method-assign]

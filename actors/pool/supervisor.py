@@ -20,8 +20,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.errors import ActorError, EngineDied, RolloutTimeout, WorkersLostError
-from actors.reports import WorkerStatus
-from actors.worker import RolloutWorker, WorkerArgs, WorkerInfo
+from actors.pool.reports import WorkerStatus
+from actors.rollout.worker import RolloutWorker, WorkerArgs, WorkerInfo
 
 State = Literal["starting", "ready", "stale", "dead", "retired"]
 

@@ -14,15 +14,15 @@ import ray
 from ray.actor import ActorHandle
 
 import envs
-from actors.choosing import Chooser
 from actors.config import RolloutConfig
-from actors.engine import EXTENSION, VllmEngine
-from actors.episode import run_episode
+from actors.engine.engine import EXTENSION, VllmEngine
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
 from actors.metrics import WorkerMetrics
-from actors.renderer import make_renderer
-from actors.reports import EpisodeResult, FreshActions, ProbeAnswer
-from actors.storing import Storer
+from actors.pool.reports import EpisodeResult, FreshActions, ProbeAnswer
+from actors.rollout.critic_choice import Chooser
+from actors.rollout.episode import run_episode
+from actors.rollout.renderer import make_renderer
+from actors.rollout.storing import Storer
 
 if TYPE_CHECKING:
     from buffer.client.ray_client import ReplayClient
@@ -34,7 +34,7 @@ class WorkerArgs:
 
     model: Hugging Face folder or name that engines start from.
     version: the policy version that `model` is.
-    scorer: an actor that picks among `candidates` actions (see actors/choosing.py); None plays the policy itself.
+    scorer: an actor that picks among `candidates` actions (see actors/rollout/critic_choice.py); None plays the policy itself.
     extension: class mixed into vLLM's worker; tests put faulty receivers there.
     """
 
@@ -190,7 +190,7 @@ class RolloutWorker:
         logprobs = await self._engine.probe(tokens.tolist(), self._args.config.sampling.temperature)
         return ProbeAnswer(self._name, self._engine.version, logprobs)
 
-    # Weights: called by `actors.sync.SyncClient`
+    # Weights: called by `actors.pool.weight_sync.SyncClient`
 
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         await self._engine.init_weight_transfer_engine(init_info)

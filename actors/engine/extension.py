@@ -6,8 +6,8 @@ that early.
 
 from __future__ import annotations
 
-from actors.lifeline import follow_owner
-from actors.weights import register_receivers
+from actors.engine.process_guard import follow_owner
+from actors.engine.weight_receiver import register_receivers
 
 register_receivers()
 follow_owner()

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 
-from actors.reports import CollectReport, EpisodeResult, summarize
+from actors.pool.reports import CollectReport, EpisodeResult, summarize
 
 
 class Job(ABC):

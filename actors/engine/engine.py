@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from actors.config import EngineConfig, SamplingConfig
+from actors.engine.process_guard import own_children
 from actors.errors import EngineDied, EngineStartError, PromptTooLong, WeightTransferError
-from actors.lifeline import own_children
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GIB = 1 << 30
-EXTENSION = "actors.extension.EngineExtension"
+EXTENSION = "actors.engine.extension.EngineExtension"
 
 # A block is what prefixes share: vLLM's own choice on a CPU, 128, is longer than most states of a text game. Below
 # 32 the CPU's attention kernel slows down.

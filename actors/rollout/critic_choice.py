@@ -9,7 +9,7 @@ import numpy as np
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from actors.engine import Completion
+from actors.engine.engine import Completion
 from actors.errors import ChooserLost
 
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actors.config import SamplingConfig
-from actors.engine import Completion
+from actors.engine.engine import Completion
 from actors.errors import PromptTooLong
-from actors.renderer import Renderer, as_messages
+from actors.rollout.renderer import Renderer, as_messages
 from buffer.episodes.schema import Episode
 from envs import INVALID_ACTION, SUCCESS, TASK_ID
 
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from actors.choosing import Chooser
+    from actors.rollout.critic_choice import Chooser
     from envs import AsyncEnv
 
     class Engine(Protocol):

@@ -16,13 +16,13 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.client import PoolClient
 from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
-from actors.gate import Gate
-from actors.jobs import Batch, Job, Stream
-from actors.reports import CollectReport, EpisodeResult, FreshActions, ProbeAnswer, WorkerStatus, join_actions
-from actors.supervisor import WORKER_ENDED, Supervisor, Worker
-from actors.worker import WorkerArgs
+from actors.pool.client import PoolClient
+from actors.pool.fifo_gate import Gate
+from actors.pool.jobs import Batch, Job, Stream
+from actors.pool.reports import CollectReport, EpisodeResult, FreshActions, ProbeAnswer, WorkerStatus, join_actions
+from actors.pool.supervisor import WORKER_ENDED, Supervisor, Worker
+from actors.rollout.worker import WorkerArgs
 
 T = TypeVar("T")
 

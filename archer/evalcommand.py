@@ -99,7 +99,7 @@ def _engines(policy: Policy) -> Iterator[PoolClient]:
     config = policy.config
     scorer, candidates = None, 1
     if policy.picker is not None:
-        from learner.scorer import start_scorer  # late: brings torch
+        from learner.critic_scorer import start_scorer  # late: brings torch
 
         scorer = start_scorer(policy.picker.learner, policy.model, policy.picker.weights)
         candidates = policy.picker.learner.chai.candidates

@@ -14,7 +14,7 @@ class Journal:
     """Its `handle` is what a BoardFollower calls, from the follower's thread.
 
     Cycles and evaluations become rows of metrics.jsonl; the learner's counters at the last checkpoint are kept in
-    `state` (see learner.checkpoint.TrainerState), which after a resume starts from the checkpoint's own.
+    `state` (see learner.engine.checkpoints.TrainerState), which after a resume starts from the checkpoint's own.
     """
 
     def __init__(self, folder: RunFolder, progress: Progress, *, env: str, greedy: bool = False) -> None:

@@ -118,7 +118,7 @@ def resolve_model(config: ModelConfig) -> PolicyModel:
     """Check a model that exists (`config.path`) and answer what the run must know of it. Raises ConfigError."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from learner.critic import pad_token_id  # late: brings torch, as transformers does
+    from learner.models.critic import pad_token_id  # late: brings torch, as transformers does
 
     assert config.path is not None, "a model to build has no path; build it first"
     path = start_path(config, built=Path())
@@ -145,7 +145,7 @@ def check_critic(config: CriticConfig, model: str) -> None:
         return
     from transformers import AutoTokenizer
 
-    from learner.critic import check_backbone  # late: brings torch, as transformers does
+    from learner.models.critic import check_backbone  # late: brings torch, as transformers does
 
     try:
         check_backbone(config, AutoTokenizer.from_pretrained(model))

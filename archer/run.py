@@ -35,8 +35,8 @@ from archer.runfolder import RunFolder
 from archer.training import train
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.service import ReplayService
-from learner.demonstrations import write_demonstrations
 from learner.entry import TrainArgs
+from learner.feeding.demonstrations import write_demonstrations
 
 _APPENDED = 256
 """Demonstrations of one append."""
@@ -165,7 +165,9 @@ def _start_scorer(config: RunConfig, model: str) -> ActorHandle | None:
     """The critic at play, for the algorithm whose critic picks what is played."""
     if config.algorithm != "chai":
         return None
-    from learner.scorer import start_scorer  # late: torch takes seconds to import, and no other run needs it here
+    from learner.critic_scorer import (
+        start_scorer,  # late: torch takes seconds to import, and no other run needs it here
+    )
 
     return start_scorer(config.learner, model)
 

@@ -158,7 +158,7 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 def checkpoint_folders(checkpoints: Path) -> list[Path]:
     """Complete checkpoints in a folder, oldest first. The learner writes them under another name and renames them
-    (learner/checkpoint.py, which isn't imported here because it brings torch)."""
+    (learner/engine/checkpoints.py, which isn't imported here because it brings torch)."""
     if not checkpoints.is_dir():
         return []
     return sorted(entry for entry in checkpoints.iterdir() if _CHECKPOINT.fullmatch(entry.name))

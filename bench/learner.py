@@ -38,12 +38,12 @@ import torch.multiprocessing as mp
 
 from bench.learner_meters import Meter, matmul_rate, step_memory, synchronize
 from bench.learner_workload import OBSERVATION_TOKENS, PAD, SCALES, Case, build, make_row, one_by_one
-from learner.accelerator import deepspeed
-from learner.algorithms.actor_critic import ActorCritic
 from learner.algorithms.archer import Archer
 from learner.algorithms.base import Phase
-from learner.precision import DTYPES, Precision
-from learner.rows import Row, deal
+from learner.algorithms.utterance_critic import ActorCritic
+from learner.engine.accelerator import deepspeed
+from learner.passes.precision import DTYPES, Precision
+from learner.passes.rows import Row, deal
 
 TURNS = (5, 10, 20)
 # The largest relative gap in losses and gradient norms at which two contenders still compute the same thing.
@@ -137,7 +137,7 @@ def check(field: Sequence[Contender]) -> float:
             if not max(gaps) <= TOLERANCE:
                 raise ValueError(
                     f"{phase} step: {names} are {first} packed and {other} by {contender.name!r}, more than a share of "
-                    f"{TOLERANCE} apart; the contenders don't compute the same thing, see learner/layout.py"
+                    f"{TOLERANCE} apart; the contenders don't compute the same thing, see learner/passes/layout.py"
                 )
             largest = max(largest, *gaps)
     return largest

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from learner.algorithms.actor_critic import ActorCritic
-from learner.precision import DTYPES
+from learner.algorithms.utterance_critic import ActorCritic
+from learner.passes.precision import DTYPES
 
 
 class Meter:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
-from learner.algorithms.actor_critic import ActorCritic
-from learner.attention import implementation
+from learner.algorithms.utterance_critic import ActorCritic
 from learner.config import LearnerConfig
-from learner.critic import Critic
-from learner.layout import PackedEncoder, SeparateEncoder
-from learner.precision import Precision
-from learner.rows import Row
+from learner.models.critic import Critic
+from learner.passes.attention import implementation
+from learner.passes.layout import PackedEncoder, SeparateEncoder
+from learner.passes.precision import Precision
+from learner.passes.rows import Row
 
 ACTION_TOKENS = (6, 12)
 # Tokens that an observation adds: of a short answer, and of a page.

@@ -38,7 +38,7 @@ from bench.learner_workload import Case, make_row
 from learner.algorithms.archer import Archer
 from learner.algorithms.setup import Setup
 from learner.config import LearnerConfig
-from learner.rows import deal
+from learner.passes.rows import deal
 
 # Width, layers and heads by millions of parameters; the feed-forward layers are 2.75 times as wide.
 SIZES = {1: (128, 5, 4), 10: (320, 8, 5), 60: (640, 12, 10)}

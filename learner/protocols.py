@@ -124,7 +124,7 @@ class RolloutService(Protocol):
 
 
 class Scorer(Protocol):
-    """A Ray actor that picks actions by a critic (`learner.scorer.CriticScorer`)."""
+    """A Ray actor that picks actions by a critic (`learner.critic_scorer.CriticScorer`)."""
 
     @property
     def load(self) -> Any:

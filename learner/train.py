@@ -22,26 +22,26 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from learner import checkpoint as checkpoints
-from learner.accelerator import deepspeed
 from learner.algorithms.base import Algorithm, Phase, StepResult
 from learner.algorithms.bc import BehaviourCloning
-from learner.algorithms.build import build
+from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
-from learner.checkpoint import TrainerState
-from learner.collective import Leader
-from learner.demonstrations import DemonstrationSet
+from learner.broadcast.broadcaster import Broadcaster
+from learner.broadcast.transfer import PolicySource
+from learner.engine import checkpoints
+from learner.engine.accelerator import deepspeed
+from learner.engine.checkpoints import TrainerState
 from learner.entry import TrainArgs
 from learner.errors import CheckpointError, LearnerError, NonFiniteLossError
-from learner.feeder import Batch, Feeder
-from learner.lora import Base, require_base
+from learner.feeding.demonstrations import DemonstrationSet
+from learner.feeding.feeder import Batch, Feeder
+from learner.feeding.sweeps import Sweeps
 from learner.metrics import LearnerMetrics
-from learner.policy import sequence_predictions
-from learner.precision import DTYPES
+from learner.models.adapters import Base, require_base
+from learner.models.policy import sequence_predictions
+from learner.passes.precision import DTYPES
 from learner.protocols import CollectReport
-from learner.sweeps import Sweeps
-from learner.transfer import PolicySource
-from learner.weights import Broadcaster
+from learner.ranks import Leader
 
 # Environment seeds of evaluations are the same for every run, so that runs compare on the same episodes; those of
 # training lie below, and start elsewhere for each seed of a run.

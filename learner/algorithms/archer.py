@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.algorithms.actor_critic import OverActorCritic, critic_phase
 from learner.algorithms.base import MicroBatches, Phase, StepResult
-from learner.engine import all_reduce_sum, moments
-from learner.layout import Predictions
+from learner.algorithms.utterance_critic import OverActorCritic, critic_phase
+from learner.engine.engines import all_reduce_sum, moments
 from learner.losses import advantage, behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
-from learner.rows import Row, fresh_record
+from learner.passes.layout import Predictions
+from learner.passes.rows import Row, fresh_record
 
 
 class Archer(OverActorCritic):

@@ -11,13 +11,13 @@ from typing import Self
 
 from torch import Tensor
 
-from learner.algorithms.actor_critic import ActorCritic, OverActorCritic, critic_phase
 from learner.algorithms.archer import Archer, token_advantages
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
-from learner.engine import all_reduce_sum
+from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phase
+from learner.engine.engines import all_reduce_sum
 from learner.losses import advantage, advantage_weights, cloning_loss, expectile_loss
-from learner.rows import Row
+from learner.passes.rows import Row
 
 
 class ArcherOffline(OverActorCritic):

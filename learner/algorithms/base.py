@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from transformers import PreTrainedModel
 
-from learner.engine import Engine
-from learner.rows import Row
+from learner.engine.engines import Engine
+from learner.passes.rows import Row
 
 if TYPE_CHECKING:
     from learner.algorithms.setup import Setup

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.config import LearnerConfig
-from learner.engine import Engine, all_reduce_sum
-from learner.layout import PackedEncoder
+from learner.engine.engines import Engine, all_reduce_sum
 from learner.losses import cloning_loss
-from learner.policy import Policy
-from learner.rows import Row
+from learner.models.policy import Policy
+from learner.passes.layout import PackedEncoder
+from learner.passes.rows import Row
 
 
 class Cloning(Algorithm):

@@ -14,9 +14,9 @@ import ray
 import torch
 import torch.distributed as dist
 
-from learner.algorithms.actor_critic import ActorCritic, OverActorCritic, critic_phase
 from learner.algorithms.base import MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
+from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phase
 from learner.entry import CRITIC_FILE
 from learner.errors import LearnerError, WaitTimeoutError
 from learner.losses import best_of_loss

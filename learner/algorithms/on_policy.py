@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.config import OnPolicyConfig
-from learner.engine import Engine, all_reduce_sum, moments
+from learner.engine.engines import Engine, all_reduce_sum, moments
 from learner.errors import LearnerError
-from learner.layout import PackedEncoder
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
-from learner.policy import Policy
-from learner.rows import Row, action_record
+from learner.models.policy import Policy
+from learner.passes.layout import PackedEncoder
+from learner.passes.rows import Row, action_record
 
 
 class OnPolicy(Algorithm):

@@ -19,11 +19,11 @@ from learner.algorithms.base import MicroBatches, Phase, StepResult
 from learner.algorithms.on_policy import OnPolicy
 from learner.algorithms.setup import Setup
 from learner.config import PpoConfig
-from learner.engine import Engine, all_reduce_sum
-from learner.layout import Layout, Points
+from learner.engine.engines import Engine, all_reduce_sum
 from learner.losses import generalised_advantage, value_loss
-from learner.policy import Policy, TokenValue
-from learner.rows import Row
+from learner.models.policy import Policy, TokenValue
+from learner.passes.layout import Layout, Points
+from learner.passes.rows import Row
 
 
 class Ppo(OnPolicy):

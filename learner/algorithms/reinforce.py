@@ -15,7 +15,7 @@ from learner.algorithms.base import MicroBatches
 from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
 from learner.algorithms.setup import Setup
 from learner.config import ReinforceConfig
-from learner.engine import moments
+from learner.engine.engines import moments
 from learner.losses import returns_to_go
 
 

@@ -10,12 +10,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from learner.config import LearnerConfig
-from learner.critic import Critic, build_critic, pad_token_id
-from learner.engine import FrozenEngine
-from learner.layout import Encoder
-from learner.lora import Base, fingerprint, load_adapter, share, with_adapter
-from learner.policy import Policy, TokenValue, load_causal_model
-from learner.precision import Precision
+from learner.engine.engines import FrozenEngine
+from learner.models.adapters import Base, fingerprint, load_adapter, share, with_adapter
+from learner.models.critic import Critic, build_critic, pad_token_id
+from learner.models.policy import Policy, TokenValue, load_causal_model
+from learner.passes.layout import Encoder
+from learner.passes.precision import Precision
 from learner.protocols import Scorer
 
 

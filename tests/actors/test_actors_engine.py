@@ -11,9 +11,9 @@ from actor_cases import Served, load_model, reference_logprobs, save_model
 
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, PromptTooLong
-from learner.layout import PackedEncoder
-from learner.policy import Policy, load_causal_model
-from learner.rows import Row, action_record, fresh_record
+from learner.models.policy import Policy, load_causal_model
+from learner.passes.layout import PackedEncoder
+from learner.passes.rows import Row, action_record, fresh_record
 
 pytestmark = pytest.mark.engine
 

@@ -18,8 +18,8 @@ from actors.errors import ActorError, StaleWorkersError, WorkersLostError
 from actors.pool.pool import WorkerArgs, start_pool
 from buffer.config import ReplayConfig
 from buffer.service import ReplayService
-from learner.transfer import PolicySource
-from learner.weights import Broadcaster
+from learner.broadcast.broadcaster import Broadcaster
+from learner.broadcast.transfer import PolicySource
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

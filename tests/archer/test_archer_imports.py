@@ -18,7 +18,7 @@ from archer.imports import read_imports
 from archer.model import build_tiny_model
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.log.write_ahead import WriteAheadLog
-from learner.demonstrations import write_demonstrations
+from learner.feeding.demonstrations import write_demonstrations
 
 ENV = "twenty_questions_subset"
 TINY = TinyModelConfig(vocab_size=400, hidden_size=32, layers=1, heads=1, intermediate_size=64)

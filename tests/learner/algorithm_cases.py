@@ -14,15 +14,15 @@ from learner_cases import llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from learner.algorithms.base import Algorithm
-from learner.algorithms.build import build
+from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
 from learner.config import AlgorithmName, LearnerConfig
-from learner.critic import Critic
-from learner.layout import Encoder, PackedEncoder
-from learner.lora import with_adapter
-from learner.policy import checkpoint_activations
-from learner.precision import DTYPES, Precision
-from learner.rows import Row, deal
+from learner.models.adapters import with_adapter
+from learner.models.critic import Critic
+from learner.models.policy import checkpoint_activations
+from learner.passes.layout import Encoder, PackedEncoder
+from learner.passes.precision import DTYPES, Precision
+from learner.passes.rows import Row, deal
 
 LEARNER: dict[str, Any] = {
     "micro_batch": 2,

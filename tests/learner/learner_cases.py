@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
-from learner.rows import Row
+from learner.passes.rows import Row
 
 VOCABULARY = 64
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from learner.algorithms.build import build
+from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
 from learner.config import AlgorithmName, LearnerConfig
-from learner.critic import Critic
-from learner.engine import Engine, FrozenEngine
-from learner.layout import Encoder, PackedEncoder
-from learner.policy import Policy, TokenValue
-from learner.rows import Row
+from learner.engine.engines import Engine, FrozenEngine
+from learner.models.critic import Critic
+from learner.models.policy import Policy, TokenValue
+from learner.passes.layout import Encoder, PackedEncoder
+from learner.passes.rows import Row
 
 PAD = 0
 TOKENS = 8

@@ -8,12 +8,12 @@ import torch
 from algorithm_cases import episodes, make_algorithm, run_cycle
 
 from learner.algorithms.archer import Archer
-from learner.algorithms.build import ALGORITHMS
 from learner.algorithms.grpo import Grpo
 from learner.algorithms.ppo import Ppo
+from learner.algorithms.registry import ALGORITHMS
 from learner.algorithms.reinforce import Reinforce
-from learner.engine import Engine
-from learner.rows import action_record
+from learner.engine.engines import Engine
+from learner.passes.rows import action_record
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 

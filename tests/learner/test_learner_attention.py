@@ -8,8 +8,8 @@ from learner_cases import llama, make_row
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learner.attention import FLEX, TREE, Tree, branch_mask, implementation, mask_mod, tree_mask
-from learner.layout import Layout, PackedEncoder
+from learner.passes.attention import FLEX, TREE, Tree, branch_mask, implementation, mask_mod, tree_mask
+from learner.passes.layout import Layout, PackedEncoder
 
 
 def _layout(seed: int = 0) -> Layout:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from learner import checkpoint
-from learner.checkpoint import TrainerState
+from learner.engine import checkpoints as checkpoint
+from learner.engine.checkpoints import TrainerState
 from learner.errors import CheckpointError
 from learner.train import Trainer, first_seed
 

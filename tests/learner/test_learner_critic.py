@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from learner.config import BackboneConfig, CriticConfig
-from learner.critic import build_critic, translate_vocabulary
 from learner.errors import LearnerError
+from learner.models.critic import build_critic, translate_vocabulary
 
 PARTS = ("state", "action", "next_state", "fresh")
 

@@ -14,10 +14,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from archer.config import TinyModelConfig
 from archer.model import build_tiny_model
 from learner.config import CriticConfig
-from learner.critic import build_critic
 from learner.errors import LearnerError
-from learner.layout import SeparateEncoder
-from learner.rows import Row
+from learner.models.critic import build_critic
+from learner.passes.layout import SeparateEncoder
+from learner.passes.rows import Row
 
 SENTENCES = ("is it an animal?", "yes", "can it fly?", "no", "is it a dog?", "no, and it is no cat")
 

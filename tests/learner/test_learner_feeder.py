@@ -12,7 +12,7 @@ from algorithm_cases import Memory, OneRank
 
 from learner.algorithms.base import Phase
 from learner.config import LearnerConfig
-from learner.feeder import Feeder
+from learner.feeding.feeder import Feeder
 
 
 def _feeder(memory: Memory) -> Feeder:

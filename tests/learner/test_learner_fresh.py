@@ -12,8 +12,8 @@ import pytest
 from learner_cases import make_row
 
 from learner.errors import LearnerError
-from learner.fresh import FreshSupply
-from learner.rows import Row
+from learner.feeding.fresh_actions import FreshSupply
+from learner.passes.rows import Row
 
 
 class Engines:

@@ -17,7 +17,7 @@ from table_cases import PAD, TOKENS, give_fresh, gradients_of, one_turn, pair, t
 from torch import Tensor
 
 from learner import losses
-from learner.rows import Row
+from learner.passes.rows import Row
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 

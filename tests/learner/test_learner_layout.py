@@ -8,11 +8,11 @@ import torch
 from learner_cases import gpt2, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
-from learner.attention import TREE, tree_mask
-from learner.critic import Critic, is_causal
-from learner.layout import Encoder, PackedEncoder, SeparateEncoder
-from learner.policy import Policy, sequence_predictions
-from learner.rows import Row
+from learner.models.critic import Critic, is_causal
+from learner.models.policy import Policy, sequence_predictions
+from learner.passes.attention import TREE, tree_mask
+from learner.passes.layout import Encoder, PackedEncoder, SeparateEncoder
+from learner.passes.rows import Row
 
 PARTS = ("state", "action", "next_state", "next_states", "fresh")
 

@@ -13,11 +13,10 @@ from learner_cases import gpt2, llama, make_row
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from learner.broadcast.transfer import PolicySource
 from learner.config import LearnerConfig, LoraConfig
-from learner.critic import Critic
 from learner.errors import AdapterError
-from learner.layout import PackedEncoder
-from learner.lora import (
+from learner.models.adapters import (
     Base,
     fingerprint,
     load_adapter,
@@ -28,8 +27,9 @@ from learner.lora import (
     weights,
     with_adapter,
 )
-from learner.policy import Policy, checkpoint_activations
-from learner.transfer import PolicySource
+from learner.models.critic import Critic
+from learner.models.policy import Policy, checkpoint_activations
+from learner.passes.layout import PackedEncoder
 
 LORA = LoraConfig(rank=4, alpha=8)
 

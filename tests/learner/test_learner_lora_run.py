@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from actors.pool.reports import ProbeAnswer
 from buffer.episodes.schema import Episode
 from learner.config import LearnerConfig
-from learner.demonstrations import write_demonstrations
 from learner.entry import TrainArgs
 from learner.errors import AdapterError
+from learner.feeding.demonstrations import write_demonstrations
 from learner.metrics import LearnerMetrics
 from learner.train import Trainer
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from learner_cases import make_row
 
-from learner.algorithms.actor_critic import n_step_returns
+from learner.algorithms.utterance_critic import n_step_returns
 from learner.losses import (
     advantage,
     advantage_weights,

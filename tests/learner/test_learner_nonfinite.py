@@ -12,10 +12,10 @@ import pytest
 import torch
 from algorithm_cases import Memory, OneRank, make_algorithm
 
-from learner import checkpoint
-from learner.checkpoint import TrainerState
+from learner.engine import checkpoints as checkpoint
+from learner.engine.checkpoints import TrainerState
 from learner.errors import NonFiniteLossError
-from learner.feeder import Feeder
+from learner.feeding.feeder import Feeder
 from learner.metrics import LearnerMetrics
 from learner.train import Trainer
 

@@ -14,13 +14,13 @@ from learner_cases import llama, make_row, run_ranks
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
-from learner.attention import FLEX, TREE
 from learner.config import LearnerConfig
-from learner.critic import Critic
-from learner.engine import FrozenEngine, deepspeed_config
-from learner.layout import PackedEncoder
-from learner.policy import Policy
-from learner.precision import computing
+from learner.engine.engines import FrozenEngine, deepspeed_config
+from learner.models.critic import Critic
+from learner.models.policy import Policy
+from learner.passes.attention import FLEX, TREE
+from learner.passes.layout import PackedEncoder
+from learner.passes.precision import computing
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 SMALL_LR = 1e-5
@@ -40,8 +40,8 @@ class Weight(nn.Module):
 
 
 def _small_steps(rank: int, out: Path) -> None:
-    from learner.accelerator import deepspeed
-    from learner.engine import Engine
+    from learner.engine.accelerator import deepspeed
+    from learner.engine.engines import Engine
 
     found = {}
     for stage in range(4):

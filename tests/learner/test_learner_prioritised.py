@@ -15,11 +15,11 @@ from algorithm_cases import OneRank, episodes, make_algorithm
 from buffer.client.remote import OutsideClient
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.folder_server import served_folder
-from learner.algorithms.actor_critic import critic_phase, n_step_returns
 from learner.algorithms.base import StepResult
+from learner.algorithms.utterance_critic import critic_phase, n_step_returns
 from learner.config import AlgorithmName, LearnerConfig
-from learner.feeder import Feeder
-from learner.rows import Row
+from learner.feeding.feeder import Feeder
+from learner.passes.rows import Row
 
 METHODS: list[AlgorithmName] = ["archer", "archer_offline", "chai"]
 PRIORITISED = {"critic": {"sampler": "prioritised", "importance_exponent": 1.0}}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from learner_cases import run_ranks
 
-from learner.rows import Row
+from learner.passes.rows import Row
 
 STEPS = 20
 CASES: list[tuple[str, dict[str, Any], int]] = [
@@ -67,7 +67,7 @@ def _losses(
     """Of each case, or `only` of these, the metrics of each step; `resume` saves half-way and goes on with another."""
     from algorithm_cases import make_algorithm, run_cycle
 
-    from learner.layout import SeparateEncoder
+    from learner.passes.layout import SeparateEncoder
 
     found = {}
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -10,7 +10,7 @@ import pytest
 from learner_cases import make_row
 
 from learner.errors import LearnerError
-from learner.rows import Row, deal, rows_from_samples
+from learner.passes.rows import Row, deal, rows_from_samples
 
 
 def _episode(row: Row) -> Any:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from learner.config import LearnerConfig
-from learner.scorer import STATES_A_PASS, CriticScorer
+from learner.critic_scorer import STATES_A_PASS, CriticScorer
 
 
 def _policy(folder: Path) -> str:

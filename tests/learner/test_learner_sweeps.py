@@ -10,11 +10,11 @@ import pytest
 from algorithm_cases import Memory, OneRank, episodes, make_algorithm
 
 from learner.algorithms.base import Phase
-from learner.checkpoint import TrainerState
 from learner.config import LearnerConfig
+from learner.engine.checkpoints import TrainerState
 from learner.errors import LearnerError
-from learner.feeder import Feeder
-from learner.sweeps import Sweeps
+from learner.feeding.feeder import Feeder
+from learner.feeding.sweeps import Sweeps
 from learner.train import Trainer
 
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from table_cases import give_fresh, gradients_of, pair, table_algorithm
 
-from learner.algorithms.actor_critic import ActorCritic
-from learner.rows import Row
+from learner.algorithms.utterance_critic import ActorCritic
+from learner.passes.rows import Row
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 

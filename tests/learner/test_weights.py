@@ -10,12 +10,12 @@ from actor_cases import Served, change, load_model, reference_logprobs, save_mod
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, StaleWorkersError
 from actors.pool.reports import ProbeAnswer
+from learner.broadcast.broadcaster import Broadcaster
+from learner.broadcast.proof import BroadcastProofError, compare
+from learner.broadcast.transfer import PolicySource, SharedMemoryTrainer, SharedMemoryTrainerInitInfo
 from learner.config import LoraConfig
 from learner.errors import WaitTimeoutError
-from learner.lora import weights, with_adapter
-from learner.proof import BroadcastProofError, compare
-from learner.transfer import PolicySource, SharedMemoryTrainer, SharedMemoryTrainerInitInfo
-from learner.weights import Broadcaster
+from learner.models.adapters import weights, with_adapter
 
 PROBE = np.random.default_rng(3).integers(0, 272, 80).astype(np.int32)
 TEMPERATURE = 0.7

@@ -22,9 +22,9 @@ def _rank(rank: int, port: int, folder: str, out: str) -> None:
     torch.set_num_threads(1)
     import deepspeed
 
+    from learner.broadcast.transfer import PolicySource
     from learner.config import LearnerConfig
-    from learner.engine import Engine
-    from learner.transfer import PolicySource
+    from learner.engine.engines import Engine
 
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     model = load_model(Path(folder))

@@ -18,10 +18,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from learner.errors import WaitTimeoutError
-from learner.proof import compare
-from learner.protocols import RolloutService
-from learner.transfer import (
+from learner.broadcast.proof import compare
+from learner.broadcast.transfer import (
     PolicySource,
     SharedMemoryTrainerInitInfo,
     TrainerInitInfo,
@@ -29,6 +27,8 @@ from learner.transfer import (
     VLLMWeightSyncClient,
     WeightTransferTrainerFactory,
 )
+from learner.errors import WaitTimeoutError
+from learner.protocols import RolloutService
 
 Backend = Literal["shm", "nccl", "ipc"]
 T = TypeVar("T")

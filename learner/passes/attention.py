@@ -21,7 +21,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from learner.precision import compute_dtype
+from learner.passes.precision import compute_dtype
 
 TREE = "archer_tree"
 FLEX = "flex_attention"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from learner.errors import LearnerError
-from learner.rows import Row
+from learner.passes.rows import Row
 
 if TYPE_CHECKING:
     from learner.protocols import FreshActions, RolloutService

@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
 from learner.config import LearnerConfig
-from learner.rows import Row
+from learner.passes.rows import Row
 
 # Candidates in one forward pass: bounds memory where many episodes ask at once.
 STATES_A_PASS = 32
@@ -29,7 +29,7 @@ class CriticScorer:
     def __init__(self, config: LearnerConfig, model: str) -> None:
         from transformers import AutoTokenizer
 
-        from learner.critic import build_critic
+        from learner.models.critic import build_critic
 
         torch.set_num_threads(config.threads)
         tokenizer = AutoTokenizer.from_pretrained(model)

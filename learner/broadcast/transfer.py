@@ -28,8 +28,8 @@ from vllm.distributed.weight_transfer.base import (  # noqa: E402
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory  # noqa: E402
 
-from learner.accelerator import deepspeed  # noqa: E402
-from learner.lora import PARTS, Weight, weights  # noqa: E402
+from learner.engine.accelerator import deepspeed  # noqa: E402
+from learner.models.adapters import PARTS, Weight, weights  # noqa: E402
 
 # Each weight begins on a cache line.
 ALIGNMENT = 64

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from learner.algorithms.base import Phase
-from learner.collective import Leader
 from learner.config import LearnerConfig
 from learner.errors import LearnerError, WaitTimeoutError
-from learner.fresh import FreshSupply
-from learner.rows import Row, deal, rows_from_samples
-from learner.sweeps import Sweeps
+from learner.feeding.fresh_actions import FreshSupply
+from learner.feeding.sweeps import Sweeps
+from learner.passes.rows import Row, deal, rows_from_samples
+from learner.ranks import Leader
 
 if TYPE_CHECKING:
     from learner.protocols import PrioritisedDrawn, PrioritySource, RolloutService, SampleSource

@@ -16,17 +16,17 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from learner.accelerator import deepspeed
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.config import CriticConfig, LearnerConfig
-from learner.critic import Critic
-from learner.engine import Engine, FrozenEngine, all_reduce_sum
-from learner.layout import Encoder, PackedEncoder, Part
-from learner.lora import twin, weights
+from learner.engine.accelerator import deepspeed
+from learner.engine.engines import Engine, FrozenEngine, all_reduce_sum
 from learner.losses import lambda_target, q_loss, td_target
-from learner.policy import BaselinePolicy, Policy
-from learner.rows import Row
+from learner.models.adapters import twin, weights
+from learner.models.critic import Critic
+from learner.models.policy import BaselinePolicy, Policy
+from learner.passes.layout import Encoder, PackedEncoder, Part
+from learner.passes.rows import Row
 
 Values = dict[str, Tensor]
 

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from learner.accelerator import DeepSpeedOptimizer, deepspeed
 from learner.config import LearnerConfig
+from learner.engine.accelerator import DeepSpeedOptimizer, deepspeed
 from learner.errors import NonFiniteLossError
-from learner.rows import Row
+from learner.passes.rows import Row
 
 
 class Engine:

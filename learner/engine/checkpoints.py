@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from learner.config import LoraConfig
 from learner.errors import CheckpointError
-from learner.lora import Base, save_adapter
+from learner.models.adapters import Base, save_adapter
 
 _NAME = re.compile(r"cycle-(\d{5,})")
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import PreTrainedModel
 
-from learner.attention import Tree, packed_mask
-from learner.rows import Row
+from learner.passes.attention import Tree, packed_mask
+from learner.passes.rows import Row
 
 Part = Literal["state", "action", "next_state", "next_states", "fresh"]
 

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from learner.attention import implementation
 from learner.config import CriticConfig, LoraConfig
 from learner.errors import LearnerError
-from learner.layout import Encoder, Layout, PackedEncoder, Part, SeparateEncoder
-from learner.lora import with_adapter
-from learner.policy import checkpoint_activations, features, value_head
-from learner.precision import DTYPES, Precision
+from learner.models.adapters import with_adapter
+from learner.models.policy import checkpoint_activations, features, value_head
+from learner.passes.attention import implementation
+from learner.passes.layout import Encoder, Layout, PackedEncoder, Part, SeparateEncoder
+from learner.passes.precision import DTYPES, Precision
 
 # Share of the policy's vocabulary that may be unknown to the critic's before the pair is refused.
 MAX_UNKNOWN_SHARE = 0.01

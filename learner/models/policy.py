@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from learner.attention import Tree, implementation
-from learner.layout import Layout, Points, Predictions
-from learner.precision import DTYPES, Precision, computing
+from learner.passes.attention import Tree, implementation
+from learner.passes.layout import Layout, Points, Predictions
+from learner.passes.precision import DTYPES, Precision, computing
 
 
 def load_causal_model(path: str | Path, dtype: Precision, *, activation_checkpointing: bool = False) -> PreTrainedModel:

@@ -9,11 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from archer.errors import ArcherError, ConfigError, Interrupted, room_errors
-from archer.shadow import check_shadowing
+from archer.shadowed_packages import check_shadowing
 
 if TYPE_CHECKING:
-    from archer.config import RunConfig
-    from archer.runfolder import RunFolder
+    from archer.config.models import RunConfig
+    from archer.driver.run_folder import RunFolder
 
 
 class _Group(TyperGroup):
@@ -90,7 +90,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Play the same held-out episodes with one policy or several, and compare return and success rate."""
-    from archer.evalcommand import evaluate_policies
+    from archer.commands.evaluate import evaluate_policies
 
     asked = {"sampled": sampled or not greedy, "greedy": greedy}
     evaluate_policies(
@@ -127,7 +127,7 @@ def demos(
     overrides: SetKwargs = None,
 ) -> None:
     """Let an environment's script play, and write its episodes in the replay schema (`demonstrations.files`)."""
-    from archer.demos import write_demos
+    from archer.commands.record import write_demos
 
     write_demos(env, episodes=episodes, skill=skill, seed=seed, out=out, model=model, overrides=overrides or [])
 
@@ -149,7 +149,7 @@ def import_(
     overrides: SetKwargs = None,
 ) -> None:
     """Turn episodes that others wrote into the replay schema, and say what was left out and why."""
-    from archer.importcommand import import_episodes
+    from archer.commands.import_episodes import import_episodes
 
     import_episodes(file, format_name=format_name, env=env, out=out, model=model, overrides=overrides or [])
 
@@ -160,7 +160,7 @@ def export_(
     to: Annotated[Path, typer.Option(metavar="DIR", help="New folder for episodes.parquet.")],
 ) -> None:
     """Write the episodes of a run's replay as Parquet, also while it runs."""
-    from archer.replaycommands import export_episodes
+    from archer.commands.replay import export_episodes
 
     export_episodes(source, to=to)
 
@@ -174,8 +174,8 @@ def play(
     overrides: SetKwargs = None,
 ) -> None:
     """Play an environment in the terminal, or watch its demonstrator."""
-    from archer.envargs import env_kwargs
-    from archer.play import play_demonstrator, play_person
+    from archer.commands.env_arguments import env_kwargs
+    from archer.commands.play import play_demonstrator, play_person
 
     kwargs = env_kwargs(env, overrides or [])
     if demonstrator:
@@ -191,10 +191,10 @@ def config(
     fields: Annotated[bool, typer.Option("--fields", help="List every field with its default and meaning.")] = False,
 ) -> None:
     """Check a configuration and print it in full."""
-    from archer.loading import dump_config, load_config, presets
+    from archer.config.loading import dump_config, load_config, presets
 
     if fields:
-        from archer.listing import print_fields
+        from archer.config.listing import print_fields
 
         print_fields()
         return
@@ -211,7 +211,7 @@ app.add_typer(envs_app, name="envs")
 def envs(context: typer.Context) -> None:
     """List the environments; `archer envs serve` serves one to others."""
     if context.invoked_subcommand is None:
-        from archer.listing import print_envs
+        from archer.config.listing import print_envs
 
         print_envs()
 
@@ -229,7 +229,7 @@ def envs_serve(
     ] = None,
 ) -> None:
     """Serve an environment by OpenEnv's protocol, over WebSocket and HTTP, until Ctrl-C."""
-    from archer.serving import serve_env
+    from archer.commands.serve_env import serve_env
 
     serve_env(
         env, host=host, port=port, sessions=sessions, max_message_bytes=max_message * 1000, settings=settings or []
@@ -248,14 +248,14 @@ def replay_serve(
     token: Annotated[str | None, typer.Option(help="What every request must carry; made up if not given.")] = None,
 ) -> None:
     """Serve the episodes of a folder over Arrow Flight, with the token that it prints, until Ctrl-C."""
-    from archer.replaycommands import serve_replay
+    from archer.commands.replay import serve_replay
 
     serve_replay(source, host=host, port=port, token=token)
 
 
 def _train(config: str, overrides: list[str], *, overwrite: bool) -> None:
-    from archer.loading import load_config
-    from archer.runfolder import RunFolder
+    from archer.config.loading import load_config
+    from archer.driver.run_folder import RunFolder
 
     resolved = load_config(config, overrides)
     with RunFolder.create(Path(resolved.runs_dir), resolved.name, overwrite=overwrite) as folder:
@@ -263,15 +263,15 @@ def _train(config: str, overrides: list[str], *, overwrite: bool) -> None:
 
 
 def _resume(path: Path, overrides: list[str]) -> None:
-    from archer.loading import load_config
-    from archer.runfolder import RunFolder
+    from archer.config.loading import load_config
+    from archer.driver.run_folder import RunFolder
 
     with RunFolder.open(path) as folder:
         _run(load_config(folder.config_path, overrides), folder, resume=True)
 
 
 def _run(config: "RunConfig", folder: "RunFolder", *, resume: bool) -> None:
-    from archer.loading import dump_config
+    from archer.config.loading import dump_config
 
     folder.write_config(dump_config(config))
     try:

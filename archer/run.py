@@ -20,19 +20,19 @@ from rich.console import Console
 
 from actors.pool.client import PoolClient
 from actors.pool.pool import WorkerArgs, start_pool
-from archer.board import BoardFollower, BoardPublisher, start_board
-from archer.cluster import cluster
-from archer.config import WITH_CRITIC, RunConfig
-from archer.demonstrations import fitting, play_demonstrations, render, texts
-from archer.discovery import DiscoveryServer, Target
+from archer.config.models import WITH_CRITIC, RunConfig
+from archer.driver.board import BoardFollower, BoardPublisher, start_board
+from archer.driver.cluster import cluster
+from archer.driver.demonstrations import fitting, play_demonstrations, render, texts
+from archer.driver.discovery import DiscoveryServer, Target
+from archer.driver.journal import Journal, read_state
+from archer.driver.learner_job import train
+from archer.driver.model import build_tiny_model, check_critic, resolve_model, start_path
+from archer.driver.progress import Progress, make_progress
+from archer.driver.run_folder import RunFolder
 from archer.errors import RunError
-from archer.imports import read_imports
-from archer.journal import Journal, read_state
-from archer.model import build_tiny_model, check_critic, resolve_model, start_path
-from archer.progress import Progress, make_progress
-from archer.report import learning_curve, print_summary, summarise
-from archer.runfolder import RunFolder
-from archer.training import train
+from archer.imports.reading import read_imports
+from archer.results.summary import learning_curve, print_summary, summarise
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.service import ReplayService
 from learner.entry import TrainArgs

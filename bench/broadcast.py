@@ -31,10 +31,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from actors.pool.pool import PoolClient, start_pool
 from actors.rollout.worker import WorkerArgs
-from archer.config import RunConfig, TinyModelConfig
-from archer.demonstrations import play_demonstrations, texts
-from archer.loading import load_config
-from archer.model import build_tiny_model
+from archer.config.loading import load_config
+from archer.config.models import RunConfig, TinyModelConfig
+from archer.driver.demonstrations import play_demonstrations, texts
+from archer.driver.model import build_tiny_model
 from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.transfer import PolicySource
 from learner.config import LoraConfig

@@ -155,8 +155,8 @@ def cloned_model(preset: Any, directory: Path, *, steps: int, seed: int) -> Path
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    from archer.demonstrations import play_demonstrations, render, texts
-    from archer.model import build_tiny_model
+    from archer.driver.demonstrations import play_demonstrations, render, texts
+    from archer.driver.model import build_tiny_model
 
     torch.set_num_threads(1)
     disable_progress_bar()

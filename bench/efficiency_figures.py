@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from archer.report import bootstrap_interval
+from archer.results.summary import bootstrap_interval
 
 WINDOW = 128
 """Episodes that a mean return must cover, at least, before it is held against the threshold."""

@@ -1,4 +1,4 @@
-"""The picture of `sample_efficiency.py`: return over episodes of each method, in the style of archer/report.py."""
+"""The picture of `sample_efficiency.py`: return over episodes of each method, in the style of archer/results/summary.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from archer.figures import INK, dress, legend, new_figure, save
+from archer.results.plot_style import INK, dress, legend, new_figure, save
 
 COLOURS = ("#1f6f8b", "#c8553d", "#2a7f3f", "#8a5a9e", "#b8860b", "#5a6b7b", "#a0436f", "#4d7c0f")
 

@@ -31,8 +31,8 @@ import torch.multiprocessing as mp
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from archer.config import TinyModelConfig
-from archer.model import build_tiny_model
+from archer.config.models import TinyModelConfig
+from archer.driver.model import build_tiny_model
 from bench.learner_meters import step_memory
 from bench.learner_workload import Case, make_row
 from learner.algorithms.archer import Archer

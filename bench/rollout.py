@@ -38,8 +38,8 @@ from actors.config import EngineConfig, SamplingConfig
 from actors.engine.engine import EXTENSION, _arguments, _set_environment
 from actors.rollout.storing import Storer
 from actors.rollout.worker import RolloutWorker, WorkerArgs
-from archer.config import RunConfig
-from archer.loading import load_config
+from archer.config.loading import load_config
+from archer.config.models import RunConfig
 from buffer.episodes.schema import Episode
 from buffer.service import ReplayService
 

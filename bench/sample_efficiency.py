@@ -23,10 +23,10 @@ from bench.common import parser, print_table, report, say  # isort: skip - sets 
 
 import yaml
 
+from archer.config.loading import dump_config, find_config, load_config
+from archer.driver.run_folder import latest_checkpoint, read_rows
 from archer.errors import ArcherError
-from archer.loading import dump_config, find_config, load_config
-from archer.report import bootstrap_interval
-from archer.runfolder import latest_checkpoint, read_rows
+from archer.results.summary import bootstrap_interval
 from bench.efficiency_figures import (
     curve,
     differing_keys,

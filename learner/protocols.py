@@ -1,7 +1,7 @@
 """What the learner needs of the rest of the run, as protocols.
 
 The run passes in objects that satisfy them (`actors.pool.pool.PoolClient`, `buffer.client.ray_client.ReplayClient`,
-`archer.board.BoardPublisher`), so that the learner imports neither `actors` nor `archer`.
+`archer.driver.board.BoardPublisher`), so that the learner imports neither `actors` nor `archer`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from archer.board import BoardError, BoardFollower, BoardPublisher, start_board
+from archer.driver.board import BoardError, BoardFollower, BoardPublisher, start_board
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

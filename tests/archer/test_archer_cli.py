@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 
 import envs
-from archer.play import play_demonstrator, play_person
-from archer.text import plain_text
+from archer.commands.observation_text import plain_text
+from archer.commands.play import play_demonstrator, play_person
 
 
 def archer(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:

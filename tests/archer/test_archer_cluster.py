@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from archer.cluster import _require_resources, needed_cpus
-from archer.config import RunConfig
+from archer.config.models import RunConfig
+from archer.driver.cluster import _require_resources, needed_cpus
 from archer.errors import RunError
 
 

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archer.config import RunConfig
+from archer.config.fields import document
+from archer.config.loading import dump_config, load_config, parse_override, presets
+from archer.config.models import RunConfig
 from archer.errors import ConfigError
-from archer.fields import document
-from archer.loading import dump_config, load_config, parse_override, presets
 
 BASE = """
 seed: 7

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 import envs
 from archer.cli import app
-from archer.config import TinyModelConfig
-from archer.demonstrations import texts
-from archer.demos import write_demos
-from archer.envargs import env_kwargs
+from archer.commands.env_arguments import env_kwargs
+from archer.commands.record import write_demos
+from archer.config.models import TinyModelConfig
+from archer.driver.demonstrations import texts
+from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
-from archer.imports import read_imports
-from archer.model import build_tiny_model
+from archer.imports.reading import read_imports
 from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes, validate
 
 ENV = "twenty_questions_subset"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from archer.discovery import DiscoveryError, DiscoveryServer
+from archer.driver.discovery import DiscoveryError, DiscoveryServer
 
 
 def get(url: str) -> tuple[str, str]:

@@ -13,15 +13,15 @@ import pytest
 from rich.console import Console
 
 from actors.pool.reports import EpisodeResult, summarize
-from archer import evalcommand
-from archer.config import RunConfig, TinyModelConfig
+from archer.commands import evaluate as evalcommand
+from archer.commands.evaluate import evaluate_policies
+from archer.config.models import RunConfig, TinyModelConfig
+from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError, RunError
-from archer.evalcommand import evaluate_policies
-from archer.evalreport import Comparison, print_comparison
-from archer.evaluate import FIRST_HELD_OUT_SEED, Decoding, EvalResult, Evaluation, differences
-from archer.model import build_tiny_model
-from archer.policies import Policy
-from archer.report import bootstrap_interval, returns_plot
+from archer.results.comparison import Comparison, print_comparison
+from archer.results.policies import Policy
+from archer.results.statistics import FIRST_HELD_OUT_SEED, Decoding, EvalResult, Evaluation, differences
+from archer.results.summary import bootstrap_interval, returns_plot
 
 ENV = "twenty_questions_subset"
 

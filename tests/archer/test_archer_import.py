@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from archer.commands.import_episodes import import_episodes
 from archer.errors import ConfigError
-from archer.formats import FORMATS, find_format
-from archer.importcommand import import_episodes
-from archer.imports import read_imports
-from archer.lmrl import LmrlFormat
-from archer.tally import Tally
+from archer.imports.formats import FORMATS, find_format
+from archer.imports.lmrl import LmrlFormat
+from archer.imports.reading import read_imports
+from archer.imports.tally import Tally
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "lmrl_guess_my_city_sample.json"
 ASIA = "Is your city in Asia? No, it is not."

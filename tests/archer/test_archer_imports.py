@@ -11,11 +11,11 @@ import pytest
 
 import envs
 from actors.config import RolloutConfig
-from archer.config import TinyModelConfig
-from archer.demonstrations import fitting, render, texts
+from archer.config.models import TinyModelConfig
+from archer.driver.demonstrations import fitting, render, texts
+from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
-from archer.imports import read_imports
-from archer.model import build_tiny_model
+from archer.imports.reading import read_imports
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.log.write_ahead import WriteAheadLog
 from learner.feeding.demonstrations import write_demonstrations

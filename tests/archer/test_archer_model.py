@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from archer.config import ModelConfig, TinyModelConfig
+from archer.config.models import ModelConfig, TinyModelConfig
+from archer.driver.model import build_tiny_model, check_critic, resolve_model
 from archer.errors import ConfigError
-from archer.model import build_tiny_model, check_critic, resolve_model
 from learner.config import CriticConfig
 
 TEXTS = [

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from archer.config import TinyModelConfig
+from archer.commands.evaluate import reservation
+from archer.config.loading import dump_config, load_config
+from archer.config.models import TinyModelConfig
+from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
-from archer.evalcommand import reservation
-from archer.loading import dump_config, load_config
-from archer.model import build_tiny_model
-from archer.policies import check_models, choose_policies
+from archer.results.policies import check_models, choose_policies
 
 
 def make_run(root: Path, name: str, *overrides: str, checkpoints: tuple[str, ...] = ("cycle-00002",)) -> str:

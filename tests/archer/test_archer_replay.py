@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from archer.commands.import_episodes import import_episodes
+from archer.commands.replay import export_episodes
 from archer.errors import ConfigError
-from archer.importcommand import import_episodes
-from archer.imports import read_imports
-from archer.replaycommands import export_episodes
+from archer.imports.reading import read_imports
 from buffer.client.remote import OutsideClient
 from envs import Demonstration
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from archer.driver.journal import Journal
+from archer.driver.progress import LiveProgress, PlainProgress, RunState, duration, make_progress, sparkline
+from archer.driver.run_folder import RunFolder
 from archer.errors import RunError
-from archer.evaluate import EvalResult
-from archer.journal import Journal
-from archer.progress import LiveProgress, PlainProgress, RunState, duration, make_progress, sparkline
-from archer.report import bootstrap_interval, learning_curve, print_summary, summarise
-from archer.runfolder import RunFolder
+from archer.results.statistics import EvalResult
+from archer.results.summary import bootstrap_interval, learning_curve, print_summary, summarise
 
 
 def cycle(number: int, **metrics: float) -> dict[str, Any]:

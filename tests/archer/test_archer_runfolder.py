@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archer import runfolder
+from archer.driver import run_folder as runfolder
+from archer.driver.run_folder import RunFolder, RunFolderError, read_rows, write_atomic
 from archer.errors import ConfigError
-from archer.runfolder import RunFolder, RunFolderError, read_rows, write_atomic
 
 
 def start(tmp_path: Path, name: str = "a", **kwargs: bool) -> RunFolder:

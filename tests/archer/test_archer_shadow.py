@@ -8,7 +8,7 @@ import pytest
 
 import archer
 from archer.errors import ShadowError
-from archer.shadow import ROOMS, check_shadowing
+from archer.shadowed_packages import ROOMS, check_shadowing
 
 HOME = Path(archer.__file__).resolve().parent.parent
 

@@ -13,9 +13,9 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.state.exception import RayStateApiException
 
-from archer.cluster import cluster
-from archer.loading import load_config
-from archer.training import environment
+from archer.config.loading import load_config
+from archer.driver.cluster import cluster
+from archer.driver.learner_job import environment
 
 
 @ray.remote(num_cpus=0)

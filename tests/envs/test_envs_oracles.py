@@ -273,8 +273,8 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> str:
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
-    from archer.config import TinyModelConfig
-    from archer.model import make_tokenizer
+    from archer.config.models import TinyModelConfig
+    from archer.driver.model import make_tokenizer
 
     folder = tmp_path_factory.mktemp("t5")
     tokenizer = make_tokenizer(["Is it old? Yes. No.\n" * 20], TinyModelConfig(vocab_size=300))

@@ -11,8 +11,8 @@ import torch
 from learner_cases import llama
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from archer.config import TinyModelConfig
-from archer.model import build_tiny_model
+from archer.config.models import TinyModelConfig
+from archer.driver.model import build_tiny_model
 from learner.config import CriticConfig
 from learner.errors import LearnerError
 from learner.models.critic import build_critic

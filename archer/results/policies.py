@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archer.config import EnvConfig, RunConfig
+from archer.config.loading import config_from_tree, load_config, looks_like_folder, parse_override
+from archer.config.models import EnvConfig, RunConfig
+from archer.driver.run_folder import checkpoint_folders, latest_checkpoint
 from archer.errors import ConfigError
-from archer.loading import config_from_tree, load_config, looks_like_folder, parse_override
-from archer.runfolder import checkpoint_folders, latest_checkpoint
 from learner.config import LearnerConfig
 from learner.entry import CRITIC_FILE
 
@@ -85,7 +85,7 @@ def check_models(policies: Sequence[Policy]) -> None:
 
     from actors.errors import RenderError
     from actors.rollout.renderer import make_renderer
-    from archer.model import resolve_model
+    from archer.driver.model import resolve_model
 
     for policy in policies:
         rollout = policy.config.rollout

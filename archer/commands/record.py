@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 
 import envs
-from archer.envargs import env_kwargs
-from archer.episodefolder import load_tokenizer, print_written, write_episodes
+from archer.commands.env_arguments import env_kwargs
+from archer.commands.output_folder import claimed
 from archer.errors import ConfigError
-from archer.outfolder import claimed
+from archer.imports.episode_folder import load_tokenizer, print_written, write_episodes
 
 
 def write_demos(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from archer.loading import parse_override
+from archer.config.loading import parse_override
 
 
 def serve_env(

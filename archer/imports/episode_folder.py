@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 import envs
-from archer.config import TinyModelConfig
-from archer.demonstrations import texts
+from archer.config.models import TinyModelConfig
+from archer.driver.demonstrations import texts
+from archer.driver.model import make_tokenizer
+from archer.driver.run_folder import write_atomic
 from archer.errors import ConfigError
-from archer.model import make_tokenizer
-from archer.report import bootstrap_interval
-from archer.runfolder import write_atomic
+from archer.results.summary import bootstrap_interval
 from buffer.archive import EPISODES_FILE
 from buffer.episodes.schema import episodes_to_batch
 

@@ -15,9 +15,9 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from archer.board import BoardFollower
+from archer.driver.board import BoardFollower
+from archer.driver.remote_errors import sentence_of
 from archer.errors import RunError
-from archer.failures import sentence_of
 from learner.config import LearnerConfig
 from learner.entry import TrainArgs, run_rank
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import envs
 from archer.errors import ConfigError
-from archer.imports import episodes_env, read_imports
-from archer.lmrl import LmrlFormat
-from archer.tally import Tally
+from archer.imports.lmrl import LmrlFormat
+from archer.imports.reading import episodes_env, read_imports
+from archer.imports.tally import Tally
 from envs.errors import nearest
 
 

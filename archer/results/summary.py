@@ -9,12 +9,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from archer.driver.progress import duration
 from archer.errors import RunError
-from archer.figures import INK, dress, legend, new_figure, save
-from archer.progress import duration
+from archer.results.plot_style import INK, dress, legend, new_figure, save
 
 if TYPE_CHECKING:
-    from archer.evaluate import EvalResult
+    from archer.results.statistics import EvalResult
 
 Row = dict[str, Any]
 

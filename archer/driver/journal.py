@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from archer.evaluate import EvalResult
-from archer.progress import Progress
-from archer.runfolder import RunFolder
+from archer.driver.progress import Progress
+from archer.driver.run_folder import RunFolder
+from archer.results.statistics import EvalResult
 
 Event = dict[str, Any]
 

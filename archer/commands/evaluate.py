@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from archer.config import RunConfig
-from archer.evalreport import Comparison, print_comparison
-from archer.evaluate import FIRST_HELD_OUT_SEED, Decoding, EvalResult, Evaluation
-from archer.outfolder import claimed
-from archer.policies import Policy, check_models, choose_policies
-from archer.report import returns_plot
+from archer.commands.output_folder import claimed
+from archer.config.models import RunConfig
+from archer.results.comparison import Comparison, print_comparison
+from archer.results.policies import Policy, check_models, choose_policies
+from archer.results.statistics import FIRST_HELD_OUT_SEED, Decoding, EvalResult, Evaluation
+from archer.results.summary import returns_plot
 
 if TYPE_CHECKING:
     from actors.pool.client import PoolClient
@@ -62,7 +62,7 @@ def evaluate_policies(
 
 def play_policies(policies: Sequence[Policy], comparison: Comparison, said: Console) -> Iterator[Evaluation]:
     """Each policy under each decoding. One Ray cluster for all; a policy's engines end before the next one's start."""
-    from archer.cluster import cluster  # late: brings Ray
+    from archer.driver.cluster import cluster  # late: brings Ray
 
     said.print("starting Ray")
     with cluster(reservation([policy.config for policy in policies])):

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from archer.config import RunConfig
+from archer.config.fields import allowed_text, describe_value, unknown_keys
+from archer.config.models import RunConfig
 from archer.errors import ConfigError
-from archer.fields import allowed_text, describe_value, unknown_keys
 
 
 class _Loader(yaml.SafeLoader):

@@ -12,9 +12,9 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from archer.config import ModelConfig, TinyModelConfig
+from archer.config.loading import looks_like_folder
+from archer.config.models import ModelConfig, TinyModelConfig
 from archer.errors import ConfigError
-from archer.loading import looks_like_folder
 from learner.config import CriticConfig
 from learner.errors import LearnerError
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from archer.commands.observation_text import plain_text
 from archer.errors import RunError
-from archer.text import plain_text
 
 VALID_SHOWN = 30
 """So many of the valid actions are shown; a list of hundreds would push the game off the screen."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from archer.errors import RunError
-from archer.report import bootstrap_interval
+from archer.results.summary import bootstrap_interval
 
 Decoding = Literal["sampled", "greedy"]
 

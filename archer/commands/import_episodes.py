@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from archer.envargs import env_kwargs
-from archer.episodefolder import load_tokenizer, print_written, write_episodes
+from archer.commands.env_arguments import env_kwargs
+from archer.commands.output_folder import claimed
 from archer.errors import ConfigError
-from archer.formats import find_format, format_of
-from archer.outfolder import claimed
-from archer.tally import Tally
+from archer.imports.episode_folder import load_tokenizer, print_written, write_episodes
+from archer.imports.formats import find_format, format_of
+from archer.imports.tally import Tally
 
 
 def import_episodes(

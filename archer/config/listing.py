@@ -28,8 +28,8 @@ def print_envs(console: Console | None = None) -> None:
 
 def print_fields(console: Console | None = None) -> None:
     """Every field of the configuration: path and default on one line, what it may be and its meaning below."""
-    from archer.config import RunConfig
-    from archer.fields import document
+    from archer.config.fields import document
+    from archer.config.models import RunConfig
 
     out = console or Console(soft_wrap=True, highlight=False)
     for doc in document(RunConfig):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import ray
 
-from archer.config import RunConfig
+from archer.config.models import RunConfig
 from archer.errors import RunError
 
 _NO_SERVER = "127.0.0.1:0"

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.filesize import decimal
 
-from archer.imports import readable
-from archer.outfolder import claimed
+from archer.commands.output_folder import claimed
+from archer.imports.reading import readable
 from buffer.archive import EPISODES_FILE, export
 from buffer.folder_server import served_folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import envs
 from actors.config import RolloutConfig
 from actors.rollout.renderer import make_renderer, render_demonstration
-from archer.config import RunConfig
+from archer.config.models import RunConfig
 from buffer.episodes.schema import Episode
 
 

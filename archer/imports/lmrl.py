@@ -15,7 +15,7 @@ from typing import Any
 
 import envs
 from archer.errors import ConfigError
-from archer.tally import Tally
+from archer.imports.tally import Tally
 
 OPTIONS = {"guess_my_city": "city", "twenty_questions": "word", "twenty_questions_subset": "word"}
 """Environments whose episodes such a file can hold -> the reset option that hides a word."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import envs
+from archer.config.loading import parse_override
 from archer.errors import ConfigError
-from archer.loading import parse_override
 
 PREFIX = "env.kwargs."
 

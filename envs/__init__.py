@@ -5,9 +5,8 @@ under the one time limit, `AsyncEnv` awaits any of them, `demonstrate` plays scr
 other room of the house.
 """
 
-from .adapters import specs as adapted
-from .asynchronous import AsyncEnv
-from .base import (
+from envs.adapters import specs as adapted
+from envs.base import (
     INVALID_ACTION,
     PRIVILEGED,
     RESERVED_INFO_KEYS,
@@ -24,10 +23,8 @@ from .base import (
     TextEnv,
     unwrapped,
 )
-from .child import ProcessEnv
-from .demonstrations import Demonstration, Demonstrator, SkillRow, demonstrate, make_demonstrator, returns_by_skill
-from .detective import Detective
-from .errors import (
+from envs.detective import Detective
+from envs.errors import (
     EnvArgumentError,
     EnvError,
     EnvFailedError,
@@ -36,22 +33,32 @@ from .errors import (
     MissingExtraError,
     UnknownEnvError,
 )
-from .extras import missing as missing_modules
-from .guess_my_city import GuessMyCity
-from .key_door import KeyDoor
-from .maze import Maze
-from .mixed_player import MixedPlayer
-from .registry import check, make, register, spec, specs
-from .support_desk import SupportDesk
-from .text_adventure import TextAdventure
-from .text_nav import TextNav
-from .tool_use import ToolUse
-from .twenty_questions import TwentyQuestions, TwentyQuestionsSubset
-from .web_forms import WebForms
-from .webshop import WebShop
-from .webshop_http import SPEC as WEBSHOP_HTTP
-from .wordle import Wordle
-from .wrappers import TimeLimit
+from envs.extras import missing as missing_modules
+from envs.guess_my_city import GuessMyCity
+from envs.hosting.async_env import AsyncEnv
+from envs.hosting.child_process import ProcessEnv
+from envs.key_door import KeyDoor
+from envs.maze import Maze
+from envs.registry import check, make, register, spec, specs
+from envs.support_desk import SupportDesk
+from envs.text_adventure import TextAdventure
+from envs.text_nav import TextNav
+from envs.tool_use import ToolUse
+from envs.toolkit.demonstrations import (
+    Demonstration,
+    Demonstrator,
+    SkillRow,
+    demonstrate,
+    make_demonstrator,
+    returns_by_skill,
+)
+from envs.toolkit.mixed_player import MixedPlayer
+from envs.twenty_questions import TwentyQuestions, TwentyQuestionsSubset
+from envs.web_forms import WebForms
+from envs.webshop import WebShop
+from envs.webshop_http import SPEC as WEBSHOP_HTTP
+from envs.wordle import Wordle
+from envs.wrappers import TimeLimit
 
 register(Detective.spec, "envs.detective:Detective", demonstrator="envs.detective:DetectiveWalker")
 register(GuessMyCity.spec, "envs.guess_my_city:GuessMyCity", demonstrator="envs.guess_my_city:CityAsker")

@@ -6,7 +6,7 @@ Invariants every environment keeps, whoever wrote it:
 - Any string at all is an action. One that can't be understood gets an observation that says so and costs a turn; it
   is never an exception.
 - `terminated` says that the task itself ended. Running out of turns is `truncated`, and only
-  `envs.wrappers.TimeLimit` sets it; so is a hang, for which `envs.child.ProcessEnv` sets it.
+  `envs.wrappers.TimeLimit` sets it; so is a hang, for which `envs.hosting.child_process.ProcessEnv` sets it.
 - All randomness comes from `random.Random(seed)` of the instance, so one seed gives one episode.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args, runtime_checkable
 
-from .errors import EnvArgumentError
+from envs.errors import EnvArgumentError
 
 Isolation: TypeAlias = Literal["inline", "thread", "process"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from .errors import MissingExtraError
+from envs.errors import MissingExtraError
 
 EXTRA_MODULES: Mapping[str, tuple[str, ...]] = {
     "gymnasium": ("gymnasium", "farama_notifications"),

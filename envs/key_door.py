@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
-from .errors import EnvArgumentError, EnvStateError
-from .grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, read_move
-from .mixed_player import MixedPlayer
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, read_move
+from envs.toolkit.mixed_player import MixedPlayer
 
 GOAL = "Find the key, then open the door. Move up, down, left or right."
 FOUND = "You found the key."

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
-from .base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
-from .errors import EnvArgumentError, EnvStateError
-from .grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, grid_of_cells, read_move
-from .mixed_player import MixedPlayer
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, grid_of_cells, read_move
+from envs.toolkit.mixed_player import MixedPlayer
 
 Observe: TypeAlias = Literal["full", "partial"]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .base import EnvSpec, TextEnv
-from .child import ProcessEnv
-from .errors import EnvArgumentError, EnvError, UnknownEnvError, nearest
-from .extras import need
-from .wrappers import TimeLimit
+from envs.base import EnvSpec, TextEnv
+from envs.errors import EnvArgumentError, EnvError, UnknownEnvError, nearest
+from envs.extras import need
+from envs.hosting.child_process import ProcessEnv
+from envs.wrappers import TimeLimit
 
 Factory = Callable[..., Any]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .base import EnvSpec, Info, Observation, Step, TextEnv
-from .errors import EnvArgumentError, EnvStateError
+from envs.base import EnvSpec, Info, Observation, Step, TextEnv
+from envs.errors import EnvArgumentError, EnvStateError
 
 
 class TimeLimit:

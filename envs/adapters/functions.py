@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import EnvArgumentError, nearest
+from envs.errors import EnvArgumentError, nearest
 
 
 def load_function(env_id: str, argument: str, target: str) -> Callable[..., Any]:

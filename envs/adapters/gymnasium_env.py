@@ -14,10 +14,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ..base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..errors import EnvArgumentError
-from .functions import load_function
-from .specs import GYMNASIUM
+from envs.adapters.functions import load_function
+from envs.adapters.specs import GYMNASIUM
+from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError
 
 MAX_NUMBERS = 64
 """Arrays of more numbers than this aren't told by default."""

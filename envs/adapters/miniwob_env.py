@@ -20,10 +20,10 @@ from browsergym.miniwob import ALL_MINIWOB_TASKS
 from browsergym.utils.obs import IGNORED_AXTREE_PROPERTIES, IGNORED_AXTREE_ROLES, flatten_axtree_to_str
 from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright, sync_playwright
 
-from ..base import INVALID_ACTION, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError, nearest
-from ..web_forms.grammar import Action, read_action
-from .specs import MINIWOB
+from envs.adapters.specs import MINIWOB
+from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError, nearest
+from envs.web_forms.grammar import Action, read_action
 
 TASKS = {task.subdomain: task for task in ALL_MINIWOB_TASKS}
 """MiniWoB's tasks by their names, `click-test` and so on."""

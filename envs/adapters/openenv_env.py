@@ -11,10 +11,10 @@ from openenv.core.generic_client import GenericEnvClient
 from openenv.core.sync_client import SyncEnvClient
 from websockets.exceptions import ConnectionClosed
 
-from ..base import INVALID_ACTION, TASK_ID, EnvSpec, Info, Observation, Step
-from ..errors import EnvArgumentError, EnvFailedError, EnvStateError, EnvTimeoutError
-from .functions import load_function
-from .specs import OPENENV
+from envs.adapters.functions import load_function
+from envs.adapters.specs import OPENENV
+from envs.base import INVALID_ACTION, TASK_ID, EnvSpec, Info, Observation, Step
+from envs.errors import EnvArgumentError, EnvFailedError, EnvStateError, EnvTimeoutError
 
 MAX_ACTION = 100_000
 """Actions longer than this many characters aren't sent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import EnvSpec
+from envs.base import EnvSpec
 
 GYMNASIUM = EnvSpec(
     id="gymnasium",

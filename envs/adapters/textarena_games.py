@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..base import INVALID_ACTION, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError, nearest
-from .specs import TEXTARENA
+from envs.adapters.specs import TEXTARENA
+from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError, nearest
 
 MAX_LENGTH = 2000
 """Longer actions don't reach the game, whose patterns may take long over them."""

@@ -15,11 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
-from ..errors import EnvArgumentError, EnvStateError
-from ..inform import is_understood, read_command, tidy
-from ..mixed_player import MixedPlayer
-from .specs import TEXTWORLD
+from envs.adapters.specs import TEXTWORLD
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.inform import is_understood, read_command, tidy
+from envs.toolkit.mixed_player import MixedPlayer
 
 _NEXT_ATTEMPT = 1_000_003
 """What is added to a seed whose game is ambiguous; far more than there are worlds."""

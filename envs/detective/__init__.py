@@ -4,7 +4,7 @@
 scripted demonstrator.
 """
 
-from .game import Detective
-from .walker import DetectiveWalker
+from envs.detective.game import Detective
+from envs.detective.walker import DetectiveWalker
 
 __all__ = ["Detective", "DetectiveWalker"]

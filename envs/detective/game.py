@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError
-from ..inform import is_understood, read_command, tidy
-from .story import check_story
-from .valid import ValidActions
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.detective.story import check_story
+from envs.detective.valid import ValidActions
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.inform import is_understood, read_command, tidy
 
 if TYPE_CHECKING:
     from jericho import FrotzEnv

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..errors import EnvArgumentError
+from envs.errors import EnvArgumentError
 
 MD5 = "822655c9be83e292e06d3d3b1d6a9734"
 """Of detective.z5, release 1, serial number 000715: the one whose score and end jericho knows where to find."""

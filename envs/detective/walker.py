@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base import PRIVILEGED, VALID_ACTIONS, Observation
-from ..mixed_player import MixedPlayer
+from envs.base import PRIVILEGED, VALID_ACTIONS, Observation
+from envs.toolkit.mixed_player import MixedPlayer
 
 
 class DetectiveWalker(MixedPlayer):

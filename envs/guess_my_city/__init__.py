@@ -5,8 +5,8 @@ that mean them; `sentences` takes a question's shape, `questions` understands it
 environment and `asker` the scripted demonstrator.
 """
 
-from .asker import CityAsker
-from .game import GuessMyCity
-from .table import City, Country, Table, TableError, load_table
+from envs.guess_my_city.asker import CityAsker
+from envs.guess_my_city.game import GuessMyCity
+from envs.guess_my_city.table import City, Country, Table, TableError, load_table
 
 __all__ = ["City", "CityAsker", "Country", "GuessMyCity", "Table", "TableError", "load_table"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from .conditions import all_of, any_of
-from .questions import Asked, Guess, Reading, Told
-from .table import City
-from .words import fold
+from envs.guess_my_city.conditions import all_of, any_of
+from envs.guess_my_city.questions import Asked, Guess, Reading, Told
+from envs.guess_my_city.table import City
+from envs.guess_my_city.words import fold
 
 YES = "Yes."
 NO = "No."

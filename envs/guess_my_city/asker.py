@@ -13,11 +13,11 @@ from functools import cache
 from math import log2
 from typing import Any
 
-from ..base import Observation
-from .answers import answer
-from .game import choose_cities
-from .questions import read
-from .table import City, load_table
+from envs.base import Observation
+from envs.guess_my_city.answers import answer
+from envs.guess_my_city.game import choose_cities
+from envs.guess_my_city.questions import read
+from envs.guess_my_city.table import City, load_table
 
 OPEN_QUESTIONS = (
     "What language do people speak in your city?",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .table import City
+from envs.guess_my_city.table import City
 
 Truth = bool | None
 Phrase = tuple[str, ...]

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError, nearest
-from ..oracles import Enquiry, make_oracle
-from .answers import UNKNOWN, answer
-from .questions import MAX_LENGTH, Guess, read
-from .table import City, load_table
-from .words import fold
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError, nearest
+from envs.guess_my_city.answers import UNKNOWN, answer
+from envs.guess_my_city.questions import MAX_LENGTH, Guess, read
+from envs.guess_my_city.table import City, load_table
+from envs.guess_my_city.words import fold
+from envs.oracles import Enquiry, make_oracle
 
 OPENING = "Questions:"
 INVALID = "Invalid question."

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from functools import cache, partial
 
-from .conditions import Condition, Phrase, Truth, either, people_condition
-from .table import PARTS, City, Country, Table, load_table
-from .words import fold, stems
+from envs.guess_my_city.conditions import Condition, Phrase, Truth, either, people_condition
+from envs.guess_my_city.table import PARTS, City, Country, Table, load_table
+from envs.guess_my_city.words import fold, stems
 
 HIGH_M = 1400
 MANY_MILLIONS, LARGE_MILLIONS = 3, 10

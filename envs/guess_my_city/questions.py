@@ -10,11 +10,18 @@ import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from .conditions import Condition, Phrase, largest_within, olympics_condition, people_condition, province_capital
-from .lexicon import country_lexicon, language_lexicon, lexicon
-from .sentences import ask_kind, canonical, guess_parts, last_sentence
-from .table import City, load_table, read_data
-from .words import fold, plain, stem, stems
+from envs.guess_my_city.conditions import (
+    Condition,
+    Phrase,
+    largest_within,
+    olympics_condition,
+    people_condition,
+    province_capital,
+)
+from envs.guess_my_city.lexicon import country_lexicon, language_lexicon, lexicon
+from envs.guess_my_city.sentences import ask_kind, canonical, guess_parts, last_sentence
+from envs.guess_my_city.table import City, load_table, read_data
+from envs.guess_my_city.words import fold, plain, stem, stems
 
 MAX_LENGTH = 1000
 """Questions longer than this many characters are not read."""

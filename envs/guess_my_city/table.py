@@ -14,8 +14,8 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, Literal
 
-from ..errors import EnvError
-from .words import fold
+from envs.errors import EnvError
+from envs.guess_my_city.words import fold
 
 CITY_FILES = ("cities_africa.toml", "cities_americas_oceania.toml", "cities_asia.toml", "cities_europe.toml")
 INHERITED = ("continents", "regions", "maybe", "languages", "religion", "currency")

@@ -4,10 +4,10 @@
 are the two that ask a model, and `recorded` keeps what they answered and gives it again.
 """
 
-from .base import Enquiry, Oracle, OracleError, TableOracle
-from .make import make_oracle
-from .recorded import Recorded
-from .settings import EndpointSettings, Seq2SeqSettings, TableSettings
+from envs.oracles.base import Enquiry, Oracle, OracleError, TableOracle
+from envs.oracles.make import make_oracle
+from envs.oracles.recorded import Recorded
+from envs.oracles.settings import EndpointSettings, Seq2SeqSettings, TableSettings
 
 __all__ = [
     "EndpointSettings",

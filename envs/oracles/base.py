@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..errors import EnvError
+from envs.errors import EnvError
 
 
 class OracleError(EnvError):

@@ -13,8 +13,8 @@ import threading
 import time
 from typing import Any
 
-from .base import Enquiry, OracleError
-from .settings import EndpointSettings
+from envs.oracles.base import Enquiry, OracleError
+from envs.oracles.settings import EndpointSettings
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .base import Enquiry, Oracle, TableOracle
-from .endpoint import EndpointOracle
-from .recorded import Recorded
-from .seq2seq import Seq2SeqOracle
-from .settings import EndpointSettings, OracleSettings, TableSettings, read_settings
+from envs.oracles.base import Enquiry, Oracle, TableOracle
+from envs.oracles.endpoint import EndpointOracle
+from envs.oracles.recorded import Recorded
+from envs.oracles.seq2seq import Seq2SeqOracle
+from envs.oracles.settings import EndpointSettings, OracleSettings, TableSettings, read_settings
 
 _made: dict[OracleSettings, Oracle] = {}
 _lock = threading.Lock()

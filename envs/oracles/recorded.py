@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from .base import Enquiry, Oracle, OracleError
+from envs.oracles.base import Enquiry, Oracle, OracleError
 
 
 class _Key(NamedTuple):

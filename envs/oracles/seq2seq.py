@@ -6,8 +6,8 @@ import hashlib
 import threading
 from typing import Any
 
-from .base import Enquiry, OracleError
-from .settings import Seq2SeqSettings
+from envs.oracles.base import Enquiry, OracleError
+from envs.oracles.settings import Seq2SeqSettings
 
 
 class Seq2SeqOracle:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import EnvArgumentError, nearest
+from envs.errors import EnvArgumentError, nearest
 
 
 class _Settings(BaseModel):

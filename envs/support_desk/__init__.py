@@ -4,8 +4,8 @@
 script that talks, `tools` what the agent can call, `game` the environment and `agent` the scripted demonstrator.
 """
 
-from .agent import DeskAgent
-from .cases import Case, draw_case
-from .game import SupportDesk
+from envs.support_desk.agent import DeskAgent
+from envs.support_desk.cases import Case, draw_case
+from envs.support_desk.game import SupportDesk
 
 __all__ = ["Case", "DeskAgent", "SupportDesk", "draw_case"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base import PRIVILEGED
-from ..mixed_player import MixedPlayer
-from ..tool_calls import write_call
-from .cases import LEVELS, NEEDED, Case, Topic
-from .game import Observe
-from .policy import Kind, Request
-from .shop import product_of
-from .tools import DONE, RESULTS
+from envs.base import PRIVILEGED
+from envs.support_desk.cases import LEVELS, NEEDED, Case, Topic
+from envs.support_desk.game import Observe
+from envs.support_desk.policy import Kind, Request
+from envs.support_desk.shop import product_of
+from envs.support_desk.tools import DONE, RESULTS
+from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.tool_calls import write_call
 
 QUESTIONS: Mapping[str, str] = {
     "email": "What is your email?",

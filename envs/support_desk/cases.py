@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
-from .policy import RETURN_DAYS, Kind, Reason, Request
-from .shop import DELIVERED, PAYMENTS, PROCESSING, SHIPPED, Customer, Line, Order, Stock, product_of
+from envs.support_desk.policy import RETURN_DAYS, Kind, Reason, Request
+from envs.support_desk.shop import DELIVERED, PAYMENTS, PROCESSING, SHIPPED, Customer, Line, Order, Stock, product_of
 
 Topic: TypeAlias = Literal["name", "email", "zip", "order", "item", "new", "payment", "address"]
 """What a customer can be asked for."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .cases import Case, Topic
-from .policy import Reason
+from envs.support_desk.cases import Case, Topic
+from envs.support_desk.policy import Reason
 
 MAX_LENGTH = 500
 """Texts longer than this many characters are not read."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from ..choices import check_cases, check_one_of, choose_several
-from ..errors import EnvArgumentError, EnvStateError
-from ..tool_calls import ToolError, is_call
-from .cases import KINDS, LEVELS, Case, draw_case
-from .customer import Customer
-from .policy import POLICY, Kind, Reason, Request, broken_by
-from .shop import Shop, describe_order
-from .tools import DONE, TOOLS
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.support_desk.cases import KINDS, LEVELS, Case, draw_case
+from envs.support_desk.customer import Customer
+from envs.support_desk.policy import POLICY, Kind, Reason, Request, broken_by
+from envs.support_desk.shop import Shop, describe_order
+from envs.support_desk.tools import DONE, TOOLS
+from envs.toolkit.argument_checks import check_cases, check_one_of, choose_several
+from envs.toolkit.tool_calls import ToolError, is_call
 
 Observe: TypeAlias = Literal["full", "brief"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from .shop import DELIVERED, PROCESSING, Order, Shop, product_of
+from envs.support_desk.shop import DELIVERED, PROCESSING, Order, Shop, product_of
 
 RETURN_DAYS = 30
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ..tool_calls import Parameter, Tool, Toolbox
-from .policy import Reason
-from .shop import PAYMENTS
+from envs.support_desk.policy import Reason
+from envs.support_desk.shop import PAYMENTS
+from envs.toolkit.tool_calls import Parameter, Tool, Toolbox
 
 DONE = "done"
 RESULTS: tuple[str, ...] = (DONE, *get_args(Reason))

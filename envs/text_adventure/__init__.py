@@ -4,8 +4,8 @@
 `game` is the environment, and `walker` the scripted demonstrator.
 """
 
-from .game import TextAdventure
-from .walker import AdventureWalker
-from .world import World, draw_world
+from envs.text_adventure.game import TextAdventure
+from envs.text_adventure.walker import AdventureWalker
+from envs.text_adventure.world import World, draw_world
 
 __all__ = ["AdventureWalker", "TextAdventure", "World", "draw_world"]

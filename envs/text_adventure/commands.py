@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .world import COLOURS, DIRECTIONS, KEY, LIGHTS, PEOPLE, TREASURES, WISHES, Command
+from envs.text_adventure.world import COLOURS, DIRECTIONS, KEY, LIGHTS, PEOPLE, TREASURES, WISHES, Command
 
 MAX_LENGTH = 100
 """Actions longer than this many characters are not read."""

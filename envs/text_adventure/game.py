@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError
-from .commands import read_command, write_command
-from .telling import INVALID, answer, describe, tell
-from .world import POINTS, World, draw_world
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.text_adventure.commands import read_command, write_command
+from envs.text_adventure.telling import INVALID, answer, describe, tell
+from envs.text_adventure.world import POINTS, World, draw_world
 
 MAX_TURNS = 50
 VERBS = "You can go, look, take, drop, give, talk, read, unlock, light and pull."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .commands import INVENTORY, LOOK
-from .world import CARRIED, DARK, WRONG_PULLS, Command, World
+from envs.text_adventure.commands import INVENTORY, LOOK
+from envs.text_adventure.world import CARRIED, DARK, WRONG_PULLS, Command, World
 
 INVALID = "You don't know how to do that."
 IMPOSSIBLE = "You can't do that here."

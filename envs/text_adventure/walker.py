@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..mixed_player import MixedPlayer
-from .commands import write_command
-from .world import CARRIED, KEY, Command, World
+from envs.text_adventure.commands import write_command
+from envs.text_adventure.world import CARRIED, KEY, Command, World
+from envs.toolkit.mixed_player import MixedPlayer
 
 ROUND = ("beach", "boathouse", "square", "church", "graveyard", "market", "inn")
 """The open rooms, in the order in which they are visited first."""

@@ -4,8 +4,8 @@
 tells it in words, and `walker` the scripted demonstrator.
 """
 
-from .game import TextNav
-from .walker import TextNavWalker
-from .world import House, draw_house
+from envs.text_nav.game import TextNav
+from envs.text_nav.walker import TextNavWalker
+from envs.text_nav.world import House, draw_house
 
 __all__ = ["House", "TextNav", "TextNavWalker", "draw_house"]

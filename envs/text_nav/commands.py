@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .world import CONTAINERS, DIRECTIONS, DOOR, FURNITURE, THINGS, Command
+from envs.text_nav.world import CONTAINERS, DIRECTIONS, DOOR, FURNITURE, THINGS, Command
 
 MAX_LENGTH = 100
 """Actions longer than this many characters are not read."""

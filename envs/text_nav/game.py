@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError
-from .commands import preposition, read_command, write_command
-from .world import CARRIED, CONTAINERS, DIRECTIONS, DOOR, FURNITURE, ROOMS, Command, House, draw_house
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.text_nav.commands import preposition, read_command, write_command
+from envs.text_nav.world import CARRIED, CONTAINERS, DIRECTIONS, DOOR, FURNITURE, ROOMS, Command, House, draw_house
 
 Observe: TypeAlias = Literal["full", "partial"]
 

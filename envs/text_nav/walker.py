@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..mixed_player import MixedPlayer
-from .commands import write_command
-from .game import Observe
-from .world import CARRIED, CONTAINERS, DOOR, FURNITURE, Command, House, way_to
+from envs.text_nav.commands import write_command
+from envs.text_nav.game import Observe
+from envs.text_nav.world import CARRIED, CONTAINERS, DOOR, FURNITURE, Command, House, way_to
+from envs.toolkit.mixed_player import MixedPlayer
 
 
 class TextNavWalker(MixedPlayer):

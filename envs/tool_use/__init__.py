@@ -5,8 +5,8 @@ declares them to the policy, `tasks` is what a seed asks for, `game` the environ
 demonstrator.
 """
 
-from .game import ToolUse
-from .player import ToolUser
-from .tasks import Task, draw_task
+from envs.tool_use.game import ToolUse
+from envs.tool_use.player import ToolUser
+from envs.tool_use.tasks import Task, draw_task
 
 __all__ = ["Task", "ToolUse", "ToolUser", "draw_task"]

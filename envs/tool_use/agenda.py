@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ..tool_calls import ToolError
+from envs.toolkit.tool_calls import ToolError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri")
 OPENS, CLOSES = 9, 17

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ..tool_calls import ToolError
+from envs.toolkit.tool_calls import ToolError
 
 Number: TypeAlias = int | float
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from ..tool_calls import ToolError
+from envs.toolkit.tool_calls import ToolError
 
 Rows: TypeAlias = Sequence[tuple[Any, ...]]
 

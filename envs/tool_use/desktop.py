@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..tool_calls import Call
-from .agenda import Agenda, Meeting
-from .calculator import calculate
-from .database import Database, Rows
-from .files import Files
+from envs.tool_use.agenda import Agenda, Meeting
+from envs.tool_use.calculator import calculate
+from envs.tool_use.database import Database, Rows
+from envs.tool_use.files import Files
+from envs.toolkit.tool_calls import Call
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..tool_calls import ToolError
+from envs.toolkit.tool_calls import ToolError
 
 MAX_FILES = 40
 MAX_SIZE = 1_000

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from ..choices import check_cases, check_one_of, choose_several
-from ..errors import EnvArgumentError, EnvStateError
-from ..tool_calls import ToolError
-from .database import describe_tables
-from .desktop import Desktop, State
-from .tasks import LEVELS, Task, draw_task
-from .tools import DONE, TOOLS
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.tool_use.database import describe_tables
+from envs.tool_use.desktop import Desktop, State
+from envs.tool_use.tasks import LEVELS, Task, draw_task
+from envs.tool_use.tools import DONE, TOOLS
+from envs.toolkit.argument_checks import check_cases, check_one_of, choose_several
+from envs.toolkit.tool_calls import ToolError
 
 Observe: TypeAlias = Literal["full", "brief"]
 

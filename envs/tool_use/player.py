@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base import PRIVILEGED, Observation
-from ..mixed_player import MixedPlayer
-from ..tool_calls import write_call
-from .agenda import DAYS
-from .database import TABLES
-from .game import Observe
-from .tasks import LEVELS, TITLES
-from .tools import DONE
+from envs.base import PRIVILEGED, Observation
+from envs.tool_use.agenda import DAYS
+from envs.tool_use.database import TABLES
+from envs.tool_use.game import Observe
+from envs.tool_use.tasks import LEVELS, TITLES
+from envs.tool_use.tools import DONE
+from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.tool_calls import write_call
 
 FINISH = write_call(DONE)
 LOOKS = (

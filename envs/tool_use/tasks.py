@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from ..tool_calls import write_call
-from .agenda import CLOSES, DAYS, OPENS, Agenda, Meeting
-from .desktop import Content
+from envs.tool_use.agenda import CLOSES, DAYS, OPENS, Agenda, Meeting
+from envs.tool_use.desktop import Content
+from envs.toolkit.tool_calls import write_call
 
 NAMES = ("Ann", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo", "Ida", "Jack", "Kim", "Leo")
 CITIES = ("Bonn", "Kiel", "Oslo", "Rome")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..tool_calls import Parameter, Tool, Toolbox
-from .agenda import DAYS, MAX_TITLE
-from .calculator import MAX_LENGTH
-from .database import MAX_QUERY
-from .files import MAX_PATH, MAX_SIZE
+from envs.tool_use.agenda import DAYS, MAX_TITLE
+from envs.tool_use.calculator import MAX_LENGTH
+from envs.tool_use.database import MAX_QUERY
+from envs.tool_use.files import MAX_PATH, MAX_SIZE
+from envs.toolkit.tool_calls import Parameter, Tool, Toolbox
 
 DONE = "done"
 

@@ -4,9 +4,9 @@
 environment and `asker` the scripted demonstrator.
 """
 
-from .asker import Asker, SubsetAsker
-from .game import SUBSET, TwentyQuestions, TwentyQuestionsSubset
-from .table import Attribute, Table, Thing, load_table
+from envs.twenty_questions.asker import Asker, SubsetAsker
+from envs.twenty_questions.game import SUBSET, TwentyQuestions, TwentyQuestionsSubset
+from envs.twenty_questions.table import Attribute, Table, Thing, load_table
 
 __all__ = [
     "SUBSET",

@@ -11,9 +11,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from ..base import Observation
-from .game import NO, YES, TwentyQuestions, TwentyQuestionsSubset, choose_words
-from .table import load_table
+from envs.base import Observation
+from envs.twenty_questions.game import NO, YES, TwentyQuestions, TwentyQuestionsSubset, choose_words
+from envs.twenty_questions.table import load_table
 
 
 class Asker:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError, nearest
-from ..oracles import Enquiry, make_oracle
-from .questions import MAX_LENGTH, key, normalise
-from .table import Attribute, Table, Thing, load_table
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError, nearest
+from envs.oracles import Enquiry, make_oracle
+from envs.twenty_questions.questions import MAX_LENGTH, key, normalise
+from envs.twenty_questions.table import Attribute, Table, Thing, load_table
 
 SUBSET = ("football", "dog", "banana", "truck", "pants", "computer", "piano", "chair", "pen", "scissors")
 """The ten words of the ArCHer paper's subset."""

@@ -14,8 +14,8 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
-from ..errors import EnvError
-from .questions import guess_keys, key, normalise
+from envs.errors import EnvError
+from envs.twenty_questions.questions import guess_keys, key, normalise
 
 ATTRIBUTE_FILES = (
     "attributes_kinds.toml",

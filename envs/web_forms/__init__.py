@@ -4,8 +4,8 @@
 a seed, `game` is the environment that shows pages as an accessibility tree, and `filler` the scripted demonstrator.
 """
 
-from .filler import WebFormsFiller
-from .game import WebForms
-from .tasks import Task, draw_task
+from envs.web_forms.filler import WebFormsFiller
+from envs.web_forms.game import WebForms
+from envs.web_forms.tasks import Task, draw_task
 
 __all__ = ["Task", "WebForms", "WebFormsFiller", "draw_task"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from ..mixed_player import MixedPlayer
-from .grammar import Action, write_action
-from .site import PASSWORD, USER, Element, Site, State, ways_on
-from .tasks import Task
+from envs.toolkit.mixed_player import MixedPlayer
+from envs.web_forms.grammar import Action, write_action
+from envs.web_forms.site import PASSWORD, USER, Element, Site, State, ways_on
+from envs.web_forms.tasks import Task
 
 
 class WebFormsFiller(MixedPlayer):

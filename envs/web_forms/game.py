@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..choices import check_one_of
-from ..errors import EnvArgumentError, EnvStateError, nearest
-from .grammar import read_action
-from .site import Element, Outcome, Page, State, act, begin
-from .tasks import KINDS, LEVELS, Task, draw_task
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError, nearest
+from envs.toolkit.argument_checks import check_one_of
+from envs.web_forms.grammar import read_action
+from envs.web_forms.site import Element, Outcome, Page, State, act, begin
+from envs.web_forms.tasks import KINDS, LEVELS, Task, draw_task
 
 VERBS = "Actions: click[n], type[n] text, select[n] option."
 INVALID = "Invalid action."

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from .grammar import Action
+from envs.web_forms.grammar import Action
 
 Kind: TypeAlias = Literal["link", "button", "textbox", "combobox", "checkbox", "radio", "text"]
 Value: TypeAlias = str | bool

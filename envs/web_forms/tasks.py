@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .site import PASSWORD, USER, Element, Page, Posted, Site, Value
-from .words import (
+from envs.web_forms.site import PASSWORD, USER, Element, Page, Posted, Site, Value
+from envs.web_forms.words import (
     BOXES,
     CHOICES,
     CITIES,

@@ -5,10 +5,10 @@ instructions and what a purchase is worth, `pages` what is on each page, `gramma
 environment and `shopper` the scripted demonstrator; `wording` is how it talks.
 """
 
-from .catalogue import Catalogue, Item, load_catalogue
-from .game import WebShop
-from .goals import Goal, draw_goal, score
-from .shopper import Shopper, best_return
+from envs.webshop.catalogue import Catalogue, Item, load_catalogue
+from envs.webshop.game import WebShop
+from envs.webshop.goals import Goal, draw_goal, score
+from envs.webshop.shopper import Shopper, best_return
 
 __all__ = [
     "Catalogue",

@@ -14,8 +14,8 @@ from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from typing import Any
 
-from ..errors import EnvArgumentError, EnvError, nearest
-from .search import Index
+from envs.errors import EnvArgumentError, EnvError, nearest
+from envs.webshop.search import Index
 
 MAX_ITEMS = 100_000
 RESULTS = 50

@@ -12,13 +12,13 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError
-from .catalogue import RESULTS, load_catalogue
-from .goals import Goal, draw_goal, score
-from .grammar import read_action
-from .pages import Shop, Visit
-from .wording import BUY, HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, Observe, tell_bought
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.webshop.catalogue import RESULTS, load_catalogue
+from envs.webshop.goals import Goal, draw_goal, score
+from envs.webshop.grammar import read_action
+from envs.webshop.pages import Shop, Visit
+from envs.webshop.wording import BUY, HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, Observe, tell_bought
 
 MAX_TURNS = 10
 

@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .catalogue import Catalogue, Item
+from envs.webshop.catalogue import Catalogue, Item
 
 _TEMPLATES = (
     "Find {attributes} {type} with {options}, price lower than {limit} dollars.",

@@ -10,8 +10,8 @@ import random
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .catalogue import Catalogue, Item
-from .wording import (
+from envs.webshop.catalogue import Catalogue, Item
+from envs.webshop.wording import (
     BACK,
     BUY,
     NEXT,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base import Observation
-from ..mixed_player import MixedPlayer
-from .game import MAX_TURNS, WebShop
-from .goals import Goal, best_score, fitting_options, score
-from .pages import Shop, Visit
-from .wording import BACK, BUY, NEXT, PREV
+from envs.base import Observation
+from envs.toolkit.mixed_player import MixedPlayer
+from envs.webshop.game import MAX_TURNS, WebShop
+from envs.webshop.goals import Goal, best_score, fitting_options, score
+from envs.webshop.pages import Shop, Visit
+from envs.webshop.wording import BACK, BUY, NEXT, PREV
 
 LOOK = 3
 """Pages of results that it looks at."""

@@ -4,7 +4,7 @@
 `webshop`. The registry imports `game` at first use, so that no other run loads an HTTP client and a parser of HTML.
 """
 
-from ..base import EnvSpec
+from envs.base import EnvSpec
 
 MAX_TURNS = 10
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ..errors import EnvArgumentError, EnvFailedError, EnvTimeoutError
+from envs.errors import EnvArgumentError, EnvFailedError, EnvTimeoutError
 
 MAX_BYTES = 5_000_000
 """Pages larger than this are refused."""

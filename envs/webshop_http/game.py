@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
-from ..base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvFailedError, EnvStateError
-from ..webshop.grammar import MAX_LENGTH, read_action
-from ..webshop.wording import (
+from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvFailedError, EnvStateError
+from envs.webshop.grammar import MAX_LENGTH, read_action
+from envs.webshop.wording import (
     HELP,
     INVALID,
     NO_BOX,
@@ -30,9 +30,9 @@ from ..webshop.wording import (
     tell_result,
     with_buttons,
 )
-from . import SPEC
-from .browser import Answer, Browser
-from .pages import Link, SitePage, read_page
+from envs.webshop_http import SPEC
+from envs.webshop_http.browser import Answer, Browser
+from envs.webshop_http.pages import Link, SitePage, read_page
 
 LONGEST_TITLE = 80
 """Characters of a title that compact results show."""

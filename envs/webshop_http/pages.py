@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from ..errors import EnvFailedError
-from ..webshop.wording import BUY
+from envs.errors import EnvFailedError
+from envs.webshop.wording import BUY
 
 Kind: TypeAlias = Literal["search", "results", "item", "tab", "done"]
 

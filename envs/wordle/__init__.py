@@ -3,7 +3,7 @@
 `words.txt` holds the words, `game` is the environment and `guesser` the scripted demonstrator.
 """
 
-from .game import Wordle, load_words, score
-from .guesser import WordleGuesser
+from envs.wordle.game import Wordle, load_words, score
+from envs.wordle.guesser import WordleGuesser
 
 __all__ = ["Wordle", "WordleGuesser", "load_words", "score"]

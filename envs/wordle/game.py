@@ -14,8 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from ..base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from ..errors import EnvArgumentError, EnvStateError, nearest
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
+from envs.errors import EnvArgumentError, EnvStateError, nearest
 
 OPENING = "Guess the word of five letters. g: right place, y: elsewhere, b: not there."
 INVALID = "Invalid word."

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base import INVALID_ACTION, Observation
-from ..mixed_player import MixedPlayer
-from .game import choose_words, read_word, score, score_compat, spell
+from envs.base import INVALID_ACTION, Observation
+from envs.toolkit.mixed_player import MixedPlayer
+from envs.wordle.game import choose_words, read_word, score, score_compat, spell
 
 
 class WordleGuesser(MixedPlayer):

@@ -17,7 +17,7 @@ from actors.rollout.renderer import PlainRenderer
 from actors.rollout.worker import RolloutWorker, WorkerArgs
 from buffer.episodes.schema import episodes_to_batch, validate
 from envs import AsyncEnv, TimeLimit, make
-from envs.child import HUNG
+from envs.hosting.child_process import HUNG
 
 SAMPLING = SamplingConfig(max_tokens=8)
 

@@ -13,12 +13,12 @@ from rules import check_any_string_is_an_action
 
 import envs
 from envs import EnvArgumentError, EnvStateError, ProcessEnv
-from envs.child import HUNG
 from envs.detective import Detective, DetectiveWalker
 from envs.detective.game import BEST
 from envs.detective.game import CLOSED as REFUSED
 from envs.detective.story import check_story
-from envs.inform import CLOSED, read_command
+from envs.hosting.child_process import HUNG
+from envs.toolkit.inform import CLOSED, read_command
 
 GAME = {"story": str(STORY), "valid_actions": False}
 DEATH = ["n", "w", "n"]  # Into the restaurant, where the murderer waits.

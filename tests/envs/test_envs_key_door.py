@@ -6,8 +6,8 @@ import pytest
 
 import envs
 from envs import EnvArgumentError
-from envs.grids import DIRECTIONS
 from envs.key_door import FOUND, GOAL, INVALID, LOCKED, OPENED, WALL, KeyDoorWalker, draw_layout
+from envs.toolkit.grids import DIRECTIONS
 
 GOLDEN_FIRST = (
     "Find the key, then open the door. Move up, down, left or right. "

@@ -16,7 +16,7 @@ from envs.support_desk.game import FAILED, MAX_TURNS, NO_MATCH, OK, SOLVED
 from envs.support_desk.policy import POLICY, RETURN_DAYS, reasons
 from envs.support_desk.shop import CANCELLED, Shop
 from envs.support_desk.tools import RESULTS, TOOLS
-from envs.tool_calls import ToolError, write_call
+from envs.toolkit.tool_calls import ToolError, write_call
 
 CASES = [draw_case(seed, KINDS, 3) for seed in range(400)]
 

@@ -11,7 +11,7 @@ from rules import random_string
 import envs
 from envs import EnvArgumentError, TimeLimit
 from envs.adapters.textworld_games import CLOSED, TextWorld, TextWorldPlayer, clean
-from envs.demonstrations import play
+from envs.toolkit.demonstrations import play
 
 needs_textworld = pytest.mark.skipif(
     bool(envs.missing_modules("textworld")), reason="needs the extra textworld (make install)"

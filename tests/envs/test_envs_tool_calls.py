@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from envs.tool_calls import MAX_ACTION, Call, Parameter, Tool, Toolbox, ToolError, is_call, write_call
+from envs.toolkit.tool_calls import MAX_ACTION, Call, Parameter, Tool, Toolbox, ToolError, is_call, write_call
 
 SEND = Tool(
     "send",

@@ -10,7 +10,6 @@ import pytest
 
 import envs
 from envs import EnvArgumentError
-from envs.tool_calls import ToolError, write_call
 from envs.tool_use import draw_task
 from envs.tool_use.agenda import Agenda, Meeting
 from envs.tool_use.calculator import calculate
@@ -21,6 +20,7 @@ from envs.tool_use.game import FAILED, MAX_TURNS, SOLVED
 from envs.tool_use.player import FINISH
 from envs.tool_use.tasks import FAMILIES, LEVELS, LONGEST_MEETING
 from envs.tool_use.tools import TOOLS
+from envs.toolkit.tool_calls import ToolError, write_call
 
 DRAWN = [draw_task(seed, FAMILIES) for seed in range(600)]
 

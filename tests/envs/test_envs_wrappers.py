@@ -27,7 +27,7 @@ from envs import (
     make,
     unwrapped,
 )
-from envs.child import HUNG
+from envs.hosting.child_process import HUNG
 
 
 def alive(pid: int) -> bool:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from .base import EnvSpec, Info, Observation, Step, TextEnv, unwrapped
-from .child import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Holding, ProcessEnv
-from .errors import EnvError, EnvFailedError, EnvStateError, EnvTimeoutError
+from envs.base import EnvSpec, Info, Observation, Step, TextEnv, unwrapped
+from envs.errors import EnvError, EnvFailedError, EnvStateError, EnvTimeoutError
+from envs.hosting.child_process import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Holding, ProcessEnv
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from .errors import EnvArgumentError, nearest
+from envs.errors import EnvArgumentError, nearest
 
 Name = TypeVar("Name", bound=str)
 

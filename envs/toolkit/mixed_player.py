@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .base import PRIVILEGED, VALID_ACTIONS, Observation
+from envs.base import PRIVILEGED, VALID_ACTIONS, Observation
 
 
 class MixedPlayer(ABC):

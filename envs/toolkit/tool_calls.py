@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from .errors import nearest
+from envs.errors import nearest
 
 Kind: TypeAlias = Literal["string", "integer"]
 

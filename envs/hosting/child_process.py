@@ -21,8 +21,8 @@ from pickle import PicklingError
 from types import TracebackType
 from typing import Any
 
-from .base import TIMED_OUT, EnvSpec, Info, Observation, Step, TextEnv
-from .errors import EnvArgumentError, EnvError, EnvFailedError, EnvStateError, EnvTimeoutError
+from envs.base import TIMED_OUT, EnvSpec, Info, Observation, Step, TextEnv
+from envs.errors import EnvArgumentError, EnvError, EnvFailedError, EnvStateError, EnvTimeoutError
 
 START_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 5.0
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _CHILD = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
-from envs.child import serve
+from envs.hosting.child_process import serve
 serve(int(sys.argv[1]), int(sys.argv[3]))
 """
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Protocol
 
-from .base import SUCCESS, TASK_ID, Info, Observation
-from .errors import EnvArgumentError
-from .registry import demonstrator_factory, make
+from envs.base import SUCCESS, TASK_ID, Info, Observation
+from envs.errors import EnvArgumentError
+from envs.registry import demonstrator_factory, make
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The picture of `sample_efficiency.py`: return over episodes of each method, in the style of archer/results/summary.py."""
+"""The picture of `sample_efficiency.py`: return over episodes of each method, styled as the learning curve."""
 
 from __future__ import annotations
 

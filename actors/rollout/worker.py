@@ -34,7 +34,7 @@ class WorkerArgs:
 
     model: Hugging Face folder or name that engines start from.
     version: the policy version that `model` is.
-    scorer: an actor that picks among `candidates` actions (see actors/rollout/critic_choice.py); None plays the policy itself.
+    scorer: an actor that picks among `candidates` actions (`actors.rollout.critic_choice`); None plays the policy.
     extension: class mixed into vLLM's worker; tests put faulty receivers there.
     """
 

@@ -45,7 +45,7 @@ _Loader.add_implicit_resolver(
 
 def preset_directories() -> list[Path]:
     """Folders where presets are looked for: here, beside the rooms (a checkout), inside the package (a wheel)."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     candidates = [Path("configs"), package.parent / "configs", package / "presets"]
     return [folder for folder in candidates if folder.is_dir()]
 

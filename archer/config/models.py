@@ -1,6 +1,6 @@
 """The configuration of a run: what this room owns, and the composition of what the other rooms own.
 
-Every model refuses unknown keys and carries one sentence per field. `archer.loading` reads files and overrides
+Every model refuses unknown keys and carries one sentence per field. `archer.config.loading` reads files and overrides
 into these models and turns what is wrong into sentences; nothing here touches the disk.
 """
 

@@ -200,7 +200,7 @@ def _is_json(text: bytes) -> bool:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """As `buffer.files.write_atomic`, for good; what the disk refuses is a sentence."""
+    """As `buffer.atomic_files.write_atomic`, for good; what the disk refuses is a sentence."""
     with _disk(path):
         files.write_atomic(path, data, sync=True)
 

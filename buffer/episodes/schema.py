@@ -194,7 +194,7 @@ def check_columns(schema: pa.Schema) -> None:
     if version != SCHEMA_VERSION:
         raise SchemaError(
             f"batch has episode schema version {version!r}, this replay writes {SCHEMA_VERSION!r}; "
-            "build batches with buffer.schema.episodes_to_batch"
+            "build batches with buffer.episodes.schema.episodes_to_batch"
         )
     for column in EPISODE_SCHEMA:
         if column.name not in schema.names:

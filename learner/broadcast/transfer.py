@@ -190,7 +190,7 @@ class _Shipment:
 
 
 class SharedMemoryTrainer(TrainerWeightTransferEngine[SharedMemoryTrainerInitInfo]):
-    """Writes weights into shared memory, from which `actors.weights` loads them.
+    """Writes weights into shared memory, from which `actors.engine.weight_receiver` loads them.
 
     Of a policy with an adapter the base is written once, when these engines first get weights, and stays for them to
     merge each adapter into; after that only adapters are sent.

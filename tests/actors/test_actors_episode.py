@@ -105,7 +105,7 @@ def worker(monkeypatch, tmp_path):
     monkeypatch.setattr(actors.rollout.worker.VllmEngine, "start", start)
     # The process's own registry takes each metric once.
     metrics = actors.rollout.worker.WorkerMetrics
-    monkeypatch.setattr(actors.worker, "WorkerMetrics", lambda: metrics(CollectorRegistry()))
+    monkeypatch.setattr(actors.rollout.worker, "WorkerMetrics", lambda: metrics(CollectorRegistry()))
     folder = save_model(tmp_path)
 
     async def make(**kwargs):

@@ -104,7 +104,7 @@ def test_interrupt_ends_with_130() -> None:
     script = (
         "import archer.play; from archer.cli import main\n"
         "def interrupt(*args, **kwargs): raise KeyboardInterrupt\n"
-        "archer.play.play_person = interrupt\n"
+        "archer.commands.play.play_person = interrupt\n"
         "import sys; sys.argv = ['archer', 'play', 'twenty_questions']; main()"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)

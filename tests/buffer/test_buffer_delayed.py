@@ -61,7 +61,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("buffer.files.os.fsync", full)
+        patch.setattr("buffer.atomic_files.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
             write_atomic(path, "new", sync=True)
     assert path.read_text() == "old"

@@ -9,8 +9,8 @@ class Forgetful(actors.engine.extension.EngineExtension):
 
     def forget_heads(self, forget: bool) -> None:
         """Do not pack the output head anew."""
-        keep = actors.engine.weight_receiver.__dict__.setdefault("_kept", actors.weights.repack_heads)
-        actors.weights.repack_heads = (lambda model: None) if forget else keep
+        keep = actors.engine.weight_receiver.__dict__.setdefault("_kept", actors.engine.weight_receiver.repack_heads)
+        actors.engine.weight_receiver.repack_heads = (lambda model: None) if forget else keep
 
     def forget_all(self, forget: bool) -> None:
         """Receive nothing at all."""

@@ -102,7 +102,7 @@ def test_envs_lists_every_task_with_turns_return_and_what_it_needs() -> None:
 
 def test_interrupt_ends_with_130() -> None:
     script = (
-        "import archer.play; from archer.cli import main\n"
+        "import archer.commands.play; from archer.cli import main\n"
         "def interrupt(*args, **kwargs): raise KeyboardInterrupt\n"
         "archer.commands.play.play_person = interrupt\n"
         "import sys; sys.argv = ['archer', 'play', 'twenty_questions']; main()"

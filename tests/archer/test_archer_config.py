@@ -276,7 +276,7 @@ def test_setting_a_field_later_is_still_checked(base: Path) -> None:
 
 def test_reading_a_config_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from archer.loading import load_config; load_config('demo'); "
+        "import sys; from archer.config.loading import load_config; load_config('demo'); "
         "print(sorted({'torch', 'ray', 'vllm', 'transformers', 'deepspeed', 'pyarrow'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -130,7 +130,7 @@ def test_an_interrupted_writing_gives_the_folder_back(tmp_path: Path, monkeypatc
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("archer.episodefolder.episodes_to_batch", interrupt)
+    monkeypatch.setattr("archer.imports.episode_folder.episodes_to_batch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         demos(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -72,7 +72,7 @@ def test_second_run_in_one_folder_is_refused_and_names_the_first(tmp_path: Path)
 def test_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
     start(tmp_path).close()
     code = (
-        "import sys, time; from pathlib import Path; from archer.runfolder import RunFolder\n"
+        "import sys, time; from pathlib import Path; from archer.driver.run_folder import RunFolder\n"
         f"f = RunFolder.open(Path({str(tmp_path / 'a')!r})); print('held', flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

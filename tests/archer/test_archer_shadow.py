@@ -54,7 +54,8 @@ def test_verdict_is_what_a_worker_started_there_would_import(tmp_path: Path) -> 
     (tmp_path / "envs" / "mine.py").write_text("")
     imported = run("import envs; print(getattr(envs, '__file__', None))", tmp_path)
     is_ours = imported.stdout.strip() == str(HOME / "envs" / "__init__.py")
-    checked = run("import sys; sys.path.remove(''); import archer.shadow; archer.shadow.check_shadowing()", tmp_path)
+    script = "from archer.shadowed_packages import check_shadowing; check_shadowing()"
+    checked = run(f"import sys; sys.path.remove(''); {script}", tmp_path)
     assert (checked.returncode == 0) == is_ours, checked.stderr
     assert is_ours or "ShadowError" in checked.stderr
 

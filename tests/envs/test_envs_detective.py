@@ -126,7 +126,7 @@ def test_every_meta_verb_of_the_game_is_closed_but_the_harmless():
 @plays
 def test_the_walkthrough_wins_everything_there_is(game):
     walker = DetectiveWalker(skill=1.0)
-    played = envs.demonstrations.play(game, walker, seed=0)
+    played = envs.toolkit.demonstrations.play(game, walker, seed=0)
     assert (played.ret, played.terminated, played.truncated, played.success) == (BEST, True, False, True)
     assert "Your score has just gone up" in played.observations[0]
     assert max(played.rewards) == 100.0
@@ -170,7 +170,7 @@ def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(game):
     expected = random.Random(1).random()
 
     def play(seed):
-        return envs.demonstrations.play(game, DetectiveWalker(skill=0.5), seed=seed)
+        return envs.toolkit.demonstrations.play(game, DetectiveWalker(skill=0.5), seed=seed)
 
     assert play(3) == play(3)
     assert play(3).actions != play(4).actions

@@ -9,9 +9,9 @@ import numpy as np
 import ray
 import torch
 from ray.actor import ActorHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 
+from buffer.node_affinity import this_node
 from learner.config import LearnerConfig
 from learner.passes.rows import Row
 
@@ -85,9 +85,7 @@ def start_scorer(config: LearnerConfig, model: str | Path, critic: Path | None =
 
     It reserves nothing: it works while the learner waits for episodes.
     """
-    # A node may be lost without the run, but for the one where its driver is.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    scorer = ray.remote(CriticScorer).options(num_cpus=0, scheduling_strategy=here).remote(config, str(model))
+    scorer = ray.remote(CriticScorer).options(num_cpus=0, scheduling_strategy=this_node()).remote(config, str(model))
     if critic is not None:
         ray.get(scorer.load.remote(torch.load(critic, weights_only=True), 0), timeout=config.timeout_s)
     return scorer

@@ -14,7 +14,6 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
 from actors.pool.client import PoolClient
@@ -23,6 +22,7 @@ from actors.pool.jobs import Batch, Job, Stream
 from actors.pool.reports import CollectReport, EpisodeResult, FreshActions, ProbeAnswer, WorkerStatus, join_actions
 from actors.pool.supervisor import WORKER_ENDED, Supervisor, Worker
 from actors.rollout.worker import WorkerArgs
+from buffer.node_affinity import this_node
 
 T = TypeVar("T")
 
@@ -307,9 +307,7 @@ def start_pool(args: WorkerArgs, *, wait: bool = True) -> PoolClient:
     With `wait=False` the workers come up meanwhile, and `PoolClient.ready` waits for them. The pool ends with the
     driver, or with `PoolClient.shutdown`.
     """
-    # A node may be lost without the run, but for the one where its driver is.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    pool = ray.remote(RolloutPool).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=here)
+    pool = ray.remote(RolloutPool).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=this_node())
     actor = pool.remote(args)
     client = PoolClient(actor, args.config)
     try:

@@ -15,9 +15,9 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from archer.errors import RunError
+from buffer.node_affinity import this_node
 
 Event = dict[str, Any]
 Target = tuple[str, str, str]  # role, name, "host:port"
@@ -72,9 +72,7 @@ class Board:
 
 def start_board(capacity: int = 50_000) -> ActorHandle:
     """Start the board beside this process; it reserves no CPU and serves many long polls at once."""
-    # A node may be lost without the run, but for the one where its driver is.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Board).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here).remote(capacity)
+    return ray.remote(Board).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=this_node()).remote(capacity)
 
 
 class BoardPublisher:

@@ -13,11 +13,11 @@ from pathlib import Path
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from archer.driver.board import BoardFollower
 from archer.driver.remote_errors import sentence_of
 from archer.errors import RunError
+from buffer.node_affinity import this_node
 from learner.config import LearnerConfig
 from learner.entry import TrainArgs, run_rank
 
@@ -29,8 +29,8 @@ def train(
 
     Raises RunError with the sentence of the first rank that failed, and what `follower` raises where it ended early.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here, runtime_env=environment(api_server))(_fit)
+    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": this_node()}
+    remote = ray.remote(**options, runtime_env=environment(api_server))(_fit)
     fitting = remote.remote(name, learner, args, folder)
     fitted = fitting.future()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from actors.pool.reports import EpisodeResult
+from actors.rollout.results import EpisodeResult
 
 
 class WorkerMetrics:

@@ -15,64 +15,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from buffer.episodes.schema import Episode
+    from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
     from buffer.sampling.sample import Stats
-
-
-class FreshActions(Protocol):
-    """`counts[i]` actions for each state i, ragged, in the order of the request.
-
-    Action `k` of all is `tokens[offsets[k] : offsets[k + 1]]`; log-probabilities and versions run along with it.
-    """
-
-    tokens: np.ndarray  # int32 [total]
-    offsets: np.ndarray  # int64 [actions + 1]
-    logprobs: np.ndarray  # float32 [total], of the distribution sampled from; [0] where they were not asked for
-    versions: np.ndarray  # int32 [total]
-    counts: np.ndarray  # int32 [states]
-
-
-class CollectReport(Protocol):
-    """What came of a number of episodes, one entry per finished episode, in no particular order."""
-
-    returns: np.ndarray  # float32 [episodes], undiscounted
-    successes: np.ndarray  # float32 [episodes], 1, 0, or NaN where the task does not say
-    turns: np.ndarray  # int32 [episodes]
-    invalid_actions: np.ndarray  # int32 [episodes]
-    versions: np.ndarray  # float32 [episodes], mean policy version over the action tokens of each
-    action_tokens: int
-    seconds: float
-    env_failures: int  # episodes dropped because the environment raised
-    lost: int  # episodes that were run again because their worker died
-    next_seed: int  # lowest number of an episode that is not finished: where a resumed run goes on
-
-
-class WorkerStatus(Protocol):
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def ready(self) -> bool:
-        """Alive and on current weights."""
-        ...
-
-    @property
-    def restarts(self) -> int: ...
-
-
-class ProbeAnswer(Protocol):
-    @property
-    def worker(self) -> str: ...
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def logprobs(self) -> np.ndarray:
-        """Float32 [length - 1]."""
-        ...
 
 
 class RolloutService(Protocol):
@@ -111,9 +55,8 @@ class RolloutService(Protocol):
         """Wait until `at_least` episodes of `start` have finished, and been appended, since the last report."""
         ...
 
-    def request(self, prompts: list[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True) -> Future[Any]:
-        """`n` actions for each state, or `n[i]` for each; the future gives `FreshActions` (a future's type can't be a
-        protocol's). Without `logprobs` the engines are spared the work of telling them."""
+    def request(self, prompts: list[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True) -> Future[FreshActions]:
+        """Request `n` actions for each state, or `n[i]` for state i. Without `logprobs` the engines compute none."""
         ...
 
     def workers(self) -> Sequence[WorkerStatus]: ...

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
+from buffer.rollout_records import CollectReport
 from learner.algorithms.base import Algorithm, Phase, StepResult
 from learner.algorithms.bc import BehaviourCloning
 from learner.algorithms.registry import build
@@ -40,7 +41,6 @@ from learner.metrics import LearnerMetrics
 from learner.models.adapters import Base, require_base
 from learner.models.policy import sequence_predictions
 from learner.passes.precision import DTYPES
-from learner.protocols import CollectReport
 from learner.ranks import Leader
 
 # Environment seeds of evaluations are the same for every run, so that runs compare on the same episodes; those of

@@ -13,8 +13,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors.config import RolloutConfig
 from actors.errors import ActorError, RolloutTimeout, StaleWorkersError, WorkersLostError
-from actors.pool.reports import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 from actors.pool.weight_sync import SyncClient
+from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 
 # The pool keeps the caller's own timeouts; this much later the pool itself counts as hung.
 GRACE_S = 30.0

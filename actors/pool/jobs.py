@@ -6,7 +6,8 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 
-from actors.pool.reports import CollectReport, EpisodeResult, summarize
+from actors.rollout.results import EpisodeResult, summarize
+from buffer.rollout_records import CollectReport
 
 
 class Job(ABC):

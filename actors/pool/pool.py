@@ -19,10 +19,11 @@ from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
 from actors.pool.client import PoolClient
 from actors.pool.fifo_gate import Gate
 from actors.pool.jobs import Batch, Job, Stream
-from actors.pool.reports import CollectReport, EpisodeResult, FreshActions, ProbeAnswer, WorkerStatus, join_actions
 from actors.pool.supervisor import WORKER_ENDED, Supervisor, Worker
+from actors.rollout.results import EpisodeResult
 from actors.rollout.worker import WorkerArgs
 from buffer.node_affinity import this_node
+from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 
 T = TypeVar("T")
 
@@ -193,7 +194,7 @@ class RolloutPool:
             for worker, a, b in zip(ready, cuts[:-1], cuts[1:], strict=True)
             if a < b
         ]
-        return join_actions(await asyncio.gather(*parts))
+        return FreshActions.join(await asyncio.gather(*parts))
 
     async def _act(
         self, worker: Worker, tokens: np.ndarray, offsets: np.ndarray, counts: np.ndarray, logprobs: bool

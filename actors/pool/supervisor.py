@@ -20,8 +20,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.errors import ActorError, EngineDied, RolloutTimeout, WorkersLostError
-from actors.pool.reports import WorkerStatus
 from actors.rollout.worker import RolloutWorker, WorkerArgs, WorkerInfo
+from buffer.rollout_records import WorkerStatus
 
 State = Literal["starting", "ready", "stale", "dead", "retired"]
 
@@ -82,7 +82,7 @@ class Supervisor:
         return not (starts_current and any(w.state in ("starting", "dead") for w in self.workers))
 
     def status(self) -> list[WorkerStatus]:
-        return [WorkerStatus(w.name, w.version, w.state == "ready", w.restarts, w.state) for w in self.workers]
+        return [WorkerStatus(w.name, w.version, w.state == "ready", w.restarts) for w in self.workers]
 
     def describe(self) -> str:
         """All workers in a few words, for errors."""

@@ -18,11 +18,12 @@ from actors.config import RolloutConfig
 from actors.engine.engine import EXTENSION, VllmEngine
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
 from actors.metrics import WorkerMetrics
-from actors.pool.reports import EpisodeResult, FreshActions, ProbeAnswer
 from actors.rollout.critic_choice import Chooser
 from actors.rollout.episode import run_episode
 from actors.rollout.renderer import make_renderer
+from actors.rollout.results import EpisodeResult
 from actors.rollout.storing import Storer
+from buffer.rollout_records import FreshActions, ProbeAnswer
 
 if TYPE_CHECKING:
     from buffer.client.ray_client import ReplayClient

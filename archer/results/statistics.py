@@ -1,38 +1,18 @@
 """Measuring a policy: the figures of a set of episodes, and what two policies differ by on the same ones."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from archer.errors import RunError
 from archer.results.summary import bootstrap_interval
+from buffer.rollout_records import CollectReport
 
 Decoding = Literal["sampled", "greedy"]
 
 FIRST_HELD_OUT_SEED = 1 << 30
 """Environment seeds from here on are for evaluation (learner.train.EVALUATION_SEED); no training run gets so far."""
-
-
-class EpisodeReport(Protocol):
-    """What `collect` answers (actors.pool.reports.CollectReport), as far as figures need it; one entry per episode."""
-
-    returns: np.ndarray  # float32 [episodes]
-    successes: np.ndarray  # float32 [episodes], NaN where the task does not say
-    turns: np.ndarray  # int32 [episodes]
-    invalid_actions: np.ndarray  # int32 [episodes]
-    action_tokens: int
-    seconds: float
-
-
-class SeededReport(EpisodeReport, Protocol):
-    """The same with what pairs the episodes of two policies, and with what did not go as it should."""
-
-    seeds: np.ndarray  # int64 [episodes]
-    tokens: np.ndarray  # int32 [episodes], action tokens
-    env_failures: int  # episodes dropped because the environment raised
-    window_truncations: int  # episodes cut because they outgrew the model's window
-    failures: list[str]  # the errors of the dropped ones
 
 
 @dataclass(frozen=True)
@@ -58,15 +38,54 @@ class EvalResult:
         return "greedy" if self.greedy else "sampled"
 
     @classmethod
-    def from_report(cls, report: EpisodeReport, *, name: str, env: str, greedy: bool = False) -> "EvalResult":
-        """Figures of the episodes in `report`. Raises RunError where there are none."""
-        returns = np.asarray(report.returns, dtype=np.float64)
+    def from_report(cls, report: CollectReport, *, name: str, env: str, greedy: bool = False) -> "EvalResult":
+        """Return the figures of the episodes in `report`. Raises RunError if the report has no episodes."""
+        return cls._of(
+            report.returns,
+            report.successes,
+            report.turns,
+            report.invalid_actions,
+            name=name,
+            env=env,
+            greedy=greedy,
+            action_tokens=report.action_tokens,
+            seconds=report.seconds,
+        )
+
+    @classmethod
+    def from_event(cls, event: dict[str, Any], *, env: str, greedy: bool = False) -> "EvalResult":
+        """Return the figures of an `evaluation` event of the learner; the event reports no tokens and no time."""
+        return cls._of(
+            np.asarray(event["returns"]),
+            np.array([np.nan if s is None else s for s in event["successes"]]),
+            np.asarray(event["turns"]),
+            np.asarray(event["invalid_actions"]),
+            name=event["name"],
+            env=env,
+            greedy=greedy,
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        returns: np.ndarray,
+        successes: np.ndarray,
+        turns: np.ndarray,
+        invalid_actions: np.ndarray,
+        *,
+        name: str,
+        env: str,
+        greedy: bool,
+        action_tokens: int = 0,
+        seconds: float = 0.0,
+    ) -> "EvalResult":
+        returns = returns.astype(np.float64)
         if returns.size == 0:
             raise RunError(f"evaluation of {name} on {env}: no episode finished, so there is nothing to average")
         low, high = bootstrap_interval(returns)
-        known = np.asarray(report.successes, dtype=np.float64)
+        known = successes.astype(np.float64)
         known = known[~np.isnan(known)]
-        turns = float(np.sum(report.turns))
+        total = float(turns.sum())
         return cls(
             name=name,
             env=env,
@@ -75,38 +94,17 @@ class EvalResult:
             return_low=low,
             return_high=high,
             success_rate=float(known.mean()) if known.size else None,
-            mean_turns=turns / returns.size,
-            mean_tokens=report.action_tokens / returns.size if report.action_tokens else None,
-            invalid_share=float(np.sum(report.invalid_actions)) / turns if turns else 0.0,
-            tokens_per_second=report.action_tokens / report.seconds if report.seconds > 0 else 0.0,
-            seconds=float(report.seconds),
+            mean_turns=total / returns.size,
+            mean_tokens=action_tokens / returns.size if action_tokens else None,
+            invalid_share=float(invalid_actions.sum()) / total if total else 0.0,
+            tokens_per_second=action_tokens / seconds if seconds > 0 else 0.0,
+            seconds=float(seconds),
             greedy=greedy,
         )
-
-    @classmethod
-    def from_event(cls, event: dict[str, Any], *, env: str, greedy: bool = False) -> "EvalResult":
-        """Figures of an `evaluation` event as the learner publishes it, with one entry per episode."""
-        report = _EventReport(
-            returns=np.asarray(event["returns"], dtype=np.float64),
-            successes=np.array([np.nan if s is None else s for s in event["successes"]], dtype=np.float64),
-            turns=np.asarray(event["turns"]),
-            invalid_actions=np.asarray(event["invalid_actions"]),
-        )
-        return cls.from_report(report, name=event["name"], env=env, greedy=greedy)
 
     def row(self, *, cycle: int, collected_episodes: int) -> dict[str, Any]:
         """A row of metrics.jsonl, which the display and the learning curve read too."""
         return {"kind": "evaluation", **asdict(self), "cycle": cycle, "collected_episodes": collected_episodes}
-
-
-@dataclass
-class _EventReport:
-    returns: np.ndarray
-    successes: np.ndarray
-    turns: np.ndarray
-    invalid_actions: np.ndarray
-    action_tokens: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ class Evaluation:
     """One policy under one decoding: the figures, and the episodes that they are of."""
 
     result: EvalResult
-    report: SeededReport
+    report: CollectReport
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per episode, in the order of their seeds; `success` is null where the task does not say."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from buffer.rollout_records import ProbeAnswer
 from learner.errors import LearnerError
-from learner.protocols import ProbeAnswer
 
 # Beyond this many tolerances a gap is no matter of precision.
 _PRECISION_FACTOR = 100.0

@@ -19,7 +19,8 @@ from learner.errors import LearnerError
 from learner.passes.rows import Row
 
 if TYPE_CHECKING:
-    from learner.protocols import FreshActions, RolloutService
+    from buffer.rollout_records import FreshActions
+    from learner.protocols import RolloutService
 
 # Episode and turn: what makes two states equal.
 State = tuple[str, int]

@@ -11,11 +11,12 @@ import actors.rollout.worker
 from actors.config import RolloutConfig, SamplingConfig
 from actors.errors import EnvFailureLimit, PromptTooLong
 from actors.pool.jobs import Batch, Stream
-from actors.pool.reports import EpisodeResult, FreshActions, join_actions
 from actors.rollout.episode import run_episode
 from actors.rollout.renderer import PlainRenderer
+from actors.rollout.results import EpisodeResult
 from actors.rollout.worker import RolloutWorker, WorkerArgs
 from buffer.episodes.schema import episodes_to_batch, validate
+from buffer.rollout_records import FreshActions
 from envs import AsyncEnv, TimeLimit, make
 from envs.hosting.child_process import HUNG
 
@@ -216,7 +217,7 @@ def test_parts_of_a_request_join_in_order():
             tokens, np.cumsum([0, *lengths]), -tokens.astype(np.float32), tokens * 0, np.array([len(lengths)])
         )
 
-    joined = join_actions([part([1, 2, 3], [1, 2]), part([4, 5, 6, 7], [3, 1])])
+    joined = FreshActions.join([part([1, 2, 3], [1, 2]), part([4, 5, 6, 7], [3, 1])])
     assert joined.tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert joined.offsets.tolist() == [0, 1, 3, 6, 7]
     assert joined.counts.tolist() == [2, 2]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from actors.pool.reports import EpisodeResult, summarize
+from actors.rollout.results import EpisodeResult, summarize
 
 
 def test_report_has_one_entry_per_finished_episode_in_the_order_of_seeds() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from actors.pool.reports import EpisodeResult, summarize
+from actors.rollout.results import EpisodeResult, summarize
 from archer.commands import evaluate as evalcommand
 from archer.commands.evaluate import evaluate_policies
 from archer.config.models import RunConfig, TinyModelConfig

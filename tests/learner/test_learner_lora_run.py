@@ -15,8 +15,8 @@ from actor_cases import save_model
 from learner_cases import make_row
 from prometheus_client import CollectorRegistry
 
-from actors.pool.reports import ProbeAnswer
 from buffer.episodes.schema import Episode
+from buffer.rollout_records import CollectReport, ProbeAnswer
 from learner.config import LearnerConfig
 from learner.entry import TrainArgs
 from learner.errors import AdapterError
@@ -88,20 +88,21 @@ class Rollouts:
     def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
         return [ProbeAnswer("engine", self.version, self.learner._sequence_logprobs(tokens))]
 
-    def collect(self, episodes: int, *, first_seed: int, store: bool = True, **_: Any) -> SimpleNamespace:
+    def collect(self, episodes: int, *, first_seed: int, store: bool = True, **_: Any) -> CollectReport:
         played = [_episode(first_seed % 1000 + i) for i in range(episodes)]
         if store:
             self.held = played
         zeros = np.zeros(episodes, dtype=np.float32)
-        return SimpleNamespace(
+        return CollectReport(
             returns=np.array([episode.ret for episode in played], dtype=np.float32),
             successes=zeros,
             turns=np.full(episodes, 4),
             invalid_actions=zeros,
             versions=zeros + self.version,
-            action_tokens=1,
+            seeds=np.arange(episodes) + first_seed,
+            tokens=np.ones(episodes, np.int32),
             seconds=1.0,
-            env_failures=0,
+            window_truncations=0,
             lost=0,
             next_seed=first_seed + episodes,
         )

@@ -9,7 +9,7 @@ from actor_cases import Served, change, load_model, reference_logprobs, save_mod
 
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, StaleWorkersError
-from actors.pool.reports import ProbeAnswer
+from buffer.rollout_records import ProbeAnswer
 from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.proof import BroadcastProofError, compare
 from learner.broadcast.transfer import PolicySource, SharedMemoryTrainer, SharedMemoryTrainerInitInfo

@@ -1,0 +1,59 @@
+"""The result of one episode, and the report over many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from buffer.rollout_records import CollectReport
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """The figures of one episode that the worker returns to the pool; the episode itself goes to replay.
+
+    ret: undiscounted return.
+    success: None if the environment does not report success.
+    invalid_actions: turns whose action the environment could not parse.
+    version: mean policy version over the action tokens.
+    window_truncated: the episode was truncated because it exceeded the engine's context length.
+    stored: replay holds the episode.
+    failure: error message if the environment failed and the episode was dropped; the other figures are then zero.
+    """
+
+    seed: int
+    ret: float = 0.0
+    success: bool | None = None
+    turns: int = 0
+    invalid_actions: int = 0
+    action_tokens: int = 0
+    version: float = 0.0
+    window_truncated: bool = False
+    stored: bool = False
+    failure: str | None = None
+
+
+def summarize(results: Sequence[EpisodeResult], *, seconds: float, lost: int, next_seed: int) -> CollectReport:
+    """Return the report over `results`. Dropped episodes contribute their error message only."""
+    finished = sorted((r for r in results if r.failure is None), key=lambda r: r.seed)
+
+    def column(values: list[Any], dtype: type) -> np.ndarray:
+        return np.array(values, dtype=dtype)
+
+    return CollectReport(
+        returns=column([r.ret for r in finished], np.float32),
+        successes=column([np.nan if r.success is None else float(r.success) for r in finished], np.float32),
+        turns=column([r.turns for r in finished], np.int32),
+        invalid_actions=column([r.invalid_actions for r in finished], np.int32),
+        versions=column([r.version for r in finished], np.float32),
+        seeds=column([r.seed for r in finished], np.int64),
+        tokens=column([r.action_tokens for r in finished], np.int32),
+        seconds=seconds,
+        window_truncations=sum(r.window_truncated for r in finished),
+        lost=lost,
+        next_seed=next_seed,
+        failures=[r.failure for r in results if r.failure is not None],
+    )

@@ -1,0 +1,109 @@
+"""Records that the rollout workers return to the learner and to the run.
+
+`actors` builds them; `learner` and `archer` read them. They live in `buffer` because all three may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class FreshActions:
+    """`counts[i]` sampled actions for each state i, in the order of the states; ragged arrays.
+
+    Action k is `tokens[offsets[k] : offsets[k + 1]]`; its last token is the stop token unless the token limit cut it.
+
+    tokens: int32 [total].
+    offsets: int64 [actions + 1].
+    logprobs: float32 [total], log-probabilities under the sampling distribution; [0] if the request asked for none.
+    versions: int32 [total], the policy version that sampled each token.
+    counts: int32 [states].
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    logprobs: np.ndarray
+    versions: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Sequence[FreshActions]) -> FreshActions:
+        """Return the actions of all `parts`, in order."""
+        ends = np.cumsum([0, *(len(part.tokens) for part in parts)])
+        offsets = [part.offsets[1:] + start for part, start in zip(parts, ends[:-1], strict=True)]
+        return cls(
+            tokens=np.concatenate([part.tokens for part in parts]),
+            offsets=np.concatenate([np.zeros(1, np.int64), *offsets]),
+            logprobs=np.concatenate([part.logprobs for part in parts]),
+            versions=np.concatenate([part.versions for part in parts]),
+            counts=np.concatenate([part.counts for part in parts]),
+        )
+
+
+@dataclass
+class CollectReport:
+    """Results of finished episodes; the arrays have one entry per episode, in the order of the seeds.
+
+    returns: float32 [episodes], undiscounted.
+    successes: float32 [episodes]; 1, 0, or NaN if the environment does not report success.
+    turns: int32 [episodes].
+    invalid_actions: int32 [episodes], turns whose action the environment could not parse.
+    versions: float32 [episodes], mean policy version over the action tokens.
+    seeds: int64 [episodes], episode seeds. They equal the environment's seeds unless episodes are played in groups.
+    tokens: int32 [episodes], action tokens.
+    seconds: time since the previous report, or since the first episode.
+    window_truncations: episodes truncated because they exceeded the engine's context length.
+    lost: episodes that were replayed because their worker died.
+    next_seed: lowest seed that is not finished. A resumed run continues there.
+    failures: error messages of the episodes that were dropped because their environment failed.
+    """
+
+    returns: np.ndarray
+    successes: np.ndarray
+    turns: np.ndarray
+    invalid_actions: np.ndarray
+    versions: np.ndarray
+    seeds: np.ndarray
+    tokens: np.ndarray
+    seconds: float
+    window_truncations: int
+    lost: int
+    next_seed: int
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def action_tokens(self) -> int:
+        """Return the number of action tokens of all episodes."""
+        return int(self.tokens.sum())
+
+    @property
+    def env_failures(self) -> int:
+        """Return the number of episodes that were dropped because their environment failed."""
+        return len(self.failures)
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """State of one rollout worker. `ready`: the worker is alive and holds the current weights."""
+
+    name: str
+    version: int
+    ready: bool
+    restarts: int
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """Log-probabilities that one engine computes for a token sequence.
+
+    version: policy version of the engine.
+    logprobs: float32 [length - 1], log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature.
+    """
+
+    worker: str
+    version: int
+    logprobs: np.ndarray

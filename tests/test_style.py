@@ -1,0 +1,70 @@
+"""Check what every file of the rooms keeps to: its size, the size of its functions, its front doors and its words."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("actors", "archer", "buffer", "envs", "learner")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+MOST_LINES, MOST_LINES_OF_A_FUNCTION, LEAST_OF_A_FRONT_DOOR = 350, 60, 40
+# Written in parts, so that this file does not find itself.
+BANNED = re.compile(r"\b(?:{})\b".format("|".join(("to" + "ld", "who" + "ever", "an" + "ew"))), re.IGNORECASE)
+
+under_way = pytest.mark.xfail(reason="the rooms are being rebuilt", strict=False)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@under_way
+def test_no_file_is_long() -> None:
+    lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert not {path: length for path, length in lengths.items() if length > MOST_LINES}
+
+
+def test_most_files_are_short() -> None:
+    lengths = sorted(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES)
+    assert lengths[len(lengths) // 2] < 150
+
+
+@under_way
+def test_no_function_is_long() -> None:
+    found = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MOST_LINES_OF_A_FUNCTION:
+                    found.append(f"{relative(path)}:{node.lineno} {node.name} has {lines} lines")
+    assert not found, "\n".join(found)
+
+
+@under_way
+def test_every_front_door_says_what_is_behind_it() -> None:
+    found = []
+    for folder in sorted({path.parent for path in MODULES}):
+        door = folder / "__init__.py"
+        said = ast.get_docstring(ast.parse(door.read_text(encoding="utf-8"))) if door.is_file() else None
+        if len(said or "") < LEAST_OF_A_FRONT_DOOR or "TBD" in (said or ""):
+            found.append(f"{relative(door)}: {said!r}")
+    assert not found, "\n".join(found)
+
+
+@under_way
+def test_the_words_that_hide_who_acts_are_nowhere() -> None:
+    """Three words of this project's first prose that non-native readers stumbled over."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    found = []
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.is_file():
+            lines = path.read_bytes().decode("utf-8", errors="ignore").splitlines()
+            found += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if BANNED.search(line)]
+    assert not found, "\n".join(found)

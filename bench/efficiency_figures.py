@@ -1,4 +1,4 @@
-"""From the rows of runs to episodes-to-threshold, intervals over seeds and ratios; nothing here starts a run."""
+"""Compute episodes to a threshold, intervals over seeds and ratios from the rows of finished runs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import numpy as np
 from archer.results.summary import bootstrap_interval
 
 WINDOW = 128
-"""Episodes that a mean return must cover, at least, before it is held against the threshold."""
+"""Least number of episodes of a mean return that is compared with the threshold."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """When a run first got to the threshold; `censored`: it had not by `episodes`, its last count."""
+    """Hold the episode count at which a run reached the threshold.
+
+    If the run did not reach it, `censored` is true and `episodes` is the last count of the run.
+    """
 
     episodes: int
     censored: bool
 
 
 def curve(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Episodes collected so far int64 [cycles] and mean sampled return float64 [cycles], of cycles that played."""
+    """Return the episodes collected so far, int64 [cycles], and the mean sampled return, float64 [cycles].
+
+    Cycles that played no episode are left out.
+    """
     played = [row["metrics"] for row in rows if row["kind"] == "cycle" and row["metrics"].get("return") is not None]
     episodes = np.array([metrics["episodes"] for metrics in played], dtype=np.int64)
     return episodes, np.array([metrics["return"] for metrics in played], dtype=np.float64)
@@ -32,12 +38,18 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
 def episodes_to_threshold(
     episodes: np.ndarray, returns: np.ndarray, threshold: float, *, window: int = WINDOW
 ) -> Reached:
-    """The first cycle at which the mean return of the last whole cycles with `window` episodes is at the threshold.
+    """Return the first count at which the mean return of the last whole cycles reaches the threshold.
 
-    episodes, returns: [cycles], as `curve` gives them. Raises ValueError where there is no cycle.
+    The mean covers at least `window` episodes.
+
+    Args:
+        episodes, returns: the results of `curve`, both [cycles].
+
+    Raises:
+        ValueError: if there is no cycle.
     """
     if episodes.size == 0:
-        raise ValueError("no cycle has played an episode, so there is nothing to hold against a threshold")
+        raise ValueError("no cycle has played an episode, so there is no return to compare with a threshold")
     sizes = np.diff(episodes, prepend=0)
     for end in range(len(episodes)):
         start = end
@@ -50,7 +62,7 @@ def episodes_to_threshold(
 
 
 def mean_over_seeds(reached: Sequence[Reached]) -> dict[str, Any]:
-    """Mean episodes with its 95% interval over seeds; a lower bound (`censored`) where any run never got there."""
+    """Return the mean episodes and its 95% interval over seeds; `censored` marks a lower bound."""
     values = [float(one.episodes) for one in reached]
     low, high = bootstrap_interval(values)
     return {"mean": float(np.mean(values)), "low": low, "high": high, "censored": any(one.censored for one in reached)}
@@ -59,10 +71,10 @@ def mean_over_seeds(reached: Sequence[Reached]) -> dict[str, Any]:
 def ratio(
     baseline: Sequence[Reached], method: Sequence[Reached], *, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, Any]:
-    """Mean episodes of the baseline over those of the method, 95% bootstrap over the seeds of both.
+    """Return the mean episodes of the baseline over those of the method, with a 95% bootstrap over the seeds of both.
 
-    `bound`: "" where all runs got there, ">" where only the baseline has censored ones (the true ratio is larger),
-    "<" where only the method has, "?" where both have and the figure bounds nothing.
+    `bound` is "" if all runs reached the threshold, ">" if only the baseline has censored runs (the true ratio is
+    larger), "<" if only the method has, and "?" if both have, so that the ratio bounds nothing.
     """
     above = np.array([one.episodes for one in baseline], dtype=np.float64)
     below = np.array([one.episodes for one in method], dtype=np.float64)
@@ -76,13 +88,13 @@ def ratio(
 
 
 def evaluation_return(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Mean return of the last evaluation called `name` (clone or final); None where there is none."""
+    """Return the mean return of the last evaluation called `name` (clone or final), or None if there is none."""
     found = [row["return_mean"] for row in rows if row["kind"] == "evaluation" and row["name"] == name]
     return found[-1] if found else None
 
 
 def differing_keys(one: Any, other: Any, path: str = "") -> list[str]:
-    """Dotted keys at which two trees of settings differ, sorted."""
+    """Return the sorted dotted keys at which two trees of settings differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         keys = sorted(one.keys() | other.keys())
         missing = object()

@@ -1,4 +1,4 @@
-"""The picture of `sample_efficiency.py`: return over episodes of each method, styled as the learning curve."""
+"""Draw the picture of `sample_efficiency.py`: return over episodes of each method, styled as the learning curve."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ COLOURS = ("#1f6f8b", "#c8553d", "#2a7f3f", "#8a5a9e", "#b8860b", "#5a6b7b", "#a
 
 
 def draw(runs: Mapping[str, Sequence[dict[str, Any]]], threshold: float, path: Path, *, title: str) -> Path:
-    """Write a PNG 1600 pixels wide: a thin line per seed, the mean and the span of the seeds per method."""
+    """Write a PNG 1600 pixels wide with a line for each seed, and the mean and range of each method; return `path`."""
     figure, axes = new_figure(4.5)
     for (method, done), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
         for one in done:
             axes.plot(*one["curve"], color=colour, linewidth=0.7, alpha=0.45)
-        # Seeds may end at different counts: the mean goes as far as all of them do.
+        # Seeds may end at different counts: the mean ends with the shortest.
         start, stop = max(one["curve"][0][0] for one in done), min(one["curve"][0][-1] for one in done)
         grid = np.linspace(start, max(start, stop), 200)
         all_returns = np.stack([np.interp(grid, *one["curve"]) for one in done])

@@ -1,8 +1,7 @@
-"""Episodes that each method needs to get to a return, on the same tasks from the same demonstrations.
+"""Measure the episodes that each method needs to reach a return, on the same tasks from the same demonstrations.
 
-Each cell (task, method, seed) is a real `archer train` in a process of its own, one after the other; what is done is
-skipped and what was interrupted is resumed when the program is started again. Read bench/README.md for what the
-figures say and what they don't.
+Each cell (task, method, seed) is a real `archer train` in a process of its own, one after the other. If the program is
+started again, it skips completed cells and resumes interrupted ones. bench/README.md gives the limits of the figures.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ from bench.efficiency_plot import draw
 QUICK = ("archer", "ppo", "filtered_bc")
 METHODS = ("archer_from_data", "filtered_bc_from_data", *QUICK)
 FROM_DATA = "_from_data"
-"""Ending of the methods that learn from the demonstrations alone before they play, which on-policy ones can't."""
+"""Suffix of the methods that learn from the demonstrations alone before they play. On-policy methods cannot."""
 OFFLINE_CYCLES = 6
 BASELINE = "ppo"
 STOP_TIMEOUT_S = 120.0
-# Absolute returns: a share of the way from the clone would move with the clone.
+# Absolute returns: a fraction of the improvement over the clone would depend on the clone.
 THRESHOLDS = {"key_door": -12.0}
 COLUMNS = {
     "task": "task",
@@ -59,7 +58,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: what to train, with which overrides, in which folder."""
+    """Describe one run: the task, the method, the seed, the overrides and the folder."""
 
     task: str  # a preset or a YAML file
     method: str  # a value of `algorithm`, with or without `FROM_DATA`
@@ -80,7 +79,7 @@ class Cell:
         own = [f"seed={self.seed}", f"name={self.name}", f"runs_dir={self.folder}"]
         algorithm = self.method.removesuffix(FROM_DATA)
         if algorithm != self.method:
-            # As many cycles that play as the other methods have.
+            # The cycles that play are as many as for the other methods.
             playing = load_config(self.task, self.overrides).cycles
             own += [f"offline_cycles={OFFLINE_CYCLES}", f"cycles={OFFLINE_CYCLES + playing}"]
         return [*self.overrides, "metrics.port=0", f"algorithm={algorithm}", *own]
@@ -89,16 +88,16 @@ class Cell:
         return yaml.safe_load(dump_config(load_config(self.task, self.settings)))
 
     def stored(self) -> dict[str, Any] | None:
-        """The settings that the run folder was made with; None where there is no run."""
+        """Return the settings of the run in the run folder, or None if there is no run."""
         path = self.run / "config.yaml"
         return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def command_of(cell: Cell) -> list[str] | None:
-    """How to go on with a cell; None where it is done.
+    """Return the command that starts or resumes a cell, or None if the cell is complete.
 
     Raises:
-        ValueError: where its folder holds a run with other settings.
+        ValueError: if the folder holds a run with other settings.
     """
     archer = [sys.executable, "-m", "archer.cli", "train"]
     stored = cell.stored()
@@ -112,18 +111,18 @@ def command_of(cell: Cell) -> list[str] | None:
             return None
         if latest_checkpoint(cell.run) is not None:
             return [*archer, "--resume", str(cell.run)]
-    # A run without a checkpoint starts over: nothing of it could be gone on with.
+    # A run without a checkpoint cannot be resumed, so it starts from the beginning.
     return [*archer, str(find_config(cell.task)), *cell.settings, *(["--overwrite"] if stored is not None else [])]
 
 
 def play(cell: Cell) -> str | None:
-    """Bring a cell to its end. Returns what went wrong as a sentence, None where nothing did."""
+    """Run a cell to its end. Return one sentence if it failed, else None."""
     try:
         command = command_of(cell)
     except (ArcherError, ValueError) as error:
         return f"{cell.name}: {error}"
     if command is None:
-        say(f"  {cell.name}: done already, skipped")
+        say(f"  {cell.name}: complete, skipped")
         return None
     say(f"  {cell.name}: {'resuming' if '--resume' in command else 'training'}")
     log = cell.folder / f"{cell.name}.log"
@@ -132,19 +131,19 @@ def play(cell: Cell) -> str | None:
         try:
             status = process.wait()
         except KeyboardInterrupt:
-            # The run got the Ctrl-C too; subprocess.run would kill it before it has ended its own processes.
+            # The run received the Ctrl-C too; subprocess.run would kill it before it has stopped its own processes.
             process.wait(timeout=STOP_TIMEOUT_S)
             raise
     if status == 130:
         raise KeyboardInterrupt
     if status:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{cell.name} failed with status {status}: {lines[-1] if lines else 'it said nothing'} (see {log})"
+        return f"{cell.name} failed with status {status}: {lines[-1] if lines else 'no output'} (see {log})"
     return None
 
 
 def read(cell: Cell, threshold: float) -> dict[str, Any] | None:
-    """What came of a cell; None where it has not finished or is a run with other settings."""
+    """Return the results of a cell, or None if it is not complete or has other settings."""
     if not (cell.run / "summary.json").is_file():
         return None
     stored = cell.stored()
@@ -166,7 +165,7 @@ def read(cell: Cell, threshold: float) -> dict[str, Any] | None:
 
 
 def figures(task: str, threshold: float, runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One row per method. `runs`: method to its finished runs, none of them empty."""
+    """Return one row per method. `runs` maps each method to its complete runs, at least one."""
     made = []
     for method, done in runs.items():
         reached = [one["reached"] for one in done]
@@ -203,7 +202,7 @@ def figures(task: str, threshold: float, runs: Mapping[str, Sequence[dict[str, A
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as the table has it."""
+    """Return a row as the table shows it."""
     reached, compared, interval = row["episodes_to_threshold"], row["ratio_to_ppo"], row["final_interval"]
     sign = "> " if reached["censored"] else ""
     return {
@@ -227,15 +226,15 @@ def options() -> argparse.Namespace:
     made.add_argument("--tasks", nargs="+", default=["key_door"], help="presets or YAML files")
     made.add_argument("--seeds", type=int, help="seeds 0 to N-1 of each method; 3, and 1 with --quick")
     made.add_argument("--cycles", type=int, help="cycles of each run; the preset's by default")
-    made.add_argument("--threshold", action="append", default=[], metavar="TASK=VALUE", help="return to get to")
+    made.add_argument("--threshold", action="append", default=[], metavar="TASK=VALUE", help="return to reach")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for all cells")
-    made.add_argument("--folder", type=Path, default=Path("runs/sample_efficiency"), help="where the runs lie")
-    made.add_argument("--report-only", action="store_true", help="read what is there, train nothing")
+    made.add_argument("--folder", type=Path, default=Path("runs/sample_efficiency"), help="folder of the runs")
+    made.add_argument("--report-only", action="store_true", help="report existing runs, train nothing")
     return made.parse_args()
 
 
 def thresholds(arguments: argparse.Namespace) -> dict[str, float]:
-    """Task to the return to get to. Exits with a sentence where a task has none."""
+    """Return the threshold of each task. Exit with a sentence if a task has none."""
     given = dict(THRESHOLDS)
     for text in arguments.threshold:
         task, _, value = text.partition("=")
@@ -273,7 +272,7 @@ def main() -> None:
                 say(f"  {problem}")
                 problems.append(problem)
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here, --report-only shows what is there")
+        say("interrupted; the same command resumes, --report-only shows the existing results")
         sys.exit(130)
     rows = []
     for task in arguments.tasks:
@@ -290,7 +289,7 @@ def main() -> None:
         print_table("Sample efficiency (mean over seeds, 95% bootstrap)", COLUMNS, [shown(row) for row in rows])
         fewest = min(row["seeds"] for row in rows)
         if fewest < 5:
-            say(f"{fewest} seed(s) a method: the intervals only span the seeds seen, and say little of others")
+            say(f"{fewest} seed(s) a method: the intervals cover these seeds only and say little about others")
         say(f"written to {report('sample_efficiency', arguments, rows, problems=problems)}")
     else:
         say(f"no finished run with these settings in {folder}")

@@ -36,10 +36,11 @@ from archer.config.models import RunConfig, TinyModelConfig
 from archer.driver.demonstrations import play_demonstrations, texts
 from archer.driver.model import build_tiny_model
 from learner.broadcast.broadcaster import Broadcaster
-from learner.broadcast.transfer import PolicySource
+from learner.broadcast.policy_source import PolicySource
 from learner.config import LoraConfig
 from learner.models.adapters import weights, with_adapter
-from learner.models.policy import Policy, load_causal_model, sequence_predictions
+from learner.models.policy import Policy, sequence_predictions
+from learner.models.pretrained import load_causal_model
 
 # Nominal size in millions of parameters: width, layers, heads. The feed-forward layers are 2.75 times as wide.
 SIZES = {1: (128, 5, 4), 10: (320, 8, 5), 60: (640, 12, 10), 150: (896, 15, 14), 500: (1280, 25, 20)}

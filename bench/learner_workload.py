@@ -14,9 +14,10 @@ from learner.algorithms.utterance_critic import ActorCritic
 from learner.config import LearnerConfig
 from learner.models.critic import Critic
 from learner.passes.attention import implementation
-from learner.passes.layout import PackedEncoder, SeparateEncoder
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.precision import Precision
 from learner.passes.rows import Row
+from learner.passes.separate_encoder import SeparateEncoder
 
 ACTION_TOKENS = (6, 12)
 # Tokens that an observation adds: of a short answer, and of a page.

@@ -28,8 +28,8 @@ from learner.algorithms.bc import BehaviourCloning
 from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
 from learner.broadcast.broadcaster import Broadcaster
-from learner.broadcast.transfer import PolicySource
-from learner.engine import checkpoints
+from learner.broadcast.policy_source import PolicySource
+from learner.engine import checkpoint_folders, checkpoints
 from learner.engine.accelerator import deepspeed
 from learner.engine.checkpoints import TrainerState
 from learner.entry import TrainArgs
@@ -38,7 +38,7 @@ from learner.feeding.demonstrations import DemonstrationSet
 from learner.feeding.feeder import Batch, Feeder
 from learner.feeding.sweeps import Sweeps
 from learner.metrics import LearnerMetrics
-from learner.models.adapters import Base, require_base
+from learner.models.adapter_files import Base, require_base
 from learner.models.policy import sequence_predictions
 from learner.passes.precision import DTYPES
 from learner.ranks import Leader
@@ -383,7 +383,7 @@ class Trainer:
 
     def _write(self, folder: Path) -> None:
         args = self.args
-        partial = self.leader.call(lambda: checkpoints.begin(folder, self.state.cycle))
+        partial = self.leader.call(lambda: checkpoint_folders.begin(folder, self.state.cycle))
         self.algorithm.save(partial)
         checkpoints.save_random_streams(partial)
         checkpoints.export_policy(self.algorithm.policy_model, self.source, self.tokenizer, partial / "policy")
@@ -396,7 +396,7 @@ class Trainer:
             self.state.swept = sorted(self.feeder.sweeps.taken)
             self.state.wall_seconds = time.monotonic() - self._started
             self.state.write(partial)
-            path = checkpoints.commit(partial, args.checkpoint_keep)
+            path = checkpoint_folders.commit(partial, args.checkpoint_keep)
             self._publish({"kind": "checkpoint", "path": str(path), "state": asdict(self.state)})
 
         self.leader.call(finish)

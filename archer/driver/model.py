@@ -118,7 +118,7 @@ def resolve_model(config: ModelConfig) -> PolicyModel:
     """Check a model that exists (`config.path`) and answer what the run must know of it. Raises ConfigError."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from learner.models.critic import pad_token_id  # late: brings torch, as transformers does
+    from learner.models.vocabulary import pad_token_id  # late: brings torch, as transformers does
 
     assert config.path is not None, "a model to build has no path; build it first"
     path = start_path(config, built=Path())

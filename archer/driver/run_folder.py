@@ -9,7 +9,6 @@ import fcntl
 import json
 import math
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any, Self
 
 from archer.errors import ArcherError, ConfigError
 from buffer import atomic_files as files
+from learner.engine.checkpoint_folders import checkpoint_folders
 
 
 class RunFolderError(ArcherError):
@@ -142,7 +142,6 @@ class RunFolder:
 
 
 _LOCK = ".lock"
-_CHECKPOINT = re.compile(r"cycle-\d{5,}")
 
 
 def _has_results(path: Path) -> bool:
@@ -154,14 +153,6 @@ def latest_checkpoint(run: Path) -> Path | None:
     """The newest complete checkpoint of a run's folder, open or not; None where there is none."""
     folders = checkpoint_folders(run / "checkpoints")
     return folders[-1] if folders else None
-
-
-def checkpoint_folders(checkpoints: Path) -> list[Path]:
-    """Complete checkpoints in a folder, oldest first. The learner writes them under another name and renames them
-    (learner/engine/checkpoints.py, which isn't imported here because it brings torch)."""
-    if not checkpoints.is_dir():
-        return []
-    return sorted(entry for entry in checkpoints.iterdir() if _CHECKPOINT.fullmatch(entry.name))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from archer.config.loading import config_from_tree, load_config, looks_like_folder, parse_override
 from archer.config.models import EnvConfig, RunConfig
-from archer.driver.run_folder import checkpoint_folders, latest_checkpoint
+from archer.driver.run_folder import latest_checkpoint
 from archer.errors import ConfigError
 from learner.config import LearnerConfig
+from learner.engine.checkpoint_folders import checkpoint_folders
 from learner.entry import CRITIC_FILE
 
 SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")

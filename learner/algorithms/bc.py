@@ -14,7 +14,7 @@ from learner.config import LearnerConfig
 from learner.engine.engines import Engine, all_reduce_sum
 from learner.losses import cloning_loss
 from learner.models.policy import Policy
-from learner.passes.layout import PackedEncoder
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
 
 

@@ -20,7 +20,7 @@ from learner.engine.engines import Engine, all_reduce_sum, moments
 from learner.errors import LearnerError
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
 from learner.models.policy import Policy
-from learner.passes.layout import PackedEncoder
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row, action_record
 
 

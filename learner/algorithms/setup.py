@@ -11,9 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from learner.config import LearnerConfig
 from learner.engine.engines import FrozenEngine
-from learner.models.adapters import Base, fingerprint, load_adapter, share, with_adapter
-from learner.models.critic import Critic, build_critic, pad_token_id
-from learner.models.policy import Policy, TokenValue, load_causal_model
+from learner.models.adapter_files import Base, fingerprint, load_adapter
+from learner.models.adapters import share, with_adapter
+from learner.models.critic import Critic, build_critic
+from learner.models.policy import Policy, TokenValue
+from learner.models.pretrained import load_causal_model
+from learner.models.vocabulary import pad_token_id
 from learner.passes.layout import Encoder
 from learner.passes.precision import Precision
 from learner.protocols import Scorer

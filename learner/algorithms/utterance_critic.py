@@ -25,7 +25,8 @@ from learner.losses import lambda_target, q_loss, td_target
 from learner.models.adapters import twin, weights
 from learner.models.critic import Critic
 from learner.models.policy import BaselinePolicy, Policy
-from learner.passes.layout import Encoder, PackedEncoder, Part
+from learner.passes.layout import Encoder, Part
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
 
 Values = dict[str, Tensor]

@@ -1,7 +1,7 @@
-"""The broadcast: hand the policy's weights to the engines, and prove that they arrived.
+"""The broadcast: send the policy's weights to the engines, and prove that the engines compute with them.
 
-Every rank calls the same methods in the same order. Rank 0 alone talks to the engines, through the client that the
-rollout service gives; the other ranks take part in gathering, which under ZeRO-3 is collective.
+Every rank calls the same methods in the same order. Only rank 0 talks to the engines, through the client that the
+rollout service returns; the other ranks take part in gathering, which is collective under ZeRO-3.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+import ray.util
 import torch
 import torch.distributed as dist
-
-from learner.broadcast.proof import compare
-from learner.broadcast.transfer import (
-    PolicySource,
-    SharedMemoryTrainerInitInfo,
+from vllm.distributed.weight_transfer.base import (
     TrainerInitInfo,
     TrainerWeightTransferEngine,
     VLLMWeightSyncClient,
-    WeightTransferTrainerFactory,
 )
+from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
+
+from learner.broadcast.policy_source import PolicySource
+from learner.broadcast.proof import compare
+from learner.broadcast.shared_memory import SharedMemorySender
 from learner.errors import WaitTimeoutError
 from learner.protocols import RolloutService
 
 Backend = Literal["shm", "nccl", "ipc"]
 T = TypeVar("T")
 
-# Engines that die in broadcast after broadcast need a person.
+# Engines that die in this many broadcasts in a row have a fault that another attempt does not remove.
 ATTEMPTS = 4
 
 
 class SyncClient(VLLMWeightSyncClient, Protocol):
-    """What the rollout service's `sync_client()` offers beyond vLLM's protocol."""
+    """vLLM's client to the engines, with what the rollout service's client adds to it."""
 
     version: int
     timeout_s: float
@@ -57,26 +58,25 @@ class SyncClient(VLLMWeightSyncClient, Protocol):
 
 @dataclass(frozen=True)
 class BroadcastReport:
-    """seconds: all of it, the proof included; max_gap: of the proof; engines: those that hold the weights now."""
+    """A broadcast's duration in seconds, proof included, and the largest gap in log-probability of the proof."""
 
     seconds: float
     max_gap: float
-    engines: list[str]
 
 
 class Broadcaster:
-    """Hands out the policy's weights as a new version, and proves it.
+    """Sends the policy's weights as a new version, and proves it.
 
     Args:
         source: the weights.
-        rollouts: gives the client to the engines and probes them; used on rank 0 only.
-        backend: how weights travel.
+        rollouts: returns the client to the engines, and probes them; used on rank 0 only.
+        backend: the transport.
         rank: this learner rank.
-        timeout_s: each step of a broadcast may take this long.
-        logprobs_fn: the learner's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature; int32 [length]
-            to float32 [length - 1]; called on every rank.
-        probe_tokens: int32 [length], the sequence that the proof compares.
-        tolerance: largest gap in log-probability that the proof accepts.
+        timeout_s: the limit of each step of a broadcast.
+        logprobs_fn: returns the learner's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature, float32
+            [length - 1], for int32 [length]; called on every rank.
+        probe_tokens: int32 [length], the sequence on which the proof compares log-probabilities.
+        tolerance: the largest gap in log-probability that the proof accepts.
     """
 
     def __init__(
@@ -99,15 +99,18 @@ class Broadcaster:
         self._probe_tokens = probe_tokens
         self._tolerance = tolerance
         self._previous: np.ndarray | None = None
-        self._transfer: TrainerWeightTransferEngine | None = None
+        self._transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
         self._engines: list[str] = []
 
     def broadcast(self, version: int) -> BroadcastReport:
-        """Give all engines that are up the current weights as policy `version`. Called on every rank.
+        """Send the current weights to all running engines as policy `version`. Called on every rank.
 
-        An engine that dies on the way is left behind, stale; where none is left, restarted ones are waited for.
-        Raises BroadcastProofError, WaitTimeoutError, and what the rollout service raises, all with the engines'
-        names.
+        An engine that dies during the broadcast is skipped and stays stale. If none is left, the broadcast waits for
+        restarted engines and tries again.
+
+        Raises:
+            BroadcastProofError: an engine does not compute with these weights.
+            WaitTimeoutError: a step timed out, or all engines died in every attempt.
         """
         started = time.monotonic()
         expected = self._logprobs_fn(self._probe_tokens)
@@ -119,8 +122,7 @@ class Broadcaster:
                 outcome = self._share(self._prove(client, version, expected))
                 if isinstance(outcome, float):
                     self._previous = expected
-                    names = self._share(client.names if client is not None else [])
-                    return BroadcastReport(time.monotonic() - started, outcome, names)
+                    return BroadcastReport(time.monotonic() - started, outcome)
                 died = outcome
             reason = died
         raise WaitTimeoutError(
@@ -129,29 +131,29 @@ class Broadcaster:
         )
 
     def close(self) -> None:
-        """Give back what stays between broadcasts; for when another source takes over."""
+        """Free the connections and memory that stay open between broadcasts."""
         if self._transfer is not None:
             self._transfer.shutdown()
             self._transfer = None
 
     def _prepare(self, version: int) -> SyncClient | None:
-        """The client (rank 0 only), and on all ranks a transfer that reaches just its engines."""
+        """Close a transfer whose engines have changed. Returns the client on rank 0, None on other ranks."""
         client: SyncClient | None = None
-        anew = False
+        changed = False
         if self._rank == 0:
             client = self._rollouts.sync_client()
             client.version = version
             client.timeout_s = self._timeout_s
-            anew = self._transfer is None or client.incarnations != self._engines
+            changed = self._transfer is None or client.incarnations != self._engines
             self._engines = client.incarnations
-        if self._share(anew):
+        if self._share(changed):
             self.close()
         if self._transfer is not None:
             self._transfer.client = client
         return client
 
     def _send(self, client: SyncClient | None) -> str | None:
-        """Send the weights. Returns why no engine is left, or None."""
+        """Send the weights. Returns the reason if no engine is left, else None."""
         if client is None:
             self._transmit(client)
             return None
@@ -162,7 +164,7 @@ class Broadcaster:
             self._transfer = None
             return str(error)
         if client.incarnations != self._engines:
-            # Some engines died; the next broadcast makes a transfer for those that are up then.
+            # Some engines died. The next broadcast makes a transfer to those that run then.
             self._engines = []
         return None
 
@@ -170,18 +172,14 @@ class Broadcaster:
         def send() -> None:
             with torch.no_grad():
                 if self._transfer is None:
-                    self._transfer = WeightTransferTrainerFactory.trainer_init(
-                        self._init_info(client),
-                        client=client,
-                        source=self._source,
-                    )
+                    self._transfer = self._new_transfer(client)
                 self._transfer.send_weights()
 
         if self._backend == "shm":
-            # Each of its steps has a timeout of its own.
+            # Each call of the client has its own timeout.
             send()
             return
-        # A peer that dies inside an NCCL call leaves this side hanging in it.
+        # If a peer dies inside an NCCL call, this side blocks in it, so the call runs in a thread with a time limit.
         device = torch.cuda.current_device()
         thread = ThreadPoolExecutor(
             1, thread_name_prefix="broadcast", initializer=torch.cuda.set_device, initargs=(device,)
@@ -193,25 +191,29 @@ class Broadcaster:
         except FutureTimeoutError:
             names = ", ".join(client.names) if client is not None else "rank 0"
             raise WaitTimeoutError(
-                f"the weights did not reach {names} over {self._backend} within {self._timeout_s:g} s; one of them is "
-                "gone or can't be reached. Resume from the last checkpoint, or raise learner.broadcast.timeout_s"
+                f"the weights did not reach {names} over {self._backend} within {self._timeout_s:g} s; at least one of "
+                "them has died or is unreachable. Resume from the last checkpoint, or raise learner.broadcast.timeout_s"
             ) from None
 
-    def _init_info(self, client: SyncClient | None) -> TrainerInitInfo:
+    def _new_transfer(self, client: SyncClient | None) -> TrainerWeightTransferEngine | SharedMemorySender:
+        """Connect to the engines of `client`, over the backend."""
+        info: TrainerInitInfo
         if self._backend == "shm":
-            return SharedMemoryTrainerInitInfo(rank=self._rank)
+            return SharedMemorySender(client, self._source, is_sender=self._rank == 0)
         if self._backend == "ipc":
             from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
-            return IPCTrainerInitInfo(rank=self._rank, packed=True)
-        from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+            info = IPCTrainerInitInfo(rank=self._rank, packed=True)
+        else:
+            from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-        address, port = ("", 0) if client is None else _free_address()
-        ranks = 0 if client is None else client.ranks
-        return NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=1 + ranks, rank=self._rank)
+            address, port = ("", 0) if client is None else _free_address()
+            ranks = 0 if client is None else client.ranks
+            info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=1 + ranks, rank=self._rank)
+        return WeightTransferTrainerFactory.trainer_init(info, client=client, source=self._source)
 
     def _prove(self, client: SyncClient | None, version: int, expected: np.ndarray) -> float | str:
-        """The largest gap, or why no engine is left to prove it on."""
+        """Return the largest gap, or the reason if no engine is left to probe."""
         if client is None:
             return 0.0
         try:
@@ -221,7 +223,7 @@ class Broadcaster:
         return compare(expected, answers, version=version, tolerance=self._tolerance, previous=self._previous)
 
     def _share(self, value: T) -> T:
-        """Rank 0's value, on every rank."""
+        """Return rank 0's value on every rank."""
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return value
         box = [value]
@@ -230,9 +232,7 @@ class Broadcaster:
 
 
 def _free_address() -> tuple[str, int]:
-    """This machine's address in the cluster, and a port that is free now."""
-    import ray
-
+    """Return this machine's address in the cluster, and a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Proof of a broadcast: the engines now compute with the learner's weights, and know which version that is."""
+"""Proof of a broadcast: learner and engines give a probe sequence the same log-probabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from buffer.rollout_records import ProbeAnswer
 from learner.errors import LearnerError
 
-# Beyond this many tolerances a gap is no matter of precision.
+# A gap of more than this many tolerances is too large for rounding.
 _PRECISION_FACTOR = 100.0
 
 
@@ -25,13 +25,13 @@ def compare(
     tolerance: float,
     previous: np.ndarray | None = None,
 ) -> float:
-    """The largest gap in log-probability between learner and engines, on one probe sequence.
+    """Return the largest gap in log-probability between learner and engines on one probe sequence.
 
     Args:
-        expected: the learner's, float32 [length - 1].
+        expected: the learner's log-probabilities, float32 [length - 1].
         answers: the engines', each of the same length.
         version: the policy version that was broadcast.
-        previous: the learner's of the version before, by which an engine that kept its old weights is known.
+        previous: the learner's at the version before, which identify an engine that kept its old weights.
 
     Raises:
         BroadcastProofError: the largest gap exceeds `tolerance`, or an engine answers with another version.
@@ -39,7 +39,7 @@ def compare(
     largest = 0.0
     for answer in answers:
         gaps = np.abs(answer.logprobs - expected)
-        # NaN and infinite answers must not pass as "not greater".
+        # Comparisons with NaN are false, so a NaN must count as an infinite gap.
         gap = float(gaps.max()) if np.isfinite(gaps).all() else float("inf")
         if answer.version != version:
             raise BroadcastProofError(
@@ -65,13 +65,13 @@ def _likely_cause(got: np.ndarray, gaps: np.ndarray, tolerance: float, previous:
         return "the update changed nothing: the engine answers with the weights of the version before"
     if gaps[0] <= tolerance and gaps[-1] > tolerance and gaps.max() > _PRECISION_FACTOR * tolerance:
         return (
-            "keys and values of old weights, left in the engine's prefix cache: the first token, which has nothing "
-            "cached before it, agrees"
+            "keys and values of old weights in the engine's prefix cache: the first token, which has no cached "
+            "prefix, agrees"
         )
     if gaps.max() <= _PRECISION_FACTOR * tolerance:
         return (
-            "precision: engine and learner compute in different dtypes or kernels. Give both the same dtype "
-            "(rollout.engine.dtype, learner.dtype), or raise learner.broadcast.tolerance"
+            "precision: engine and learner compute in different dtypes or kernels. Set rollout.engine.dtype and "
+            "learner.dtype to the same value, or raise learner.broadcast.tolerance"
         )
     return (
         "some weights were not replaced, often the output head that shares its weight with the embedding, or learner "

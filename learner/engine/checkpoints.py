@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,11 +20,10 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from buffer.atomic_files import write_atomic
 from learner.config import LoraConfig
 from learner.errors import CheckpointError
-from learner.models.adapters import Base, save_adapter
-
-_NAME = re.compile(r"cycle-(\d{5,})")
+from learner.models.adapter_files import Base, save_adapter
 
 
 @dataclass
@@ -57,7 +54,7 @@ class TrainerState:
     swept: list[str] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
-        (directory / "state.json").write_text(json.dumps(asdict(self), indent=2))
+        write_atomic(directory / "state.json", json.dumps(asdict(self), indent=2))
 
     @classmethod
     def read(cls, directory: Path) -> TrainerState:
@@ -69,32 +66,6 @@ class TrainerState:
             raise CheckpointError(f"{directory} is no checkpoint: it has no state.json") from error
         except (json.JSONDecodeError, TypeError) as error:
             raise CheckpointError(f"{path} can't be read ({error}); resume from an older checkpoint") from error
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """Whole checkpoints below `directory`, oldest first."""
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name))
-
-
-def begin(directory: Path, cycle: int) -> Path:
-    """The folder that a new checkpoint is written into, empty. Called on rank 0."""
-    partial = directory / f"cycle-{cycle:05d}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
-
-
-def commit(partial: Path, keep: int) -> Path:
-    """Give a complete checkpoint its name and drop all but the newest `keep`. Called on rank 0."""
-    final = partial.with_suffix("")
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    for old in checkpoints(final.parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def save_random_streams(directory: Path) -> None:

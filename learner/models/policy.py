@@ -1,54 +1,25 @@
-"""The token-level policy: a Hugging Face causal model and the log-probabilities of chosen tokens."""
+"""The token-level policy, its variant with ArCHer's baseline, and PPO's value function, on a causal language model."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from learner.passes.attention import Tree, implementation
+from learner.passes.attention import Tree
 from learner.passes.layout import Layout, Points, Predictions
-from learner.passes.precision import DTYPES, Precision, computing
-
-
-def load_causal_model(path: str | Path, dtype: Precision, *, activation_checkpointing: bool = False) -> PreTrainedModel:
-    """A causal model from a Hugging Face name or folder, with dropout off.
-
-    `dtype` is that of its weights: float32 where they are trained.
-
-    Dropout is off because the learner's log-probabilities must be the engine's: behaviour ratios and the proof of
-    broadcast compare the two.
-    """
-    config = AutoConfig.from_pretrained(str(path))
-    for name in ("attn_pdrop", "embd_pdrop", "resid_pdrop", "attention_dropout", "hidden_dropout"):
-        if getattr(config, name, 0.0):
-            setattr(config, name, 0.0)
-    model = AutoModelForCausalLM.from_pretrained(
-        str(path), config=config, dtype=DTYPES[dtype], attn_implementation=implementation()
-    )
-    if activation_checkpointing:
-        checkpoint_activations(model)
-    return model
-
-
-def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Let `model` keep the inputs of its blocks alone, and compute the rest again in the backward pass.
-
-    transformers does so in training mode only; dropout, the other thing that mode would change, is off.
-    """
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model.train()
+from learner.passes.precision import Precision, computing
 
 
 class Policy(nn.Module):
-    """pi(a_h | s, a_<h) of chosen tokens. The output head runs only where a token is predicted.
+    """pi(a_h | s, a_<h) of chosen tokens. The output head runs only at positions that predict one of them.
 
     Args:
-        precision: that the model computes in.
+        temperature: the temperature at which the engines sample.
+        precision: the dtype in which the model computes.
     """
 
     def __init__(self, model: PreTrainedModel, temperature: float, precision: Precision = "float32") -> None:
@@ -58,7 +29,7 @@ class Policy(nn.Module):
         self.precision = precision
 
     def forward(self, layout: Layout, predictions: Predictions, temperature: float | None = None) -> Tensor:
-        """Log-probabilities [tokens] in float32, by default at the temperature that the engines sample with."""
+        """Return log-probabilities, float32 [tokens], by default at the temperature of the engines."""
         return self._logprob(self._features(layout), predictions, temperature)
 
     def _features(self, layout: Layout) -> Tensor:
@@ -72,10 +43,9 @@ class Policy(nn.Module):
 
 
 class BaselinePolicy(Policy):
-    """A policy with ArCHer's token-level baseline b(s, a_<h) beside it.
+    """A policy with ArCHer's token-level baseline b(s, a_<h).
 
-    The baseline reads the policy's features where a token is predicted, and learns from them without changing them. The
-    engines know nothing of it: only `model` is handed out.
+    The baseline reads the policy's detached features, so its loss does not change them. Only `model` is broadcast.
     """
 
     def __init__(
@@ -92,7 +62,7 @@ class BaselinePolicy(Policy):
         *,
         baseline: bool = False,
     ) -> Any:
-        """Log-probabilities [tokens]; with `baseline` also b at each of the tokens [tokens]."""
+        """Return log-probabilities [tokens]; with `baseline` the pair of them and b [tokens]."""
         hidden = self._features(layout)
         logprob = self._logprob(hidden, predictions, temperature)
         if not baseline:
@@ -101,10 +71,10 @@ class BaselinePolicy(Policy):
 
 
 class TokenValue(nn.Module):
-    """V(s, a_<h) of each token's state, read where the token is predicted: PPO's value function.
+    """PPO's value function: V(s, a_<h) of the state in which each token is predicted.
 
     Args:
-        precision: that the backbone computes in.
+        precision: the dtype in which the backbone computes.
     """
 
     def __init__(self, model: PreTrainedModel, width: int, precision: Precision = "float32") -> None:
@@ -116,34 +86,30 @@ class TokenValue(nn.Module):
     def forward(
         self, layout: Layout, predictions: Predictions, points: Points | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """V in float32 at each of the tokens [tokens], and at `points` [points]."""
+        """Return V, float32, at each predicted token [tokens], and at `points` [points] or None."""
         hidden = features(self.backbone, layout, self.precision).float()
         at_tokens = self.value(hidden[predictions.row, predictions.column]).squeeze(-1)
         return at_tokens, None if points is None else self.value(hidden[points.row, points.column]).squeeze(-1)
 
 
 def features(backbone: PreTrainedModel, layout: Layout, precision: Precision = "float32") -> Tensor:
-    """What the heads of a model read, computed in `precision`: [rows, length, width]."""
+    """Return the last hidden states of `backbone`, computed in `precision`: [rows, length, width]."""
     with computing(precision, layout.input_ids.device):
         return backbone(
             input_ids=layout.input_ids,
             attention_mask=layout.mask(backbone),
-            # An encoder counts positions its own way (RoBERTa starts at 2), so only packed passes say theirs.
+            # Only packed passes set positions: an encoder has its own count (RoBERTa starts at 2).
             **({"position_ids": layout.position_ids, "use_cache": False} if layout.packed else {}),
         ).last_hidden_state
 
 
 def value_head(hidden_size: int, width: int) -> nn.Sequential:
-    """Hidden state [..., hidden_size] to a value [..., 1]."""
+    """Return a head from hidden states [..., hidden_size] to values [..., 1]."""
     return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1))
 
 
 def sequence_predictions(tokens: np.ndarray) -> tuple[Layout, Predictions]:
-    """Layout and predictions of a whole sequence: token i + 1 from tokens up to i.
-
-    Args:
-        tokens: int [length].
-    """
+    """Return layout and predictions of a sequence, int [length], in which tokens up to i predict token i + 1."""
     ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).unsqueeze(0)
     length = ids.shape[1]
     position = torch.arange(length).unsqueeze(0)

@@ -11,8 +11,9 @@ from actor_cases import Served, load_model, reference_logprobs, save_model
 
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, PromptTooLong
-from learner.models.policy import Policy, load_causal_model
-from learner.passes.layout import PackedEncoder
+from learner.models.policy import Policy
+from learner.models.pretrained import load_causal_model
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row, action_record, fresh_record
 
 pytestmark = pytest.mark.engine

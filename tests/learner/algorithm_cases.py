@@ -19,8 +19,9 @@ from learner.algorithms.setup import Setup
 from learner.config import AlgorithmName, LearnerConfig
 from learner.models.adapters import with_adapter
 from learner.models.critic import Critic
-from learner.models.policy import checkpoint_activations
-from learner.passes.layout import Encoder, PackedEncoder
+from learner.models.pretrained import checkpoint_activations
+from learner.passes.layout import Encoder
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.precision import DTYPES, Precision
 from learner.passes.rows import Row, deal
 

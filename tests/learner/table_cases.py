@@ -22,7 +22,8 @@ from learner.config import AlgorithmName, LearnerConfig
 from learner.engine.engines import Engine, FrozenEngine
 from learner.models.critic import Critic
 from learner.models.policy import Policy, TokenValue
-from learner.passes.layout import Encoder, PackedEncoder
+from learner.passes.layout import Encoder
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
 
 PAD = 0

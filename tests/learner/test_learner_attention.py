@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.passes.attention import FLEX, TREE, Tree, branch_mask, implementation, mask_mod, tree_mask
-from learner.passes.layout import Layout, PackedEncoder
+from learner.passes.layout import Layout
+from learner.passes.packed_encoder import PackedEncoder
 
 
 def _layout(seed: int = 0) -> Layout:

@@ -8,33 +8,31 @@ from types import SimpleNamespace
 
 import pytest
 
-from learner.engine import checkpoints as checkpoint
+from learner.engine.checkpoint_folders import begin, checkpoint_folders, commit
 from learner.engine.checkpoints import TrainerState
 from learner.errors import CheckpointError
 from learner.train import Trainer, first_seed
 
 
 def _write(folder: Path, cycle: int, keep: int = 2) -> Path:
-    partial = checkpoint.begin(folder, cycle)
+    partial = begin(folder, cycle)
     TrainerState(cycle=cycle, evaluations={"clone": -15.0}).write(partial)
-    return checkpoint.commit(partial, keep)
+    return commit(partial, keep)
 
 
 def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
     for cycle in (1, 2, 10):
         _write(tmp_path, cycle)
-    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["cycle-00002", "cycle-00010"]
-    assert TrainerState.read(checkpoint.checkpoints(tmp_path)[-1]) == TrainerState(
-        cycle=10, evaluations={"clone": -15.0}
-    )
+    assert [path.name for path in checkpoint_folders(tmp_path)] == ["cycle-00002", "cycle-00010"]
+    assert TrainerState.read(checkpoint_folders(tmp_path)[-1]) == TrainerState(cycle=10, evaluations={"clone": -15.0})
 
 
 def test_a_checkpoint_that_was_never_finished_is_not_one(tmp_path: Path) -> None:
     whole = _write(tmp_path, 1)
-    (checkpoint.begin(tmp_path, 2) / "state.json").write_text("{")
-    assert checkpoint.checkpoints(tmp_path) == [whole]
+    (begin(tmp_path, 2) / "state.json").write_text("{")
+    assert checkpoint_folders(tmp_path) == [whole]
     # The next attempt at the same cycle starts from nothing.
-    assert list(checkpoint.begin(tmp_path, 2).iterdir()) == []
+    assert list(begin(tmp_path, 2).iterdir()) == []
 
 
 def test_writing_a_cycle_again_replaces_it(tmp_path: Path) -> None:
@@ -66,7 +64,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -
     trainer.algorithm = SimpleNamespace(save=no_room)
     with pytest.raises(CheckpointError, match=r"cycle 2 could not be written.*No space left.*--resume"):
         trainer._save()
-    assert checkpoint.checkpoints(tmp_path / "checkpoints") == [before]
+    assert checkpoint_folders(tmp_path / "checkpoints") == [before]
 
 
 def test_seeds_of_runs_and_of_evaluations_lie_apart() -> None:

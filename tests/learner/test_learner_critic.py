@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, RobertaC
 
 from learner.config import BackboneConfig, CriticConfig
 from learner.errors import LearnerError
-from learner.models.critic import build_critic, translate_vocabulary
+from learner.models.critic import build_critic
+from learner.models.vocabulary import translate_vocabulary
 
 PARTS = ("state", "action", "next_state", "fresh")
 

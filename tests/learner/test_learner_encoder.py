@@ -16,8 +16,8 @@ from archer.driver.model import build_tiny_model
 from learner.config import CriticConfig
 from learner.errors import LearnerError
 from learner.models.critic import build_critic
-from learner.passes.layout import SeparateEncoder
 from learner.passes.rows import Row
+from learner.passes.separate_encoder import SeparateEncoder
 
 SENTENCES = ("is it an animal?", "yes", "can it fly?", "no", "is it a dog?", "no, and it is no cat")
 

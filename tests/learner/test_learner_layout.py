@@ -8,11 +8,14 @@ import torch
 from learner_cases import gpt2, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
-from learner.models.critic import Critic, is_causal
+from learner.models.critic import Critic
 from learner.models.policy import Policy, sequence_predictions
+from learner.models.pretrained import is_causal
 from learner.passes.attention import TREE, tree_mask
-from learner.passes.layout import Encoder, PackedEncoder, SeparateEncoder
+from learner.passes.layout import Encoder
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
+from learner.passes.separate_encoder import SeparateEncoder
 
 PARTS = ("state", "action", "next_state", "next_states", "fresh")
 

@@ -13,23 +13,15 @@ from learner_cases import gpt2, llama, make_row
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learner.broadcast.transfer import PolicySource
+from learner.broadcast.policy_source import PolicySource
 from learner.config import LearnerConfig, LoraConfig
 from learner.errors import AdapterError
-from learner.models.adapters import (
-    Base,
-    fingerprint,
-    load_adapter,
-    require_base,
-    save_adapter,
-    share,
-    twin,
-    weights,
-    with_adapter,
-)
+from learner.models.adapter_files import Base, fingerprint, load_adapter, require_base, save_adapter
+from learner.models.adapters import share, twin, weights, with_adapter
 from learner.models.critic import Critic
-from learner.models.policy import Policy, checkpoint_activations
-from learner.passes.layout import PackedEncoder
+from learner.models.policy import Policy
+from learner.models.pretrained import checkpoint_activations
+from learner.passes.packed_encoder import PackedEncoder
 
 LORA = LoraConfig(rank=4, alpha=8)
 
@@ -46,7 +38,7 @@ def _trained(base: PreTrainedModel, seed: int = 1, config: LoraConfig = LORA) ->
     torch.manual_seed(seed)
     with torch.no_grad():
         for weight in weights(model):
-            for parameter in weight.adapter:
+            for parameter in weight.adapter.values():
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
     return model
 
@@ -109,7 +101,7 @@ def test_a_run_starts_from_an_adapter_and_stays_close_to_it(tmp_path: Path) -> N
     base = make_algorithm("archer", **settings).policy_model
     with torch.no_grad():
         for weight in weights(base):
-            for parameter in weight.adapter:
+            for parameter in weight.adapter.values():
                 parameter.add_(0.05)
     folder = _save(base, tmp_path, Base("", fingerprint(base)))
     algorithm: Any = make_algorithm("archer", **settings | {"lora": {"rank": 4, "alpha": 8, "adapter": str(folder)}})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from algorithm_cases import Memory, OneRank, make_algorithm
 
-from learner.engine import checkpoints as checkpoint
+from learner.engine.checkpoint_folders import checkpoint_folders
 from learner.engine.checkpoints import TrainerState
 from learner.errors import NonFiniteLossError
 from learner.feeding.feeder import Feeder
@@ -87,7 +87,7 @@ def test_a_poisoned_episode_is_named_and_the_last_checkpoint_goes_on(tmp_path: P
     assert len(named) <= 2, "only the micro-batch that went wrong"
 
     memory.held[3].reward = whole
-    (left,) = checkpoint.checkpoints(tmp_path / "checkpoints")
+    (left,) = checkpoint_folders(tmp_path / "checkpoints")
     assert left.name == "cycle-00001"
     resumed = _trainer(tmp_path, memory)
     resumed.algorithm.load(left)
@@ -107,7 +107,7 @@ def test_weights_are_left_as_they_were_before_the_step_that_failed(tmp_path: Pat
     with pytest.raises(NonFiniteLossError):
         trainer._cycle(online=False)
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(trainer.algorithm), strict=True))
-    assert checkpoint.checkpoints(tmp_path / "checkpoints") == []
+    assert checkpoint_folders(tmp_path / "checkpoints") == []
 
 
 def test_a_metric_that_is_not_finite_ends_the_run_too(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from learner.engine.engines import FrozenEngine, deepspeed_config
 from learner.models.critic import Critic
 from learner.models.policy import Policy
 from learner.passes.attention import FLEX, TREE
-from learner.passes.layout import PackedEncoder
+from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.precision import computing
 
 pytestmark = pytest.mark.usefixtures("one_rank")

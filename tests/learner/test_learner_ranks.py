@@ -67,7 +67,7 @@ def _losses(
     """Of each case, or `only` of these, the metrics of each step; `resume` saves half-way and goes on with another."""
     from algorithm_cases import make_algorithm, run_cycle
 
-    from learner.passes.layout import SeparateEncoder
+    from learner.passes.separate_encoder import SeparateEncoder
 
     found = {}
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()

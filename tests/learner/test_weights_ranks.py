@@ -22,7 +22,7 @@ def _rank(rank: int, port: int, folder: str, out: str) -> None:
     torch.set_num_threads(1)
     import deepspeed
 
-    from learner.broadcast.transfer import PolicySource
+    from learner.broadcast.policy_source import PolicySource
     from learner.config import LearnerConfig
     from learner.engine.engines import Engine
 

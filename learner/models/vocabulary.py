@@ -1,0 +1,86 @@
+"""Token ids: which id pads, and how a critic with its own tokenizer reads the policy's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from learner.errors import LearnerError
+
+# Largest share of the policy's vocabulary that may have no counterpart in the critic's.
+MAX_UNKNOWN_SHARE = 0.01
+ROLES = ("pad_token", "bos_token", "eos_token", "sep_token", "cls_token", "mask_token", "unk_token")
+
+
+def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id that fills sequences: the pad token, or else the end-of-sequence token.
+
+    Either serves, because masks hide every pad.
+
+    Raises:
+        LearnerError: the tokenizer has neither.
+    """
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise LearnerError(
+        f"the tokenizer of {tokenizer.name_or_path!r} has neither a pad nor an end-of-sequence token; set one in its "
+        "tokenizer_config.json"
+    )
+
+
+def require_same_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str) -> None:
+    """Raise LearnerError if the causal backbone at `path` has another vocabulary than the policy."""
+    if policy.get_vocab() != critic.get_vocab():
+        raise LearnerError(
+            f"the critic's backbone {path!r} has another vocabulary than the policy {policy.name_or_path!r}; a causal "
+            "critic reads the policy's tokens, so use backbone=policy, a model of the same family, or an encoder"
+        )
+
+
+def translate_text(
+    policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from the policy's ids to the critic's ids of the same text, for unrelated tokenizers.
+
+    The function caches its results, because replay draws the same states repeatedly.
+    """
+
+    @lru_cache(maxsize=65_536)
+    def translate(tokens: bytes) -> np.ndarray:
+        text = policy.decode(np.frombuffer(tokens, dtype=np.int32), skip_special_tokens=True)
+        return np.asarray(critic(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+
+    return lambda tokens: translate(np.ascontiguousarray(tokens, dtype=np.int32).tobytes())
+
+
+def translate_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str) -> np.ndarray:
+    """Return the critic's id of each of the policy's tokens, int64 [policy vocabulary].
+
+    GPT-2 and RoBERTa split text into the same pieces with different ids, so pieces are matched by their text. Special
+    tokens are matched by their role.
+
+    Raises:
+        LearnerError: more than 1% of the pieces have no counterpart.
+    """
+    vocabulary = critic.get_vocab()
+    unknown_id = critic.unk_token_id
+    special = {getattr(policy, role): getattr(critic, f"{role}_id") for role in ROLES if getattr(policy, role)}
+    special = {token: token_id for token, token_id in special.items() if token_id is not None}
+    table = np.zeros(max(policy.get_vocab().values()) + 1, dtype=np.int64)
+    unknown = []
+    for token, token_id in policy.get_vocab().items():
+        found = special.get(token, vocabulary.get(token, unknown_id))
+        if found is None or (found == unknown_id and token not in special):
+            unknown.append(token)
+        table[token_id] = found if found is not None else 0
+    if unknown and (unknown_id is None or len(unknown) > MAX_UNKNOWN_SHARE * len(table)):
+        raise LearnerError(
+            f"{len(unknown)} of the policy's {len(table)} tokens (such as {unknown[:3]}) have no counterpart in the "
+            f"critic's tokenizer {path!r}; set critic.reads=text, choose a backbone of the same tokenizer family, or "
+            "backbone=policy"
+        )
+    return table

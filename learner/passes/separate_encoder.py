@@ -1,0 +1,90 @@
+"""Separate passes: one token sequence for each state and each action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from learner.passes.layout import Layout, Part, Points
+from learner.passes.rows import Row
+
+
+class SeparateEncoder:
+    """One sequence for each state and each state with an action: for encoders, and to check packing by.
+
+    Args:
+        pad_token_id: fills the end of short sequences.
+        translate: int64 [policy vocabulary], the backbone's id of each token of the policy; or what makes the
+            backbone's ids [any length] of the policy's [length]; None keeps ids.
+        prefix, suffix: ids put around each sequence (an encoder's start and end marks).
+        read_first: read at the first token (an encoder's start mark) instead of the last.
+        max_tokens: longest sequence; of longer ones the last tokens are kept.
+    """
+
+    def __init__(
+        self,
+        pad_token_id: int,
+        *,
+        translate: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
+        prefix: Sequence[int] = (),
+        suffix: Sequence[int] = (),
+        read_first: bool = False,
+        max_tokens: int | None = None,
+    ) -> None:
+        self.pad_token_id = pad_token_id
+        self.translate = translate
+        self.prefix = np.asarray(prefix, dtype=np.int64)
+        self.suffix = np.asarray(suffix, dtype=np.int64)
+        self.read_first = read_first
+        self.max_tokens = max_tokens
+
+    def _sequence(self, tokens: np.ndarray) -> np.ndarray:
+        if self.translate is None:
+            tokens = tokens.astype(np.int64)
+        else:
+            tokens = self.translate(tokens) if callable(self.translate) else self.translate[tokens]
+        if self.max_tokens is not None:
+            room = self.max_tokens - len(self.prefix) - len(self.suffix)
+            tokens = tokens[-room:]
+        return np.concatenate((self.prefix, tokens, self.suffix))
+
+    def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
+        sequences: list[np.ndarray] = []
+        found: dict[Part, list[int]] = {part: [] for part in parts}
+
+        def add(part: Part, tokens: np.ndarray) -> None:
+            if part in found:
+                found[part].append(len(sequences))
+                sequences.append(self._sequence(tokens))
+
+        for row in rows:
+            last = len(row.action_start)
+            for sample, turn in enumerate(map(int, row.turns)):
+                state = row.tokens[: row.state_end(turn)]
+                add("state", state)
+                add("action", row.tokens[: int(row.action_end[turn])])
+                add("next_state", row.tokens[: row.state_end(min(turn + horizon, last))])
+                for ahead in range(1, horizon + 1):
+                    add("next_states", row.tokens[: row.state_end(min(turn + ahead, last))])
+                if "fresh" in found:
+                    for tokens in row.fresh[sample]:
+                        add("fresh", np.concatenate((state, tokens)))
+        lengths = np.array([len(sequence) for sequence in sequences])
+        shape = (len(sequences), int(lengths.max()))
+        ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        for index, sequence in enumerate(sequences):
+            ids[index, : len(sequence)] = sequence
+        column = torch.from_numpy(np.zeros_like(lengths) if self.read_first else lengths - 1)
+        points = {}
+        for part, indices in found.items():
+            at = torch.tensor(indices, dtype=torch.long)
+            if part == "fresh":
+                at = at.view(-1, len(rows[0].fresh[0]))
+            elif part == "next_states":
+                at = at.view(-1, horizon)
+            points[str(part)] = Points(at, column[at])
+        position = torch.arange(shape[1]).expand(shape)
+        mask = torch.arange(shape[1]) < torch.from_numpy(lengths).unsqueeze(1)
+        return Layout(torch.from_numpy(ids), position, mask, points)

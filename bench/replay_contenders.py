@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,7 @@ from bench.replay_workload import (
 from buffer.client.ray_client import ReplayClient
 from buffer.episodes.schema import Episode, batch_to_episodes, episodes_to_batch
 from buffer.episodes.wire import to_lists, to_wire
+from buffer.sampling.request import SampleRequest
 
 TIMEOUT_S = 300.0
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -71,21 +73,19 @@ class Ours(Contender):
 
     def sample(self, unit: Unit) -> Any:
         """A `Sample`."""
-        sample = self._client.sample(DRAWN[unit], unit=unit)
+        sample = self._client.sample(SampleRequest(DRAWN[unit], unit=unit))
         if self.decoded:
             _ = sample.episodes
         return sample
 
     def stream(self, unit: Unit) -> Iterator[Any]:
-        """The client's own."""
-        stream = self._client.stream(DRAWN[unit], unit=unit, prefetch=PREFETCH[unit])
-        try:
-            for sample in stream:
-                if self.decoded:
-                    _ = sample.episodes
-                yield sample
-        finally:
-            stream.close()
+        """`PREFETCH` calls under way, on two threads."""
+        with ThreadPoolExecutor(2) as threads:
+            calls = deque(threads.submit(self.sample, unit) for _ in range(PREFETCH[unit]))
+            while True:
+                ready = calls.popleft()
+                calls.append(threads.submit(self.sample, unit))
+                yield ready.result()
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
         """One for each draw."""

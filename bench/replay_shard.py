@@ -24,7 +24,7 @@ from bench.replay_contenders import record_batch
 from bench.replay_workload import APPENDED, DRAWN, TURNS, template
 from buffer.config import ReplayConfig
 from buffer.metrics import ShardMetrics
-from buffer.sampling.draws import Sampler
+from buffer.sampling.request import Sampler
 from buffer.sampling.row_filter import RowFilter
 from buffer.shard.shard import Shard
 
@@ -94,9 +94,7 @@ def _draws(shard: Shard, repeats: int, seed: int) -> dict[str, float]:
     drawn: list[Any] = []
 
     def draw(sampler: Sampler) -> Any:
-        plans = shard.draw([number], unit="turn", only=RowFilter(), seed=int(rng.integers(2**62)), sampler=sampler)
-        (plan,) = plans
-        return plan
+        return shard.draw(number, unit="turn", only=RowFilter(), seed=int(rng.integers(2**62)), sampler=sampler)
 
     def uniform() -> None:
         for _ in draw("uniform").gather():

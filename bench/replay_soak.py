@@ -33,6 +33,7 @@ from buffer.client.ray_client import ReplayClient
 from buffer.config import ReplayConfig
 from buffer.episodes.schema import EPISODE_SCHEMA, Episode, episodes_to_batch
 from buffer.errors import ReplayError
+from buffer.sampling.request import SampleRequest
 from buffer.sampling.sample import Sample
 from buffer.service import ReplayService
 
@@ -113,7 +114,8 @@ def soak(directory: Path, *, turns: int, seconds: float, shards: int, kill_every
     begun = time.monotonic()
     try:
         writer.start()
-        service.client().wait_for(episodes=min(FIRST_EPISODES, turns // TURNS), timeout_s=120)
+        if not writer.ready.wait(timeout=120):
+            raise ReplayError(f"the writer did not append {FIRST_EPISODES} episodes within 120 s: {writer.errors}")
         for reader in readers:
             reader.start()
         kills = _kill(service, writer, kill_every, np.random.default_rng(seed))
@@ -151,6 +153,8 @@ class Writer(threading.Thread):
         self.wanted = -(-turns // TURNS)
         self.pause = seconds * PER_APPEND / self.wanted
         self.acknowledged = 0
+        self.ready = threading.Event()
+        """Set once the readers may begin."""
         self.errors: list[str] = []
 
     def run(self) -> None:
@@ -161,6 +165,8 @@ class Writer(threading.Thread):
                 count = min(PER_APPEND, self.wanted - self.acknowledged)
                 self.client.append(_batch(template, self.acknowledged, count))
                 self.acknowledged += count
+                if self.acknowledged >= min(FIRST_EPISODES, self.wanted):
+                    self.ready.set()
                 due += self.pause
                 time.sleep(max(0.0, due - time.monotonic()))
         except ReplayError as error:
@@ -183,10 +189,10 @@ class Reader(threading.Thread):
         try:
             while not self.done.is_set():
                 if self.unit == "turn":
-                    sample = self.client.sample(256)
+                    sample = self.client.sample(SampleRequest(256))
                     self.client.update_priorities(sample, rng.random(len(sample)))
                 else:
-                    sample = self.client.sample(26, unit="episode", sampler="prioritised")
+                    sample = self.client.sample(SampleRequest(26, unit="episode", sampler="prioritised"))
                 self.samples += 1
                 self.wrong += _wrong(sample)
         except ReplayError as error:
@@ -211,7 +217,7 @@ def _unevenness(client: ReplayClient, episodes: int) -> float:
     observed = np.zeros(CELLS)
     turns_in = np.bincount(np.arange(TURNS * episodes) % CELLS, minlength=CELLS)
     for _ in range(draws // 1000):
-        sample = client.sample(1000)
+        sample = client.sample(SampleRequest(1000))
         index = np.array([episode.seed for episode in sample.distinct])[sample.rows]
         observed += np.bincount((TURNS * index + sample.turns) % CELLS, minlength=CELLS)
     expected = observed.sum() * turns_in / turns_in.sum()

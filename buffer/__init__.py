@@ -1,5 +1,40 @@
-"""The replay service: episodes as Arrow, stored once, sampled by turn or by episode.
+"""The replay service: episodes as Arrow tables, stored once, sampled by turn or by episode.
 
-`schema` is the table everyone shares, `service` starts the shards and the limiter, `client` appends and
-samples. This room imports no other room of the house.
+`ReplayService` starts shards and a limiter as Ray actors; `ReplayClient` (inside Ray) and `RemoteClient` (outside)
+append and sample. Environments, rollouts and learning live elsewhere; this room imports no other room. Start reading
+at `buffer.episodes.schema` for the table, then `buffer.service` and `buffer.client.base`.
 """
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "EPISODE_SCHEMA": "buffer.episodes.schema",
+    "Episode": "buffer.episodes.schema",
+    "batch_to_episodes": "buffer.episodes.schema",
+    "episodes_to_batch": "buffer.episodes.schema",
+    "validate": "buffer.episodes.schema",
+    "SampleRequest": "buffer.sampling.request",
+    "Sample": "buffer.sampling.sample",
+    "Stats": "buffer.sampling.sample",
+    "ReplayConfig": "buffer.config",
+    "ReplayService": "buffer.service",
+    "ReplayClient": "buffer.client.ray_client",
+    "RemoteClient": "buffer.client.remote",
+    "export": "buffer.archive",
+    "read_archive": "buffer.archive",
+    "ReplayError": "buffer.errors",
+    "SchemaError": "buffer.errors",
+    "ReplayTimeout": "buffer.errors",
+    "DiskFullError": "buffer.errors",
+    "LogError": "buffer.errors",
+    "EmptyViewError": "buffer.errors",
+}
+"""The module of each public name, imported at its first use."""
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

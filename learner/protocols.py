@@ -16,6 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from buffer.episodes.schema import Episode
     from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
+    from buffer.sampling.request import SampleRequest
     from buffer.sampling.sample import Stats
 
 
@@ -116,17 +117,7 @@ class SampleSource(Protocol):
 
     def stats(self) -> Held: ...
 
-    def sample(
-        self,
-        n: int,
-        *,
-        view: Literal["critic", "actor"] = "critic",
-        unit: Literal["turn", "episode"] = "turn",
-        min_version: int | None = None,
-        best: float | None = None,
-        sampler: Literal["uniform", "prioritised"] = "uniform",
-        timeout_s: float | None = None,
-    ) -> Drawn: ...
+    def sample(self, request: SampleRequest, *, timeout_s: float | None = None) -> Drawn: ...
 
     def sweep(
         self,
@@ -151,8 +142,6 @@ class PrioritySource(SampleSource, Protocol):
 
 class ReplaySource(PrioritySource, Protocol):
     """The replay service, as the learner sees it."""
-
-    def wait_for(self, *, episodes: int, timeout_s: float) -> Stats: ...
 
     def stats(self) -> Stats: ...
 

@@ -34,8 +34,8 @@ def serve_replay(source: Path, *, host: str, port: int, token: str | None) -> No
         address = f"{host}:{server.port}"
         console.print(f"serving {counts.episodes:,} episodes ({counts.turns:,} turns) of {source} at {address}")
         console.print(f"token {token}")
-        console.print("in Python: from buffer.outside import OutsideClient")
-        console.print(f"           OutsideClient.at([{address!r}], {token!r}).sample(256).episodes")
+        console.print("in Python: from buffer import RemoteClient, SampleRequest")
+        console.print(f"           RemoteClient.at([{address!r}], {token!r}).sample(SampleRequest(256)).episodes")
         console.print("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how this is meant to end
             server.until_closed()

@@ -1,4 +1,4 @@
-"""What every client of the replay can do, inside Ray or outside: append, sample, stream, sweep, set priorities.
+"""What every client of the replay can do, inside Ray or outside: append, sample, sweep, set priorities.
 
 Episodes go to the shard that a hash of their id names, so that a repeated append finds its first copy. Samples are
 split over the shards in proportion to what each holds, so that a turn is equally likely wherever it lives. Requests
@@ -16,13 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from buffer.client.fan_out import Request, Shards
-from buffer.client.stream import SampleStream
+from buffer.client.fan_out import Shards
 from buffer.episodes.schema import Episode, validate
 from buffer.episodes.wire import to_wire
 from buffer.errors import EmptyViewError, SchemaError
-from buffer.sampling.draws import SAMPLERS, Sampler, Unit
-from buffer.sampling.row_filter import RowFilter, View, check_share
+from buffer.sampling.request import SampleRequest
+from buffer.sampling.row_filter import RowFilter, View
 from buffer.sampling.sample import Sample
 
 _APPENDED_TOGETHER = 16
@@ -81,59 +80,18 @@ class BaseClient:
             self._limiter.await_insert(deadline)
         return self._shards.append([to_wire(batch) for batch in batches], deadline)
 
-    def sample(
-        self,
-        n: int,
-        *,
-        view: View = "critic",
-        unit: Unit = "turn",
-        sampler: Sampler = "uniform",
-        min_version: int | None = None,
-        best: float | None = None,
-        timeout_s: float | None = None,
-        messages: bool = False,
-    ) -> Sample:
-        """Draw n turns or episodes, in random order but for `newest`.
+    def sample(self, request: SampleRequest, *, timeout_s: float | None = None) -> Sample:
+        """Draw the turns or episodes of a request, over all shards.
 
-        View `critic` is everything; view `actor` the episodes all of whose tokens have a version of at least
-        `min_version`, never demonstrations. With `best` in (0, 1] only that share of the view's episodes is drawn
-        from, over all shards the highest by undiscounted return; all that tie with the last of them count too, so
-        the share drawn from may be larger.
-
-        Sampler `uniform` draws with replacement; `prioritised` likewise, a turn in proportion to its priority to
-        the power of `priority_exponent`, an episode to the sum of its turns (`update_priorities`,
-        `Sample.importance_weights`); `newest` gives the newest by creation, newest first, each once, and begins
-        again where there are fewer. Episodes come without `messages` unless asked for: learners do not read them.
-        Raises EmptyViewError where the view holds nothing, ReplayTimeout where the limiter or a shard keeps the
-        caller waiting.
+        `timeout_s` bounds this call; the default is `replay.timeout_s`. Raises EmptyViewError where the view holds no
+        episode, ReplayTimeout where the limiter or a shard does not answer in time.
         """
-        request = _request(n, view, unit, sampler, min_version, best, messages)
-        (sample,) = self._draw(view, request, [n], self._rng, timeout_s)
+        deadline = self._deadline(timeout_s)
+        turns = request.n if request.unit == "turn" else 0
+        with self._limiter.sampling(request.view, deadline, turns) as count:
+            sample = self._shards.draw(request, self._rng, deadline)
+            count(sample.turns_drawn)
         return sample
-
-    def stream(
-        self,
-        n: int,
-        *,
-        view: View = "critic",
-        unit: Unit = "turn",
-        sampler: Sampler = "uniform",
-        min_version: int | None = None,
-        best: float | None = None,
-        timeout_s: float | None = None,
-        messages: bool = False,
-        prefetch: int = 8,
-    ) -> SampleStream:
-        """Samples as `sample` gives them, one after the other without end, up to twice `prefetch` ahead of need.
-
-        They are fetched in blocks of `prefetch`, each of them one call for the limiter; a block is drawn from what
-        replay holds when it is fetched. The stream has a random stream of its own, which this client's seeds.
-        """
-        if prefetch < 1:
-            raise ValueError(f"prefetch of {prefetch}; fetch at least 1 sample ahead")
-        request = _request(n, view, unit, sampler, min_version, best, messages)
-        rng = np.random.default_rng(self._rng.integers(0, 2**63))
-        return SampleStream(lambda: self._draw(view, request, [n] * prefetch, rng, timeout_s))
 
     def update_priorities(self, sample: Sample, priorities: np.ndarray) -> int:
         """Give each turn of a sample its priority, the absolute TD error float[n]; returns how many are still held.
@@ -179,16 +137,6 @@ class BaseClient:
             raise EmptyViewError(f"the replay holds no episode{only}; collect before sampling from this view")
         return sorted(swept.distinct, key=lambda episode: (episode.seed, episode.episode_id))
 
-    def _draw(
-        self, view: View, request: Request, sizes: list[int], rng: np.random.Generator, timeout_s: float | None
-    ) -> list[Sample]:
-        deadline = self._deadline(timeout_s)
-        turns = sum(sizes) if request.unit == "turn" else 0
-        with self._limiter.sampling(view, deadline, turns) as count:
-            samples = self._shards.draw(request, sizes, rng, deadline)
-            count(sum(sample.turns_drawn for sample in samples))
-        return samples
-
     def state_dict(self) -> dict[str, Any]:
         """The random stream, for JSON or torch.save."""
         return {"rng": json.dumps(self._rng.bit_generator.state)}
@@ -203,21 +151,3 @@ class BaseClient:
 
     def _deadline(self, timeout_s: float | None) -> float:
         return time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-
-
-def _request(
-    n: int,
-    view: View,
-    unit: Unit,
-    sampler: Sampler,
-    min_version: int | None,
-    best: float | None,
-    messages: bool,
-) -> Request:
-    """Raises ValueError for what cannot be drawn."""
-    if n < 1:
-        raise ValueError(f"sample of {n}; draw at least 1")
-    if sampler not in SAMPLERS:
-        raise ValueError(f"no sampler {sampler!r}; the samplers are {', '.join(SAMPLERS)}")
-    check_share(best)
-    return Request(RowFilter.of_view(view, min_version), unit, sampler, best, messages)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +13,8 @@ import pyarrow as pa
 from buffer.errors import EmptyViewError, ReplayError
 from buffer.flight.connection import Connection
 from buffer.placement import Find, Placement, shard_of
-from buffer.sampling.draws import Held, Sampler, Unit
+from buffer.sampling.draws import Held
+from buffer.sampling.request import Sampler, SampleRequest
 from buffer.sampling.row_filter import RowFilter, least_of_best
 from buffer.sampling.sample import Part, Sample
 
@@ -28,17 +29,6 @@ _ATTEMPTS = 3
 """At finding rows in a view: by what was known, by what was asked for, and once more where a shard lost its rows."""
 _T = TypeVar("_T")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to draw from."""
-
-    only: RowFilter
-    unit: Unit
-    sampler: Sampler
-    best: float | None
-    messages: bool
 
 
 class Shards:
@@ -92,16 +82,14 @@ class Shards:
         # A batch may be a slice of a larger one: only taking rows leaves the rest behind.
         return {home: wire.take(pa.array(np.flatnonzero(homes == home))) for home in used}
 
-    def draw(self, request: Request, sizes: Sequence[int], rng: np.random.Generator, deadline: float) -> list[Sample]:
-        """Samples of `sizes` draws each. Raises EmptyViewError where nothing can be drawn, ReplayTimeout."""
+    def draw(self, request: SampleRequest, rng: np.random.Generator, deadline: float) -> Sample:
+        """Draw a sample. Raises EmptyViewError where nothing can be drawn, ReplayTimeout."""
         self.refresh()
         for _ in range(_ATTEMPTS):
             try:
-                if request.sampler == "newest":
-                    return [self._newest(request, size, deadline) for size in sizes]
-                return self._split(self._bounded(request, deadline), sizes, rng, deadline)
+                return self._split(request, self._bounded(request, deadline), rng, deadline)
             except EmptyViewError:
-                # What a shard holds may have changed since it said so.
+                # The cached numbers of a shard may be out of date.
                 self._held.clear()
         raise EmptyViewError(f"the replay holds no episode{request.only}; collect before sampling from this view")
 
@@ -125,7 +113,7 @@ class Shards:
         request = {"only": only.as_dict(), "messages": messages, "draw": None}
         shards = range(len(self))
         swept = self._each(lambda shard: self._connections[shard].draw(request, deadline), shards)
-        parts = [Part(shard, *sample) for shard, samples in zip(shards, swept, strict=True) for sample in samples]
+        parts = [Part(shard, *part) for shard, part in zip(shards, swept, strict=True)]
         return Sample.joined(parts, population=sum(len(part.draws) for part in parts))
 
     def update(
@@ -158,100 +146,59 @@ class Shards:
                 stored += [row for row, there in zip(rows, known, strict=True) if there]
         return stored
 
-    def _bounded(self, request: Request, deadline: float) -> Request:
-        """The request with its share of best episodes turned into a lowest return.
+    def _bounded(self, request: SampleRequest, deadline: float) -> RowFilter:
+        """The filter of a request, with its best share of episodes turned into a lowest return.
 
-        Every call asks the shards: a bound kept from the last one would miss what was appended since.
+        Every call asks the shards, because a bound kept from an earlier call would miss later appends.
         """
-        if request.best is None:
-            return request
         only = request.only
+        if request.best is None:
+            return only
         answers = self._each(lambda shard: self._connections[shard].returns(only, deadline), range(len(self)))
-        returns = np.concatenate([part for part, _ in answers])
+        returns = np.concatenate(answers)
         if len(returns) == 0:
             raise EmptyViewError
-        return replace(request, only=replace(only, min_return=least_of_best(returns, request.best)), best=None)
+        return replace(only, min_return=least_of_best(returns, request.best))
 
-    def _split(self, request: Request, sizes: Sequence[int], rng: np.random.Generator, deadline: float) -> list[Sample]:
-        """Samples whose draws come from each shard in proportion to what it holds of the view."""
-        held = self._ask_held(request, deadline)
-        weights = np.array([part.weight(request.unit, request.sampler) for part in held])
+    def _split(self, request: SampleRequest, only: RowFilter, rng: np.random.Generator, deadline: float) -> Sample:
+        """A sample whose draws come from each shard in proportion to what it holds of the view."""
+        unit, sampler = request.unit, request.sampler
+        held = self._ask_held(only, sampler, deadline)
+        weights = np.array([part.weight(unit, sampler) for part in held])
         if len(self) > 1 and weights.sum() == 0:
             raise EmptyViewError
         shares = weights / weights.sum() if len(self) > 1 else np.ones(1)
-        splits = np.array([rng.multinomial(size, shares) for size in sizes])
-        seeds = rng.integers(0, 2**63, size=len(self))
-        orders = [rng.permutation(size) for size in sizes]
+        counts = rng.multinomial(request.n, shares).tolist()
+        seeds = rng.integers(0, 2**63, size=len(self)).tolist()
+        order = rng.permutation(request.n)
 
-        def get(shard: int) -> list[Part]:
-            counts = splits[:, shard]
-            draw = {
-                "counts": counts[counts > 0].tolist(),
-                "unit": request.unit,
-                "sampler": request.sampler,
-                "seed": int(seeds[shard]),
-            }
-            ticket = {"only": request.only.as_dict(), "messages": request.messages, "draw": draw}
-            answers = self._connections[shard].draw(ticket, deadline)
-            return [Part(shard, *answer, share=float(shares[shard])) for answer in answers]
-
-        used = np.flatnonzero(splits.sum(axis=0)).tolist()
-        given = dict(zip(used, map(iter, self._each(get, used)), strict=True))
-        samples = []
-        for split, order in zip(splits, orders, strict=True):
-            parts = [next(given[shard]) for shard in np.flatnonzero(split).tolist()]
-            for part in parts:
-                held[part.shard] = part.draws.held
-            population = sum(part.turns if request.unit == "turn" else part.episodes for part in held)
-            samples.append(Sample.joined(parts, population=population).reordered(order))
-        self._remember(request, {shard: held[shard] for shard in used})
-        return samples
-
-    def _newest(self, request: Request, size: int, deadline: float) -> Sample:
-        """The newest of all shards, newest first."""
-        request = self._bounded(request, deadline)
-        shards = range(len(self))
-        only, unit = request.only, request.unit
-        answers = self._each(lambda shard: self._connections[shard].newest(size, unit, only, deadline), shards)
-        created = np.concatenate([part for part, _ in answers])
-        turns = np.concatenate([part for _, part in answers])
-        home = np.repeat(shards, [len(part) for part, _ in answers])
-        if len(created) == 0:
-            raise EmptyViewError
-        order = np.argsort(-created, kind="stable")
-        # Of every draw of the sample, in order, the shard that it comes from.
-        sources = (np.repeat(home[order], turns[order]) if unit == "turn" else home[order])[:size]
-        used, counts = np.unique(sources, return_counts=True)
-
-        def get(place: int) -> Part:
-            draw = {"counts": [int(counts[place])], "unit": unit, "sampler": "newest", "seed": 0}
+        def get(shard: int) -> Part:
+            draw = {"count": counts[shard], "unit": unit, "sampler": sampler, "seed": seeds[shard]}
             ticket = {"only": only.as_dict(), "messages": request.messages, "draw": draw}
-            shard = int(used[place])
-            (answer,) = self._connections[shard].draw(ticket, deadline)
-            return Part(shard, *answer)
+            return Part(shard, *self._connections[shard].draw(ticket, deadline), share=float(shares[shard]))
 
-        parts = self._each(get, range(len(used)))
-        joined = Sample.joined(parts, population=len(sources))
-        # The k-th draw from a shard stands behind those of the shards before it.
-        where = np.empty(len(sources), np.int64)
-        where[np.argsort(sources, kind="stable")] = np.arange(len(sources))
-        return joined.reordered(np.resize(where, size))
+        used = np.flatnonzero(counts).tolist()
+        parts = self._each(get, used)
+        for part in parts:
+            held[part.shard] = part.draws.held
+        population = sum(part.turns if unit == "turn" else part.episodes for part in held)
+        self._remember(only, sampler, {shard: held[shard] for shard in used})
+        return Sample.joined(parts, population=population).reordered(order)
 
-    def _ask_held(self, request: Request, deadline: float) -> list[Held]:
+    def _ask_held(self, only: RowFilter, sampler: Sampler, deadline: float) -> list[Held]:
         """What each shard holds of the view; asked of those that have not said so a moment ago."""
         if len(self) == 1:
             return [Held()]
-        known = self._held.get((request.only, request.sampler), {})
+        known = self._held.get((only, sampler), {})
         now = time.monotonic()
         stale = [shard for shard in range(len(self)) if shard not in known or now - known[shard][0] > _HELD_S]
-        only, sampler = request.only, request.sampler
         answers = self._each(lambda shard: self._connections[shard].held(only, sampler, deadline), stale)
-        self._remember(request, dict(zip(stale, answers, strict=True)))
+        self._remember(only, sampler, dict(zip(stale, answers, strict=True)))
         fresh = {shard: held for shard, (_, held) in known.items()} | dict(zip(stale, answers, strict=True))
         return [fresh[shard] for shard in range(len(self))]
 
-    def _remember(self, request: Request, held: dict[int, Held]) -> None:
-        key = (request.only, request.sampler)
+    def _remember(self, only: RowFilter, sampler: Sampler, held: dict[int, Held]) -> None:
+        key = (only, sampler)
         if len(self._held) >= _KEPT and key not in self._held:
             self._held.clear()
         now = time.monotonic()

@@ -1,6 +1,5 @@
-"""The client of a running service: what `BaseClient` can do under its limiter, and waiting, counting, checkpoints."""
+"""The client of a running service: what `BaseClient` can do under its limiter, and counts, checkpoints."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,6 @@ class ReplayClient(BaseClient):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open(self._rng)
-
-    def wait_for(self, *, episodes: int, timeout_s: float) -> Stats:
-        """Block until so many episodes were ever inserted. Raises ReplayTimeout that names the count reached."""
-        self._counts.await_episodes(episodes, time.monotonic() + timeout_s)
-        return self.stats()
 
     def stats(self) -> Stats:
         """Counts over all shards. Raises ReplayTimeout where one does not answer."""

@@ -17,7 +17,7 @@ from buffer.placement import Find, Topology
 from buffer.sampling.row_filter import View
 
 
-class OutsideClient(BaseClient):
+class RemoteClient(BaseClient):
     """What `BaseClient` can do, past the limiter: it waits for neither side of the run and counts as none."""
 
     def __init__(self, find: Find, token: str, *, seed: int = 0, timeout_s: float = 60.0) -> None:

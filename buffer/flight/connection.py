@@ -11,7 +11,8 @@ import pyarrow.flight as flight
 
 from buffer.episodes.wire import WIRE_SCHEMA
 from buffer.flight.endpoint import Endpoint, Locate
-from buffer.sampling.draws import Draws, Held, PriorityUpdate, Sampler, Unit
+from buffer.sampling.draws import Draws, Held, PriorityUpdate
+from buffer.sampling.request import Sampler
 from buffer.sampling.row_filter import RowFilter
 
 _UNDER_WAY = 4
@@ -55,39 +56,27 @@ class Connection(Endpoint):
 
         return self._call(put, "append", deadline)
 
-    def draw(self, request: dict[str, Any], deadline: float) -> list[tuple[list[pa.RecordBatch], Draws]]:
-        """(batches, draws) of each sample that a do_get request asks for, read batch by batch."""
+    def draw(self, request: dict[str, Any], deadline: float) -> tuple[list[pa.RecordBatch], Draws]:
+        """(batches, draws) of a do_get request, read batch by batch."""
         ticket = flight.Ticket(json.dumps(request).encode())
 
-        def get(
-            client: flight.FlightClient, options: flight.FlightCallOptions
-        ) -> list[tuple[list[pa.RecordBatch], Draws]]:
-            samples: list[tuple[list[pa.RecordBatch], Draws]] = []
-            for chunk in client.do_get(ticket, options):
-                if chunk.app_metadata is not None:
-                    samples.append(([], Draws.from_bytes(chunk.app_metadata.to_pybytes())))
-                samples[-1][0].append(chunk.data)
-            if samples:
-                self.seen = max(self.seen, samples[-1][1].shards)
-            return samples
+        def get(client: flight.FlightClient, options: flight.FlightCallOptions) -> tuple[list[pa.RecordBatch], Draws]:
+            chunks = list(client.do_get(ticket, options))
+            return [chunk.data for chunk in chunks], Draws.from_bytes(chunks[0].app_metadata.to_pybytes())
 
-        return self._call(get, "sweep" if request["draw"] is None else "sample", deadline)
+        batches, draws = self._call(get, "sweep" if request["draw"] is None else "sample", deadline)
+        self.seen = max(self.seen, draws.shards)
+        return batches, draws
 
     def held(self, only: RowFilter, sampler: Sampler, deadline: float) -> Held:
         """What of the shard passes the filter."""
         (body,) = self._act("held", {"only": only.as_dict(), "sampler": sampler}, deadline)
         return Held(**json.loads(body))
 
-    def returns(self, only: RowFilter, deadline: float) -> tuple[np.ndarray, np.ndarray]:
-        """(undiscounted return float64[k], turns int64[k]) of each episode of the shard that passes the filter."""
-        returns, turns = self._act("returns", {"only": only.as_dict()}, deadline)
-        return np.frombuffer(returns, dtype=np.float64), np.frombuffer(turns, dtype=np.int64)
-
-    def newest(self, count: int, unit: Unit, only: RowFilter, deadline: float) -> tuple[np.ndarray, np.ndarray]:
-        """(created_at int64[k], turns int64[k]) of the shard's newest episodes that pass the filter."""
-        request = {"only": only.as_dict(), "count": count, "unit": unit}
-        created, turns = self._act("newest", request, deadline)
-        return np.frombuffer(created, dtype=np.int64), np.frombuffer(turns, dtype=np.int64)
+    def returns(self, only: RowFilter, deadline: float) -> np.ndarray:
+        """float64[k], the undiscounted return of each episode of the shard that passes the filter."""
+        (returns,) = self._act("returns", {"only": only.as_dict()}, deadline)
+        return np.frombuffer(returns, dtype=np.float64)
 
     def update(self, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray, deadline: float) -> int:
         """Give turns new priorities; returns how many the shard still holds."""

@@ -2,15 +2,13 @@
 
 - do_put: batches of `WIRE_SCHEMA`; each is answered with JSON {"new": rows, "shards": how many there are} once it is
   durable and counted.
-- do_get: the ticket is JSON {"only", "messages", "draw"}, "only" a `RowFilter` and "draw" either {"counts", "unit",
-  "sampler", "seed"}, one sample for each of the counts, or null for a sweep, which gives every row once. The stream
-  carries the distinct rows of each sample in the layout of `buffer.rows`; the metadata of a sample's first batch are
-  its `Draws`.
-- actions, JSON in and out where nothing else is said: "held" {"only", "sampler"} answers a `Held`; "returns" {"only"}
-  two arrays, of each row that passes the undiscounted return, float64[k], and the turns, int64[k]; "newest" {"only",
-  "count", "unit"} likewise when each was created, int64[k], and its turns; "priorities" takes a `PriorityUpdate` and
-  answers {"known"}; "known" {"ids"} answers {"known"}, for each id whether an append of it would change nothing;
-  "refused" counts a batch that its client refused; "stats" every number.
+- do_get: the ticket is JSON {"only", "messages", "draw"}. "only" is a `RowFilter`; "draw" is {"count", "unit",
+  "sampler", "seed"}, or null for a sweep, which returns every row once. The stream carries the distinct rows in the
+  layout of `buffer.episodes.packing`; the metadata of its first batch is a `Draws`.
+- actions, with JSON request and answer unless stated otherwise: "held" {"only", "sampler"} answers a `Held`; "returns"
+  {"only"} answers float64[k], the undiscounted return of each row that passes; "priorities" takes a `PriorityUpdate`
+  and answers {"known"}; "known" {"ids"} answers {"known"}, for each id whether the shard ignores an append of it;
+  "refused" counts a batch that its client refused; "stats" answers all counts of the shard.
 
 Every request carries the replay's token in the header "authorization: Bearer TOKEN". An error carries the name of its
 class in `extra_info`, so that the client raises the same one.
@@ -116,11 +114,11 @@ class ReplayFlightServer(flight.FlightServerBase):
             messages = bool(request["messages"])
             only, draw = RowFilter(**request["only"]), request["draw"]
             if draw is None:
-                plans = [self._shard.sweep(only, messages=messages)]
+                plan = self._shard.sweep(only, messages=messages)
             else:
                 how = {name: draw[name] for name in ("unit", "sampler", "seed")}
-                plans = self._shard.draw(draw["counts"], only=only, messages=messages, **how)
-        return flight.GeneratorStream(plans[0].schema, _stream(plans, self.shards))
+                plan = self._shard.draw(draw["count"], only=only, messages=messages, **how)
+        return flight.GeneratorStream(plan.schema, _stream(plan, self.shards))
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
         """Answer an action."""
@@ -139,9 +137,9 @@ class ReplayFlightServer(flight.FlightServerBase):
         if name == "priorities":
             update = PriorityUpdate.from_bytes(body)
             return [{"known": self._shard.update_priorities(update.seqs, update.turns, update.priorities)}]
-        if name not in ("held", "returns", "newest", "known"):
+        if name not in ("held", "returns", "known"):
             raise ReplayError(
-                f"no action {name!r}; a shard answers held, returns, newest, known, priorities, refused and stats"
+                f"no action {name!r}; a shard answers held, returns, known, priorities, refused and stats"
             )
         request = json.loads(body)
         if name == "known":
@@ -149,16 +147,13 @@ class ReplayFlightServer(flight.FlightServerBase):
         only = RowFilter(**request["only"])
         if name == "held":
             return [asdict(self._shard.held(only, request["sampler"]))]
-        if name == "returns":
-            return self._shard.view_returns(only)
-        return self._shard.newest(request["count"], request["unit"], only)
+        return [self._shard.view_returns(only)]
 
 
-def _stream(plans: Sequence[Plan], shards: int) -> Iterator[tuple[pa.RecordBatch, pa.Buffer] | pa.RecordBatch]:
-    for plan in plans:
-        draws = pa.py_buffer(replace(plan.draws, shards=shards).to_bytes())
-        for index, batch in enumerate(plan.gather()):
-            yield (batch, draws) if index == 0 else batch
+def _stream(plan: Plan, shards: int) -> Iterator[tuple[pa.RecordBatch, pa.Buffer] | pa.RecordBatch]:
+    draws = pa.py_buffer(replace(plan.draws, shards=shards).to_bytes())
+    for index, batch in enumerate(plan.gather()):
+        yield (batch, draws) if index == 0 else batch
 
 
 @contextmanager

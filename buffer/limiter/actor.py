@@ -20,7 +20,7 @@ from buffer.config import ReplayConfig
 from buffer.flight.actor_lookup import shard_name
 from buffer.limiter.limiter import Limiter
 from buffer.log.folders import STATE_FILE, read_manifest
-from buffer.metrics import SIDES, LimiterMetrics, serve
+from buffer.metrics import LimiterMetrics, serve
 from buffer.placement import Placement
 from buffer.sampling.row_filter import View
 
@@ -87,15 +87,6 @@ class LimiterActor:
                 self._limiter.sampled[view] += count
             await self._notify()
 
-    async def wait_for(self, episodes: int, timeout_s: float, who: str) -> str | None:
-        """Wait until so many episodes were ever inserted."""
-
-        def block() -> str | None:
-            reached = self._limiter.inserted_episodes
-            return None if reached >= episodes else f"waits for {episodes} episodes, {reached} were inserted"
-
-        return await self._wait("episodes", block, timeout_s, who)
-
     async def stats(self) -> dict[str, int]:
         """Counts of the whole replay."""
         limiter = self._limiter
@@ -131,16 +122,13 @@ class LimiterActor:
             return None
         begun = time.monotonic()
         warn_at = begun + self._config.blocked_warning_s
-        known = side in SIDES
-        if known:
-            self._metrics.waiting.labels(side).inc()
+        self._metrics.waiting.labels(side).inc()
         try:
             async with self._changed:
                 while (reason := block()) is not None:
                     now = time.monotonic()
                     if now >= begun + timeout_s:
-                        if known:
-                            self._metrics.timeouts.labels(side).inc()
+                        self._metrics.timeouts.labels(side).inc()
                         return f"{who}: {reason}; gave up after {timeout_s:g} s"
                     if now >= warn_at:
                         logger.warning("%s: blocked for %.0f s: %s", who, now - begun, reason)
@@ -151,9 +139,8 @@ class LimiterActor:
                         continue
             return None
         finally:
-            if known:
-                self._metrics.waiting.labels(side).dec()
-                self._metrics.blocked.labels(side).inc(time.monotonic() - begun)
+            self._metrics.waiting.labels(side).dec()
+            self._metrics.blocked.labels(side).inc(time.monotonic() - begun)
 
     async def _notify(self) -> None:
         self._metrics.inserted.set(self._limiter.inserted_turns)

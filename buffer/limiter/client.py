@@ -67,10 +67,6 @@ class LimiterClient:
             if sampled != charged:
                 self._count(view, sampled - charged)
 
-    def await_episodes(self, episodes: int, deadline: float) -> None:
-        """Wait until so many episodes were ever inserted. Raises ReplayTimeout that names the count reached."""
-        self._ask(self._actor.wait_for, deadline, episodes)
-
     def _count(self, view: View, turns: int) -> None:
         """Count turns as sampled: at once where someone may wait for it, else together with those that follow."""
         if self._config.limits[view].samples_per_insert is not None:

@@ -100,7 +100,7 @@ def refuse_away(home: Path) -> None:
     places = " and ".join(f"on {note['node']} in {note['folder']}" for note in notes)
     raise LogError(
         f"the rows of {home} are {places}. A replay that runs is read through its clients "
-        "(buffer.OutsideClient); after a crash restore a checkpoint, or move the segments of one of these "
+        "(buffer.RemoteClient); after a crash restore a checkpoint, or move the segments of one of these "
         f"folders to {home} and delete away-shard.json there"
     )
 

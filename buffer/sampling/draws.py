@@ -1,13 +1,11 @@
 """What a shard drew: for each draw which row, which turn and how likely it was, as it crosses the wire."""
 
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Self
 
 import numpy as np
 
-Unit = Literal["turn", "episode"]
-Sampler = Literal["uniform", "prioritised", "newest"]
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
+from buffer.sampling.request import Sampler, Unit
 
 _DRAW = np.dtype([("row", np.int32), ("turn", np.int32), ("seq", np.int64), ("probability", np.float64)])
 _UPDATE = np.dtype([("seq", np.int64), ("turn", np.int32), ("priority", np.float64)])
@@ -41,7 +39,7 @@ class Draws:
     seqs: np.ndarray
     """int64[n], number of the row in the shard's history."""
     probabilities: np.ndarray
-    """float64[n], how likely this draw was among all that it could have been; 1 where chance had no part."""
+    """float64[n], probability of this draw among all draws of this shard; 1 in a sweep."""
     held: Held
     """What it was drawn from."""
     shards: int = 1

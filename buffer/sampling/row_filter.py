@@ -60,12 +60,6 @@ class RowFilter:
         return "".join(f" {bound}" for bound in bounds)
 
 
-def check_share(best: float | None) -> None:
-    """Raises ValueError unless `best` is None or in (0, 1]."""
-    if best is not None and not 0 < best <= 1:
-        raise ValueError(f"best={best}; give the share of episodes to draw from, above 0 and at most 1")
-
-
 def least_of_best(returns: np.ndarray, best: float) -> float:
     """The lowest return within the best share `best` of `returns` [n], n at least 1: the ceil(best * n)-th highest."""
     # As written, not as stored: in floating point 0.1 * 30 is above 3, and its ceiling 4.

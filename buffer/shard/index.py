@@ -1,17 +1,17 @@
-"""The numbers that are kept per row, and how samplers choose among them: uniformly, by priority, newest first.
+"""The numbers that are kept per row, and how samplers choose among them: uniformly and by priority.
 
 A row's `index` is its place among the rows held, oldest first; a turn's `position` its number in the store's life,
 which the sum tree goes by. Priorities are those of Schaul et al., "Prioritized Experience Replay" (ICLR 2016): turn i
 is drawn with probability p_i^a / sum_k p_k^a, and a new turn has the largest priority there was so far.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from buffer.errors import ReplayError
-from buffer.sampling.draws import Held, Sampler, Unit
+from buffer.sampling.draws import Held
+from buffer.sampling.request import Sampler, Unit
 from buffer.sampling.row_filter import RowFilter
 from buffer.shard.sliding_array import Window
 from buffer.shard.sum_tree import SumTree
@@ -28,8 +28,6 @@ class RowNumbers(NamedTuple):
     turns: np.ndarray
     oldest_version: np.ndarray
     ret: np.ndarray
-    created_at: np.ndarray
-    """Microseconds since 1970."""
     bytes: np.ndarray
 
 
@@ -73,7 +71,6 @@ class RowIndex:
         self._oldest_version = Window(np.int32)
         self._return = Window(np.float64)
         """Undiscounted, in the precision of `Episode.ret`."""
-        self._created_at = Window(np.int64)
         self._masses = SumTree()
         self._selections: dict[RowFilter, _Selection] = {}
 
@@ -107,7 +104,6 @@ class RowIndex:
         self.seq.extend(np.arange(first_seq, first_seq + rows))
         self._oldest_version.extend(numbers.oldest_version)
         self._return.extend(numbers.ret)
-        self._created_at.extend(numbers.created_at)
         self._masses.extend(np.full(turns, self.largest))
         self._selections.clear()
 
@@ -125,7 +121,7 @@ class RowIndex:
         self._byte_base = int(self._byte_end.view()[count - 1])
         self._turn_base += turns
         self._masses.drop(turns)
-        windows = (self.seq, self._turn_end, self._byte_end, self._oldest_version, self._return, self._created_at)
+        windows = (self.seq, self._turn_end, self._byte_end, self._oldest_version, self._return)
         for window in windows:
             window.drop(count)
         self._selections.clear()
@@ -146,32 +142,18 @@ class RowIndex:
         """int64[k], indices of the rows that pass the filter, oldest first."""
         return self._select(only).rows
 
-    def returns(self, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
-        """(undiscounted return float64[k], turns int64[k]) of each row that passes the filter, oldest first."""
-        selected = self._select(only)
-        return self._return.view()[selected.rows], np.diff(selected.ends, prepend=0)
-
-    def newest(self, count: int, unit: Unit, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
-        """(created_at int64[k], turns int64[k]) of the newest rows, newest first, `count` turns or episodes of them."""
-        rows = self._newest(count, unit, only)
-        return self._created_at.view()[rows], self._turns_of(rows)
+    def returns(self, only: RowFilter) -> np.ndarray:
+        """float64[k], the undiscounted return of each row that passes the filter, oldest first."""
+        return self._return.view()[self._select(only).rows]
 
     def draw(
         self, count: int, *, unit: Unit, only: RowFilter, sampler: Sampler, rng: np.random.Generator
     ) -> Drawn | None:
-        """Draw `count` turns or episodes; None where nothing can be drawn.
-
-        Uniform and prioritised draws are with replacement. `newest` gives the newest ones by their creation, each once,
-        the last turn of an episode first, and begins again where there are fewer.
-        """
+        """Draw `count` turns or episodes with replacement; None where nothing can be drawn."""
         held = self.held(only, sampler)
         if held.episodes == 0:
             return None
-        choose: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]] = {
-            "uniform": self._uniform,
-            "prioritised": self._prioritised,
-            "newest": self._newest_draws,
-        }[sampler]
+        choose = self._uniform if sampler == "uniform" else self._prioritised
         return Drawn(*choose(count, unit, only, held, rng), held)
 
     def update(self, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray) -> int:
@@ -280,32 +262,6 @@ class RowIndex:
         turns = self._turns_of(rows)
         mass = np.add.reduceat(masses, np.cumsum(turns) - turns)
         return index, np.full(count, -1, np.int32), mass[draw] / held.mass
-
-    def _newest(self, count: int, unit: Unit, only: RowFilter) -> np.ndarray:
-        """Indices of the newest rows, newest first, of which `count` turns or episodes are the first ones."""
-        rows = self._select(only).rows
-        created = self._created_at.view()[rows]
-        # A row has a turn at least, so more rows than `count` are never needed. Of equals the one appended last.
-        many = len(rows) > count
-        near = np.flatnonzero(created >= np.partition(created, -count)[-count]) if many else np.arange(len(rows))
-        order = near[np.lexsort((-near, -created[near]))][:count]
-        if unit == "turn":
-            before = np.cumsum(self._turns_of(rows[order]))
-            order = order[: int(np.searchsorted(before, count)) + 1]
-        return rows[order]
-
-    def _newest_draws(
-        self, count: int, unit: Unit, only: RowFilter, held: Held, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = self._newest(count, unit, only)
-        if unit == "episode":
-            index, turn = rows, np.full(len(rows), -1, np.int32)
-        else:
-            turns = self._turns_of(rows)
-            index = np.repeat(rows, turns)
-            last = np.cumsum(turns)
-            turn = (np.repeat(last, turns) - 1 - np.arange(int(last[-1]))).astype(np.int32)
-        return np.resize(index, count), np.resize(turn, count), np.ones(count)
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -22,7 +22,8 @@ from buffer.errors import EmptyViewError, ReplayError, SchemaError
 from buffer.log.priorities import read_priorities, write_priorities
 from buffer.log.write_ahead import Recovery, Segment, WriteAheadLog, link_or_copy, read_log, segment_paths
 from buffer.metrics import ShardMetrics
-from buffer.sampling.draws import Held, Sampler, Unit
+from buffer.sampling.draws import Held
+from buffer.sampling.request import Sampler, Unit
 from buffer.sampling.row_filter import RowFilter
 from buffer.shard.store import Plan, Store
 
@@ -142,28 +143,22 @@ class Shard:
 
     def draw(
         self,
-        counts: Sequence[int],
+        count: int,
         *,
         unit: Unit,
         only: RowFilter,
         seed: int,
         sampler: Sampler = "uniform",
         messages: bool = False,
-    ) -> list[Plan]:
-        """Samples of `counts` draws each, at one moment, with the random stream of `seed`.
-
-        Raises EmptyViewError where nothing can be drawn.
-        """
+    ) -> Plan:
+        """A sample of `count` draws with the random stream of `seed`. Raises EmptyViewError where the view is empty."""
         rng = np.random.default_rng(seed)
-        plans = []
         with self._read:
-            for count in counts:
-                plan = self._store.draw(count, unit=unit, only=only, sampler=sampler, messages=messages, rng=rng)
-                if plan is None:
-                    raise EmptyViewError(f"shard {self.index} holds no episode{only}")
-                plans.append(plan)
-        self.metrics.sampled.inc(sum(counts))
-        return plans
+            plan = self._store.draw(count, unit=unit, only=only, sampler=sampler, messages=messages, rng=rng)
+        if plan is None:
+            raise EmptyViewError(f"shard {self.index} holds no episode{only}")
+        self.metrics.sampled.inc(count)
+        return plan
 
     def sweep(self, only: RowFilter, *, messages: bool = False) -> Plan:
         """Every row that passes the filter at this moment, once, oldest first; of no rows where none does."""
@@ -184,15 +179,10 @@ class Shard:
         with self._read:
             return self._store.index.held(only, sampler)
 
-    def view_returns(self, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
+    def view_returns(self, only: RowFilter) -> np.ndarray:
         """See `RowIndex.returns`."""
         with self._read:
             return self._store.index.returns(only)
-
-    def newest(self, count: int, unit: Unit, only: RowFilter) -> tuple[np.ndarray, np.ndarray]:
-        """See `RowIndex.newest`."""
-        with self._read:
-            return self._store.index.newest(count, unit, only)
 
     def known(self, ids: Sequence[str]) -> list[bool]:
         """Of each id whether an append of it would change nothing."""
@@ -261,7 +251,7 @@ class Shard:
     def _dump(directory: Path, rows: Plan, turns: int) -> None:
         log = WriteAheadLog(directory, durability="flush", segment_bytes=_DUMP_SEGMENT_BYTES)
         seqs = rows.draws.seqs
-        for packed in rows.gather():
+        for packed in rows.gather() if len(seqs) else ():
             batch = episodes_to_batch(unpack(packed))
             log.append(batch, int(seqs[0]), turns)
             seqs = seqs[batch.num_rows :]

@@ -14,7 +14,8 @@ import pyarrow as pa
 from buffer.episodes.packing import ROW_SCHEMA, pack
 from buffer.episodes.schema import MESSAGES_TYPE, new_rows, ragged_parts
 from buffer.episodes.wire import to_wire
-from buffer.sampling.draws import Draws, Sampler, Unit
+from buffer.sampling.draws import Draws
+from buffer.sampling.request import Sampler, Unit
 from buffer.sampling.row_filter import RowFilter
 from buffer.shard.index import RowIndex, RowNumbers
 from buffer.shard.sliding_array import Window
@@ -58,7 +59,9 @@ class Plan:
         return ROW_SCHEMA if self._cold is None else _MESSAGES_SCHEMA
 
     def gather(self) -> Iterator[pa.RecordBatch]:
-        """The distinct rows, copied out in order, in batches of bounded size."""
+        """Copy the distinct rows out in order, in batches of bounded size; at least one batch."""
+        if not self._packed:
+            yield pa.RecordBatch.from_pylist([], schema=self.schema)
         first = 0
         while first < len(self._packed):
             end, size = first, 0
@@ -154,7 +157,6 @@ class Store:
             turns=np.diff(ragged_parts(batch.column("action_start"))[0]).astype(np.int64),
             oldest_version=_per_row(np.minimum, batch.column("versions"), np.int32),
             ret=_per_row(np.add, batch.column("reward"), np.float64),
-            created_at=batch.column("created_at").cast(pa.int64()).to_numpy(),
             # Messages are compressed together; each row counts for its part of them.
             bytes=np.diff(bounds) + -(-messages // rows),
         )

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from buffer.episodes.schema import Episode, batch_to_episodes, episodes_to_batch
+from buffer.sampling.request import SampleRequest
 from learner.errors import LearnerError
 
 
@@ -48,23 +49,15 @@ class DemonstrationSet:
     def stats(self) -> Size:
         return Size(len(self._episodes), sum(episode.turns for episode in self._episodes))
 
-    def sample(
-        self,
-        n: int,
-        *,
-        view: Literal["critic", "actor"] = "critic",
-        unit: Literal["turn", "episode"] = "turn",
-        min_version: int | None = None,
-        best: float | None = None,
-        sampler: Literal["uniform", "prioritised"] = "uniform",
-        timeout_s: float | None = None,
-    ) -> Draw:
-        """`n` draws; `unit` "turn" makes each turn equally likely. `view` and versions matter to replay only."""
-        if best is not None or sampler != "uniform":
+    def sample(self, request: SampleRequest, *, timeout_s: float | None = None) -> Draw:
+        """Draw uniformly with replacement. The view and its version apply to replay only."""
+        n = request.n
+        if request.best is not None or request.sampler != "uniform":
             raise LearnerError(
-                f"demonstrations are cloned as they are: best={best}, sampler={sampler} are for what replay holds"
+                f"demonstrations are cloned as they are: best={request.best}, sampler={request.sampler} are for what "
+                "replay holds"
             )
-        if unit == "episode":
+        if request.unit == "episode":
             chosen = self._generator.integers(len(self._episodes), size=n)
             return Draw([self._episodes[i] for i in chosen], np.full(n, -1, dtype=np.int32))
         lengths = np.array([episode.turns for episode in self._episodes])

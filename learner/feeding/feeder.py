@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
+from buffer.sampling.request import SampleRequest
 from learner.algorithms.base import Phase
 from learner.config import LearnerConfig
 from learner.errors import LearnerError, WaitTimeoutError
@@ -155,15 +156,15 @@ class Feeder:
 
     def _draw(self, phase: Phase, steps: int, version: int) -> list[list[Row]]:
         """The rows of the next `steps` steps, drawn in one call so that an episode is held once for all of them."""
-        sample = self._replay.sample(
+        request = SampleRequest(
             steps * phase.batch,
             view=_view(phase),
             unit=phase.unit,
+            sampler=phase.sampler,
             min_version=_min_version(phase, version),
             best=phase.best,
-            sampler=phase.sampler,
-            timeout_s=self._config.timeout_s,
         )
+        sample = self._replay.sample(request, timeout_s=self._config.timeout_s)
         episodes, turns = sample.episodes, sample.turns
         cuts = [slice(first, first + phase.batch) for first in range(0, steps * phase.batch, phase.batch)]
         if phase.sampler == "uniform":

@@ -17,6 +17,7 @@ from actors.config import EngineConfig, RolloutConfig, SamplingConfig
 from actors.errors import ActorError, StaleWorkersError, WorkersLostError
 from actors.pool.pool import WorkerArgs, start_pool
 from buffer.config import ReplayConfig
+from buffer.sampling.request import SampleRequest
 from buffer.service import ReplayService
 from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
@@ -56,7 +57,7 @@ def pool(folder, replay):
 
 def _held(replay, **kwargs):
     """Episode ids in replay, each as often as it is stored."""
-    sample = replay.sample(2000, unit="episode", **kwargs)
+    sample = replay.sample(SampleRequest(2000, unit="episode", **kwargs))
     return {episode.episode_id: episode for episode in sample.episodes}
 
 

@@ -14,7 +14,7 @@ from archer.commands.import_episodes import import_episodes
 from archer.commands.replay import export_episodes
 from archer.errors import ConfigError
 from archer.imports.reading import read_imports
-from buffer.client.remote import OutsideClient
+from buffer.client.remote import RemoteClient
 from envs import Demonstration
 
 ARCHER = Path(sys.executable).with_name("archer")
@@ -69,7 +69,7 @@ def test_a_folder_is_served_until_ctrl_c(episodes):
             line = served.stdout.readline()
             found = re.search(r"serving 12 episodes \(\d+ turns\) of .* at (127\.0\.0\.1:\d+)", line)
             assert found, line
-            client = OutsideClient.at([found[1]], "secret")
+            client = RemoteClient.at([found[1]], "secret")
             assert len(client.sweep()) == 12
             client.close()
             served.send_signal(signal.SIGINT)

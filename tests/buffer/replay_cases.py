@@ -60,3 +60,12 @@ def settled(client) -> Stats:
     """The counts of all clients, who tell the limiter a moment after they sampled."""
     time.sleep(0.3)
     return client.stats()
+
+
+def inserted(client, episodes: int, timeout_s: float = 60) -> int:
+    """Wait until at least `episodes` were ever inserted; returns how many were."""
+    deadline = time.monotonic() + timeout_s
+    while (reached := client.stats().inserted_episodes) < episodes:
+        assert time.monotonic() < deadline, f"{reached} of {episodes} episodes were inserted within {timeout_s} s"
+        time.sleep(0.02)
+    return reached

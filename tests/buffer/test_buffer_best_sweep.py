@@ -15,6 +15,7 @@ from buffer.config import ReplayConfig
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.errors import EmptyViewError, ReplayTimeout
 from buffer.placement import shard_of
+from buffer.sampling.request import SampleRequest
 from buffer.service import ReplayService
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -45,7 +46,7 @@ def best_of(episodes, best: float) -> set[str]:
 
 def drawn(client, **kwargs) -> set[str]:
     """What 50 draws for each episode there may be will not miss."""
-    return {e.episode_id for e in client.sample(3000, unit="episode", **kwargs).distinct}
+    return {e.episode_id for e in client.sample(SampleRequest(3000, unit="episode", **kwargs)).distinct}
 
 
 # Demonstrations are the best, so that a view that shows them where it must not is found out; returns tie by fours.
@@ -92,7 +93,7 @@ def test_turns_of_the_best_share_are_equally_likely_over_both_shards(service):
     cells = {(e.episode_id, t): 0 for e in OLD + NEW if e.episode_id in share for t in range(e.turns)}
     assert {shard_of(name, 2) for name, _ in cells} == {0, 1}
     for _ in range(5):
-        sample = client.sample(2000, view="actor", min_version=0, best=0.3)
+        sample = client.sample(SampleRequest(2000, view="actor", min_version=0, best=0.3))
         for episode, turn in zip(sample.episodes, sample.turns.tolist(), strict=True):
             cells[episode.episode_id, turn] += 1
     observed, expected = np.array(list(cells.values())), 10_000 / len(cells)
@@ -102,8 +103,8 @@ def test_turns_of_the_best_share_are_equally_likely_over_both_shards(service):
 
 def test_the_best_of_everything_is_drawn_as_everything_is(service):
     for unit in ("turn", "episode"):
-        whole = service.client(seed=8).sample(100, unit=unit)
-        best = service.client(seed=8).sample(100, unit=unit, best=1.0)
+        whole = service.client(seed=8).sample(SampleRequest(100, unit=unit))
+        best = service.client(seed=8).sample(SampleRequest(100, unit=unit, best=1.0))
         assert names(best.episodes) == names(whole.episodes)
         assert best.turns.tolist() == whole.turns.tolist()
 
@@ -131,7 +132,7 @@ def test_a_sweep_gives_each_episode_once_in_order_and_counts_its_turns(service):
 def test_an_empty_view_is_refused_and_not_counted(service):
     client = service.client()
     before = settled(client).sampled_turns
-    for call in (client.sweep, lambda **kwargs: client.sample(5, best=0.5, **kwargs)):
+    for call in (client.sweep, lambda **kwargs: client.sample(SampleRequest(5, best=0.5, **kwargs))):
         with pytest.raises(EmptyViewError, match="every token of version 5 or later; collect before"):
             call(view="actor", min_version=5)
     assert settled(client).sampled_turns == before
@@ -142,7 +143,7 @@ def test_bad_arguments_are_refused_before_anything_is_asked(service):
     before = settled(client).sampled_turns
     for best in (0, -1, 1.5, float("nan")):
         with pytest.raises(ValueError, match=r"best=.*above 0 and at most 1"):
-            client.sample(5, best=best)
+            client.sample(SampleRequest(5, best=best))
     with pytest.raises(ValueError, match="no view 'best'"):
         client.sweep(view="best")
     for view, min_version in (("actor", None), ("critic", 2)):
@@ -176,7 +177,7 @@ def test_the_bound_follows_appends_evictions_deaths_and_restarts(tmp_path):
         last = check()
     assert client.stats().evicted > 0
     rng = client.state_dict()
-    sample = client.sample(50, best=0.2)
+    sample = client.sample(SampleRequest(50, best=0.2))
     for shard in service.shards:
         os.kill(ray.get(shard.pid.remote(), timeout=60), signal.SIGKILL)
         assert check() == last
@@ -186,7 +187,7 @@ def test_the_bound_follows_appends_evictions_deaths_and_restarts(tmp_path):
     client = service.client()
     assert check() == last
     client.load_state_dict(rng)
-    again = client.sample(50, best=0.2)
+    again = client.sample(SampleRequest(50, best=0.2))
     assert names(again.episodes) == names(sample.episodes)
     assert again.turns.tolist() == sample.turns.tolist()
     service.stop()

@@ -18,6 +18,7 @@ from replay_cases import assert_same, make_batch, make_episode
 from buffer.config import ReplayConfig
 from buffer.errors import EmptyViewError, SchemaError
 from buffer.placement import shard_of
+from buffer.sampling.request import SampleRequest
 from buffer.service import ReplayService
 
 PER_SHARD = 40
@@ -82,7 +83,7 @@ class ServiceAgainstModel(RuleBasedStateMachine):
 
     @rule(
         unit=st.sampled_from(["turn", "episode"]),
-        sampler=st.sampled_from(["uniform", "prioritised", "newest"]),
+        sampler=st.sampled_from(["uniform", "prioritised"]),
         min_version=st.sampled_from([None, 0, 2]),
     )
     def sample(self, unit, sampler, min_version):
@@ -93,9 +94,9 @@ class ServiceAgainstModel(RuleBasedStateMachine):
         if not matching:
             if held:
                 with pytest.raises(EmptyViewError):
-                    self.client.sample(5, unit=unit, sampler=sampler, **view)
+                    self.client.sample(SampleRequest(5, unit=unit, sampler=sampler, **view))
             return
-        sample = self.client.sample(5, unit=unit, sampler=sampler, messages=True, **view)
+        sample = self.client.sample(SampleRequest(5, unit=unit, sampler=sampler, messages=True, **view))
         for episode, turn in zip(sample.episodes, sample.turns.tolist(), strict=True):
             index = int(episode.episode_id[1:])
             assert index in matching

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from replay_cases import assert_same, make_batch, make_episode
 
+from buffer import RemoteClient, SampleRequest
 from buffer.archive import export, read_archive
-from buffer.client.remote import OutsideClient
 from buffer.config import ReplayConfig
 from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes
 from buffer.errors import ReplayError
@@ -41,9 +41,9 @@ def test_another_process_without_ray_reads_and_appends_by_the_token(live):
     program = f"""
 import sys
 sys.path.insert(0, {str(directory)!r})
-from buffer.client.remote import OutsideClient
-client = OutsideClient.of_folder({str(directory)!r}, seed=3)
-sample = client.sample(200, sampler="prioritised")
+from buffer import RemoteClient, SampleRequest
+client = RemoteClient.of_folder({str(directory)!r}, seed=3)
+sample = client.sample(SampleRequest(200, sampler="prioritised"))
 known = client.update_priorities(sample, abs(sample.probabilities))
 print(len(client.sweep()), client.counts()["episodes"], known, len({{e.episode_id for e in sample.episodes}}))
 print("ray" in sys.modules)
@@ -53,7 +53,7 @@ print("ray" in sys.modules)
     assert [int(number) for number in numbers.split()][:3] == [60, 60, 200]
     assert int(numbers.split()[3]) > 30
     assert ray_there == "False"
-    outside = OutsideClient.of_folder(directory)
+    outside = RemoteClient.of_folder(directory)
     assert outside.append(make_batch([3, 60, 61])) == 2
     assert service.client().stats().episodes == 62
     outside.close()
@@ -64,13 +64,13 @@ def test_without_the_token_nothing_is_answered(live):
     address = read_endpoint(directory / "shard-0")
     for token in ("", "guessed"):
         with pytest.raises(ReplayError, match=r"takes no request without its token.*access\.json"):
-            OutsideClient.at([address], token).sample(1)
+            RemoteClient.at([address], token).sample(SampleRequest(1))
     with flight.FlightClient(f"grpc+tcp://{address}") as bare, pytest.raises(flight.FlightUnauthenticatedError):
         list(bare.do_action(flight.Action("stats", b"{}")))
     for path in (directory / "access.json", directory / "shard-0" / "endpoint.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(ReplayError, match=r"access\.json does not exist: no replay has run in this folder"):
-        OutsideClient.of_folder(directory / "shard-0")
+        RemoteClient.of_folder(directory / "shard-0")
 
 
 def test_duckdb_and_pandas_read_the_log_while_it_is_written(live):
@@ -153,9 +153,9 @@ def test_a_folder_is_served_alone_and_takes_no_appends(tmp_path):
     pq.write_table(pa.Table.from_batches([make_batch(range(30))]), folder / "episodes.parquet")
     with served_folder(folder, host="127.0.0.1", port=0, token="secret") as (server, counts):
         assert counts.episodes == 30
-        client = OutsideClient.at([f"127.0.0.1:{server.port}"], "secret")
-        assert {e.episode_id for e in client.sample(1000).distinct} == {f"e{i}" for i in range(30)}
-        assert client.sample(3, unit="episode", sampler="newest", messages=True).episodes[0].messages
+        client = RemoteClient.at([f"127.0.0.1:{server.port}"], "secret")
+        assert {e.episode_id for e in client.sample(SampleRequest(1000)).distinct} == {f"e{i}" for i in range(30)}
+        assert client.sample(SampleRequest(3, unit="episode", messages=True)).episodes[0].messages
         with pytest.raises(ReplayError, match="nothing can be appended"):
             client.append(make_batch([99]))
         with (

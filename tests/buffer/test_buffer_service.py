@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow.flight as flight
 import pytest
 import ray
-from replay_cases import assert_same, make_batch, make_episode, settled
+from replay_cases import assert_same, inserted, make_batch, make_episode, settled
 
-from buffer.client.remote import OutsideClient
+from buffer.client.remote import RemoteClient
 from buffer.config import ReplayConfig
 from buffer.errors import DiskFullError, EmptyViewError, LogError, ReplayError, ReplayTimeout, SchemaError
 from buffer.limiter.actor import SAVE_DELAY_S
@@ -26,6 +26,7 @@ from buffer.log.folders import STATE_FILE, begin
 from buffer.log.frames import SEGMENT_SCHEMA
 from buffer.log.write_ahead import WriteAheadLog, read_episodes
 from buffer.placement import shard_of
+from buffer.sampling.request import SampleRequest
 from buffer.service import ReplayService
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -67,12 +68,12 @@ def service(ray_cluster, tmp_path_factory):
 def test_episodes_live_where_their_hash_says_and_come_back_whole(service):
     for shard, held in enumerate(ids(service)):
         assert held == [f"e{i}" for i in range(150) if shard_of(f"e{i}", 2) == shard]
-    sample = service.client().sample(300, unit="episode", messages=True)
+    sample = service.client().sample(SampleRequest(300, unit="episode", messages=True))
     assert (sample.turns == -1).all()
     for episode in sample.distinct:
         index = int(episode.episode_id[1:])
         assert_same(episode, make_episode(index, version=5 if index >= 100 else 0))
-    without = service.client().sample(1).episodes[0]
+    without = service.client().sample(SampleRequest(1)).episodes[0]
     index = int(without.episode_id[1:])
     assert_same(without, make_episode(index, version=5 if index >= 100 else 0), messages=False)
 
@@ -87,7 +88,7 @@ def test_a_turn_is_equally_likely_wherever_it_lives(service):
     client = service.client(seed=11)
     cells = Counter({(f"e{i}", t): 0 for i in range(150) for t in range(make_episode(i).turns)})
     for _ in range(45):
-        sample = client.sample(1000)
+        sample = client.sample(SampleRequest(1000))
         cells.update((e.episode_id, t) for e, t in zip(sample.episodes, sample.turns.tolist(), strict=True))
     observed = np.array(list(cells.values()))
     assert len(observed) == 450
@@ -96,24 +97,26 @@ def test_a_turn_is_equally_likely_wherever_it_lives(service):
 
 
 def test_draws_are_in_random_order_over_the_shards(service):
-    shards = [shard_of(e.episode_id, 2) for e in service.client(seed=2).sample(64).episodes]
+    shards = [shard_of(e.episode_id, 2) for e in service.client(seed=2).sample(SampleRequest(64)).episodes]
     assert 10 < sum(a != b for a, b in itertools.pairwise(shards)) < 54
 
 
 def test_the_actor_view(service):
     client = service.client()
-    assert {int(e.episode_id[1:]) >= 100 for e in client.sample(50, view="actor", min_version=5).episodes} == {True}
+    assert {
+        int(e.episode_id[1:]) >= 100 for e in client.sample(SampleRequest(50, view="actor", min_version=5)).episodes
+    } == {True}
     with pytest.raises(EmptyViewError, match="every token of version 6 or later"):
-        client.sample(5, view="actor", min_version=6)
+        client.sample(SampleRequest(5, view="actor", min_version=6))
     with pytest.raises(ValueError, match="takes one"):
-        client.sample(5, view="actor")
+        client.sample(SampleRequest(5, view="actor"))
 
 
 def test_a_turn_is_drawn_in_proportion_to_its_priority_wherever_it_lives(tmp_path):
     service = start(tmp_path / "live", priority_exponent=0.5)
     client = service.client()
     client.append(make_batch(range(40)))
-    everything = client.sample(3000)
+    everything = client.sample(SampleRequest(3000))
     priorities = np.array([(int(e.episode_id[1:]) + t) ** 2.0 for e, t in zip(*pairs(everything), strict=True)])
     assert client.update_priorities(everything, priorities) == 3000
     mass = {(f"e{i}", t): max(float(i + t), 1e-3) for i in range(40) for t in range(make_episode(i).turns)}
@@ -121,7 +124,7 @@ def test_a_turn_is_drawn_in_proportion_to_its_priority_wherever_it_lives(tmp_pat
     total = sum(mass.values())
     cells: Counter[tuple[str, int]] = Counter(dict.fromkeys(mass, 0))
     for _ in range(20):
-        sample = client.sample(1000, sampler="prioritised")
+        sample = client.sample(SampleRequest(1000, sampler="prioritised"))
         drawn = [(e.episode_id, t) for e, t in zip(*pairs(sample), strict=True)]
         np.testing.assert_allclose(sample.probabilities, [mass[cell] / total for cell in drawn], rtol=1e-9)
         weights = np.array([(len(mass) * mass[cell] / total) ** -0.4 for cell in drawn])
@@ -134,22 +137,22 @@ def test_a_turn_is_drawn_in_proportion_to_its_priority_wherever_it_lives(tmp_pat
 
     client.checkpoint(tmp_path / "checkpoint")
     state = client.state_dict()
-    want = client.sample(200, sampler="prioritised")
+    want = client.sample(SampleRequest(200, sampler="prioritised"))
     client.update_priorities(want, np.full(200, 7.0))
     with pytest.raises(ValueError, match="one for each"):
         client.update_priorities(want, np.ones(3))
     with pytest.raises(ValueError, match="whole episodes"):
-        client.update_priorities(client.sample(2, unit="episode"), np.ones(2))
+        client.update_priorities(client.sample(SampleRequest(2, unit="episode")), np.ones(2))
     with pytest.raises(ReplayError, match="negative, infinite or NaN"):
         client.update_priorities(want, np.full(200, np.nan))
-    with pytest.raises(ValueError, match="the samplers are uniform, prioritised, newest"):
-        client.sample(2, sampler="best")
+    with pytest.raises(ValueError, match="the samplers are uniform, prioritised"):
+        client.sample(SampleRequest(2, sampler="best"))
     service.stop()
 
     service = start(tmp_path / "live", priority_exponent=0.5, restore=tmp_path / "checkpoint")
     client = service.client()
     client.load_state_dict(state)
-    got = client.sample(200, sampler="prioritised")
+    got = client.sample(SampleRequest(200, sampler="prioritised"))
     assert [e.episode_id for e in got.episodes] == [e.episode_id for e in want.episodes]
     np.testing.assert_array_equal(got.turns, want.turns)
     np.testing.assert_array_equal(got.probabilities, want.probabilities)
@@ -160,49 +163,15 @@ def pairs(sample):
     return sample.episodes, sample.turns.tolist()
 
 
-def test_the_newest_of_all_shards_come_first(service):
-    client = service.client()
-    names = [f"e{i}" for i in reversed(range(150))]
-    sample = client.sample(30, unit="episode", sampler="newest")
-    assert [e.episode_id for e in sample.episodes] == names[:30]
-    sample = client.sample(120, unit="episode", sampler="newest", view="actor", min_version=5)
-    assert [e.episode_id for e in sample.episodes] == [*names[:50], *names[:50], *names[:20]]
-    turns = [(f"e{i}", t) for i in reversed(range(150)) for t in reversed(range(make_episode(i).turns))]
-    sample = client.sample(77, sampler="newest")
-    assert [(e.episode_id, t) for e, t in zip(*pairs(sample), strict=True)] == turns[:77]
-
-
-def test_a_stream_gives_what_samples_give_and_ends_when_closed(service):
-    client = service.client(seed=4)
-    before = settled(client).sampled_turns
-    cells: Counter[tuple[str, int]] = Counter()
-    with client.stream(100, prefetch=5) as stream:
-        for _ in range(45):
-            sample = next(stream)
-            assert len(sample) == 100
-            cells.update((e.episode_id, t) for e, t in zip(*pairs(sample), strict=True))
-    assert len(cells) > 449 * 0.99
-    assert sum(cells.values()) == 4500
-    observed = np.array([cells[f"e{i}", t] for i in range(150) for t in range(make_episode(i).turns)])
-    assert abs((((observed - 10) ** 2) / 10).sum() - 449) < 5 * np.sqrt(2 * 449)
-    with pytest.raises(ReplayError, match="stream of samples was closed"):
-        next(stream)
-    sampled = settled(client).sampled_turns - before
-    assert sampled % 500 == 0
-    assert 4500 <= sampled <= 5500
-    with client.stream(5, view="actor", min_version=9) as empty, pytest.raises(EmptyViewError, match="version 9"):
-        next(empty)
-
-
 def test_the_random_stream_is_saved_and_travels_with_the_client(service):
     client = service.client(seed=5)
-    client.sample(10)
+    client.sample(SampleRequest(10))
     state = json.loads(json.dumps(client.state_dict()))
-    first = client.sample(20)
+    first = client.sample(SampleRequest(20))
     other = service.client(seed=99)
     other.load_state_dict(state)
     clone = pickle.loads(pickle.dumps(other))
-    for sample in (other.sample(20), clone.sample(20)):
+    for sample in (other.sample(SampleRequest(20)), clone.sample(SampleRequest(20))):
         assert [e.episode_id for e in sample.episodes] == [e.episode_id for e in first.episodes]
         assert sample.turns.tolist() == first.turns.tolist()
 
@@ -210,7 +179,7 @@ def test_the_random_stream_is_saved_and_travels_with_the_client(service):
 def test_a_client_works_in_another_process(service):
     @ray.remote(num_cpus=0)
     def use(client, batch):
-        return len(client.sample(5).episodes), client.append(batch)
+        return len(client.sample(SampleRequest(5)).episodes), client.append(batch)
 
     assert ray.get(use.remote(service.client(), make_batch([1, 2])), timeout=60) == (5, 0)
 
@@ -290,8 +259,8 @@ def test_failed_samples_are_not_counted(service):
     client = service.client()
     before = settled(client).sampled_turns
     with pytest.raises(EmptyViewError):
-        client.sample(1000, view="actor", min_version=9)
-    client.sample(10)
+        client.sample(SampleRequest(1000, view="actor", min_version=9))
+    client.sample(SampleRequest(10))
     assert settled(client).sampled_turns == before + 10
 
 
@@ -308,12 +277,6 @@ def test_every_process_answers_with_metrics(service):
         assert f'archer_replay_rows{{shard="{shard}"}} {float(held[shard])}' in text[f"shard-{shard}"]
     assert "archer_replay_inserted_turns 450.0" in text["limiter"]
     assert 'archer_replay_blocked_seconds_total{side="insert"} 0.0' in text["limiter"]
-
-
-def test_waiting_for_episodes_names_the_count_reached(service):
-    assert service.client().wait_for(episodes=150, timeout_s=30).inserted_episodes == 150
-    with pytest.raises(ReplayTimeout, match=r"waits for 151 episodes, 150 were inserted; gave up after 0\.\d+ s"):
-        service.client().wait_for(episodes=151, timeout_s=0.3)
 
 
 def test_kill_minus_nine_loses_nothing_acknowledged_and_stores_nothing_twice(tmp_path):
@@ -335,13 +298,13 @@ def test_kill_minus_nine_loses_nothing_acknowledged_and_stores_nothing_twice(tmp
     writer = threading.Thread(target=write)
     writer.start()
     client = service.client()
-    client.wait_for(episodes=40, timeout_s=60)
+    inserted(client, 40)
     addresses = ray.get([shard.address.remote() for shard in service.shards], timeout=60)
     for shard in (0, 1):
         count = len(acknowledged)
         kill(service.shards[shard])
-        assert len(client.sample(32)) == 32  # waits for the shard to come back
-        client.wait_for(episodes=count + 40, timeout_s=60)
+        assert len(client.sample(SampleRequest(32))) == 32  # waits for the shard to come back
+        inserted(client, count + 40)
     stop.set()
     writer.join(timeout=90)
     assert not writer.is_alive()
@@ -363,13 +326,13 @@ def test_a_checkpoint_is_exact_and_the_log_goes_to_the_last_row(tmp_path):
     client = service.client(seed=3)
     for first in range(0, 120, 20):
         client.append(make_batch(range(first, first + 20)))
-    client.sample(30)
+    client.sample(SampleRequest(30))
     saved_ids, saved_stats, saved_rng = ids(service), client.stats(), client.state_dict()
     assert saved_stats.evicted > 0
     client.checkpoint(tmp_path / "checkpoint")
     with pytest.raises(ReplayError, match="already holds a checkpoint"):
         client.checkpoint(tmp_path / "checkpoint")
-    next_sample = client.sample(50)
+    next_sample = client.sample(SampleRequest(50))
     client.append(make_batch(range(120, 130)))
     last_ids, last_stats = ids(service), client.stats()
     service.stop()
@@ -388,7 +351,7 @@ def test_a_checkpoint_is_exact_and_the_log_goes_to_the_last_row(tmp_path):
     assert ids(service) == saved_ids
     assert client.stats() == saved_stats
     client.load_state_dict(saved_rng)
-    again = client.sample(50)
+    again = client.sample(SampleRequest(50))
     assert [e.episode_id for e in again.episodes] == [e.episode_id for e in next_sample.episodes]
     assert again.turns.tolist() == next_sample.turns.tolist()
     assert client.append(make_batch(range(120, 130))) == 10
@@ -414,10 +377,10 @@ def test_a_limiter_that_has_closed_leaves_the_folder_alone(tmp_path):
 def test_shards_are_added_while_the_replay_runs_and_when_it_is_restored(tmp_path):
     service = start(tmp_path / "live")
     client, other = service.client(seed=1), service.client(seed=2)
-    outside = OutsideClient.of_folder(tmp_path / "live")
+    outside = RemoteClient.of_folder(tmp_path / "live")
     client.append(make_batch(range(100)))
-    other.sample(5)
-    outside.sample(5)
+    other.sample(SampleRequest(5))
+    outside.sample(SampleRequest(5))
     before = ids(service)
     service.add_shard()
     assert ids(service) == [*before, []]
@@ -429,14 +392,14 @@ def test_shards_are_added_while_the_replay_runs_and_when_it_is_restored(tmp_path
     ]
     assert held[2] == [f"e{i}" for i in range(100, 200) if shard_of(f"e{i}", 3) == 2] != []
     cells = Counter({(f"e{i}", t): 0 for i in range(200) for t in range(make_episode(i).turns)})
-    client.sample(1)  # an answer that tells of the third shard
+    client.sample(SampleRequest(1))  # an answer that tells of the third shard
     for _ in range(40):
-        cells.update((e.episode_id, t) for e, t in zip(*pairs(client.sample(1000)), strict=True))
+        cells.update((e.episode_id, t) for e, t in zip(*pairs(client.sample(SampleRequest(1000))), strict=True))
     observed = np.array(list(cells.values()))
     assert len(observed) == 600
     expected = observed.sum() / 600
     assert abs((((observed - expected) ** 2) / expected).sum() - 599) < 5 * np.sqrt(2 * 599)
-    outside.sample(1)
+    outside.sample(SampleRequest(1))
     assert len(outside.sweep()) == 200
     assert outside.append(make_batch([5, 250])) == 1
     kill(service.limiter)
@@ -482,7 +445,7 @@ def test_each_side_waits_for_the_other_and_says_so(tmp_path):
     )
     client = service.client()
     with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 0 turns inserted, critic\.min_turns=10"):
-        client.sample(1, timeout_s=0.3)
+        client.sample(SampleRequest(1), timeout_s=0.3)
     assert client.append(make_batch(range(5))) == 5  # 15 turns: 15 - 0 > 12
     done: list[float] = []
     writer = threading.Thread(
@@ -493,7 +456,7 @@ def test_each_side_waits_for_the_other_and_says_so(tmp_path):
     writer.join(timeout=1.0)
     assert writer.is_alive()
     assert client.append(make_batch([10]), limited=False) == 1  # demonstrations do not wait: 16 turns
-    client.sample(4)
+    client.sample(SampleRequest(4))
     writer.join(timeout=30)
     assert done
     assert done[0] - begun > 1.0
@@ -504,12 +467,12 @@ def test_each_side_waits_for_the_other_and_says_so(tmp_path):
     assert float(blocked[0].split()[-1]) > 0.9
     assert 'archer_replay_timeouts_total{side="critic"} 1.0' in text
     for _ in range(4):
-        client.sample(12)
+        client.sample(SampleRequest(12))
     with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 31 turns inserted, 52 sampled"):
-        client.sample(1, timeout_s=0.3)
+        client.sample(SampleRequest(1), timeout_s=0.3)
     service.stop()
     with pytest.raises(ReplayError, match="gone for good"):
-        client.sample(1)
+        client.sample(SampleRequest(1))
     with pytest.raises(ReplayError, match="gone for good"):
         client.append(make_batch([11]), limited=False)
 
@@ -521,13 +484,13 @@ def test_without_a_log_a_killed_shard_comes_back_empty_and_the_counts_stay(tmp_p
     before = settled(client)
     whole = ids(service)
     kill(service.shards[0])
-    assert {shard_of(e.episode_id, 2) for e in client.sample(64).episodes} == {1}
+    assert {shard_of(e.episode_id, 2) for e in client.sample(SampleRequest(64)).episodes} == {1}
     after = client.stats()
     assert after.inserted_turns == before.inserted_turns
     assert ids(service) == [[], whole[1]]
     client.append(make_batch(range(40, 60)))
     kill(service.limiter)  # at once: what it has not written down the shards tell it again
-    assert client.wait_for(episodes=60, timeout_s=60).inserted_episodes == 60
+    assert inserted(client, 60) == 60
     whole = ids(service)
     client.checkpoint(tmp_path / "checkpoint")
     service.stop()

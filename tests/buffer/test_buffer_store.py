@@ -32,8 +32,7 @@ def open_shard(directory: Path, **settings) -> Shard:
 
 def draw(shard: Shard, count: int, *, unit="turn", seed=0, sampler="uniform", messages=False, **bounds) -> Sample:
     only = RowFilter(**bounds)
-    (plan,) = shard.draw([count], unit=unit, only=only, seed=seed, sampler=sampler, messages=messages)
-    return sample_of(plan)
+    return sample_of(shard.draw(count, unit=unit, only=only, seed=seed, sampler=sampler, messages=messages))
 
 
 def sample_of(plan: Plan) -> Sample:
@@ -112,9 +111,8 @@ class ShardAgainstModel(RuleBasedStateMachine):
         versions = dict(self.model)
         for episode, index in zip(swept.episodes, matching, strict=True):
             assert_same(episode, make_episode(index, version=versions[index]))
-        returns, turns = self.shard.view_returns(RowFilter(**bounds))
+        returns = self.shard.view_returns(RowFilter(**bounds))
         assert returns.tolist() == [make_episode(index).ret for index in matching]
-        assert turns.tolist() == [make_episode(index).turns for index in matching]
 
     @rule(seed=st.integers(0, 2**32), bounds=BOUNDS, unit=st.sampled_from(["turn", "episode"]))
     def sample(self, seed, bounds, unit):
@@ -124,7 +122,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
         assert (held.episodes, held.turns) == (len(matching), turns)
         if not matching:
             with pytest.raises(EmptyViewError):
-                self.shard.draw([3], unit=unit, only=RowFilter(**bounds), seed=seed)
+                self.shard.draw(3, unit=unit, only=RowFilter(**bounds), seed=seed)
             return
         sample = draw(self.shard, 7, unit=unit, seed=seed, messages=True, **bounds)
         again = draw(self.shard, 7, unit=unit, seed=seed, **bounds)
@@ -167,20 +165,6 @@ class ShardAgainstModel(RuleBasedStateMachine):
             assert index in matching
             mass = sum(self.priorities[index]) if unit == "episode" else self.priorities[index][turn]
             assert probability == pytest.approx(mass / total)
-
-    @rule(bounds=BOUNDS, count=st.integers(1, 12))
-    def newest(self, bounds, count):
-        """Episodes of one batch are as old as each other, and then the one appended last comes first."""
-        matching = self.matching(bounds)
-        if not matching:
-            return
-        sample = draw(self.shard, count, unit="episode", sampler="newest", **bounds)
-        want = [matching[-1 - i % len(matching)] for i in range(count)]
-        assert [episode.episode_id for episode in sample.episodes] == [f"e{index}" for index in want]
-        sample = draw(self.shard, count, sampler="newest", **bounds)
-        turns = [(f"e{i}", t) for i in reversed(matching) for t in reversed(range(make_episode(i).turns))]
-        got = [(e.episode_id, t) for e, t in zip(sample.episodes, sample.turns.tolist(), strict=True)]
-        assert got == [turns[i % len(turns)] for i in range(count)]
 
     @precondition(lambda self: self.settings["durability"] == "flush")
     @rule(orderly=st.booleans())
@@ -300,7 +284,7 @@ def test_the_rows_of_a_slice_have_their_own_returns_and_versions(tmp_path):
     both = pa.Table.from_batches([make_batch([0, 1], version=3), make_batch([2, 3], version=-1)])
     shard = open_shard(tmp_path, durability="memory")
     shard.append(both.combine_chunks().to_batches()[0].slice(1, 1))
-    returns, _ = shard.view_returns(RowFilter(min_version=3))
+    returns = shard.view_returns(RowFilter(min_version=3))
     assert returns.tolist() == [make_episode(1).ret]
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buffer.sampling.row_filter import RowFilter, check_share, least_of_best
+from buffer.sampling.request import SampleRequest
+from buffer.sampling.row_filter import RowFilter, least_of_best
 
 NUMBERS = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e9, 1e9))
 
@@ -31,7 +32,7 @@ def test_the_share_is_taken_as_written(share, episodes, rank):
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.0001, float("nan"), float("inf"), 10])
 def test_a_share_outside_its_range_is_refused(share):
     with pytest.raises(ValueError, match=r"best=.*above 0 and at most 1"):
-        check_share(share)
+        SampleRequest(5, best=share)
 
 
 @given(

@@ -13,6 +13,7 @@ import torch
 from learner_cases import llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+from buffer.sampling.request import SampleRequest
 from learner.algorithms.base import Algorithm
 from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
@@ -128,8 +129,9 @@ class Memory:
             for row in episodes(0)
         ]
 
-    def sample(self, n: int, **asked: Any) -> Any:
-        self.asked.append(asked)
+    def sample(self, request: SampleRequest, *, timeout_s: float) -> Any:
+        self.asked.append({**vars(request), "timeout_s": timeout_s})
+        n = request.n
         return SimpleNamespace(episodes=[self.held[i % len(self.held)] for i in range(n)], turns=np.full(n, -1))
 
     def sweep(self, **asked: Any) -> Any:

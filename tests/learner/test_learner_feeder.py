@@ -82,7 +82,7 @@ def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, bl
     memory, engines = Memory(), Engines()
     sizes: list[int] = []
     sample = memory.sample
-    memory.sample = lambda n, **asked: (sizes.append(n), sample(n, **asked))[1]  # type: ignore[method-assign]
+    memory.sample = lambda asked, **more: (sizes.append(asked.n), sample(asked, **more))[1]  # type: ignore[method-assign]
     config = LearnerConfig(micro_batch=2, prefetch_steps=ahead)
     feeder = Feeder(memory, engines, OneRank(), config)  # type: ignore[arg-type]
     batches = list(feeder.batches(Phase("critic", 5, 4, "episode", fresh=2), version=3))
@@ -137,8 +137,8 @@ def test_the_next_phase_is_asked_for_when_this_one_is() -> None:
 def test_a_phase_that_ends_early_gives_up_what_is_not_written() -> None:
     memory, engines = Memory(), Engines()
     # One draw of each step's own, so that no step waits for another's answer.
-    memory.sample = lambda n, **_: SimpleNamespace(  # type: ignore[method-assign]
-        episodes=[memory.held[i] for i in range(n)], turns=np.full(n, -1)
+    memory.sample = lambda asked, **_: SimpleNamespace(  # type: ignore[method-assign]
+        episodes=[memory.held[i] for i in range(asked.n)], turns=np.full(asked.n, -1)
     )
     feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
     phase = feeder.batches(Phase("actor", 2, 4, "episode", fresh=1), version=3)

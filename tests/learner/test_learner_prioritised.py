@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from algorithm_cases import OneRank, episodes, make_algorithm
 
-from buffer.client.remote import OutsideClient
+from buffer.client.remote import RemoteClient
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.folder_server import served_folder
 from learner.algorithms.base import StepResult
@@ -69,7 +69,7 @@ def test_td_errors_are_those_of_the_targets() -> None:
     assert critic_step("archer", rows, 24).td_errors == []
 
 
-class Served(OutsideClient):
+class Served(RemoteClient):
     """A replay served from a folder, with the counts that the feeder asks for."""
 
     def stats(self) -> SimpleNamespace:

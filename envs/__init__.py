@@ -1,147 +1,89 @@
-"""Text environments, their wrappers and their scripted demonstrators.
+"""Text environments, the tools they are built with, and their scripted demonstrators.
 
-An environment gives five values over strings and knows nothing of tokens, models or Ray. `make` gives any of them
-under the one time limit, `AsyncEnv` awaits any of them, `demonstrate` plays scripted episodes. This room imports no
-other room of the house.
+An environment exchanges text: `reset` and `step` return an observation, a reward, two end flags and an info dictionary.
+Tokens, models and Ray belong to other rooms; this room imports none of them.
+
+Start with `base`, which defines the protocol `TextEnv`, then `registry`, whose `make` returns an environment by its id
+under a time limit. `builtin` lists the environments. `demonstrations` plays scripted episodes. Each environment is a
+module (`key_door`, `maze`) or a package. `toolkit` holds what several environments share, `hosting` runs environments
+on threads and in child processes, `adapters` connects environments of other packages, and `oracles` answers the
+questions of guessing games.
+
+The names below are imported from their modules at first use.
 """
 
-from envs.adapters import specs as adapted
-from envs.base import (
-    INVALID_ACTION,
-    PRIVILEGED,
-    RESERVED_INFO_KEYS,
-    SUCCESS,
-    TASK_ID,
-    TIMED_OUT,
-    VALID_ACTIONS,
-    EnvSpec,
-    Info,
-    Isolation,
-    Message,
-    Observation,
-    Step,
-    TextEnv,
-    unwrapped,
-)
-from envs.detective import Detective
-from envs.errors import (
-    EnvArgumentError,
-    EnvError,
-    EnvFailedError,
-    EnvStateError,
-    EnvTimeoutError,
-    MissingExtraError,
-    UnknownEnvError,
-)
-from envs.extras import missing as missing_modules
-from envs.guess_my_city import GuessMyCity
-from envs.hosting.async_env import AsyncEnv
-from envs.hosting.child_process import ProcessEnv
-from envs.key_door import KeyDoor
-from envs.maze import Maze
-from envs.registry import check, make, register, spec, specs
-from envs.support_desk import SupportDesk
-from envs.text_adventure import TextAdventure
-from envs.text_nav import TextNav
-from envs.tool_use import ToolUse
-from envs.toolkit.demonstrations import (
-    Demonstration,
-    Demonstrator,
-    SkillRow,
-    demonstrate,
-    make_demonstrator,
-    returns_by_skill,
-)
-from envs.toolkit.mixed_player import MixedPlayer
-from envs.twenty_questions import TwentyQuestions, TwentyQuestionsSubset
-from envs.web_forms import WebForms
-from envs.webshop import WebShop
-from envs.webshop_http import SPEC as WEBSHOP_HTTP
-from envs.wordle import Wordle
-from envs.wrappers import TimeLimit
+# ruff: noqa: F401  # the imports below are for type checkers; `_MODULES` serves the same names at run time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-register(Detective.spec, "envs.detective:Detective", demonstrator="envs.detective:DetectiveWalker")
-register(GuessMyCity.spec, "envs.guess_my_city:GuessMyCity", demonstrator="envs.guess_my_city:CityAsker")
-register(KeyDoor.spec, "envs.key_door:KeyDoor", demonstrator="envs.key_door:KeyDoorWalker")
-register(Maze.spec, "envs.maze:Maze", demonstrator="envs.maze:MazeWalker")
-register(SupportDesk.spec, "envs.support_desk:SupportDesk", demonstrator="envs.support_desk:DeskAgent")
-register(TextAdventure.spec, "envs.text_adventure:TextAdventure", demonstrator="envs.text_adventure:AdventureWalker")
-register(TextNav.spec, "envs.text_nav:TextNav", demonstrator="envs.text_nav:TextNavWalker")
-register(ToolUse.spec, "envs.tool_use:ToolUse", demonstrator="envs.tool_use:ToolUser")
-register(
-    TwentyQuestions.spec,
-    "envs.twenty_questions:TwentyQuestions",
-    demonstrator="envs.twenty_questions:Asker",
-)
-register(
-    TwentyQuestionsSubset.spec,
-    "envs.twenty_questions:TwentyQuestionsSubset",
-    demonstrator="envs.twenty_questions:SubsetAsker",
-)
-register(WebShop.spec, "envs.webshop:WebShop", demonstrator="envs.webshop:Shopper")
-register(adapted.GYMNASIUM, "envs.adapters.gymnasium_env:GymnasiumEnv")
-register(adapted.MINIWOB, "envs.adapters.miniwob_env:MiniWob")
-register(adapted.OPENENV, "envs.adapters.openenv_env:OpenEnv")
-register(adapted.TEXTARENA, "envs.adapters.textarena_games:TextArena")
-register(
-    adapted.TEXTWORLD,
-    "envs.adapters.textworld_games:TextWorld",
-    demonstrator="envs.adapters.textworld_games:TextWorldPlayer",
-)
-register(WebForms.spec, "envs.web_forms:WebForms", demonstrator="envs.web_forms:WebFormsFiller")
-register(WEBSHOP_HTTP, "envs.webshop_http.game:WebShopHttp")
-register(Wordle.spec, "envs.wordle:Wordle", demonstrator="envs.wordle:WordleGuesser")
+if TYPE_CHECKING:
+    from envs.base import (
+        INVALID_ACTION,
+        PRIVILEGED,
+        RESERVED_INFO_KEYS,
+        SUCCESS,
+        TASK_ID,
+        TIMED_OUT,
+        VALID_ACTIONS,
+        EnvSpec,
+        Info,
+        Isolation,
+        Message,
+        Observation,
+        Step,
+        TextEnv,
+        unwrapped,
+    )
+    from envs.demonstrations import (
+        Demonstration,
+        Demonstrator,
+        SkillRow,
+        demonstrate,
+        make_demonstrator,
+        returns_by_skill,
+    )
+    from envs.errors import (
+        EnvArgumentError,
+        EnvError,
+        EnvFailedError,
+        EnvStateError,
+        EnvTimeoutError,
+        MissingExtraError,
+        UnknownEnvError,
+    )
+    from envs.extras import missing_modules
+    from envs.hosting.async_env import AsyncEnv
+    from envs.hosting.child_process import ProcessEnv
+    from envs.registry import check, make, register, spec, specs
+    from envs.time_limit import TimeLimit
+    from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
-__all__ = [
-    "INVALID_ACTION",
-    "PRIVILEGED",
-    "RESERVED_INFO_KEYS",
-    "SUCCESS",
-    "TASK_ID",
-    "TIMED_OUT",
-    "VALID_ACTIONS",
-    "AsyncEnv",
-    "Demonstration",
-    "Demonstrator",
-    "Detective",
-    "EnvArgumentError",
-    "EnvError",
-    "EnvFailedError",
-    "EnvSpec",
-    "EnvStateError",
-    "EnvTimeoutError",
-    "GuessMyCity",
-    "Info",
-    "Isolation",
-    "KeyDoor",
-    "Maze",
-    "Message",
-    "MissingExtraError",
-    "MixedPlayer",
-    "Observation",
-    "ProcessEnv",
-    "SkillRow",
-    "Step",
-    "SupportDesk",
-    "TextAdventure",
-    "TextEnv",
-    "TextNav",
-    "TimeLimit",
-    "ToolUse",
-    "TwentyQuestions",
-    "TwentyQuestionsSubset",
-    "UnknownEnvError",
-    "WebForms",
-    "WebShop",
-    "Wordle",
-    "check",
-    "demonstrate",
-    "make",
-    "make_demonstrator",
-    "missing_modules",
-    "register",
-    "returns_by_skill",
-    "spec",
-    "specs",
-    "unwrapped",
-]
+_NAMES = {
+    "envs.base": (
+        "INVALID_ACTION PRIVILEGED RESERVED_INFO_KEYS SUCCESS TASK_ID TIMED_OUT VALID_ACTIONS EnvSpec Info Isolation "
+        "Message Observation Step TextEnv unwrapped"
+    ),
+    "envs.demonstrations": "Demonstration Demonstrator SkillRow demonstrate make_demonstrator returns_by_skill",
+    "envs.errors": (
+        "EnvArgumentError EnvError EnvFailedError EnvStateError EnvTimeoutError MissingExtraError UnknownEnvError"
+    ),
+    "envs.extras": "missing_modules",
+    "envs.hosting.async_env": "AsyncEnv",
+    "envs.hosting.child_process": "ProcessEnv",
+    "envs.registry": "check make register spec specs",
+    "envs.time_limit": "TimeLimit",
+    "envs.toolkit.mixed_demonstrator": "MixedDemonstrator",
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_MODULES)

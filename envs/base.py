@@ -1,13 +1,14 @@
-"""What a text environment is: five values over strings, one object per stream of episodes.
+"""The environment protocol: `TextEnv`, `EnvSpec` and the reserved keys of `info`.
 
-Invariants every environment keeps, whoever wrote it:
+Rules that every environment keeps:
 
-- `reset` begins an episode and `step` plays one turn of it; observations hold only what is new since the last turn.
-- Any string at all is an action. One that can't be understood gets an observation that says so and costs a turn; it
-  is never an exception.
-- `terminated` says that the task itself ended. Running out of turns is `truncated`, and only
-  `envs.wrappers.TimeLimit` sets it; so is a hang, for which `envs.hosting.child_process.ProcessEnv` sets it.
-- All randomness comes from `random.Random(seed)` of the instance, so one seed gives one episode.
+- `reset` begins an episode and `step` plays one turn. An observation holds only what is new since the last turn.
+- Every string is an action. An action that the environment cannot parse returns an observation that says so and costs a
+  turn; it never raises.
+- `terminated` means that the task itself ended. `truncated` means that the episode was cut off: by
+  `envs.time_limit.TimeLimit` when the turns run out, or by `envs.hosting.child_process.ProcessEnv` when the environment
+  hangs.
+- All randomness comes from a `random.Random(seed)` of the instance, so one seed gives one episode.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Isolation: TypeAlias = Literal["inline", "thread", "process"]
 
 
 class Message(TypedDict):
-    """One message of a chat, as the tokenizer's chat templates take it."""
+    """A chat message, in the form that the chat templates of tokenizers accept."""
 
     role: str
     content: str
@@ -33,33 +34,33 @@ Info: TypeAlias = dict[str, Any]
 Step: TypeAlias = tuple[Observation, float, bool, bool, Info]
 
 SUCCESS = "success"
-"""Info key, bool: whether the task is solved; set on the last turn at least."""
+"""Info key, bool: whether the task is solved. Set at least on the last turn."""
 TASK_ID = "task_id"
-"""Info key, str: which task of the environment this episode is; set by `reset`. May be stored and shown to people."""
+"""Info key, str: which task of the environment this episode plays. Set by `reset`; may be stored and shown."""
 VALID_ACTIONS = "valid_actions"
-"""Info key, list[str]: actions known to be valid now."""
+"""Info key, list[str]: actions that are known to be valid now."""
 INVALID_ACTION = "invalid_action"
-"""Info key, bool: whether the action of this turn could not be understood."""
+"""Info key, bool: whether the environment could not parse the action of this turn."""
 PRIVILEGED = "privileged"
-"""Info key, dict: what the policy must never see (the hidden word, the goal), for demonstrators and critics."""
+"""Info key, dict: values that the policy must never see (the hidden word, the goal), for demonstrators and critics."""
 TIMED_OUT = "timed_out"
-"""Info key, bool: whether the environment hung over this action, was killed by its watchdog and so truncated."""
+"""Info key, bool: whether the action hung the environment, so that the episode was truncated."""
 RESERVED_INFO_KEYS = frozenset({SUCCESS, TASK_ID, VALID_ACTIONS, INVALID_ACTION, PRIVILEGED, TIMED_OUT})
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What is known of an environment before it is made.
+    """Properties of an environment that are known before it is made.
 
-    id: the registry's name for it.
+    id: name in the registry.
     description: one sentence for people.
-    max_turns: turns after which `TimeLimit` truncates the episode.
+    max_turns: number of turns after which `TimeLimit` truncates the episode.
     reward_range: least and greatest return of one episode.
-    discount: a hint for the learner's gamma.
-    isolation: how a scheduler must run it. `inline`: quick, called on the event loop; `thread`: blocks, but ends;
-        `process`: may hang, crash or disturb global state, so it lives in a child process.
-    tools: JSON schemas of the tools a chat policy may call; empty where actions are plain text.
-    extra: the optional extra of this project that must be installed, or None.
+    discount: suggested gamma for the learner.
+    isolation: how the environment must be run. `inline`: fast, called on the event loop. `thread`: blocks, but returns.
+        `process`: may hang, crash or change global state, so it runs in a child process.
+    tools: JSON schemas of the tools that a chat policy may call; empty if actions are plain text.
+    extra: optional extra of this project that must be installed, or None.
     """
 
     id: str
@@ -77,7 +78,7 @@ class EnvSpec:
         if self.max_turns < 1:
             raise EnvArgumentError(f"EnvSpec {self.id!r}: max_turns is {self.max_turns}, must be at least 1")
         if self.reward_range[0] > self.reward_range[1]:
-            raise EnvArgumentError(f"EnvSpec {self.id!r}: reward_range {self.reward_range} is upside down")
+            raise EnvArgumentError(f"EnvSpec {self.id!r}: reward_range {self.reward_range} must be (least, greatest)")
         if not 0.0 < self.discount <= 1.0:
             raise EnvArgumentError(f"EnvSpec {self.id!r}: discount is {self.discount}, must be in (0, 1]")
         if self.isolation not in get_args(Isolation):
@@ -88,26 +89,26 @@ class EnvSpec:
 
 @runtime_checkable
 class TextEnv(Protocol):
-    """One stream of episodes. `areset` and `astep`, coroutines of the same values, are optional beside these."""
+    """An environment, which plays one episode at a time. It may also have coroutines `areset` and `astep`."""
 
     @property
     def spec(self) -> EnvSpec: ...
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
-        """Begin the episode that `seed` stands for; return its first observation and info."""
+        """Begin the episode of `seed`; return its first observation and info."""
         ...
 
     def step(self, action: str) -> Step:
-        """Play one turn; return observation, reward, terminated, truncated, info."""
+        """Play one turn; return observation, reward, terminated, truncated and info."""
         ...
 
     def close(self) -> None:
-        """Give back what the environment holds. May be called more than once."""
+        """Release the resources of the environment. May be called more than once."""
         ...
 
 
 def unwrapped(env: TextEnv) -> TextEnv:
-    """The environment inside all wrappers (a wrapper keeps what it wraps in `.env`)."""
+    """Return the environment inside all wrappers. A wrapper keeps the wrapped environment in `.env`."""
     while isinstance(inner := getattr(env, "env", None), TextEnv):
         env = inner
     return env

@@ -1,4 +1,4 @@
-"""Errors of the environments' room. Whoever runs environments needs to catch `EnvError` alone."""
+"""Errors of this room. All derive from `EnvError`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from difflib import get_close_matches
 
 
 class EnvError(Exception):
-    """Base of every error this room raises."""
+    """Base class of all errors that this room raises."""
 
 
 class UnknownEnvError(EnvError):
-    """No environment goes by that id, or its module can't be found."""
+    """The id is not registered, or its module cannot be found."""
 
 
 class MissingExtraError(EnvError):
-    """The package that an environment wraps isn't installed; the message has the command that installs it."""
+    """The package that an environment wraps is not installed; the message contains the install command."""
 
 
 class EnvArgumentError(EnvError, ValueError):
@@ -23,19 +23,19 @@ class EnvArgumentError(EnvError, ValueError):
 
 
 class EnvStateError(EnvError):
-    """A call out of order: a step before reset, after the episode's end or after close."""
+    """A method was called out of order: a step before reset, after the end of the episode or after close."""
 
 
 class EnvTimeoutError(EnvError, TimeoutError):
-    """An environment did not answer in the time allowed."""
+    """An environment did not answer within its timeout."""
 
 
 class EnvFailedError(EnvError):
-    """The environment's own code raised, or its child process died. The cause says what."""
+    """The code of the environment raised, or its child process died. `__cause__` holds the reason."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that names the known names nearest to `name`, or all where none is near."""
+    """Return a clause that names the known names closest to `name`, or all of them if none is close."""
     choices = sorted(known)
     close = get_close_matches(name, choices, n=3, cutoff=0.5)
     if close:

@@ -1,7 +1,7 @@
-"""Optional extras: the packages that some environments wrap, and the sentence for who lacks one.
+"""Optional extras: which modules each extra installs, and the error for a missing one.
 
-An environment whose spec names an `extra` needs the modules listed here. The registry asks `need` before it makes one,
-so such an environment may import its package at the top of its module.
+The registry calls `require_extra` before it imports an environment, so the module of an environment may import the
+packages of its extra at the top.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ EXTRA_MODULES: Mapping[str, tuple[str, ...]] = {
         "prompt_toolkit",
     ),
 }
-"""Extra of pyproject.toml -> the top-level modules that it brings."""
+"""Extra of pyproject.toml -> the top-level modules that it installs."""
 
 LOCK = "requirements-envs.lock"
 
 
-def missing(extra: str) -> list[str]:
-    """The modules of an extra that aren't installed. Nothing is known to be missing of an extra of someone else's."""
+def missing_modules(extra: str) -> list[str]:
+    """Return the modules of an extra that are not installed; [] for an extra that this project does not define."""
     return [module for module in EXTRA_MODULES.get(extra, ()) if find_spec(module) is None]
 
 
-def need(extra: str | None, env_id: str) -> None:
-    """Raise MissingExtraError where an environment's extra isn't installed, with the command that installs it."""
-    lacking = [] if extra is None else missing(extra)
+def require_extra(extra: str | None, env_id: str) -> None:
+    """Raise MissingExtraError, with the install command, if the extra of an environment is not installed."""
+    lacking = [] if extra is None else missing_modules(extra)
     if lacking:
         raise MissingExtraError(
-            f"{env_id} needs the optional extra {extra!r}, of which {', '.join(lacking)} can't be found: run "
+            f"{env_id} needs the optional extra {extra!r}, but {', '.join(lacking)} is not installed: run "
             f"`make install`, or `pip install --no-deps --no-build-isolation -r {LOCK}` in a checkout of the project"
         )

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvStateError
 from envs.toolkit.grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, read_move
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 GOAL = "Find the key, then open the door. Move up, down, left or right."
 FOUND = "You found the key."
@@ -130,7 +130,7 @@ class KeyDoor:
         return {SUCCESS: False, INVALID_ACTION: False, VALID_ACTIONS: list(MOVES), PRIVILEGED: privileged}
 
 
-class KeyDoorWalker(MixedPlayer):
+class KeyDoorDemonstrator(MixedDemonstrator):
     """Plays `KeyDoor`: with probability `skill` a turn the shortest way on, else any of the four moves.
 
     It knows the whole map, which the policy must find out.

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvStateError
 from envs.toolkit.grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, grid_of_cells, read_move
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 Observe: TypeAlias = Literal["full", "partial"]
 
@@ -152,7 +152,7 @@ class Maze:
         return {SUCCESS: success, INVALID_ACTION: False, VALID_ACTIONS: list(MOVES), PRIVILEGED: privileged}
 
 
-class MazeWalker(MixedPlayer):
+class MazeDemonstrator(MixedDemonstrator):
     """Plays `Maze`: with probability `skill` a turn the shortest way on, else any of the four moves.
 
     It knows the maze, the goal and its own position, also where the policy is told of none of them.

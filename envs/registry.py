@@ -1,54 +1,41 @@
-"""Environments by name: the ids of this project, and `module:Class` for anyone else's."""
+"""The registry: makes environments from an id of this project or from the user's own `module:Class`."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from envs.base import EnvSpec, TextEnv
+from envs.builtin import ENTRIES, Entry, Factory
 from envs.errors import EnvArgumentError, EnvError, UnknownEnvError, nearest
-from envs.extras import need
+from envs.extras import require_extra
 from envs.hosting.child_process import ProcessEnv
-from envs.wrappers import TimeLimit
+from envs.time_limit import TimeLimit
 
-Factory = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One registered environment: how to make it and, where there is one, its scripted demonstrator.
-
-    Both are a callable or a `module:Name` that is imported at first use.
-    """
-
-    spec: EnvSpec
-    make: str | Factory
-    demonstrator: str | Factory | None = None
-
-
-_entries: dict[str, Entry] = {}
+_entries: dict[str, Entry] = dict(ENTRIES)
 
 
 def register(spec: EnvSpec, make: str | Factory, *, demonstrator: str | Factory | None = None) -> None:
-    """Add an environment under `spec.id`. An id that is taken raises EnvArgumentError."""
+    """Add an environment under `spec.id`. Raises EnvArgumentError if the id is taken or contains a colon."""
     if spec.id in _entries:
-        raise EnvArgumentError(f"environment id {spec.id!r} is registered already: choose another id")
+        raise EnvArgumentError(f"environment id {spec.id!r} is already registered: choose another id")
     if ":" in spec.id:
-        raise EnvArgumentError(f"environment id {spec.id!r} holds a colon, which stands for module:Class")
+        raise EnvArgumentError(f"environment id {spec.id!r} contains a colon, which is reserved for module:Class")
     _entries[spec.id] = Entry(spec, make, demonstrator)
 
 
 def specs() -> list[EnvSpec]:
-    """Specs of all registered environments, by id."""
+    """Return the specs of all registered environments, ordered by id."""
     return [_entries[env_id].spec for env_id in sorted(_entries)]
 
 
 def spec(env_id: str) -> EnvSpec:
-    """The spec of a registered environment, or of `module:Class` (made, with no arguments, if it has no class spec)."""
+    """Return the spec of a registered id or of `module:Class`. A class without a class-level spec is made without
+    arguments to read it.
+    """
     if env_id in _entries:
         return _entries[env_id].spec
     factory = _factory(env_id)
@@ -57,18 +44,21 @@ def spec(env_id: str) -> EnvSpec:
 
 
 def check(env_id: str, **kwargs: Any) -> None:
-    """Raise what `make` would raise for an unknown id, a missing extra or a wrong argument, without making anything."""
+    """Raise the error that `make` would raise for an unknown id, a missing extra or a wrong argument, without making
+    anything.
+    """
     _check_arguments(env_id, _factory(env_id), {k: v for k, v in kwargs.items() if k != "max_turns"})
 
 
 def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLimit:
-    """Make an environment, under the time limit.
+    """Make an environment and wrap it in the time limit.
 
     env_id: a registered id, or `module:Class`.
-    max_turns: a time limit other than the spec's.
-    kwargs: the environment's own arguments; an unknown one raises EnvArgumentError that names the nearest.
-    An environment whose spec says `process` lives in a child process, which its first reset starts. A class may have a
-    static `check_arguments(**kwargs)` that raises for what can be told of them before anything is made.
+    max_turns: replaces the time limit of the spec.
+    kwargs: arguments of the environment. An unknown one raises EnvArgumentError that names the closest known one.
+
+    An environment whose spec has isolation `process` runs in a child process, which starts at the first reset. A class
+    may define a static `check_arguments(**kwargs)`, which is called first and raises for arguments that are wrong.
     """
     factory = _factory(env_id)
     _check_arguments(env_id, factory, kwargs)
@@ -80,29 +70,31 @@ def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLim
         env = factory(**kwargs)
     if not isinstance(env, TextEnv) or not isinstance(env.spec, EnvSpec):
         raise EnvArgumentError(
-            f"{env_id} made a {type(env).__name__}, which is no TextEnv: it needs spec (an EnvSpec), reset, step, close"
+            f"{env_id} made a {type(env).__name__}, not a TextEnv: it needs spec (an EnvSpec), reset, step, close"
         )
     return TimeLimit(env, max_turns)
 
 
 def demonstrator_factory(env_id: str) -> Factory:
-    """What makes the scripted demonstrator of an environment: called with `skill=`, the environment's `kwargs=`."""
+    """Return the factory of an environment's scripted demonstrator; it takes `skill` and the arguments of the
+    environment.
+    """
     entry = _entries.get(env_id)
     if entry is None and ":" not in env_id:
         raise UnknownEnvError(f"unknown environment {env_id!r}: {nearest(env_id, _entries)}")
     if entry is None or entry.demonstrator is None:
         able = [known for known, e in _entries.items() if e.demonstrator is not None]
-        raise EnvError(f"{env_id} has no scripted demonstrator; these have: {', '.join(sorted(able))}")
+        raise EnvError(f"{env_id} has no scripted demonstrator; environments that have one: {', '.join(sorted(able))}")
     return _resolve(env_id, entry.demonstrator)
 
 
 def _factory(env_id: str) -> Factory:
     if env_id in _entries:
-        need(_entries[env_id].spec.extra, env_id)
+        require_extra(_entries[env_id].spec.extra, env_id)
         return _resolve(env_id, _entries[env_id].make)
     if ":" in env_id:
         return _resolve(env_id, env_id)
-    raise UnknownEnvError(f"unknown environment {env_id!r}: {nearest(env_id, _entries)} Your own goes by module:Class.")
+    raise UnknownEnvError(f"unknown environment {env_id!r}: {nearest(env_id, _entries)} Or give module:Class.")
 
 
 def _resolve(env_id: str, target: str | Factory) -> Factory:
@@ -114,9 +106,9 @@ def _resolve(env_id: str, target: str | Factory) -> Factory:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Only the module asked for: one that it fails to import in turn is its own fault, with its own traceback.
+        # A module that `module_name` itself fails to import is a fault of that module and keeps its traceback.
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise EnvError(f"environment {env_id!r}: module {module_name!r} can't be imported: {error}") from error
+            raise EnvError(f"environment {env_id!r}: module {module_name!r} cannot be imported: {error}") from error
         raise UnknownEnvError(
             f"environment {env_id!r}: no module named {error.name!r}: install it or set PYTHONPATH"
         ) from error
@@ -133,7 +125,7 @@ def _check_arguments(env_id: str, factory: Factory, kwargs: Mapping[str, Any]) -
     parameters = inspect.signature(factory).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         _check_names(env_id, parameters, kwargs)
-    # What an environment can tell of its arguments before it is made, in a child process perhaps.
+    # Called here because the environment itself may be made later, in a child process.
     refuse = getattr(factory, "check_arguments", None)
     if refuse is not None:
         refuse(**kwargs)

@@ -13,11 +13,11 @@ def serve_env(
 ) -> None:
     """Serve until Ctrl-C, which ends it cleanly. `settings` are arguments of the environment, KEY=VALUE each."""
     from envs import check
-    from envs.extras import need
+    from envs.extras import require_extra
 
     kwargs = dict(map(parse_override, settings))
     check(env_id, **kwargs)
-    need("openenv", "archer envs serve")
+    require_extra("openenv", "archer envs serve")
     from envs.adapters.openenv_served import EnvServer
 
     server = EnvServer(env_id, host=host, port=port, sessions=sessions, max_message_bytes=max_message_bytes, **kwargs)

@@ -223,7 +223,7 @@ def _tells(env_id: str) -> Callable[[str, str], bool]:
     if env_id != "guess_my_city":
         return lambda word, answer: word.split(",")[0].strip().casefold() in answer.casefold()
     from envs.guess_my_city import load_table
-    from envs.guess_my_city.words import fold
+    from envs.guess_my_city.text_folding import fold
 
     cities = load_table().city_of_name
     return lambda word, answer: cities[fold(word.split(",")[0])].named_in(answer)

@@ -14,8 +14,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.adapters.functions import load_function
 from envs.adapters.specs import GYMNASIUM
+from envs.adapters.user_functions import load_function
 from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError
 

@@ -17,8 +17,8 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from envs import make, specs
 from envs.base import PRIVILEGED, Info, Observation
+from envs.registry import make, specs
 
 NAMESPACE = "archer"
 

@@ -11,8 +11,8 @@ from openenv.core.generic_client import GenericEnvClient
 from openenv.core.sync_client import SyncEnvClient
 from websockets.exceptions import ConnectionClosed
 
-from envs.adapters.functions import load_function
 from envs.adapters.specs import OPENENV
+from envs.adapters.user_functions import load_function
 from envs.base import INVALID_ACTION, TASK_ID, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvFailedError, EnvStateError, EnvTimeoutError
 

@@ -21,10 +21,10 @@ from openenv.core.env_server import Action, Environment, Observation, State, cre
 from openenv.core.env_server.types import EnvironmentMetadata
 from pydantic import Field
 
-from envs import check, make
-from envs.adapters.asgi import BodyLimit, QuietDisconnect
+from envs.adapters.asgi_middleware import BodyLimit, QuietDisconnect
 from envs.base import PRIVILEGED, Message
 from envs.errors import EnvArgumentError, EnvError
+from envs.registry import check, make
 
 STOP_TIMEOUT_S = 5
 """How long sessions in flight may hold up the end of the server."""

@@ -18,8 +18,8 @@ from typing import Any
 from envs.adapters.specs import TEXTWORLD
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvStateError
-from envs.toolkit.inform import is_understood, read_command, tidy
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.inform_commands import is_understood, read_command, tidy
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 _NEXT_ATTEMPT = 1_000_003
 """What is added to a seed whose game is ambiguous; far more than there are worlds."""
@@ -126,7 +126,7 @@ class TextWorld:
         }
 
 
-class TextWorldPlayer(MixedPlayer):
+class TextWorldDemonstrator(MixedDemonstrator):
     """Plays `TextWorld(...)`: with probability `skill` a turn the next command of TextWorld's solution, else any."""
 
     def __init__(self, *, skill: float, **arguments: Any) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from envs.detective.story import check_story
-from envs.detective.valid import ValidActions
+from envs.detective.story_file import check_story
+from envs.detective.valid_actions import ValidActions
 from envs.errors import EnvArgumentError, EnvStateError
-from envs.toolkit.inform import is_understood, read_command, tidy
+from envs.toolkit.inform_commands import is_understood, read_command, tidy
 
 if TYPE_CHECKING:
     from jericho import FrotzEnv

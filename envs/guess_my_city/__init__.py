@@ -1,12 +1,13 @@
-"""Guess My City: find the city that somebody is from by asking about it in plain English.
+"""Guess My City: find the city that a person is from, by questions in plain English.
 
-`data/` holds the facts and `table` reads them. `conditions` are what yes/no questions may ask and `lexicon` the phrases
-that mean them; `sentences` takes a question's shape, `questions` understands it, `answers` answers it. `game` is the
-environment and `asker` the scripted demonstrator.
+`data/` holds the facts, and `table` reads it. `text_folding` normalizes text, `sentences` determines the kind of a
+question, `conditions` defines what yes/no questions can test, `lexicon` maps phrases to conditions, `question_parser`
+parses a question, and `answers` answers it. `game` is the environment, and `demonstrator` the scripted player. Answers
+by models belong to `envs.oracles`. Start with `game`, then `question_parser`.
 """
 
-from envs.guess_my_city.asker import CityAsker
+from envs.guess_my_city.demonstrator import GuessMyCityDemonstrator
 from envs.guess_my_city.game import GuessMyCity
 from envs.guess_my_city.table import City, Country, Table, TableError, load_table
 
-__all__ = ["City", "CityAsker", "Country", "GuessMyCity", "Table", "TableError", "load_table"]
+__all__ = ["City", "GuessMyCityDemonstrator", "Country", "GuessMyCity", "Table", "TableError", "load_table"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from envs.guess_my_city.conditions import all_of, any_of
-from envs.guess_my_city.questions import Asked, Guess, Reading, Told
+from envs.guess_my_city.question_parser import Asked, Guess, Reading, Told
 from envs.guess_my_city.table import City
-from envs.guess_my_city.words import fold
+from envs.guess_my_city.text_folding import fold
 
 YES = "Yes."
 NO = "No."

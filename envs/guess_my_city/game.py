@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvStateError, nearest
 from envs.guess_my_city.answers import UNKNOWN, answer
-from envs.guess_my_city.questions import MAX_LENGTH, Guess, read
+from envs.guess_my_city.question_parser import MAX_LENGTH, Guess, read
 from envs.guess_my_city.table import City, load_table
-from envs.guess_my_city.words import fold
-from envs.oracles import Enquiry, make_oracle
+from envs.guess_my_city.text_folding import fold
+from envs.oracles.base import Enquiry
+from envs.oracles.make import make_oracle
 
 OPENING = "Questions:"
 INVALID = "Invalid question."

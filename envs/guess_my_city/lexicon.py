@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from envs.guess_my_city.conditions import Condition, Phrase, Truth, either, people_condition
 from envs.guess_my_city.table import PARTS, City, Country, Table, load_table
-from envs.guess_my_city.words import fold, stems
+from envs.guess_my_city.text_folding import fold, stems
 
 HIGH_M = 1400
 MANY_MILLIONS, LARGE_MILLIONS = 3, 10

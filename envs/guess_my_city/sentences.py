@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from envs.guess_my_city.words import fold
+from envs.guess_my_city.text_folding import fold
 
 # How people speak of the hidden city. What stands for it becomes "it".
 _PEOPLE_SAY = (

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from envs.errors import EnvError
-from envs.guess_my_city.words import fold
+from envs.guess_my_city.text_folding import fold
 
 CITY_FILES = ("cities_africa.toml", "cities_americas_oceania.toml", "cities_asia.toml", "cities_europe.toml")
 INHERITED = ("continents", "regions", "maybe", "languages", "religion", "currency")

@@ -1,4 +1,4 @@
-"""Any environment, awaited: what blocks is moved off the event loop, as its spec's `isolation` says."""
+"""`AsyncEnv`: awaits any environment, and moves a blocking one off the event loop according to its `isolation`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ T = TypeVar("T")
 
 
 class AsyncEnv:
-    """`areset`, `astep` and `aclose` over any `TextEnv`. One call at a time; one AsyncEnv per episode in flight.
+    """`areset`, `astep` and `aclose` for any `TextEnv`. Use one AsyncEnv per episode in flight, with one call at a
+    time.
 
-    - The environment's own `areset` and `astep` are used where it has both.
-    - `inline`: called directly; it must be quick, and no timeout can reach it.
-    - `thread`: called on a thread of its own. A call that times out leaves the thread hanging (threads can't be
-      killed), so the environment is given up: later calls raise EnvStateError.
-    - `process`: called in a child process of its own, killed on a timeout; the next `areset` starts another, and a step
-      that hung is answered as the truncated end of its episode.
+    - If the environment has both `areset` and `astep`, these are used.
+    - `inline`: called directly. The environment must be fast; no timeout applies.
+    - `thread`: called on a dedicated thread. Threads cannot be killed, so after a timeout the environment is abandoned
+      and later calls raise EnvStateError.
+    - `process`: called in a child process, which is killed on a timeout. The next `areset` starts another process; a
+      step that hung returns the truncated end of its episode.
 
-    timeout_s: longest wait for one reset or step, in seconds; past it, where nothing truncates the episode,
-        EnvTimeoutError names the environment.
-    Whatever the environment's own code raises arrives as EnvFailedError, so callers catch EnvError alone.
+    timeout_s: longest wait for one reset or step, in seconds. After it EnvTimeoutError is raised, except where the
+        episode is truncated instead.
+
+    An exception of the environment's own code is raised as EnvFailedError, so callers need to catch EnvError only.
     """
 
     def __init__(self, env: TextEnv, *, timeout_s: float = 60.0) -> None:
@@ -58,7 +60,7 @@ class AsyncEnv:
         return await self._call("step", lambda: self.env.step(action))
 
     async def aclose(self) -> None:
-        """Close the environment and end its thread. Safe to call twice and after a timeout."""
+        """Close the environment and end its thread. May be called twice and after a timeout."""
         if not self._lost:
             await self._call("close", self.env.close)
         if self._thread is not None:
@@ -67,14 +69,14 @@ class AsyncEnv:
 
     async def _call(self, method: str, call: Callable[[], T]) -> T:
         if self._lost:
-            raise EnvStateError(f"{method} of {self.spec.id}: it hung in an earlier call: make a new one")
+            raise EnvStateError(f"{method} of {self.spec.id}: an earlier call timed out: make a new environment")
         if self.spec.isolation == "inline" or self._native:
             with _Named(self.spec.id, method):
                 return call()
         if self._thread is None:
             self._thread = _LoopThread(self.spec.id)
         future = asyncio.wrap_future(self._thread.submit(call))
-        # A child process keeps its own time and is killed by its proxy; here wait long enough to hear of it.
+        # `ProcessEnv` enforces the timeout and kills the child; wait long enough here to receive its result.
         extra = 0.0 if self._child is None else START_TIMEOUT_S + 2 * CLOSE_TIMEOUT_S
         return await self._await(method, future, extra)
 
@@ -91,7 +93,7 @@ class AsyncEnv:
 
 
 class _Named:
-    """Turns what foreign code raises into EnvFailedError that names the environment and the method."""
+    """Context manager that converts foreign exceptions to EnvFailedError, with environment id and method."""
 
     def __init__(self, env_id: str, method: str) -> None:
         self.what = f"{method} of {env_id}"
@@ -102,13 +104,13 @@ class _Named:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not BaseException: a cancelled task and Ctrl-C are the caller's, not the environment's.
+        # Not BaseException: cancellation and KeyboardInterrupt belong to the caller.
         if isinstance(error, Exception) and not isinstance(error, EnvError):
             raise EnvFailedError(f"{self.what} raised {type(error).__name__}: {error}") from error
 
 
 class _LoopThread:
-    """A daemon thread with an event loop of its own; unlike an executor's, it never holds up the interpreter's exit."""
+    """A daemon thread with an event loop. Unlike an executor's, it does not delay the exit of the interpreter."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -116,7 +118,7 @@ class _LoopThread:
         self._thread.start()
 
     def submit(self, call: Callable[[], T]) -> Any:
-        """Run `call` on the thread; a concurrent.futures.Future of what it returns or raises."""
+        """Run `call` on the thread; return a concurrent.futures.Future of its result."""
 
         async def run() -> T:
             return call()

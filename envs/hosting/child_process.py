@@ -1,8 +1,8 @@
-"""An environment in a child process: what may hang, crash or change global state can do so without harm.
+"""`ProcessEnv`: runs an environment that may hang, crash or change global state in a child process.
 
-`ProcessEnv` is the parent's side, a `TextEnv` like any other. Requests and answers are pickled over a socket pair. A
-child that does not answer in time is killed, and the next `reset` starts another: a step that hangs ends its episode as
-truncated, for what came before it is as good as any. The child dies with its parent.
+`ProcessEnv` is the parent side and is itself a `TextEnv`; `serve` is the child side. Requests and answers are pickled
+over a socket pair. A child that does not answer in time is killed, and the next `reset` starts another. A step that
+hangs truncates its episode, because the turns before it are valid data. The child exits when its parent exits.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ HUNG = "No answer came within the time allowed: the episode was ended."
 
 log = logging.getLogger(__name__)
 
-# Not multiprocessing's spawn: that runs the user's main script again in the child, which an unguarded script or a
-# Ray worker does not survive well.
+# Not multiprocessing's spawn, which runs the main script again in the child: that breaks scripts without a main guard
+# and Ray workers.
 _CHILD = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
@@ -42,11 +42,12 @@ serve(int(sys.argv[1]), int(sys.argv[3]))
 
 
 class ProcessEnv:
-    """Runs the environment that `factory` makes in a child process of its own.
+    """Runs the environment that `factory` makes in a child process.
 
-    factory: picklable, called in the child; `functools.partial(make_it, ...)` or an environment's class will do.
-    timeout_s: longest wait for one reset or step; past it the child is killed. A step then ends the episode: reward 0,
-        truncated, `info["timed_out"]`, and a warning in the log. A reset raises EnvTimeoutError.
+    factory: picklable and called in the child, such as the class of an environment or `functools.partial(make_it,
+        ...)`.
+    timeout_s: longest wait for one reset or step, in seconds, before the child is killed. A step then returns reward 0,
+        truncated and `info["timed_out"]`, and logs a warning. A reset raises EnvTimeoutError.
     """
 
     def __init__(self, factory: Callable[[], TextEnv], spec: EnvSpec, *, timeout_s: float = 60.0) -> None:
@@ -60,7 +61,7 @@ class ProcessEnv:
 
     @property
     def pid(self) -> int | None:
-        """The child's process id, or None where none runs."""
+        """Process id of the child, or None if no child runs."""
         return None if self._process is None else self._process.pid
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
@@ -83,7 +84,7 @@ class ProcessEnv:
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Ask the child to close its environment; kill it where it doesn't within a few seconds."""
+        """Ask the child to close its environment; kill the child if it does not exit within CLOSE_TIMEOUT_S."""
         self._closed = True
         process, connection = self._process, self._connection
         if process is None or connection is None:
@@ -92,11 +93,11 @@ class ProcessEnv:
             connection.send(("close", {}))
             process.wait(CLOSE_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired):
-            pass  # dead already, or hung: the kill below is what both need
+            pass  # the child has died or hangs; `kill` handles both
         self.kill()
 
     def kill(self) -> None:
-        """End the child at once. The next reset starts another, unless the environment is closed."""
+        """Kill the child. The next reset starts another one, unless the environment is closed."""
         process, self._process = self._process, None
         connection, self._connection = self._connection, None
         lifeline, self._lifeline = self._lifeline, None
@@ -126,19 +127,19 @@ class ProcessEnv:
         self._connection = Connection(ours.detach())
         try:
             self._ask("make", {"factory": self._factory}, START_TIMEOUT_S)
-        except EnvError:  # refused there, or it has hung or died
+        except EnvError:
             self.kill()
             raise
         except (PicklingError, AttributeError, TypeError) as error:
             self.kill()
             raise EnvArgumentError(
-                f"{self.spec.id} runs in a child process, but what makes it can't be pickled ({error}): "
+                f"{self.spec.id} runs in a child process, but its factory cannot be pickled ({error}): "
                 "use a class or function at the top level of an importable module"
             ) from error
 
     def _ask(self, method: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         connection = self._connection
-        assert connection is not None, "asked before the child was started"
+        assert connection is not None, "the child process has not been started"
         try:
             connection.send((method, arguments))
             answered = connection.poll(timeout_s)
@@ -151,7 +152,7 @@ class ProcessEnv:
             pid = self.pid
             self.kill()
             raise EnvTimeoutError(
-                f"{method} of {self.spec.id}: no answer within {timeout_s:g} s; its child process {pid} was killed"
+                f"{method} of {self.spec.id}: no answer within {timeout_s:g} s; child process {pid} was killed"
             )
         if kind == "refused":
             assert isinstance(value, EnvError)
@@ -171,7 +172,7 @@ class ProcessEnv:
 
 
 class Holding:
-    """A factory that hands over an environment made already; it is pickled as it stands."""
+    """A factory that returns an environment that exists already, which is pickled with it."""
 
     def __init__(self, env: TextEnv) -> None:
         self.env = env
@@ -181,15 +182,15 @@ class Holding:
 
 
 def serve(fd: int, lifeline: int) -> None:
-    """The child's loop: make the environment, answer until told to close or the parent is gone."""
+    """Run the child side: make the environment, then answer requests until `close` or until the parent exits."""
     connection = Connection(fd)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
 
-    def last_words(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def send_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         connection.send(("raised", "".join(traceback.format_exception(kind, error, trace))))
 
-    # An exception of the environment's own ends the child, and is told to the parent on the way out.
-    sys.excepthook = last_words
+    # An exception of the environment's own code ends the child, which sends the traceback to the parent first.
+    sys.excepthook = send_exception
     env: TextEnv | None = None
     while True:
         try:
@@ -212,11 +213,11 @@ def serve(fd: int, lifeline: int) -> None:
             try:
                 answer = env.reset(**arguments) if method == "reset" else env.step(**arguments)
                 connection.send(("value", answer))
-            except EnvError as error:  # a refusal, such as a step after the end: the environment is still good
+            except EnvError as error:  # such as a step after the end; the environment remains usable
                 connection.send(("refused", error))
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """The parent holds the other end of this pipe: when it dies, however it dies, the read returns."""
+    """Exit when the parent does. The parent holds the other end of this pipe, so the read returns when it dies."""
     os.read(lifeline, 1)
     os._exit(1)

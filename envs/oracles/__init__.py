@@ -1,7 +1,8 @@
-"""Who answers the questions of a guessing game: a table, a model, an endpoint, or answers that were recorded.
+"""Oracles: answer the questions of guessing games from a table, a model, an endpoint or recorded answers.
 
-`base` is the interface, `settings` what can be set, `make` gives the oracle of some settings; `seq2seq` and `endpoint`
-are the two that ask a model, and `recorded` keeps what they answered and gives it again.
+`base` defines the interface, `settings` the options, and `make` returns the oracle for given settings. `seq2seq` and
+`endpoint` ask a model; `recorded` stores their answers and replays them. The tables of facts belong to the games. Start
+with `base`, then `make`.
 """
 
 from envs.oracles.base import Enquiry, Oracle, OracleError, TableOracle

@@ -1,11 +1,12 @@
-"""A customer-support desk: orders in a database, a written policy, tools, and a customer who wants something.
+"""Support desk: serve a shop's customer by tool calls and plain text, within a written policy.
 
-`shop` is the database and what can be done to it, `policy` what may be done, `cases` what a seed draws, `customer` the
-script that talks, `tools` what the agent can call, `game` the environment and `agent` the scripted demonstrator.
+`records` defines the rows of the shop's database and `shop` the operations on it. `policy` holds the rules, as text and
+as code. `cases` draws an episode from a seed, `customer` is the scripted customer, and `tools` declares the tools to
+the agent. `game` is the environment, and `demonstrator` the scripted agent. Start with `policy`, then `game`.
 """
 
-from envs.support_desk.agent import DeskAgent
 from envs.support_desk.cases import Case, draw_case
+from envs.support_desk.demonstrator import SupportDeskDemonstrator
 from envs.support_desk.game import SupportDesk
 
-__all__ = ["Case", "DeskAgent", "SupportDesk", "draw_case"]
+__all__ = ["Case", "SupportDeskDemonstrator", "SupportDesk", "draw_case"]

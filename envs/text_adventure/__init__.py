@@ -1,11 +1,11 @@
-"""A small adventure of our own: a village, its lighthouse and what lies under it.
+"""Text adventure: find the treasure under a village.
 
-`world` is the village and what can be done in it, `commands` reads what the player types, `telling` puts it in words,
-`game` is the environment, and `walker` the scripted demonstrator.
+`world` holds the village and its rules, `commands` parses what the player types, `texts` describes the world, `game` is
+the environment, and `demonstrator` the scripted player. Start with `world`.
 """
 
+from envs.text_adventure.demonstrator import TextAdventureDemonstrator
 from envs.text_adventure.game import TextAdventure
-from envs.text_adventure.walker import AdventureWalker
 from envs.text_adventure.world import World, draw_world
 
-__all__ = ["AdventureWalker", "TextAdventure", "World", "draw_world"]
+__all__ = ["TextAdventureDemonstrator", "TextAdventure", "World", "draw_world"]

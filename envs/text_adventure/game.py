@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvStateError
 from envs.text_adventure.commands import read_command, write_command
-from envs.text_adventure.telling import INVALID, answer, describe, tell
+from envs.text_adventure.texts import INVALID, answer, describe, tell
 from envs.text_adventure.world import POINTS, World, draw_world
 
 MAX_TURNS = 50

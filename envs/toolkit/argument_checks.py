@@ -11,7 +11,7 @@ Name = TypeVar("Name", bound=str)
 
 
 def choose_several(env_id: str, argument: str, chosen: Sequence[Any] | None, known: Sequence[Name]) -> tuple[Name, ...]:
-    """`chosen`, checked to be a list of some of `known`; all of them for None. Raises EnvArgumentError."""
+    """Return `chosen` in the order of `known`; all of `known` for None. Raises EnvArgumentError for other values."""
     if chosen is None:
         return tuple(known)
     if isinstance(chosen, str):
@@ -20,17 +20,17 @@ def choose_several(env_id: str, argument: str, chosen: Sequence[Any] | None, kno
         if name not in known:
             raise EnvArgumentError(f"{env_id}: {argument} has no {name!r}: {nearest(str(name), known)}")
     if not chosen:
-        raise EnvArgumentError(f"{env_id}: {argument} is empty: leave it out for all")
+        raise EnvArgumentError(f"{env_id}: {argument} is empty: omit it to use all")
     return tuple(name for name in known if name in chosen)
 
 
 def check_one_of(env_id: str, argument: str, value: object, known: Sequence[object]) -> None:
-    """Raise EnvArgumentError where a value is none of `known`."""
+    """Raise EnvArgumentError if `value` is not in `known`."""
     if value not in known:
         raise EnvArgumentError(f"{env_id}: {argument} is {value!r}, must be one of {tuple(known)}")
 
 
 def check_cases(env_id: str, cases: int | None) -> None:
-    """Raise EnvArgumentError where `cases`, the number of cases that take turns, is no such number."""
+    """Raise EnvArgumentError if `cases`, the number of distinct cases, is neither None nor at least 1."""
     if cases is not None and cases < 1:
-        raise EnvArgumentError(f"{env_id}: cases is {cases}, must be at least 1, or null for one to each seed")
+        raise EnvArgumentError(f"{env_id}: cases is {cases}, must be at least 1, or null for one case per seed")

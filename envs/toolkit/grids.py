@@ -1,4 +1,4 @@
-"""Maps of cells with walls, as the grid worlds of this room are told and walked.
+"""Maps of cells with walls, for grid worlds that are described in words.
 
 A cell is (row, column), counted from 1 at the upper left, as observations print it.
 """
@@ -17,13 +17,13 @@ DIRECTIONS: Mapping[str, tuple[int, int]] = {"up": (-1, 0), "down": (1, 0), "lef
 MOVES = tuple(f"move {direction}" for direction in DIRECTIONS)
 
 MAX_LENGTH = 50
-"""Actions longer than this many characters are not read."""
+"""Longer actions are refused, in characters."""
 
 _MOVE = re.compile(r"(?:(?:move|go|walk|step) )?(up|down|left|right)")
 
 
 def read_move(action: str) -> str | None:
-    """The direction that an action names, or None where it isn't understood."""
+    """Return the direction that an action names, or None if it names none."""
     if len(action) > MAX_LENGTH:
         return None
     match = _MOVE.fullmatch(" ".join(action.lower().split()).rstrip(" .!"))
@@ -32,19 +32,19 @@ def read_move(action: str) -> str | None:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells and the ways between them.
+    """Cells and the open ways between them.
 
-    exits: cell -> direction -> the cell it leads to. A direction that is missing is a wall. Every way leads back.
+    exits: cell -> direction -> neighbour. A direction that is missing is a wall. Ways are symmetric.
     """
 
     exits: Mapping[Cell, Mapping[str, Cell]]
 
     def walls(self, cell: Cell) -> tuple[str, ...]:
-        """The directions that are walls at `cell`, in the order of DIRECTIONS."""
+        """Return the directions that are walls at `cell`, in the order of DIRECTIONS."""
         return tuple(direction for direction in DIRECTIONS if direction not in self.exits[cell])
 
     def distances(self, goal: Cell, *, closed: Collection[Cell] = ()) -> dict[Cell, int]:
-        """Turns to `goal` from each cell that has a way to it, by the shortest one that enters no closed cell."""
+        """Return the turns to `goal` from each cell that can reach it on a path that enters no cell of `closed`."""
         found = {goal: 0}
         queue = deque([goal])
         while queue:
@@ -56,13 +56,13 @@ class Grid:
         return found
 
     def moves_nearer(self, cell: Cell, distances: Mapping[Cell, int]) -> list[str]:
-        """The actions that bring `cell` a turn nearer to where `distances` are counted from."""
+        """Return the actions at `cell` that reduce the distance in `distances`."""
         here = distances[cell]
         return [f"move {way}" for way, after in self.exits[cell].items() if distances.get(after, here) < here]
 
 
 def grid_of_cells(cells: Collection[Cell]) -> Grid:
-    """The map in which all neighbouring `cells` are open to each other, and everything else is wall."""
+    """Return the map in which neighbouring cells of `cells` are connected and all other cells are walls."""
     exits: dict[Cell, dict[str, Cell]] = {cell: {} for cell in cells}
     for (row, column), ways in exits.items():
         for direction, (down, right) in DIRECTIONS.items():
@@ -72,10 +72,10 @@ def grid_of_cells(cells: Collection[Cell]) -> Grid:
 
 
 def draw_grid(rng: random.Random, rows: int, columns: int, *, openness: float) -> Grid:
-    """A map of `rows` x `columns` cells with thin walls between them, in which every cell can be reached.
+    """Draw a map of `rows` x `columns` cells with thin walls, in which every cell can be reached.
 
-    openness: probability that a wall which is not needed to shape the tree of ways is left out. 0 gives a maze with one
-        way between any two cells, 1 a map with no inner walls.
+    openness: probability that a wall outside of the spanning tree is removed. 0 gives a maze with one path between any
+        two cells, 1 a map without inner walls.
     """
     full = grid_of_cells([(row, column) for row in range(1, rows + 1) for column in range(1, columns + 1)])
     open_pairs = _draw_tree(rng, full)
@@ -92,7 +92,7 @@ def draw_grid(rng: random.Random, rows: int, columns: int, *, openness: float) -
 
 
 def _draw_tree(rng: random.Random, grid: Grid) -> set[frozenset[Cell]]:
-    """A spanning tree by a random depth-first walk, as pairs of neighbours."""
+    """Draw a spanning tree by random depth-first search; return it as pairs of neighbours."""
     path = [rng.choice(sorted(grid.exits))]
     seen = set(path)
     pairs: set[frozenset[Cell]] = set()
@@ -109,10 +109,10 @@ def _draw_tree(rng: random.Random, grid: Grid) -> set[frozenset[Cell]]:
 
 
 def describe_walls(walls: Collection[str]) -> str:
-    """A sentence that names the directions that are walls."""
+    """Return a sentence that names the directions that are walls."""
     return f"Walls {', '.join(walls)}." if walls else "No walls."
 
 
 def describe_place(cell: Cell) -> str:
-    """The words for a cell's position."""
+    """Return the words for the position of a cell."""
     return f"row {cell[0]} column {cell[1]}"

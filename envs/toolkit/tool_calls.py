@@ -1,11 +1,11 @@
-"""Calls of tools: how an action says one, what each tool takes, and how what went wrong is answered.
+"""Tool calls: declaration of tools, parsing of calls, and the errors that a policy reads.
 
-One call is one line of JSON, `{"tool": "order", "args": {"order": 512}}`; `name` and `arguments`, the keys that chat
-models are trained on, are understood as well. What a tool takes is declared once, as `Tool`: from there come the check
-of the arguments, the JSON schema for `EnvSpec.tools` and the line that tells a policy of its tools.
+A call is one line of JSON, `{"tool": "order", "args": {"order": 512}}`. The keys `name` and `arguments`, on which chat
+models are trained, are accepted as well. `Tool` declares a tool once; the argument check, the JSON schema for
+`EnvSpec.tools` and the line that describes the tools to a policy are derived from it.
 
-Any string may come in. Out comes a `Call` whose arguments are as declared (text is valid Unicode without control
-characters, numbers are within 53 bits), or a `ToolError` that says what was wrong with it.
+`Toolbox.read` takes any string. It returns a `Call` whose arguments match the declaration (text is valid Unicode
+without control characters, integers have at most 53 bits) or raises `ToolError`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from envs.errors import nearest
 Kind: TypeAlias = Literal["string", "integer"]
 
 MAX_ACTION = 4_000
-"""Actions longer than this many characters are not read."""
+"""Longer actions are refused, in characters."""
 MAX_INTEGER = 2**53
 EXAMPLE = '{"tool": NAME, "args": {...}}'
 
 
 class ToolError(Exception):
-    """A call that can't be done; the message is the observation, and names what was wrong."""
+    """A call cannot be done. The message is the observation that the policy reads."""
 
 
 class Call(NamedTuple):
-    """A call whose tool exists and whose arguments are as that tool declares them."""
+    """A call of an existing tool with arguments that match its declaration."""
 
     tool: str
     args: Mapping[str, Any]
@@ -40,10 +40,10 @@ class Call(NamedTuple):
 class Parameter:
     """One argument of a tool.
 
-    kind: its JSON type.
-    choices: the only values it may have; empty for any.
-    max_length: of a string, in characters.
-    optional: whether a call may leave it out.
+    kind: JSON type.
+    choices: the allowed values; empty if any value is allowed.
+    max_length: greatest length of a string, in characters.
+    optional: whether a call may omit the argument.
     """
 
     description: str
@@ -62,7 +62,7 @@ class Parameter:
         return found
 
     def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, or None."""
+        """Return what is wrong with a value, or None."""
         if self.kind == "integer":
             if type(value) is not int or abs(value) > MAX_INTEGER:
                 return "must be an integer"
@@ -78,7 +78,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: its name, a sentence on what it does, and its arguments in order."""
+    """A tool: name, one-sentence description, and arguments in order."""
 
     name: str
     description: str
@@ -86,7 +86,7 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of the function, as chat templates take it."""
+        """The JSON schema of the function, in the form that chat templates accept."""
         return {
             "type": "function",
             "function": {
@@ -102,7 +102,7 @@ class Tool:
         }
 
     def check(self, args: Mapping[str, Any]) -> None:
-        """Raise ToolError for an argument that is unknown, missing or not as declared."""
+        """Raise ToolError for an argument that is unknown, missing or does not match its declaration."""
         for name in args:
             if name not in self.parameters:
                 raise ToolError(f"{self.name} takes {describe_tool(self)}, not {_shown(name)}")
@@ -126,16 +126,16 @@ class Toolbox:
         return tuple(tool.schema for tool in self.tools.values())
 
     def describe(self) -> str:
-        """One line that tells a policy how to call and what there is."""
+        """Return one line that describes to a policy how to call the tools and which tools exist."""
         return f"Call a tool by {EXAMPLE}. Tools: {', '.join(map(describe_tool, self.tools.values()))}."
 
     def read(self, action: str) -> Call:
-        """The call that an action says. Raises ToolError where it says none."""
+        """Parse the call in an action. Raises ToolError if the action is not a valid call."""
         if len(action) > MAX_ACTION:
             raise ToolError(f"longer than {MAX_ACTION} characters")
         try:
             said = _DECODER.decode(action)
-        except (ValueError, RecursionError) as error:  # also integers of too many digits
+        except (ValueError, RecursionError) as error:  # ValueError also covers integers with too many digits
             raise ToolError(f"not a call: write {EXAMPLE}") from error
         if not isinstance(said, dict):
             raise ToolError(f"not a call: write {EXAMPLE}")
@@ -151,34 +151,34 @@ class Toolbox:
 
 
 def write_call(tool: str, **args: Any) -> str:
-    """The line that calls a tool, which `Toolbox.read` reads back."""
+    """Return the line that calls a tool; `Toolbox.read` parses it."""
     return json.dumps({"tool": tool, "args": args}, ensure_ascii=False)
 
 
 def is_call(action: str) -> bool:
-    """Whether an action is meant as a call, well formed or not, rather than as something to say."""
+    """Return whether an action is meant as a call, well formed or not, and not as plain speech."""
     return action.lstrip()[:1] in ("{", "[")
 
 
 def describe_tool(tool: Tool) -> str:
-    """A tool as a signature: `order(order)`."""
+    """Return a tool as a signature, such as `order(order)`."""
     return f"{tool.name}({', '.join(tool.parameters)})"
 
 
 def is_plain(text: str) -> bool:
-    """Whether a text is valid Unicode, so that it can be stored and printed, with no control character but newline."""
+    """Return whether a text is valid Unicode that contains no control character except newline."""
     if text.isascii():
         return text.isprintable() or text.replace("\n", "").isprintable()
     return not any(character != "\n" and _is_control(character) for character in text)
 
 
 def _is_control(character: str) -> bool:
-    """Control characters and lone surrogates, which can't be encoded."""
+    """Return whether a character is a control character or a lone surrogate, which cannot be encoded."""
     return character < " " or "\x7f" <= character < "\xa0" or "\ud800" <= character <= "\udfff"
 
 
 def _shown(text: str) -> str:
-    """A text of anyone's, fit to be quoted in an answer: short, and in ASCII."""
+    """Return a text in a form that is safe to quote in an answer: short, and in ASCII."""
     return ascii(text[:20])
 
 

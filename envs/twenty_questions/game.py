@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvStateError, nearest
-from envs.oracles import Enquiry, make_oracle
-from envs.twenty_questions.questions import MAX_LENGTH, key, normalise
+from envs.oracles.base import Enquiry
+from envs.oracles.make import make_oracle
+from envs.twenty_questions.question_keys import MAX_LENGTH, key, normalise
 from envs.twenty_questions.table import Attribute, Table, Thing, load_table
 
 SUBSET = ("football", "dog", "banana", "truck", "pants", "computer", "piano", "chair", "pen", "scissors")

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from envs.errors import EnvError
-from envs.twenty_questions.questions import guess_keys, key, normalise
+from envs.twenty_questions.question_keys import guess_keys, key, normalise
 
 ATTRIBUTE_FILES = (
     "attributes_kinds.toml",

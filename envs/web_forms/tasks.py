@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from envs.web_forms.site import PASSWORD, USER, Element, Page, Posted, Site, Value
-from envs.web_forms.words import (
+from envs.web_forms.vocabulary import (
     BOXES,
     CHOICES,
     CITIES,

@@ -18,7 +18,7 @@ from envs.webshop.catalogue import RESULTS, load_catalogue
 from envs.webshop.goals import Goal, draw_goal, score
 from envs.webshop.grammar import read_action
 from envs.webshop.pages import Shop, Visit
-from envs.webshop.wording import BUY, HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, Observe, tell_bought
+from envs.webshop.texts import BUY, HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, Observe, tell_bought
 
 MAX_TURNS = 10
 

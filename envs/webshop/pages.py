@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from envs.webshop.catalogue import Catalogue, Item
-from envs.webshop.wording import (
+from envs.webshop.texts import (
     BACK,
     BUY,
     NEXT,

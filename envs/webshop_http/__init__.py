@@ -1,17 +1,6 @@
-"""WebShop by its pages: the same game as `webshop` against a running server of princeton-nlp/WebShop.
+"""WebShop on a running server of princeton-nlp/WebShop, played through its pages.
 
-`pages` reads the site's HTML, `browser` fetches it, `game` is the environment. Grammar and wording are those of
-`webshop`. The registry imports `game` at first use, so that no other run loads an HTTP client and a parser of HTML.
+`site_client` fetches pages, `html_pages` parses them, and `game` is the environment; `spec` describes it without
+loading an HTTP client or an HTML parser. Action grammar and texts are those of `envs.webshop`. Start with `game`, whose
+`WebShopHttp` is the public name.
 """
-
-from envs.base import EnvSpec
-
-MAX_TURNS = 10
-
-SPEC = EnvSpec(
-    id="webshop_http",
-    description="WebShop on a running server of its own code, by its pages.",
-    max_turns=MAX_TURNS,
-    reward_range=(0.0, 1.0),
-    isolation="thread",
-)

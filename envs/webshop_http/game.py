@@ -15,7 +15,7 @@ from typing import Any, ClassVar, get_args
 from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvFailedError, EnvStateError
 from envs.webshop.grammar import MAX_LENGTH, read_action
-from envs.webshop.wording import (
+from envs.webshop.texts import (
     HELP,
     INVALID,
     NO_BOX,
@@ -30,9 +30,9 @@ from envs.webshop.wording import (
     tell_result,
     with_buttons,
 )
-from envs.webshop_http import SPEC
-from envs.webshop_http.browser import Answer, Browser
-from envs.webshop_http.pages import Link, SitePage, read_page
+from envs.webshop_http.html_pages import Link, SitePage, read_page
+from envs.webshop_http.site_client import Answer, SiteClient
+from envs.webshop_http.spec import SPEC
 
 LONGEST_TITLE = 80
 """Characters of a title that compact results show."""
@@ -73,7 +73,7 @@ class WebShopHttp:
             if not isinstance(value, int) or value < least:
                 raise EnvArgumentError(f"{self.spec.id}: {name} is {value!r}, must be a whole number from {least}")
         self.goals, self.first_goal, self.observe = goals, first_goal, observe
-        self._browser = Browser(self.spec.id, url, timeout_s)
+        self._browser = SiteClient(self.spec.id, url, timeout_s)
         # Its own, so that two episodes of one goal never meet in one session of the server.
         self._name = uuid.uuid4().hex[:12]
         self._page: SitePage | None = None

@@ -1,9 +1,9 @@
 """Wordle: find a word of five letters in six guesses.
 
-`words.txt` holds the words, `game` is the environment and `guesser` the scripted demonstrator.
+`game` is the environment, `words.txt` the word list and `demonstrator` the scripted player. Start with `game`.
 """
 
+from envs.wordle.demonstrator import WordleDemonstrator
 from envs.wordle.game import Wordle, load_words, score
-from envs.wordle.guesser import WordleGuesser
 
-__all__ = ["Wordle", "WordleGuesser", "load_words", "score"]
+__all__ = ["Wordle", "WordleDemonstrator", "load_words", "score"]

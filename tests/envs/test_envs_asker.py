@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import envs
-from envs.twenty_questions import SUBSET, Asker, SubsetAsker, load_table
+from envs.twenty_questions import SUBSET, TwentyQuestionsDemonstrator, TwentyQuestionsSubsetDemonstrator, load_table
 from envs.twenty_questions.game import NO, YES
 
 
@@ -29,7 +29,7 @@ def test_returns_rise_with_skill(env_id, expected):
 
 
 def test_the_best_play_finds_every_word():
-    asker = Asker(skill=1.0)
+    asker = TwentyQuestionsDemonstrator(skill=1.0)
     env = envs.make("twenty_questions")
     for word in load_table().things:
         observation, info = env.reset(seed=0, options={"word": word})
@@ -43,7 +43,7 @@ def test_the_best_play_finds_every_word():
 
 
 def test_the_subset_is_asked_a_small_set_of_telling_questions():
-    asker = SubsetAsker(skill=0.0)
+    asker = TwentyQuestionsSubsetDemonstrator(skill=0.0)
     attributes = {question: mask for question, mask in asker.questions.items() if question not in asker.guesses}
     assert len(asker.guesses) == 10
     assert 20 <= len(attributes) <= 40
@@ -56,12 +56,14 @@ def test_the_subset_is_asked_a_small_set_of_telling_questions():
 def test_random_play_repeats_questions_and_uses_them_all():
     asked = [d.actions for d in envs.demonstrate("twenty_questions_subset", episodes=300, skill=0.0, seed=0)]
     assert any(len(set(actions)) < len(actions) for actions in asked)
-    assert {action for actions in asked for action in actions} == set(SubsetAsker(skill=0.0).questions)
+    assert {action for actions in asked for action in actions} == set(
+        TwentyQuestionsSubsetDemonstrator(skill=0.0).questions
+    )
 
 
 def test_it_does_not_look_at_the_hidden_word():
     """Fed the answers for one word and the privileged info of another, it finds the word of the answers."""
-    asker = SubsetAsker(skill=1.0)
+    asker = TwentyQuestionsSubsetDemonstrator(skill=1.0)
     truth = SUBSET.index("piano")
     asker.begin("Questions:", {"privileged": {"word": "dog"}}, seed=0)
     for _ in range(10):

@@ -13,12 +13,12 @@ from rules import check_any_string_is_an_action
 
 import envs
 from envs import EnvArgumentError, EnvStateError, ProcessEnv
-from envs.detective import Detective, DetectiveWalker
+from envs.detective import Detective, DetectiveDemonstrator
 from envs.detective.game import BEST
 from envs.detective.game import CLOSED as REFUSED
-from envs.detective.story import check_story
+from envs.detective.story_file import check_story
 from envs.hosting.child_process import HUNG
-from envs.toolkit.inform import CLOSED, read_command
+from envs.toolkit.inform_commands import CLOSED, read_command
 
 GAME = {"story": str(STORY), "valid_actions": False}
 DEATH = ["n", "w", "n"]  # Into the restaurant, where the murderer waits.
@@ -125,8 +125,8 @@ def test_every_meta_verb_of_the_game_is_closed_but_the_harmless():
 
 @plays
 def test_the_walkthrough_wins_everything_there_is(game):
-    walker = DetectiveWalker(skill=1.0)
-    played = envs.toolkit.demonstrations.play(game, walker, seed=0)
+    walker = DetectiveDemonstrator(skill=1.0)
+    played = envs.demonstrations.play(game, walker, seed=0)
     assert (played.ret, played.terminated, played.truncated, played.success) == (BEST, True, False, True)
     assert "Your score has just gone up" in played.observations[0]
     assert max(played.rewards) == 100.0
@@ -170,7 +170,7 @@ def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(game):
     expected = random.Random(1).random()
 
     def play(seed):
-        return envs.toolkit.demonstrations.play(game, DetectiveWalker(skill=0.5), seed=seed)
+        return envs.demonstrations.play(game, DetectiveDemonstrator(skill=0.5), seed=seed)
 
     assert play(3) == play(3)
     assert play(3).actions != play(4).actions

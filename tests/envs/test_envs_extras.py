@@ -21,7 +21,7 @@ def lacking(monkeypatch):
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(lacking):
-    says = r"wrapped needs the optional extra 'nowhere', of which no_such_module can't be found: run `make install`"
+    says = r"wrapped needs the optional extra 'nowhere', but no_such_module is not installed: run `make install`"
     for call in (envs.check, envs.make):
         with pytest.raises(MissingExtraError, match=says) as caught:
             call(lacking)
@@ -31,7 +31,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(lacking):
 
 def test_nothing_is_missing_of_what_is_installed_or_unknown(monkeypatch):
     monkeypatch.setattr(extras, "EXTRA_MODULES", {"here": ("json",)})
-    extras.need("here", "wrapped")
-    extras.need("of someone else", "wrapped")
-    extras.need(None, "wrapped")
+    extras.require_extra("here", "wrapped")
+    extras.require_extra("of someone else", "wrapped")
+    extras.require_extra(None, "wrapped")
     assert envs.missing_modules("here") == []

@@ -10,11 +10,11 @@ import pytest
 
 import envs
 from envs import EnvArgumentError
-from envs.guess_my_city import CityAsker, load_table
+from envs.guess_my_city import GuessMyCityDemonstrator, load_table
 from envs.guess_my_city.answers import NO, SECRET, UNKNOWN, YES, answer
-from envs.guess_my_city.asker import fact_questions
+from envs.guess_my_city.demonstrator import fact_questions
 from envs.guess_my_city.game import INVALID, OPENING
-from envs.guess_my_city.questions import Asked, Guess, Told, read
+from envs.guess_my_city.question_parser import Asked, Guess, Told, read
 from envs.guess_my_city.table import read_data
 
 TABLE = load_table()
@@ -241,7 +241,7 @@ def test_returns_rise_with_skill():
 
 def test_the_asker_does_not_look_at_the_hidden_city():
     """Fed the answers for one city and the privileged info of another, it finds the city of the answers."""
-    asker = CityAsker(skill=1.0)
+    asker = GuessMyCityDemonstrator(skill=1.0)
     truth = TABLE.cities["Lagos"]
     asker.begin(OPENING, {"privileged": {"city": "Paris"}}, seed=0)
     for _ in range(5):

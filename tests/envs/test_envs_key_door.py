@@ -6,7 +6,7 @@ import pytest
 
 import envs
 from envs import EnvArgumentError
-from envs.key_door import FOUND, GOAL, INVALID, LOCKED, OPENED, WALL, KeyDoorWalker, draw_layout
+from envs.key_door import FOUND, GOAL, INVALID, LOCKED, OPENED, WALL, KeyDoorDemonstrator, draw_layout
 from envs.toolkit.grids import DIRECTIONS
 
 GOLDEN_FIRST = (
@@ -140,7 +140,7 @@ def test_returns_by_skill():
 
 
 def test_the_walker_tries_all_moves_at_skill_zero():
-    walker = KeyDoorWalker(skill=0.0)
+    walker = KeyDoorDemonstrator(skill=0.0)
     walker.begin("", envs.make("key_door").reset(seed=0)[1], seed=0)
     assert {walker.act() for _ in range(100)} == {f"move {direction}" for direction in DIRECTIONS}
 

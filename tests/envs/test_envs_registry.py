@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from env_cases import InChild
 
 import envs
-from envs import EnvArgumentError, EnvError, MissingExtraError, ProcessEnv, TimeLimit, TwentyQuestions, UnknownEnvError
+from envs import EnvArgumentError, EnvError, MissingExtraError, ProcessEnv, TimeLimit, UnknownEnvError
+from envs.twenty_questions import TwentyQuestions
 
 NEEDS = {
     "detective": "a story file of your own",
@@ -36,6 +40,17 @@ def test_registered_environments_are_listed_and_made():
         assert isinstance(env, TimeLimit)
         assert env.spec == envs.spec(env_id)
         env.close()
+
+
+def test_the_room_serves_its_public_names_and_loads_nothing_before():
+    for name in envs.__all__:
+        assert getattr(envs, name) is not None
+    assert set(dir(envs)) == set(envs.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = envs.nothing
+    loaded = "import sys, envs; print(sorted(name for name in sys.modules if name.startswith('envs.')))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_an_unknown_id_names_the_nearest():
@@ -86,13 +101,13 @@ def test_wrong_module_or_class_says_which(env_id, says):
 
 
 def test_a_class_that_is_no_environment_is_refused():
-    with pytest.raises(EnvArgumentError, match="NoEnv, which is no TextEnv"):
+    with pytest.raises(EnvArgumentError, match="NoEnv, not a TextEnv"):
         envs.make("env_cases:NoEnv")
 
 
 def test_an_id_is_registered_once():
     spec = envs.spec("twenty_questions")
-    with pytest.raises(EnvArgumentError, match="registered already"):
+    with pytest.raises(EnvArgumentError, match="already registered"):
         envs.register(spec, TwentyQuestions)
 
 

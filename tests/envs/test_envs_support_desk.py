@@ -9,9 +9,9 @@ import pytest
 import envs
 from envs import EnvArgumentError
 from envs.support_desk import draw_case
-from envs.support_desk.agent import call_for
 from envs.support_desk.cases import FORBIDDEN, FORBIDDEN_BY, KINDS, NEEDED, TOLD
 from envs.support_desk.customer import ACCEPTS, NOT_UNDERSTOOD, PLEA, THANKS, WHY_NOT, Customer
+from envs.support_desk.demonstrator import call_for
 from envs.support_desk.game import FAILED, MAX_TURNS, NO_MATCH, OK, SOLVED
 from envs.support_desk.policy import POLICY, RETURN_DAYS, reasons
 from envs.support_desk.shop import CANCELLED, Shop

@@ -9,9 +9,9 @@ import envs
 from envs import EnvArgumentError
 from envs.text_adventure import draw_world
 from envs.text_adventure.commands import read_command, write_command
+from envs.text_adventure.demonstrator import best_command
 from envs.text_adventure.game import MAX_TURNS
-from envs.text_adventure.telling import DARKNESS, INVALID, NO_WAY, WON
-from envs.text_adventure.walker import best_command
+from envs.text_adventure.texts import DARKNESS, INVALID, NO_WAY, WON
 from envs.text_adventure.world import CARRIED, DIRECTIONS, KEY, POINTS, ROOMS, SPOTS, WRONG_PULLS, World
 
 OPPOSITE = dict(zip(DIRECTIONS, ("south", "west", "north", "east", "down", "up"), strict=True))

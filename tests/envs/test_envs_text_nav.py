@@ -10,8 +10,8 @@ import envs
 from envs import EnvArgumentError
 from envs.text_nav import House, draw_house
 from envs.text_nav.commands import read_command, write_command
+from envs.text_nav.demonstrator import best_command
 from envs.text_nav.game import IMPOSSIBLE, INVALID, LOST, MAX_TURNS, NO_WAY, SHUT, SOLVED
-from envs.text_nav.walker import best_command
 from envs.text_nav.world import CONTAINERS, DOORS, FOOD, FURNITURE, ROOMS, THINGS, THINGS_AT_ONCE
 
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}

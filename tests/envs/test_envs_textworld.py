@@ -10,8 +10,8 @@ from rules import random_string
 
 import envs
 from envs import EnvArgumentError, TimeLimit
-from envs.adapters.textworld_games import CLOSED, TextWorld, TextWorldPlayer, clean
-from envs.toolkit.demonstrations import play
+from envs.adapters.textworld_games import CLOSED, TextWorld, TextWorldDemonstrator, clean
+from envs.demonstrations import play
 
 needs_textworld = pytest.mark.skipif(
     bool(envs.missing_modules("textworld")), reason="needs the extra textworld (make install)"
@@ -34,7 +34,7 @@ def game(small):
 
 @needs_textworld
 def test_its_own_solution_wins(game):
-    played = play(game, TextWorldPlayer(skill=1.0), seed=0)
+    played = play(game, TextWorldDemonstrator(skill=1.0), seed=0)
     assert (played.ret, played.success, played.terminated, played.truncated) == (1.0, True, True, False)
     assert played.rewards[-1] == 1.0
     assert len(played.actions) <= 2
@@ -94,7 +94,7 @@ def test_any_string_is_an_action(game):
 def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(game):
     random.seed(1)
     expected = random.Random(1).random()
-    player = TextWorldPlayer(skill=0.3)
+    player = TextWorldDemonstrator(skill=0.3)
     assert play(game, player, seed=4) == play(game, player, seed=4)
     assert random.random() == expected
 

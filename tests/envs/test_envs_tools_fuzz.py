@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import envs
 from envs import TextEnv, unwrapped
 from envs.support_desk import SupportDesk, draw_case
-from envs.support_desk.agent import possible_actions
 from envs.support_desk.cases import KINDS
+from envs.support_desk.demonstrator import possible_actions
 from envs.tool_use import ToolUse, draw_task
 from envs.tool_use.tasks import FAMILIES
 

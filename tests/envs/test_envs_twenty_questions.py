@@ -13,7 +13,7 @@ import envs
 from envs import EnvArgumentError
 from envs.twenty_questions import SUBSET, load_table
 from envs.twenty_questions.game import INVALID, NO, OPENING, YES, understand
-from envs.twenty_questions.questions import key
+from envs.twenty_questions.question_keys import key
 
 TABLE = load_table()
 

@@ -9,7 +9,7 @@ import pytest
 import envs
 from envs import EnvArgumentError
 from envs.web_forms import draw_task
-from envs.web_forms.filler import next_actions
+from envs.web_forms.demonstrator import next_actions
 from envs.web_forms.game import FAILED, INVALID, SOLVED, valid_actions
 from envs.web_forms.grammar import MAX_LENGTH, Action, read_action, write_action
 from envs.web_forms.site import MAX_TEXT, Element, Page, Posted, Site, act, begin

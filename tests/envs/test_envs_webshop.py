@@ -14,12 +14,12 @@ import envs
 from envs import EnvArgumentError
 from envs.webshop import Item, best_return, draw_goal, load_catalogue, score
 from envs.webshop.catalogue import MAX_ITEMS, RESULTS, Catalogue, code_of, read_data
+from envs.webshop.demonstrator import query
 from envs.webshop.game import MAX_TURNS
 from envs.webshop.goals import Goal, best_score, fitting_options, score_type
 from envs.webshop.grammar import read_action
 from envs.webshop.search import Index, split_words
-from envs.webshop.shopper import query
-from envs.webshop.wording import HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, NOTHING_FOUND
+from envs.webshop.texts import HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, NOTHING_FOUND
 
 
 def play(env, *actions: str) -> str:

@@ -14,11 +14,11 @@ from webshop_site import GOALS, Site, serve
 
 import envs
 from envs import EnvArgumentError, EnvFailedError, EnvTimeoutError
+from envs.webshop.demonstrator import query
 from envs.webshop.goals import fitting_options
-from envs.webshop.shopper import query
-from envs.webshop.wording import HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, NOTHING_FOUND, SEARCH_BOX
+from envs.webshop.texts import HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, NOTHING_FOUND, SEARCH_BOX
 from envs.webshop_http.game import LONGEST_TITLE
-from envs.webshop_http.pages import read_page
+from envs.webshop_http.html_pages import read_page
 
 
 @pytest.fixture(scope="module")

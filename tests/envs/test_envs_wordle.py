@@ -6,7 +6,7 @@ import pytest
 
 import envs
 from envs import EnvArgumentError
-from envs.wordle import WordleGuesser, load_words, score
+from envs.wordle import WordleDemonstrator, load_words, score
 from envs.wordle.game import INVALID, OPENING, score_compat
 
 
@@ -133,7 +133,7 @@ def test_a_skilled_guess_agrees_with_all_feedback(compat):
 
 def test_it_does_not_look_at_the_hidden_word():
     """Fed the feedback for one word and the privileged info of another, it finds the word of the feedback."""
-    guesser = WordleGuesser(skill=1.0)
+    guesser = WordleDemonstrator(skill=1.0)
     info = envs.make("wordle").reset(seed=0, options={"word": "zebra"})[1]
     guesser.begin(OPENING, info, seed=0)
     for _ in range(20):

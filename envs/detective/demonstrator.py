@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs.base import PRIVILEGED, VALID_ACTIONS, Observation
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 
-class DetectiveWalker(MixedPlayer):
+class DetectiveDemonstrator(MixedDemonstrator):
     """Plays `Detective(story=...)`: with probability `skill` a turn the next step of the walkthrough, else any command.
 
     After a command of another way it goes on with the walkthrough's nearest later step from where it is, or else the

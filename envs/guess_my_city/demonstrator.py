@@ -16,7 +16,7 @@ from typing import Any
 from envs.base import Observation
 from envs.guess_my_city.answers import answer
 from envs.guess_my_city.game import choose_cities
-from envs.guess_my_city.questions import read
+from envs.guess_my_city.question_parser import read
 from envs.guess_my_city.table import City, load_table
 
 OPEN_QUESTIONS = (
@@ -107,7 +107,7 @@ TOPICS = (
 )
 
 
-class CityAsker:
+class GuessMyCityDemonstrator:
     """Plays `GuessMyCity(cities=cities)`. It never looks at the hidden city.
 
     Its questions are one guess per city and those about facts whose answers differ among the cities.

@@ -1,4 +1,4 @@
-"""The one time limit, applied to every environment that `envs.make` gives out."""
+"""The time limit that `envs.make` applies to every environment."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from envs.errors import EnvArgumentError, EnvStateError
 
 
 class TimeLimit:
-    """Ends an episode after `max_turns` turns as truncated, never as terminated, and keeps calls in order.
+    """Truncates an episode after `max_turns` turns and checks the order of calls.
 
-    A right answer on the last turn is terminated, not truncated. A step before `reset`, after the end or after `close`
-    raises EnvStateError.
+    If the task ends on the last turn, the episode is terminated and not truncated. A step before `reset`, after the end
+    of the episode or after `close` raises EnvStateError.
     """
 
     def __init__(self, env: TextEnv, max_turns: int | None = None) -> None:
@@ -36,12 +36,12 @@ class TimeLimit:
         return self._after_step(self.env.step(action))
 
     async def areset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
-        """`reset` through the environment's own `areset`; only where it has one."""
+        """Do the same as `reset` through the environment's own `areset`, which it must have."""
         self._before_reset()
         return self._after_reset(await self.env.areset(seed=seed, options=options))  # type: ignore[attr-defined]
 
     async def astep(self, action: str) -> Step:
-        """`step` through the environment's own `astep`; only where it has one."""
+        """Do the same as `step` through the environment's own `astep`, which it must have."""
         self._before_step()
         return self._after_step(await self.env.astep(action))  # type: ignore[attr-defined]
 
@@ -54,7 +54,7 @@ class TimeLimit:
     def _before_reset(self) -> None:
         if self._closed:
             raise EnvStateError(f"reset of {self.spec.id}: the environment is closed: make a new one")
-        # A reset that fails half-way must not leave the old episode open for steps.
+        # If the reset fails, steps of the previous episode must be refused.
         self._refusal = "the last reset did not finish: call reset again"
 
     def _after_reset(self, result: tuple[Observation, Info]) -> tuple[Observation, Info]:

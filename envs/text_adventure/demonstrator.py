@@ -6,13 +6,13 @@ from collections import deque
 
 from envs.text_adventure.commands import write_command
 from envs.text_adventure.world import CARRIED, KEY, Command, World
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 ROUND = ("beach", "boathouse", "square", "church", "graveyard", "market", "inn")
 """The open rooms, in the order in which they are visited first."""
 
 
-class AdventureWalker(MixedPlayer):
+class TextAdventureDemonstrator(MixedDemonstrator):
     """Plays `TextAdventure(worlds=worlds)`: with probability `skill` a turn the next thing of its round, else any.
 
     It knows the whole village, which the policy must find out: it leaves the decoys lying and pulls the levers unread.

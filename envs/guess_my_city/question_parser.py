@@ -21,7 +21,7 @@ from envs.guess_my_city.conditions import (
 from envs.guess_my_city.lexicon import country_lexicon, language_lexicon, lexicon
 from envs.guess_my_city.sentences import ask_kind, canonical, guess_parts, last_sentence
 from envs.guess_my_city.table import City, load_table, read_data
-from envs.guess_my_city.words import fold, plain, stem, stems
+from envs.guess_my_city.text_folding import fold, plain, stem, stems
 
 MAX_LENGTH = 1000
 """Questions longer than this many characters are not read."""

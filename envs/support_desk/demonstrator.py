@@ -11,7 +11,7 @@ from envs.support_desk.game import Observe
 from envs.support_desk.policy import Kind, Request
 from envs.support_desk.shop import product_of
 from envs.support_desk.tools import DONE, RESULTS
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 from envs.toolkit.tool_calls import write_call
 
 QUESTIONS: Mapping[str, str] = {
@@ -25,7 +25,7 @@ QUESTIONS: Mapping[str, str] = {
 IDENTITY = "What are your email and zip?"
 
 
-class DeskAgent(MixedPlayer):
+class SupportDeskDemonstrator(MixedDemonstrator):
     """Plays `SupportDesk`: with probability `skill` a turn what serves the case best, else anything that it could do.
 
     It knows the case, and so need not work out whether the request is allowed; but it asks, verifies and looks before

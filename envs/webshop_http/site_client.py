@@ -23,7 +23,7 @@ class Answer:
     html: str
 
 
-class Browser:
+class SiteClient:
     """Fetches pages of one site.
 
     url: the site's root, http or https. timeout_s: the longest wait for one page, redirects included, in seconds.

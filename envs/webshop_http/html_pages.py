@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from envs.errors import EnvFailedError
-from envs.webshop.wording import BUY
+from envs.webshop.texts import BUY
 
 Kind: TypeAlias = Literal["search", "results", "item", "tab", "done"]
 

@@ -11,7 +11,7 @@ from envs.tool_use.database import TABLES
 from envs.tool_use.game import Observe
 from envs.tool_use.tasks import LEVELS, TITLES
 from envs.tool_use.tools import DONE
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 from envs.toolkit.tool_calls import write_call
 
 FINISH = write_call(DONE)
@@ -30,7 +30,7 @@ SLIPS = (
 )
 
 
-class ToolUser(MixedPlayer):
+class ToolUseDemonstrator(MixedDemonstrator):
     """Plays `ToolUse`: with probability `skill` a turn the next call of a solution that was not made yet.
 
     Otherwise it looks at something or slips: calls done, or spoils a file, a table or the calendar. It knows what there

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs.base import INVALID_ACTION, Observation
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 from envs.wordle.game import choose_words, read_word, score, score_compat, spell
 
 
-class WordleGuesser(MixedPlayer):
+class WordleDemonstrator(MixedDemonstrator):
     """Plays `Wordle(words=words, compat=compat)`: with probability `skill` a turn one of the words still possible.
 
     Otherwise it guesses any word of the list. It never looks at the hidden word.

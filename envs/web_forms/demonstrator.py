@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 from envs.web_forms.grammar import Action, write_action
 from envs.web_forms.site import PASSWORD, USER, Element, Site, State, ways_on
 from envs.web_forms.tasks import Task
 
 
-class WebFormsFiller(MixedPlayer):
+class WebFormsDemonstrator(MixedDemonstrator):
     """Plays `WebForms(level=level, kind=kind)`: with probability `skill` a turn the next right thing, else any.
 
     It knows the whole site and where everything is, which the policy must find out.

@@ -1,9 +1,9 @@
-"""Games written in Inform: what of the player's words may reach them, and what they say.
+"""Filters commands for games written in Inform, and cleans the texts of these games.
 
-One command of the game's world a turn, in plain letters. Games compiled with Inform's debugging verbs, as Detective,
-let a player fetch anything (`purloin`), go anywhere (`gonear`), look behind the scenes (`tree`, `scope`, `showobj`) or
-hang the interpreter (`showverb`). Commands to the interpreter rather than the game (`save`, `restart`, `undo`), those
-that change the telling (`brief`) and what TextWorld adds for itself (`tw-...`) are closed as well.
+One turn passes one command of the game world, in plain letters. Games compiled with Inform's debugging verbs, such as
+Detective, would let a player fetch any object (`purloin`), go anywhere (`gonear`), read hidden state (`tree`, `scope`,
+`showobj`) or hang the interpreter (`showverb`). `CLOSED` refuses these verbs, commands to the interpreter (`save`,
+`restart`, `undo`), commands that change the level of detail (`brief`), and TextWorld's own commands (`tw-...`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import re
 from string import ascii_lowercase
 
 MAX_LENGTH = 100
-"""Longer actions are not read; the interpreter's own buffer holds 198 bytes."""
+"""Longer actions are refused; the buffer of the interpreter holds 198 bytes."""
 WORD_LENGTH = 9
-"""Letters of a word that the game's parser looks at."""
+"""Number of letters of a word that the parser of the game reads."""
 
 DEBUGGING = (
     "abstract actions changes daemons gonear goto messages purloin random recording replay routines scope showobj "
@@ -26,9 +26,9 @@ META = (
     "score script short superbrief terminate transcript undo unscript verbose verify version win lose"
 )
 CLOSED = frozenset(word[:WORD_LENGTH] for word in f"{DEBUGGING} {META}".split())
-"""Verbs that no action may begin with, cut to the letters that the parser looks at."""
+"""Verbs that an action must not begin with, cut to the letters that the parser reads."""
 
-# Messages of the library's parser, of Inform 6 and 7.
+# Messages of the library parsers of Inform 6 and 7.
 _NOT_UNDERSTOOD = re.compile(
     r"not a verb I recogni[sz]e|I didn't understand|I only understood you as far|I beg your pardon"
     r"|can't begin with a comma|I didn't get|You excepted something not included|Nothing to do!"
@@ -38,10 +38,10 @@ _READABLE = re.compile(r"[a-z0-9 ,'?!-]+")
 
 
 def read_command(action: str) -> str | None:
-    """The command as the game may read it, or None where it may not: see CLOSED.
+    """Return the command to pass to the game, or None if it must not be passed (see `CLOSED`).
 
-    Full stops and "then" would put several commands into one turn. After a comma a command to someone may follow, so
-    each part is looked at by itself.
+    Full stops and "then" would put several commands into one turn. A comma may start a command to a character, so each
+    part between commas is checked.
     """
     if len(action) > MAX_LENGTH:
         return None
@@ -56,15 +56,15 @@ def read_command(action: str) -> str | None:
 
 
 def is_understood(text: str) -> bool:
-    """Whether a game's answer is not that it doesn't understand."""
+    """Return whether a game's answer differs from the parser's messages for a command that it cannot parse."""
     return _NOT_UNDERSTOOD.search(text) is None
 
 
 def tidy(text: str) -> str:
-    """A game's text without empty lines and spaces at the ends of lines."""
+    """Return a game's text without empty lines and without spaces at the ends of lines."""
     return "\n".join(line for line in (line.strip() for line in text.splitlines()) if line)
 
 
 def _leading_letters(word: str) -> str:
-    """What of a word the parser may see: to it a word of eight letters and the same with a digit after it are one."""
+    """Return the part of a word that the parser reads: letters up to the first other character, at most WORD_LENGTH."""
     return word[: len(word) - len(word.lstrip(ascii_lowercase))][:WORD_LENGTH]

@@ -1,4 +1,4 @@
-"""Episodes played by a script, whose skill is a knob from 0 (random) to 1 (the best it can)."""
+"""Scripted episodes: `demonstrate` plays them at a skill from 0 (random) to 1 (the best that the script can do)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from envs.registry import demonstrator_factory, make
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One episode of T turns as text; what a renderer turns into tokens.
+    """One episode of T turns as text. A renderer turns it into tokens.
 
-    observations: T + 1, the last one after the last action.
-    actions, rewards: T each.
-    success: the environment's word on it, or None where it says nothing.
+    observations: T + 1 entries; the last one follows the last action.
+    actions, rewards: T entries each.
+    success: the environment's `success`, or None if it reports none.
     """
 
     env: str
@@ -40,7 +40,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class SkillRow:
-    """Returns of the scripted demonstrator at one skill: mean, half width of its 95% interval, and success rate."""
+    """Returns of a demonstrator at one skill: mean, half width of the 95% confidence interval, and success rate."""
 
     skill: float
     mean: float
@@ -49,23 +49,23 @@ class SkillRow:
 
 
 class Demonstrator(Protocol):
-    """A scripted player. It sees `info` whole, privileged parts included; whether it looks at those is its own rule."""
+    """A scripted player. It receives the whole `info`, privileged values included."""
 
     def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
-        """A new episode has begun."""
+        """Take the first observation of a new episode."""
         ...
 
     def act(self) -> str:
-        """The action for this turn."""
+        """Return the action for this turn."""
         ...
 
     def see(self, action: str, observation: Observation, info: Mapping[str, Any]) -> None:
-        """What the environment answered to `action`."""
+        """Take the observation and info with which the environment answered `action`."""
         ...
 
 
 def make_demonstrator(env_id: str, *, skill: float, **kwargs: Any) -> Demonstrator:
-    """The scripted demonstrator for `make(env_id, **kwargs)`; skill in [0, 1]."""
+    """Return the scripted demonstrator for `make(env_id, **kwargs)`. `skill` is in [0, 1]."""
     if not 0.0 <= skill <= 1.0:
         raise EnvArgumentError(f"{env_id}: skill is {skill}, must be between 0 (random) and 1 (best)")
     made: Demonstrator = demonstrator_factory(env_id)(skill=skill, **kwargs)
@@ -75,10 +75,11 @@ def make_demonstrator(env_id: str, *, skill: float, **kwargs: Any) -> Demonstrat
 def demonstrate(
     env_id: str, *, episodes: int, skill: float, seed: int, max_turns: int | None = None, **kwargs: Any
 ) -> Iterator[Demonstration]:
-    """Play `episodes` scripted episodes and yield each as it ends; episode i has environment seed `seed + i`.
+    """Play `episodes` scripted episodes and yield each when it ends; episode i has environment seed `seed + i`.
 
-    kwargs are the environment's own. The same arguments give the same episodes. Bad arguments raise at this call, not
-    at the first episode.
+    kwargs: arguments of the environment.
+
+    The same arguments give the same episodes. Wrong arguments raise at this call, not at the first episode.
     """
     if episodes < 0:
         raise EnvArgumentError(f"{env_id}: episodes is {episodes}, must not be negative")
@@ -96,7 +97,7 @@ def demonstrate(
 
 
 def play(env: Any, demonstrator: Demonstrator, *, seed: int) -> Demonstration:
-    """One episode of `env` by `demonstrator`, from reset to its end."""
+    """Play one episode of `env` with `demonstrator` and return it."""
     observation, info = env.reset(seed=seed)
     task_id = str(info.get(TASK_ID, ""))
     observations, actions, rewards = [observation], [], []
@@ -117,7 +118,7 @@ def play(env: Any, demonstrator: Demonstrator, *, seed: int) -> Demonstration:
 def returns_by_skill(
     env_id: str, skills: Iterable[float], *, episodes: int = 1000, seed: int = 0, **kwargs: Any
 ) -> list[SkillRow]:
-    """Measure the demonstrator at each skill; the tables of docs/environments/ are these rows."""
+    """Measure a demonstrator at each skill. The tables in docs/environments/ contain these rows."""
     if episodes < 2:
         raise EnvArgumentError(f"{env_id}: episodes is {episodes}, must be at least 2 for an interval")
     rows = []

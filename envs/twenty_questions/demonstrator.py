@@ -16,7 +16,7 @@ from envs.twenty_questions.game import NO, YES, TwentyQuestions, TwentyQuestions
 from envs.twenty_questions.table import load_table
 
 
-class Asker:
+class TwentyQuestionsDemonstrator:
     """Plays `TwentyQuestions(words=words, noise=noise)`. It never looks at the hidden word.
 
     Its questions are one guess per word and, of the table's attributes, those that tell the words apart in ways of
@@ -101,7 +101,7 @@ class Asker:
         return found
 
 
-class SubsetAsker(Asker):
+class TwentyQuestionsSubsetDemonstrator(TwentyQuestionsDemonstrator):
     """Plays `TwentyQuestionsSubset`."""
 
     env: ClassVar[type[TwentyQuestions]] = TwentyQuestionsSubset

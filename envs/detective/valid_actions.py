@@ -11,7 +11,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
-from envs.toolkit.inform import read_command
+from envs.toolkit.inform_commands import read_command
 
 if TYPE_CHECKING:
     from jericho import FrotzEnv

@@ -5,10 +5,10 @@ from __future__ import annotations
 from envs.text_nav.commands import write_command
 from envs.text_nav.game import Observe
 from envs.text_nav.world import CARRIED, CONTAINERS, DOOR, FURNITURE, Command, House, way_to
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 
-class TextNavWalker(MixedPlayer):
+class TextNavDemonstrator(MixedDemonstrator):
     """Plays `TextNav(observe=observe)`: with probability `skill` a turn the shortest way on, else any valid command.
 
     It knows the whole house, which the policy must find out. Of two ways of one length it takes the same one always.

@@ -1,4 +1,4 @@
-"""What scripted players have in common: each turn the best action with probability `skill`, else any at all."""
+"""The base class of most scripted demonstrators: `MixedDemonstrator`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 from envs.base import PRIVILEGED, VALID_ACTIONS, Observation
 
 
-class MixedPlayer(ABC):
-    """A demonstrator whose turns are its own coin flips; a subclass says which actions are best now.
+class MixedDemonstrator(ABC):
+    """A demonstrator that plays one of the best actions with probability `skill`, and else any valid action.
 
-    `self.state` is the privileged info of the turn before, so a subclass may know more than the policy does.
+    A subclass implements `best_actions`. `self.state` is the privileged info of the last answer, so a subclass may use
+    values that the policy cannot see.
     """
 
     def __init__(self, *, skill: float) -> None:
@@ -23,7 +24,7 @@ class MixedPlayer(ABC):
         self._random = random.Random()
 
     def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
-        # Not the environment's own stream, which drew the task.
+        # Independent of the random stream of the environment, which drew the task from the same seed.
         self._random = random.Random(f"player {seed}")
         self._look(info)
 
@@ -36,7 +37,7 @@ class MixedPlayer(ABC):
 
     @abstractmethod
     def best_actions(self) -> Sequence[str]:
-        """The actions that are best now, all of them equally good; never empty."""
+        """Return the best actions for this turn, which are equally good; never empty."""
 
     def _look(self, info: Mapping[str, Any]) -> None:
         self.state = info[PRIVILEGED]

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs.base import Observation
-from envs.toolkit.mixed_player import MixedPlayer
+from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 from envs.webshop.game import MAX_TURNS, WebShop
 from envs.webshop.goals import Goal, best_score, fitting_options, score
 from envs.webshop.pages import Shop, Visit
-from envs.webshop.wording import BACK, BUY, NEXT, PREV
+from envs.webshop.texts import BACK, BUY, NEXT, PREV
 
 LOOK = 3
 """Pages of results that it looks at."""
 
 
-class Shopper(MixedPlayer):
+class WebShopDemonstrator(MixedDemonstrator):
     """Plays `WebShop(**shop)`: with probability `skill` a turn the next step of its plan, else any valid action.
 
     Its plan: search for the goal's own words, look through the first pages of results, take the item that can be worth

@@ -1,6 +1,6 @@
-"""DeepSpeed, set up before its first import: which accelerator, no compiling at first use, no news.
+"""DeepSpeed with an accelerator chosen, compilation at first use off, and its log at warnings.
 
-Everything here imports DeepSpeed through this module: `from learner.accelerator import deepspeed`.
+Every other module imports DeepSpeed from here, because these settings must precede its first import.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 import logging
 import os
 
-import torch
+from learner.passes.precision import accelerator
 
-# Unset, DeepSpeed tries all accelerators it knows and warns that it found none.
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+# If this is unset, DeepSpeed probes all accelerators that it knows and warns that it found none.
+os.environ["DS_ACCELERATOR"] = accelerator()
 
 import deepspeed
 from deepspeed.runtime.base_optimizer import DeepSpeedOptimizer
 
-# One line per parameter group and step otherwise; warnings still show.
+# At INFO, DeepSpeed logs a line for each parameter group and step.
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
-# On a CPU DeepSpeed would compile an all-reduce of its own at first use: two minutes, and a C++ compiler that a fresh
-# machine may not have. gloo does the same work.
+# On a CPU DeepSpeed would compile its own all-reduce at first use, which takes two minutes and a C++ compiler. gloo has
+# the same operation.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 __all__ = ["DeepSpeedOptimizer", "deepspeed"]

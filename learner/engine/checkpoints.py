@@ -1,9 +1,9 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped.
+"""The content of a checkpoint: everything from which a resumed run continues with the same results.
 
 `checkpoints/cycle-00012/` holds the DeepSpeed states of the algorithm, the target network, `policy/` (a Hugging Face
-folder with the tokenizer, adapters merged, which also serves as the engines' model on resume), `adapter/` (the policy's
-adapter alone, as peft reads it, where one is trained), `replay/`, the random streams of each rank and `state.json`. A
-checkpoint is written under another name and renamed when complete, so one that carries its name is whole.
+folder with the tokenizer and merged adapters, from which the engines start on resume), `adapter/` (the policy's adapter
+in peft's format, if one is trained), `replay/`, the random streams of each rank and `state.json`. The folder is written
+under a temporary name and renamed when it is complete (`checkpoint_folders`).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class TrainerState:
     """Counters of a run, the same on every rank.
 
     Attributes:
-        cycle: cycles finished.
-        version: policy version that the engines hold, the number of broadcasts.
-        episodes, turns: collected by the policy so far, demonstrations not counted.
+        cycle: finished cycles.
+        version: the policy version of the engines, which counts the broadcasts.
+        episodes, turns: collected with the policy so far, without demonstrations.
         next_seed: environment seed of the next episode to collect.
-        proof_max_gap: largest gap that any proof of broadcast has found.
+        proof_max_gap: the largest gap of all proofs of a broadcast.
         wall_seconds: time spent in the training function, over all resumes.
         evaluations: mean return by name of evaluation.
         replay_client: random stream of the learner's replay client.
-        swept: episodes that an on-policy method has taken and could be shown again; kept on rank 0.
+        swept: ids of episodes that an on-policy method has trained on and replay may return again; on rank 0 only.
     """
 
     cycle: int = 0
@@ -54,11 +54,12 @@ class TrainerState:
     swept: list[str] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
+        """Write `state.json` into `directory`."""
         write_atomic(directory / "state.json", json.dumps(asdict(self), indent=2))
 
     @classmethod
     def read(cls, directory: Path) -> TrainerState:
-        """Raises CheckpointError where the folder is not a checkpoint."""
+        """Read the state of the checkpoint `directory`; raise CheckpointError if it is not a checkpoint."""
         path = directory / "state.json"
         try:
             return cls(**json.loads(path.read_text()))
@@ -69,7 +70,7 @@ class TrainerState:
 
 
 def save_random_streams(directory: Path) -> None:
-    """Write this rank's Python, NumPy and torch streams."""
+    """Write the states of this rank's random number generators (Python, NumPy, torch) into `directory`."""
     numpy_state: Any = np.random.get_state()
     streams = {
         "python": random.getstate(),
@@ -80,7 +81,7 @@ def save_random_streams(directory: Path) -> None:
 
 
 def load_random_streams(directory: Path) -> None:
-    """Take over what `save_random_streams` wrote on this rank."""
+    """Restore the states that `save_random_streams` wrote on this rank."""
     streams = torch.load(directory / f"random-{dist.get_rank()}.pt", weights_only=True)
     version, internal, gauss = streams["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -95,7 +96,7 @@ def export_policy(
     tokenizer: PreTrainedTokenizerBase,
     directory: Path,
 ) -> None:
-    """Write the policy as a Hugging Face folder. Called on every rank, since `weights` gathers; rank 0 writes."""
+    """Write the policy as a Hugging Face folder. Called on every rank, because `weights` gathers; rank 0 writes."""
     state = _on_rank_0(weights)
     if state is not None:
         model.save_pretrained(directory, state_dict=state)
@@ -106,7 +107,7 @@ def export_policy(
 def export_adapter(
     tensors: Iterable[tuple[str, torch.Tensor]], directory: Path, config: LoraConfig, base: Base
 ) -> None:
-    """Write the policy's adapter alone, as peft reads it. Called on every rank, as `export_policy` is."""
+    """Write the policy's adapter in peft's format. Called on every rank, like `export_policy`."""
     state = _on_rank_0(tensors)
     if state is not None:
         save_adapter(state, directory, config, base)
@@ -114,7 +115,7 @@ def export_adapter(
 
 
 def _on_rank_0(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor] | None:
-    """Copies on the host; on other ranks nothing, though they take part in gathering."""
+    """Return copies in host memory on rank 0, and None on other ranks, which only take part in gathering."""
     if dist.get_rank() == 0:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}
     for _ in tensors:

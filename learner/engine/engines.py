@@ -1,7 +1,7 @@
-"""DeepSpeed engines: one trained module, its optimizer and its place among the ranks.
+"""DeepSpeed engines: a module, its optimizer and its partitions on this rank.
 
-Invariant: `step` leaves the same weights on any number of ranks and micro-batches, up to rounding, because losses
-are sums that are divided by the size of the global batch.
+Losses are sums, divided by the size of the global batch. A step therefore gives the same weights, up to rounding, on
+any number of ranks and micro-batches.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from learner.passes.rows import Row
 
 
 class Engine:
-    """A module under DeepSpeed (ZeRO 0 to 3) with AdamW and gradient clipping of its own.
+    """Trains one module under DeepSpeed (ZeRO 0 to 3), with its own AdamW and its own gradient clipping.
 
-    What is trained is held in float32. Frozen parameters may be other engines' too (`learner.lora.share`).
+    Trained parameters are held in float32. Engines may share frozen parameters (`learner.models.adapters.share`).
 
     Args:
-        module: on every rank the same; DeepSpeed takes it over.
+        module: the same on every rank; DeepSpeed owns it from now on.
         lr: learning rate.
-        max_grad_norm: the gradient is scaled down to this norm.
+        max_grad_norm: the norm to which a larger gradient is scaled down.
     """
 
     def __init__(self, module: nn.Module, config: LearnerConfig, *, lr: float, max_grad_norm: float) -> None:
@@ -36,7 +36,7 @@ class Engine:
         self._partly_frozen = len(parameters) < sum(1 for _ in module.parameters())
         self.ds, *_ = deepspeed.initialize(
             model=module,
-            # Fused where it steps on the host: the plain one would walk through the tensors in Python.
+            # With the optimizer on the host, the fused AdamW avoids a loop over the tensors in Python.
             optimizer=torch.optim.AdamW(
                 parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=config.optimizer_offload or None
             ),
@@ -62,19 +62,16 @@ class Engine:
         *,
         global_size: float,
     ) -> float:
-        """One optimizer step.
+        """Take one optimizer step and return the norm of the gradient before clipping.
 
         Args:
-            micro_batches: this rank's; as many on every rank.
-            loss: the loss of a micro-batch, **summed** over its samples.
-            global_size: number of samples over all ranks, by which the sum is divided.
-
-        Returns:
-            The gradient's norm before clipping.
+            micro_batches: this rank's micro-batches; every rank has the same number.
+            loss: returns the loss of a micro-batch, **summed** over its samples.
+            global_size: number of samples on all ranks, by which the sum is divided.
 
         Raises:
-            NonFiniteLossError: on every rank, where the gradient is not finite; names the episodes of the
-                micro-batches whose loss was not.
+            NonFiniteLossError: on every rank, if the gradient is not finite. The message names the episodes of the
+                micro-batches whose loss was not finite. The weights are unchanged.
         """
         ranks = dist.get_world_size()
         norm: float | None = None
@@ -84,7 +81,7 @@ class Engine:
             total = loss(micro_batch)
             if not torch.isfinite(total):
                 unsound += [row.episode_id for row in micro_batch]
-            # DeepSpeed averages gradients over ranks; times `ranks` makes it the sum.
+            # DeepSpeed averages gradients over ranks; the factor `ranks` turns the mean into the sum.
             self.ds.backward(total * (ranks / global_size))
             if index == len(micro_batches) - 1:
                 norm = self._full_gradient_norm()
@@ -93,35 +90,36 @@ class Engine:
             self.ds.step()
         norm = float(self.ds.get_global_grad_norm()) if norm is None else norm
         if not math.isfinite(norm):
-            raise NonFiniteLossError(_unsound(unsound, norm))
+            raise NonFiniteLossError(_non_finite(unsound, norm))
         return norm
 
     def _full_gradient_norm(self) -> float | None:
-        """The norm where each rank holds the whole float32 gradient; there DeepSpeed clips without telling it."""
+        """Return the norm if each rank holds the whole float32 gradient, where DeepSpeed does not report it."""
         if self.ds.get_global_grad_norm() is not None or isinstance(self.ds.optimizer, DeepSpeedOptimizer):
             return None
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients))
 
     def set_lr(self, lr: float) -> None:
-        """Learning rate of the steps to come."""
+        """Set the learning rate of the following steps."""
         for group in self.ds.optimizer.param_groups:
             group["lr"] = lr
 
     def save(self, directory: str, tag: str) -> None:
-        """Weights that are trained, optimizer and counters of all ranks, collectively."""
+        """Write trained weights, optimizer and counters as `directory`/`tag`. Called on every rank."""
         self.ds.save_checkpoint(directory, tag=tag, exclude_frozen_parameters=True)
 
     def load(self, directory: str, tag: str) -> None:
-        """What `save` wrote, on as many ranks as wrote it."""
+        """Read what `save` wrote on the same number of ranks."""
         self.ds.load_checkpoint(directory, tag=tag, load_module_strict=not self._partly_frozen)
 
 
 class FrozenEngine:
-    """A module that is evaluated and never stepped, partitioned over the ranks like its trained counterpart.
+    """Evaluates one module without gradients, partitioned over the ranks like its trained counterpart.
 
-    Holds the target critic: `average_towards` is its only update. What of the module is frozen already belongs to
-    others too, and is left alone. The average is float32: in bfloat16 it would stop where a step is below a rounding.
+    It holds a reference, which never changes, or the target critic, which only `average_towards` changes. Parameters
+    that are already frozen are shared with other engines and stay as they are. The average is kept in float32, because
+    bfloat16 would round its small steps to nothing.
     """
 
     def __init__(self, module: nn.Module, config: LearnerConfig, device: torch.device) -> None:
@@ -139,34 +137,35 @@ class FrozenEngine:
             return self._call(*args, **kwargs)
 
     def average_towards(self, online: Engine, tau: float) -> None:
-        """bar <- (1 - tau) bar + tau theta, on the shard of each parameter that this rank holds."""
+        """Update this rank's shard of each parameter: bar <- (1 - tau) bar + tau theta."""
         trained = (p for p in online.module.parameters() if p.requires_grad)
         with torch.no_grad():
             for target, source in zip(self._own, trained, strict=True):
                 local_shard(target).lerp_(local_shard(source), tau)
 
     def state(self) -> list[Tensor]:
-        """This rank's shards, for a checkpoint."""
+        """Return this rank's shards, for a checkpoint."""
         return [local_shard(parameter).detach().cpu().clone() for parameter in self._own]
 
     def load_state(self, state: list[Tensor]) -> None:
+        """Restore the shards that `state` returned."""
         with torch.no_grad():
             for parameter, saved in zip(self._own, state, strict=True):
                 local_shard(parameter).copy_(saved)
 
 
-def _unsound(episodes: list[str], norm: float) -> str:
-    """What was not finite, for an error; called on every rank, each with the episodes of its own."""
+def _non_finite(episodes: list[str], norm: float) -> str:
+    """Return the text of a NonFiniteLossError. Called on every rank, each with its own episodes."""
     shared: list[list[str]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(shared, episodes)
     named = list(dict.fromkeys(episode for part in shared for episode in part))
     if not named:
-        return f"the gradient's norm is {norm}, though every loss was finite"
+        return f"the gradient's norm is {norm}, although every loss was finite"
     return f"the gradient's norm is {norm}, from the loss of the episodes {', '.join(named)}"
 
 
 def in_float32(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of `module` that are trained, turned to float32: the master weights."""
+    """Convert the trained parameters of `module` to float32 and return them: the master weights."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.data = parameter.data.float()
@@ -174,22 +173,25 @@ def in_float32(module: nn.Module) -> list[nn.Parameter]:
 
 
 def local_shard(parameter: nn.Parameter) -> Tensor:
-    """The part of a parameter that lives on this rank: its ZeRO-3 partition, or all of it."""
+    """Return the part of a parameter on this rank: its ZeRO-3 partition, or all of it."""
     return parameter.ds_tensor.data if hasattr(parameter, "ds_tensor") else parameter.data
 
 
 def deepspeed_config(config: LearnerConfig, max_grad_norm: float) -> dict[str, Any]:
-    """DeepSpeed's settings for one engine. Mixed precision is `learner.precision`'s, so DeepSpeed sees float32."""
+    """Return DeepSpeed's settings for one engine.
+
+    Mixed precision is absent, because `learner.passes.precision` applies it inside the modules.
+    """
     zero: dict[str, Any] = {"stage": config.zero_stage, "stage3_param_persistence_threshold": 0}
     if config.zero_stage >= 2:
-        # Gradients are reduced through a buffer of this many elements. DeepSpeed's default of 500 million takes 2 GB an
-        # engine at stage 3, whatever the model's size, and a learner holds several engines.
+        # The number of elements of the buffer through which gradients are reduced. At stage 3, DeepSpeed's default of
+        # 500 million takes 2 GB in every engine, for a model of any size.
         zero["reduce_bucket_size"] = 50_000_000
     if config.optimizer_offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.use_gpu}
     if config.lora is not None:
-        # Engines share the frozen base. Each gathers a layer just before it computes with it and lets go of it just
-        # after, so that none finds a layer in a state that another left behind.
+        # Engines share the frozen base. Each gathers a layer just before it computes with it and releases it just
+        # after, so that no engine finds a layer in a state that another engine left.
         zero |= {"stage3_prefetch_bucket_size": 0, "stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0}
     return {
         "train_micro_batch_size_per_gpu": 1,
@@ -197,7 +199,7 @@ def deepspeed_config(config: LearnerConfig, max_grad_norm: float) -> dict[str, A
         "gradient_clipping": max_grad_norm,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        # Else it wants its own AdamW for the host, which is compiled at first use.
+        # If true, DeepSpeed requires its own AdamW for the host, which it compiles at first use.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,

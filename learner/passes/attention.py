@@ -1,15 +1,14 @@
-"""Who may look at whom in a packed pass, and how a model is told so: for CPUs, for GPUs, and densely to check them by.
+"""Attention over packed passes: masks and attention functions for CPUs (`TREE`) and GPUs (`FLEX`).
 
-A packed sequence is a tree: a trunk of `trunk` columns, then branches. The trunk is plainly causal, so only the
-queries of branches need a mask. `TREE` says that to PyTorch's fused kernels in two calls; half of the trunk's scores
-and most of a dense mask are never computed. FlexAttention instead skips blocks that nobody sees; it needs a GPU.
+A packed sequence is a tree: a trunk of `trunk` columns, then branches. The trunk is causal, so only the queries of
+branches need a mask. `TREE` therefore calls PyTorch's fused attention twice, which skips half of the trunk's scores and
+most of a dense mask. `FLEX` is FlexAttention, which skips blocks without a visible key and needs a GPU.
 
-A model attends in the way it was loaded with (`attn_implementation`), and a layout makes the mask that fits.
+A model's attention function is set when it is loaded (`attn_implementation`); `packed_mask` builds the mask for it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from learner.passes.precision import compute_dtype
+from learner.passes.precision import accelerator, compute_dtype
 
 TREE = "archer_tree"
 FLEX = "flex_attention"
@@ -31,9 +30,10 @@ class Tree(NamedTuple):
     """The shape of packed sequences.
 
     Attributes:
-        branch: int32 [rows, length]; 0 is the trunk, 1, 2, ... the branches, -1 a pad.
-        sees: int32 [rows, length]; a token sees the trunk's first `sees` tokens. On the trunk: itself and before.
-        trunk: columns that hold trunks; branches begin after them, in each row in the same column.
+        branch: int32 [rows, length]; 0 for the trunk, 1, 2, ... for the branches, -1 for pads.
+        sees: int32 [rows, length]; the number of leading trunk tokens that a token attends to, on the trunk including
+            itself.
+        trunk: number of columns of the trunks; in each row, the branches begin after them.
     """
 
     branch: Tensor
@@ -45,17 +45,16 @@ class Tree(NamedTuple):
 
 
 def implementation() -> str:
-    """How causal models attend where this process trains them: the rule of `learner.accelerator`."""
-    accelerator = os.environ.get("DS_ACCELERATOR") or ("cuda" if torch.cuda.is_available() else "cpu")
-    return FLEX if accelerator == "cuda" else TREE
+    """Return the `attn_implementation` of causal models that train on this process's accelerator."""
+    return FLEX if accelerator() == "cuda" else TREE
 
 
 def packed_mask(tree: Tree, attends: str, dtype: torch.dtype) -> Tensor | BlockMask:
-    """The mask of a model that `attends` in this way.
+    """Return the mask of a packed pass for a model.
 
     Args:
         attends: the model's `attn_implementation`.
-        dtype: of its weights, and of its activations where no autocast says otherwise.
+        dtype: the dtype of its weights, which is that of its activations unless autocast sets another.
     """
     if attends == TREE:
         return branch_mask(tree, compute_dtype(dtype, tree.branch.device))
@@ -63,15 +62,13 @@ def packed_mask(tree: Tree, attends: str, dtype: torch.dtype) -> Tensor | BlockM
 
 
 def tree_mask(branch: Tensor, sees: Tensor, first: int = 0) -> Tensor:
-    """Who may look at whom, densely.
+    """Return the dense mask: bool [rows, 1, length - first, length], true where a query attends to a key (last axis).
+
+    A pad attends to itself only, so that no softmax is empty.
 
     Args:
         branch, sees: [rows, length], see `Tree`.
-        first: the first query; queries before it are left out.
-
-    Returns:
-        bool [rows, 1, length - first, length], true where the query (third axis) sees the key (fourth). A pad sees
-        itself only, so that no softmax is empty.
+        first: the first query of the mask.
     """
     key = torch.arange(branch.shape[1], device=branch.device)
     query = key[first:].unsqueeze(1)
@@ -82,17 +79,17 @@ def tree_mask(branch: Tensor, sees: Tensor, first: int = 0) -> Tensor:
 
 
 def branch_mask(tree: Tree, dtype: torch.dtype) -> Tensor:
-    """The mask of the branches' queries alone, to be added to scores: [rows, 1, length - trunk, length].
+    """Return the additive mask of the branches' queries: [rows, 1, length - trunk, length].
 
-    Additive, since PyTorch would turn a boolean one into it again in each layer. The lowest number of `dtype` instead
-    of minus infinity: a block of keys that a query doesn't see must not make its softmax undefined.
+    It is additive because PyTorch would convert a boolean mask in each layer. Masked scores are the lowest number of
+    `dtype` and not minus infinity, because a fully masked block of keys would make the softmax undefined.
     """
     allowed = tree_mask(tree.branch, tree.sees, tree.trunk)
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def mask_mod(tree: Tree) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """FlexAttention's question, whether a query of a row sees a key of it; `tree_mask` says the same."""
+    """Return FlexAttention's form of `tree_mask`: a function from a query and a key to whether they attend."""
     branch, sees, _ = tree
 
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -104,7 +101,7 @@ def mask_mod(tree: Tree) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
 
 
 def block_mask(tree: Tree) -> BlockMask:
-    """FlexAttention's mask: which blocks of queries and keys to skip, and the question for the others."""
+    """Return FlexAttention's mask: the blocks of queries and keys to skip, and `mask_mod` for the others."""
     rows, length = tree.branch.shape
     return create_block_mask(mask_mod(tree), rows, None, length, length, device=str(tree.branch.device))
 
@@ -112,15 +109,12 @@ def block_mask(tree: Tree) -> BlockMask:
 def tree_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Attention of a transformers model over trunks and branches.
+    """Return the attention over trunks and branches, [rows, length, heads, head width], and no weights.
 
     Args:
-        query, key, value: [rows, heads, length, width of a head].
-        attention_mask: `branch_mask`, over the last queries; the queries before them are the trunk's. Of separate
-            sequences what transformers makes of their pads: all queries, or None where none is padded.
-
-    Returns:
-        [rows, length, heads, width of a head], and no weights.
+        query, key, value: [rows, heads, length, head width].
+        attention_mask: `branch_mask`, which covers the last queries; the queries before them are the trunk's. For
+            separate sequences, the mask that transformers makes of their pads: all queries, or None without pads.
     """
     trunk = query.shape[2] - (0 if attention_mask is None else attention_mask.shape[2])
     parts = []
@@ -140,13 +134,16 @@ def flex_attention(
     attention_mask: Tensor | BlockMask | None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """transformers' FlexAttention, with one dtype: under autocast rotary positions leave queries and keys in float32,
-    and only PyTorch's own attention would be given rounded ones."""
+    """Return transformers' FlexAttention with queries and keys in the dtype of the values.
+
+    Under autocast, rotary positions leave queries and keys in float32, and autocast rounds only the arguments of
+    PyTorch's own attention functions.
+    """
     query, key = query.to(value.dtype), key.to(value.dtype)
     return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 AttentionInterface.register(TREE, tree_attention)
 AttentionInterface.register(FLEX, flex_attention)
-# Masks of separate sequences, which transformers makes itself; a packed one has four axes and passes as it is.
+# transformers makes the masks of separate sequences with this; it passes a packed mask, which has four axes, unchanged.
 AttentionMaskInterface.register(TREE, sdpa_mask)

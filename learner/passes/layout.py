@@ -1,11 +1,11 @@
-"""Layouts: how rows become the tensors of one forward pass, and where in them to read.
+"""Layouts: the tensors of one forward pass, and the positions at which to read its hidden states.
 
-All states of an episode are prefixes of one token sequence, so a causal model needs one pass over the episode,
-with fresh actions as branches, to give every value and log-probability of all turns (`PackedEncoder`). An encoder
-reads each state and each action as a sequence of its own (`SeparateEncoder`). Both give a `Layout`, and what
-reads it can't tell them apart; on a causal model they agree (tests/learner/test_learner_layout.py).
+All states of an episode are prefixes of one token sequence. One pass of a causal model over the episode, with the fresh
+actions as branches, therefore gives the values and log-probabilities of all turns (`PackedEncoder`). Other models read
+each state and each action as a separate sequence (`SeparateEncoder`). Both encoders return a `Layout` with the same
+points, and on a causal model both give the same values (tests/learner/test_learner_layout.py).
 
-A sample is one (row, turn) pair; `samples` is their number over the rows of a layout, in order.
+A sample is one (row, turn) pair. `samples` in a shape is the number of samples of all rows, in order.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ Part = Literal["state", "action", "next_state", "next_states", "fresh"]
 
 
 class Points(NamedTuple):
-    """Positions in [rows, length] to read a hidden state at: two long tensors of one shape."""
+    """Positions in [rows, length] at which hidden states are read: two long tensors of the same shape."""
 
     row: Tensor
     column: Tensor
 
 
 class Predictions(NamedTuple):
-    """Action tokens and the positions that predict them, each [tokens]."""
+    """Action tokens, and the positions that predict them: five long tensors [tokens]."""
 
-    row: Tensor  # long
-    column: Tensor  # long, the position whose output is the distribution of the token
-    token: Tensor  # long
-    sample: Tensor  # long, which sample the token belongs to
-    action: Tensor  # long, which of the sample's fresh actions; 0 for the action of the data
+    row: Tensor
+    column: Tensor  # the position whose output is the distribution of the token
+    token: Tensor
+    sample: Tensor  # the sample that the token belongs to
+    action: Tensor  # the index of the fresh action in its sample; 0 for the action of the data
 
 
 @dataclass
 class Layout:
-    """Tensors of one forward pass.
+    """The tensors of one forward pass.
 
     Attributes:
         input_ids, position_ids: long [rows, length].
-        structure: of a packed causal pass its tree; of separate sequences bool [rows, length], token is not a pad.
-        points: for each part, where its last token is read: [samples], for "fresh" [samples, n].
-        predictions: for "action" and "fresh", the tokens of these actions (packed layouts only).
+        structure: the tree of a packed pass; for separate sequences bool [rows, length], false at pads.
+        points: position of the last token of each part, [samples]; for "fresh" [samples, actions], for "next_states"
+            [samples, horizon].
+        predictions: the tokens of "action" and "fresh", in packed layouts only.
     """
 
     input_ids: Tensor
@@ -60,7 +61,7 @@ class Layout:
     predictions: dict[str, Predictions] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Layout:
-        """The same layout on `device`."""
+        """Return the same layout on `device`."""
         if self.input_ids.device == device:
             return self
         return Layout(
@@ -73,25 +74,25 @@ class Layout:
 
     @property
     def packed(self) -> bool:
-        """Whether this is a packed causal pass."""
+        """Whether this is the layout of a packed pass."""
         return isinstance(self.structure, Tree)
 
     def mask(self, model: PreTrainedModel) -> Tensor | BlockMask:
-        """What `model` takes as `attention_mask`: of a packed pass in the form that its attention needs."""
+        """Return the `attention_mask` for `model`, in the form that its attention function needs."""
         if isinstance(self.structure, Tree):
             return packed_mask(self.structure, model.config._attn_implementation, model.dtype)
         return self.structure.long()
 
 
 class Encoder(Protocol):
-    """Builds layouts for one kind of backbone."""
+    """Turns rows into layouts for one kind of backbone."""
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
-        """Lay out `rows` so that `parts` can be read.
+        """Return a layout of `rows` in which `parts` can be read.
 
         Args:
-            horizon: turns from a sample's state to its "next_state" (n of n-step targets), cut at the end of
-                the episode. "action" and "next_state" need a horizon of at least 1. "next_states" are the states
-                after 1 to `horizon` turns, [samples, horizon].
+            horizon: number of turns from a sample's state to its "next_state" (n of n-step targets), cut at the end of
+                the episode. "next_states" are the states after 1 to `horizon` turns. "action" and both of these need a
+                horizon of at least 1.
         """
         ...

@@ -1,4 +1,4 @@
-"""Packed passes: one token sequence per episode, with the fresh actions as branches."""
+"""Layouts of packed passes: one token sequence per episode, with the fresh actions as branches."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from learner.passes.rows import Row
 
 
 class PackedEncoder:
-    """One sequence per row: the episode as trunk, then each fresh action as a branch.
+    """Lays out each row as one sequence: the episode as trunk, then each fresh action as a branch.
 
-    A branch sees the trunk up to its own state and itself; its positions go on from that state. The branches of all
-    rows begin in one column, after the longest trunk.
+    A branch attends to the trunk up to its own state and to itself; its positions continue from that state. The
+    branches of all rows begin in the same column, after the longest trunk.
     """
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
+        """Return the packed layout of `rows`, see `Encoder.encode`."""
         if horizon < 1 and {"action", "next_state", "next_states"} & set(parts):
             raise ValueError(f"a horizon of {horizon} ends the trunk at the states; {parts} need one of at least 1")
         samples = _Samples.of(rows, horizon)
@@ -33,7 +34,7 @@ class PackedEncoder:
         fresh = _Fresh.of(rows, samples, trunk) if "fresh" in parts else None
         shape = (len(rows), trunk if fresh is None else max(trunk, fresh.length))
         ids = np.full(shape, self.pad_token_id, dtype=np.int64)
-        # Pads of a trunk count on, so that transformers sees one sequence in each row.
+        # Positions continue over a trunk's pads, so that transformers finds one sequence in each row.
         position = np.tile(np.arange(shape[1]), (len(rows), 1))
         branch = np.full(shape, -1, dtype=np.int32)
         sees = np.zeros(shape, dtype=np.int32)
@@ -57,12 +58,12 @@ class PackedEncoder:
 
 
 class _Samples(NamedTuple):
-    """The samples of all rows, in order. All int64, [samples] where nothing else is said."""
+    """The samples of all rows, in order: int64 arrays [samples]."""
 
     row: np.ndarray
     state: np.ndarray  # number of tokens of the state
-    action: np.ndarray  # and with the action
-    path: np.ndarray  # [samples, horizon], and of the states 1 to `horizon` turns later
+    action: np.ndarray  # number of tokens of state and action
+    path: np.ndarray  # [samples, horizon], number of tokens of the states 1 to `horizon` turns later
 
     @classmethod
     def of(cls, rows: Sequence[Row], horizon: int) -> _Samples:
@@ -78,7 +79,7 @@ class _Samples(NamedTuple):
 
     @property
     def ahead(self) -> np.ndarray:
-        """Number of tokens that the horizon takes in: [samples]."""
+        """Number of tokens up to the horizon, [samples]."""
         return self.path[:, -1] if self.path.shape[1] else self.state
 
     def points(self, parts: Sequence[Part]) -> dict[str, Points]:
@@ -92,7 +93,7 @@ class _Samples(NamedTuple):
         return found
 
     def actions(self, ids: np.ndarray) -> Predictions:
-        """The tokens of the data's actions; `ids` is [rows, length]."""
+        """Return the tokens of the data's actions, from the ids [rows, length]."""
         lengths = self.action - self.state
         sample = np.repeat(np.arange(len(lengths)), lengths)
         row, column = self.row[sample], self.state[sample] - 1 + _within(lengths)
@@ -100,7 +101,7 @@ class _Samples(NamedTuple):
 
 
 class _Fresh(NamedTuple):
-    """The tokens of all fresh actions, in order. All int64 [tokens] but the points."""
+    """The tokens of all fresh actions, in order: int64 arrays [tokens], and the points."""
 
     row: np.ndarray
     column: np.ndarray
@@ -117,7 +118,7 @@ class _Fresh(NamedTuple):
         per_sample = len(rows[0].fresh[0])
         texts = [text for row in rows for actions in row.fresh for text in actions]
         lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-        # Per action: its row, its place among the row's actions, and the column behind its last token.
+        # Of each action: its row, the first action of that row, and the column after its last token.
         row = np.repeat(samples.row, per_sample)
         state = np.repeat(samples.state, per_sample)
         first = np.searchsorted(row, row)
@@ -141,17 +142,17 @@ class _Fresh(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Columns that trunks and branches fill."""
+        """Number of columns of trunks and branches."""
         return int(self.column.max()) + 1 if len(self.column) else 0
 
     def predictions(self) -> Predictions:
-        # The first token of a branch is predicted where its state ends.
+        # The last token of the state predicts the first token of a branch.
         column = np.where(self.position == self.state, self.state, self.column) - 1
         return _predictions(self.row, column, self.token, self.sample, self.action)
 
 
 def _within(lengths: np.ndarray) -> np.ndarray:
-    """0, 1, ... of each of the pieces: int64 [sum of `lengths`]."""
+    """Return the index of each token in its piece: int64 [sum of `lengths`]."""
     ends = np.cumsum(lengths)
     return np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
 

@@ -1,12 +1,13 @@
-"""Mixed precision: weights, gradients and optimizer in float32, the models' passes in bfloat16.
+"""Mixed precision: weights, gradients and optimizer in float32, forward passes in bfloat16.
 
-What is trained is float32 and stays so (`learner.engine` holds to it), so that no small step is lost to rounding;
-autocast rounds copies of it inside a pass. Value heads and losses are outside of it. What is never trained (a LoRA
-base, a reference) is held in bfloat16 itself.
+Trained weights stay float32, so that rounding does not swallow small steps (`learner.engine.engines` converts them);
+autocast rounds copies of them inside a pass. Value heads and losses compute outside of autocast. Weights that are never
+trained (a LoRA base, a reference) are held in bfloat16.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -15,11 +16,16 @@ Precision = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def computing(precision: Precision, device: torch.device) -> torch.autocast:
-    """Passes inside it compute in `precision`.
+def accelerator() -> str:
+    """Return the accelerator that this process trains on, "cuda" or "cpu"; DeepSpeed reads the same variable."""
+    return os.environ.get("DS_ACCELERATOR") or ("cuda" if torch.cuda.is_available() else "cpu")
 
-    Rounded copies are not kept for the length of the pass: each weight is used once in it, and under ZeRO-3 they would
-    hold a whole model where a layer should be held.
+
+def computing(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the autocast context in which models compute in `precision`.
+
+    Its cache of rounded weights is off: a pass uses each weight once, and under ZeRO-3 the cache would hold a whole
+    model instead of one layer.
     """
     return torch.autocast(
         device.type, DTYPES[precision], enabled=DTYPES[precision] is not torch.float32, cache_enabled=False
@@ -27,5 +33,5 @@ def computing(precision: Precision, device: torch.device) -> torch.autocast:
 
 
 def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What activations are on `device` here and now: autocast's, or else `dtype`, the weights' own."""
+    """Return the current dtype of activations on `device`: that of autocast, or else `dtype`, that of the weights."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype

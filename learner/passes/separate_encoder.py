@@ -1,4 +1,4 @@
-"""Separate passes: one token sequence for each state and each action."""
+"""Layouts of separate passes: one token sequence for each state and each action."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from learner.passes.rows import Row
 
 
 class SeparateEncoder:
-    """One sequence for each state and each state with an action: for encoders, and to check packing by.
+    """Lays out each state, and each state with an action, as one sequence, for encoders.
 
     Args:
         pad_token_id: fills the end of short sequences.
-        translate: int64 [policy vocabulary], the backbone's id of each token of the policy; or what makes the
-            backbone's ids [any length] of the policy's [length]; None keeps ids.
-        prefix, suffix: ids put around each sequence (an encoder's start and end marks).
-        read_first: read at the first token (an encoder's start mark) instead of the last.
-        max_tokens: longest sequence; of longer ones the last tokens are kept.
+        translate: int64 [policy vocabulary], the backbone's id of each token of the policy; or a function from the
+            policy's ids [length] to the backbone's; None keeps the ids.
+        prefix, suffix: ids before and after each sequence (an encoder's start and end tokens).
+        read_first: read at the first token (an encoder's start token) instead of the last.
+        max_tokens: the longest sequence; of a longer one the last tokens are kept.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class SeparateEncoder:
         return np.concatenate((self.prefix, tokens, self.suffix))
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
+        """Return the layout of `rows`, see `Encoder.encode`."""
         sequences: list[np.ndarray] = []
         found: dict[Part, list[int]] = {part: [] for part in parts}
 

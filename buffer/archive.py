@@ -19,7 +19,7 @@ from buffer.replication.log_location import refuse_away
 from buffer.versions import upgraded
 
 EPISODES_FILE = "episodes.parquet"
-"""What a folder of episodes calls its file: an export's, `archer demos`' and `archer import`'s."""
+"""What a folder of episodes calls its file: an export's, `archer record`' and `archer import`'s."""
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,50 @@
-"""`archer import`: episodes of others, turned into ours, with an account of what was left out."""
+"""`archer import`: convert episodes of other projects to the replay schema."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from rich.console import Console
+import typer
 
-from archer.commands.env_arguments import env_kwargs
+from archer.commands.arguments import EnvOverrides, Out, Tokenizer, env_kwargs
 from archer.commands.output_folder import claimed
+from archer.commands.terminal import plain_console
 from archer.errors import ConfigError
-from archer.imports.episode_folder import load_tokenizer, print_written, write_episodes
-from archer.imports.formats import find_format, format_of
-from archer.imports.tally import Tally
 
 
 def import_episodes(
-    file: Path,
-    *,
-    format_name: str | None,
-    env: str | None,
-    out: Path,
-    model: str | None = None,
-    overrides: Sequence[str] = (),
-    console: Console | None = None,
+    file: Annotated[Path, typer.Argument(help="File or folder to read.")],
+    out: Out,
+    format_name: Annotated[
+        Literal["lmrl", "arrow", "parquet", "run"] | None,
+        typer.Option("--format", help="Format of the file; by default the path decides, where it can."),
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Environment id of the episodes; required if the file does not name it.")
+    ] = None,
+    model: Tokenizer = None,
+    overrides: EnvOverrides = None,
 ) -> None:
-    """Read `file`, write the episodes that `env` could have played into `out`, and say what was dropped and why.
+    """Convert episodes of other projects to the replay schema; report how many were dropped, and why."""
+    from archer.imports.episode_folder import load_tokenizer, write_episodes
+    from archer.imports.formats import READERS, env_of, format_of
+    from archer.imports.import_counts import ImportCounts
 
-    Without `format_name` the path tells it, without `env` the episodes do, where they can.
-
-    Raises ConfigError where an argument is wrong, where the file is none of the format, and where nothing is left.
-    """
-    chosen = format_of(file) if format_name is None else find_format(format_name)
-    env = env or chosen.env_of(file)
+    chosen = format_name or format_of(file)
+    env = env or env_of(file, chosen)
     kwargs = env_kwargs(env, overrides)
     tokenizer = None if model is None else load_tokenizer(model)
-    said = console or Console()
-    tally = Tally()
+    counts = ImportCounts()
+    console = plain_console()
     with claimed(out) as folder:
-        demonstrations = list(chosen.read(file, env, kwargs, tally))
-        text = f"read {tally.read:,} from {file} as {chosen.name}: kept {tally.kept:,}, dropped {tally.dropped:,}"
-        for line in (text, *tally.lines()):
-            said.print(line, soft_wrap=True, highlight=False, markup=False)
+        demonstrations = list(READERS[chosen](file, env, kwargs, counts))
+        console.print(f"read {counts.read:,} from {file} as {chosen}: kept {counts.kept:,}, dropped {counts.dropped:,}")
+        for line in counts.lines():
+            console.print(line)
         if not demonstrations:
-            raise ConfigError(f"{file} holds no episode of {env} that could be kept, so nothing was written")
-        summary = {"env": env, "kwargs": kwargs, "source": str(file), "format": chosen.name, "read": tally.read}
-        summary |= {"kept": tally.kept, "dropped": tally.reasons}
-        figures = write_episodes(
-            demonstrations, folder, tokenizer=tokenizer, summary=summary, worker="import", ids=f"{chosen.name}-{env}"
+            raise ConfigError(f"{file} holds no usable episode of {env}; nothing was written")
+        summary = {"env": env, "kwargs": kwargs, "source": str(file), "format": chosen, "read": counts.read}
+        summary |= {"kept": counts.kept, "dropped": counts.reasons}
+        report = write_episodes(
+            demonstrations, folder, tokenizer=tokenizer, summary=summary, worker="import", ids=f"{chosen}-{env}"
         )
-        print_written(said, figures, folder)
+    console.print(report)

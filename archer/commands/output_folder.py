@@ -1,4 +1,4 @@
-"""The folder that a command's `--out` names: claimed before anything is played, given back where nothing came of it."""
+"""The new folder that a command writes its results into."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,28 +9,28 @@ from archer.errors import ConfigError
 
 @contextmanager
 def claimed(folder: Path, *, option: str = "--out") -> Iterator[Path]:
-    """Claim `folder` at once, so that nothing is played in vain; given back where nothing was written."""
-    folder = claim(folder.expanduser(), option=option)
-    try:
-        yield folder
-    except BaseException:
-        with suppress(OSError):  # not empty: something had finished
-            folder.rmdir()
-        raise
+    """Create `folder` before any work starts; remove it if the body fails before it writes a file.
 
-
-def claim(folder: Path, *, option: str = "--out") -> Path:
-    """Make the folder, or take one that is empty. Raises ConfigError, which names the option that gave it."""
+    Raises ConfigError if the folder holds something or cannot be written to; the message names `option`.
+    """
+    folder = folder.expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = next(folder.iterdir(), None)
-        if taken is None:
+        present = next(folder.iterdir(), None)
+        if present is None:
             probe = folder / ".probe"
             probe.touch()
             probe.unlink()
     except OSError as error:
         why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise ConfigError(f"results can't be written to {folder}: {why}; give another folder by {option}") from None
-    if taken is not None:
-        raise ConfigError(f"{folder} already holds {taken.name}, which won't be overwritten; give another by {option}")
-    return folder
+        raise ConfigError(f"cannot write results to {folder}: {why}; give another folder with {option}") from None
+    if present is not None:
+        raise ConfigError(
+            f"{folder} already contains {present.name} and is not overwritten; give another folder with {option}"
+        )
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):  # The folder is not empty: it holds partial results.
+            folder.rmdir()
+        raise

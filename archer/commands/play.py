@@ -1,19 +1,36 @@
-"""Play an environment in the terminal, by hand or by its script."""
+"""`archer play`: play an environment in the terminal, or watch its scripted player."""
 
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
-from archer.commands.observation_text import plain_text
+from archer.commands.arguments import EnvId, EnvOverrides, Seed, Skill, env_kwargs
+from archer.commands.terminal import plain_text
 from archer.errors import RunError
 
 VALID_SHOWN = 30
-"""So many of the valid actions are shown; a list of hundreds would push the game off the screen."""
+"""Valid actions printed at each turn; a list of hundreds would scroll the game off the screen."""
+
+
+def play(
+    env: EnvId,
+    seed: Seed = 0,
+    demonstrator: Annotated[bool, typer.Option("--demonstrator", help="Watch the scripted player instead.")] = False,
+    skill: Skill = 1.0,
+    overrides: EnvOverrides = None,
+) -> None:
+    """Play an environment in the terminal, or watch its scripted player."""
+    kwargs = env_kwargs(env, overrides)
+    if demonstrator:
+        play_demonstrator(env, seed=seed, skill=skill, kwargs=kwargs)
+    else:
+        play_person(env, seed=seed, kwargs=kwargs)
 
 
 def play_person(
@@ -24,7 +41,7 @@ def play_person(
     ask: Callable[[str], str] | None = None,
     console: Console | None = None,
 ) -> float | None:
-    """One episode played by a person, or by lines piped in; answers the return, or None where the input ended first."""
+    """Play one episode with actions from `ask`; return its return, or None if the input ended first."""
     from envs import make
 
     out = console or Console()
@@ -33,8 +50,7 @@ def play_person(
     try:
         observation, info = env.reset(seed=seed)
         out.print(Text(plain_text(observation)))
-        total, turn, over = 0.0, 0, False
-        truncated = False
+        total, turn, over, truncated = 0.0, 0, False, False
         while not over:
             if info.get("valid_actions"):
                 out.print(Text(plain_text(f"you can: {_some(info['valid_actions'])}"), style="dim"))
@@ -45,9 +61,8 @@ def play_person(
                 return None
             observation, reward, terminated, truncated, info = env.step(action)
             total, turn, over = total + reward, turn + 1, terminated or truncated
-            out.print(Text(plain_text(observation)))
-            out.print(Text(f"reward {reward:g}", style="dim"))
-        out.print(Text(_ending(total, turn, info.get("success"), truncated), style="bold"))
+            _print_outcome(out, observation, reward)
+        _print_ending(out, total, turn, info.get("success"), truncated)
         return total
     finally:
         env.close()
@@ -56,29 +71,31 @@ def play_person(
 def play_demonstrator(
     env_id: str, *, seed: int, skill: float, kwargs: Mapping[str, Any] | None = None, console: Console | None = None
 ) -> float:
-    """One scripted episode, printed turn by turn; answers the return."""
+    """Print one scripted episode turn by turn; return its return."""
     from envs import demonstrate
 
     out = console or Console()
     demonstration = next(iter(demonstrate(env_id, episodes=1, skill=skill, seed=seed, **(kwargs or {}))), None)
     if demonstration is None:
-        raise RunError(f"the demonstrator of {env_id} wrote no episode for seed {seed}")
+        raise RunError(f"the scripted player of {env_id} produced no episode for seed {seed}")
     out.print(Text(plain_text(demonstration.observations[0])))
     for turn, action in enumerate(demonstration.actions):
         out.print(Text(plain_text(f"{turn + 1} > {action}"), style="cyan"))
-        out.print(Text(plain_text(demonstration.observations[turn + 1])))
-        out.print(Text(f"reward {demonstration.rewards[turn]:g}", style="dim"))
+        _print_outcome(out, demonstration.observations[turn + 1], demonstration.rewards[turn])
     total = sum(demonstration.rewards)
-    out.print(
-        Text(_ending(total, len(demonstration.actions), demonstration.success, demonstration.truncated), style="bold")
-    )
+    _print_ending(out, total, len(demonstration.actions), demonstration.success, demonstration.truncated)
     return total
 
 
-def _ending(total: float, turns: int, success: bool | None, truncated: bool) -> str:
+def _print_outcome(out: Console, observation: Any, reward: float) -> None:
+    out.print(Text(plain_text(observation)))
+    out.print(Text(f"reward {reward:g}", style="dim"))
+
+
+def _print_ending(out: Console, total: float, turns: int, success: bool | None, truncated: bool) -> None:
     word = {True: "solved", False: "not solved", None: "over"}[success]
     limit = ", out of turns" if truncated else ""
-    return f"{word} in {_turns(turns)}{limit}; return {total:g}"
+    out.print(Text(f"{word} in {_turns(turns)}{limit}; return {total:g}", style="bold"))
 
 
 def _turns(count: int) -> str:
@@ -91,17 +108,17 @@ def _some(actions: Sequence[str]) -> str:
 
 
 def _asker() -> Callable[[str], str]:
-    """`input`, with what a terminal and a pipe each need."""
+    """Return `input`, set up for a terminal or for a pipe."""
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no text are an action like any other
+        sys.stdin.reconfigure(errors="replace")  # Bytes that are not UTF-8 are an action like any other.
     if sys.stdin.isatty():
         with suppress(ImportError):
-            import readline  # noqa: F401  arrow keys and history, by being loaded
+            import readline  # noqa: F401  importing it gives `input` arrow keys and history
         return input
 
     def echo(prompt: str) -> str:
         action = input(prompt)
-        print(plain_text(action))  # a pipe shows nothing of what goes in
+        print(plain_text(action))  # A pipe does not show its input.
         return action
 
     return echo

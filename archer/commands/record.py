@@ -1,34 +1,28 @@
-"""`archer demos`: scripted episodes of an environment, written in the replay schema."""
+"""`archer record`: record scripted episodes of an environment."""
 
-from __future__ import annotations
+from typing import Annotated
 
-from collections.abc import Sequence
-from pathlib import Path
+import typer
 
-from rich.console import Console
-
-import envs
-from archer.commands.env_arguments import env_kwargs
+from archer.commands.arguments import EnvId, EnvOverrides, Out, Seed, Skill, Tokenizer, env_kwargs
 from archer.commands.output_folder import claimed
+from archer.commands.terminal import plain_console
 from archer.errors import ConfigError
-from archer.imports.episode_folder import load_tokenizer, print_written, write_episodes
 
 
-def write_demos(
-    env: str,
-    *,
-    episodes: int,
-    skill: float,
-    seed: int,
-    out: Path,
-    model: str | None = None,
-    overrides: Sequence[str] = (),
-    console: Console | None = None,
+def record(
+    env: EnvId,
+    out: Out,
+    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 100,
+    skill: Skill = 0.5,
+    seed: Seed = 0,
+    model: Tokenizer = None,
+    overrides: EnvOverrides = None,
 ) -> None:
-    """Play `episodes` scripted episodes with environment seeds from `seed` on, and write them into `out`.
+    """Record scripted episodes of an environment, in the replay schema (for `demonstrations.files`)."""
+    import envs
+    from archer.imports.episode_folder import load_tokenizer, write_episodes
 
-    Raises ConfigError before anything is played, and the environment's errors.
-    """
     kwargs = env_kwargs(env, overrides)
     try:
         played = envs.demonstrate(env, episodes=episodes, skill=skill, seed=seed, **kwargs)
@@ -37,5 +31,5 @@ def write_demos(
     tokenizer = None if model is None else load_tokenizer(model)
     summary = {"env": env, "kwargs": kwargs, "skill": skill, "seed": seed}
     with claimed(out) as folder:
-        figures = write_episodes(list(played), folder, tokenizer=tokenizer, summary=summary)
-        print_written(console or Console(), figures, folder)
+        report = write_episodes(list(played), folder, tokenizer=tokenizer, summary=summary)
+    plain_console().print(report)

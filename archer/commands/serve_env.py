@@ -1,28 +1,38 @@
-"""`archer envs serve`: an environment served to others, by OpenEnv's protocol."""
+"""`archer envs serve`: serve an environment by OpenEnv's protocol."""
 
-import contextlib
-from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated
 
-from rich.console import Console
+import typer
 
-from archer.config.loading import parse_override
+from archer.commands.arguments import EnvId, Host, Port
+from archer.commands.terminal import plain_console
 
 
 def serve_env(
-    env_id: str, *, host: str, port: int, sessions: int, max_message_bytes: int, settings: Sequence[str]
+    env: EnvId,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    sessions: Annotated[int, typer.Option(min=1, help="Concurrent sessions; the server refuses more.")] = 64,
+    max_message: Annotated[int, typer.Option(min=1, metavar="KB", help="Longest message accepted, in kB.")] = 4096,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Argument of the environment; may be repeated."),
+    ] = None,
 ) -> None:
-    """Serve until Ctrl-C, which ends it cleanly. `settings` are arguments of the environment, KEY=VALUE each."""
+    """Serve an environment by OpenEnv's protocol, over WebSocket and HTTP, until Ctrl-C."""
+    from archer.config.overrides import parse_override
     from envs import check
     from envs.extras import require_extra
 
-    kwargs = dict(map(parse_override, settings))
-    check(env_id, **kwargs)
+    kwargs = dict(map(parse_override, settings or ()))
+    check(env, **kwargs)
     require_extra("openenv", "archer envs serve")
     from envs.adapters.openenv_served import EnvServer
 
-    server = EnvServer(env_id, host=host, port=port, sessions=sessions, max_message_bytes=max_message_bytes, **kwargs)
-    out = Console(highlight=False, soft_wrap=True)
-    told = f"serving {env_id} at {server.address} to {sessions} sessions at once; Ctrl-C ends it"
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how this is meant to end
-        server.run(lambda: out.print(told))
-    out.print("stopped")
+    server = EnvServer(env, host=host, port=port, sessions=sessions, max_message_bytes=max_message * 1000, **kwargs)
+    console = plain_console()
+    line = f"serving {env} at {server.address} to at most {sessions} concurrent sessions; press Ctrl-C to stop"
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the intended end.
+        server.run(lambda: console.print(line))
+    console.print("stopped")

@@ -11,8 +11,8 @@ import yaml
 from rich.console import Console
 
 import envs
-from archer.commands.observation_text import plain_text
 from archer.commands.play import play_demonstrator, play_person
+from archer.commands.terminal import plain_text
 
 
 def archer(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def assert_refused(answer: subprocess.CompletedProcess[str], status: int, *words
 def test_help_lists_the_commands_that_are_there() -> None:
     answer = archer("--help")
     assert answer.returncode == 0
-    for command in ("demo", "train", "eval", "demos", "import", "play", "config", "envs"):
+    for command in ("demo", "train", "eval", "record", "import", "export", "play", "config", "envs", "replay"):
         assert f" {command} " in answer.stdout
 
 
@@ -70,6 +70,7 @@ def test_mistyped_key_names_the_nearest() -> None:
         (["train", "demo", "--bogus"], ["No such option"]),
         (["demo", "cycles=-1"], ["`cycles` is -1"]),
         (["bogus"], ["No such command"]),
+        (["demos"], ["No such command", "Did you mean 'demo'"]),
         (["play", "twenty_questions", "--skill", "3"], ["skill"]),
         (["eval", "./no_such_model", "--env", "twenty_questions"], ["no_such_model"]),
         (["eval", "./no_such_model", "--episodes", "0"], ["episodes"]),
@@ -173,7 +174,7 @@ def test_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     train = [sys.executable, "-c", script, "train"]
     first = subprocess.run([*train, "demo"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     run = tmp_path / "runs" / "demo"
-    assert_refused(first, 130, f"archer train --resume {run}` goes on from cycle-00003")
+    assert_refused(first, 130, f"archer train --resume {run}` resumes from cycle-00003")
     assert yaml.safe_load((run / "config.yaml").read_text())["name"] == "demo"
     again = subprocess.run([*train, "demo"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert_refused(again, 2, "already holds a run", "--resume", "--overwrite")

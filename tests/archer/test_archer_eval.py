@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from actors.rollout.results import EpisodeResult, summarize
-from archer.commands import evaluate as evalcommand
-from archer.commands.evaluate import evaluate_policies
-from archer.config.models import RunConfig, TinyModelConfig
+from archer.commands.evaluate import evaluate
+from archer.config.models import RunConfig
+from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError, RunError
 from archer.results.comparison import Comparison, print_comparison
@@ -187,7 +187,7 @@ def let_play(monkeypatch: pytest.MonkeyPatch, *answers: Evaluation | Exception) 
                 raise answer
             yield answer
 
-    monkeypatch.setattr(evalcommand, "play_policies", play)
+    monkeypatch.setattr("archer.results.evaluation.play_policies", play)
 
 
 def test_results_stand_in_a_new_folder(
@@ -196,7 +196,7 @@ def test_results_stand_in_a_new_folder(
     monkeypatch.chdir(tmp_path)
     let_play(monkeypatch, evaluation("newborn", [-4.0, -6.0]))
     for _ in range(2):  # twice in the same second, perhaps
-        evaluate_policies([model], env=ENV)
+        evaluate([model], env=ENV)
     folders = sorted((tmp_path / "evals").iterdir())
     assert len(folders) == 2
     assert all(ENV in folder.name for folder in folders)
@@ -212,12 +212,12 @@ def test_results_overwrite_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "full" / "evaluation.json").write_text("earlier")
     (tmp_path / "file").touch()
     for out, words in (
-        ("full", "already holds evaluation.json"),
-        ("file", "it is a file; give another folder by --out"),
-        ("file/below", "Not a directory; give another folder by --out"),
+        ("full", "already contains evaluation.json"),
+        ("file", "it is a file; give another folder with --out"),
+        ("file/below", "Not a directory; give another folder with --out"),
     ):
         with pytest.raises(ConfigError, match=words):
-            evaluate_policies([model], env=ENV, out=tmp_path / out)
+            evaluate([model], env=ENV, out=tmp_path / out)
     assert (tmp_path / "full" / "evaluation.json").read_text() == "earlier"
 
 
@@ -226,11 +226,11 @@ def test_what_had_finished_outlives_a_failure(
 ) -> None:
     let_play(monkeypatch, evaluation("newborn", [-4.0, -6.0]), RunError("the engine is gone"))
     with pytest.raises(RunError, match="the engine is gone"):
-        evaluate_policies([model], env=ENV, decodings=["sampled", "greedy"], out=tmp_path / "out")
+        evaluate([model], env=ENV, sampled=True, greedy=True, out=tmp_path / "out")
     tree = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert (tree["complete"], len(tree["results"])) == (False, 1)
-    assert "what has finished is in" in capsys.readouterr().err
+    assert "the completed results are in" in capsys.readouterr().err
     let_play(monkeypatch, RunError("no engine"))
     with pytest.raises(RunError, match="no engine"):
-        evaluate_policies([model], env=ENV, out=tmp_path / "empty")
+        evaluate([model], env=ENV, out=tmp_path / "empty")
     assert not (tmp_path / "empty").exists()

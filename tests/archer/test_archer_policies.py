@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from archer.commands.evaluate import reservation
 from archer.config.loading import dump_config, load_config
-from archer.config.models import TinyModelConfig
+from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
+from archer.results.evaluation import reservation
 from archer.results.policies import check_models, choose_policies
 
 

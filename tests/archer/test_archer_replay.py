@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from archer.commands.export import export
 from archer.commands.import_episodes import import_episodes
-from archer.commands.replay import export_episodes
 from archer.errors import ConfigError
-from archer.imports.reading import read_imports
+from archer.imports.conversations import read_imports
 from buffer.client.remote import RemoteClient
 from envs import Demonstration
 
@@ -23,7 +23,7 @@ ARCHER = Path(sys.executable).with_name("archer")
 @pytest.fixture(scope="module")
 def episodes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("episodes") / "demos"
-    command = [ARCHER, "demos", "key_door", "--episodes", "12", "--out", folder]
+    command = [ARCHER, "record", "key_door", "--episodes", "12", "--out", folder]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return folder
 
@@ -33,7 +33,7 @@ def conversations(folder: Path) -> list[Demonstration]:
 
 
 def test_an_export_is_taken_as_demonstrations_and_imported_again(episodes, tmp_path, capsys):
-    export_episodes(episodes, to=tmp_path / "exported")
+    export(episodes, to=tmp_path / "exported")
     said = capsys.readouterr().out
     assert re.search(r"exported 12 episodes \(\d+ turns, \d.* [kM]B\)", said)
     import_episodes(tmp_path / "exported", format_name=None, env=None, out=tmp_path / "imported")
@@ -43,18 +43,18 @@ def test_an_export_is_taken_as_demonstrations_and_imported_again(episodes, tmp_p
 
 def test_what_cannot_be_exported_or_told_is_said(episodes, tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere does not exist"):
-        export_episodes(tmp_path / "nowhere", to=tmp_path / "out")
+        export(tmp_path / "nowhere", to=tmp_path / "out")
     with pytest.raises(ConfigError, match=r"holds no episodes\.parquet and no replay"):
-        export_episodes(tmp_path, to=tmp_path / "out")
+        export(tmp_path, to=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match=r"already holds .* give another by --to"):
-        export_episodes(episodes, to=episodes)
-    with pytest.raises(ConfigError, match=r"does not tell how it is written; give --format"):
+    with pytest.raises(ConfigError, match=r"already contains .* give another folder with --to"):
+        export(episodes, to=episodes)
+    with pytest.raises(ConfigError, match=r"does not show its format; give --format"):
         import_episodes(tmp_path / "a.json", format_name=None, env=None, out=tmp_path / "out")
     table = pq.read_table(episodes / "episodes.parquet")
     other = table.set_column(table.schema.get_field_index("env"), "env", pa.array(["a", "b"] * 6))
     pq.write_table(other, tmp_path / "two.parquet")
-    with pytest.raises(ConfigError, match=r"holds episodes of \['a', 'b'\]; choose one by --env"):
+    with pytest.raises(ConfigError, match=r"holds episodes of \['a', 'b'\]; choose one with --env"):
         import_episodes(tmp_path / "two.parquet", format_name=None, env=None, out=tmp_path / "out")
 
 

@@ -72,6 +72,6 @@ def _episodes(folder: Path) -> Path:
     """A Parquet file of scripted episodes, as somebody else's would be imported."""
     out = folder / "data"
     wanted = ("twenty_questions_subset", "--episodes", "32", "--skill", "0.3", "--out", str(out))
-    with archer(folder, "demos", *wanted) as run:
+    with archer(folder, "record", *wanted) as run:
         assert run.finish() == 0, run.output
     return out / "episodes.parquet"

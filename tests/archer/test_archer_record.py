@@ -1,8 +1,7 @@
-"""`archer demos`: scripted episodes in a folder of their own, and who can read them."""
+"""`archer record`: scripted episodes in a folder of their own, and who can read them."""
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -10,33 +9,30 @@ import duckdb
 import pandas
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import envs
 from archer.cli import app
-from archer.commands.env_arguments import env_kwargs
-from archer.commands.record import write_demos
-from archer.config.models import TinyModelConfig
+from archer.commands.arguments import env_kwargs
+from archer.commands.record import record
+from archer.config.sections import TinyModelConfig
 from archer.driver.demonstrations import texts
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
-from archer.imports.reading import read_imports
+from archer.imports.conversations import read_imports
 from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes, validate
 
 ENV = "twenty_questions_subset"
 
 
-def demos(out: Path, **changes) -> str:
-    said = io.StringIO()
-    arguments = {"episodes": 12, "skill": 0.3, "seed": 5} | changes
-    write_demos(ENV, out=out, console=Console(file=said, width=200), **arguments)
-    return said.getvalue()
+def write(out: Path, **changes) -> None:
+    record(ENV, out=out, **({"episodes": 12, "skill": 0.3, "seed": 5} | changes))
 
 
-def test_the_folder_holds_what_the_script_played(tmp_path: Path) -> None:
-    said = demos(tmp_path / "new" / "folder")
+def test_the_folder_holds_what_the_script_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "new" / "folder")
+    said = capsys.readouterr().out
     folder = tmp_path / "new" / "folder"
     expected = list(envs.demonstrate(ENV, episodes=12, skill=0.3, seed=5))
     assert read_imports([str(folder)], env=ENV) == expected == read_imports([str(folder / "episodes.parquet")], env=ENV)
@@ -50,7 +46,7 @@ def test_the_folder_holds_what_the_script_played(tmp_path: Path) -> None:
 
 
 def test_its_tokens_are_those_of_the_tokenizer_beside_it(tmp_path: Path) -> None:
-    demos(tmp_path / "out")
+    write(tmp_path / "out")
     table = pq.read_table(tmp_path / "out" / "episodes.parquet").cast(EPISODE_SCHEMA)
     for batch in table.to_batches():
         validate(batch)
@@ -63,7 +59,7 @@ def test_its_tokens_are_those_of_the_tokenizer_beside_it(tmp_path: Path) -> None
 
 
 def test_pandas_and_duckdb_read_it(tmp_path: Path) -> None:
-    demos(tmp_path / "out")
+    write(tmp_path / "out")
     file = tmp_path / "out" / "episodes.parquet"
     frame = pandas.read_parquet(file)
     assert list(frame.columns) == EPISODE_SCHEMA.names
@@ -73,7 +69,7 @@ def test_pandas_and_duckdb_read_it(tmp_path: Path) -> None:
 
 def test_a_models_own_tokenizer(tmp_path: Path) -> None:
     build_tiny_model(["yes no\n" * 40], tmp_path / "model", TinyModelConfig(vocab_size=300), seed=1)
-    demos(tmp_path / "out", model=str(tmp_path / "model"))
+    write(tmp_path / "out", model=str(tmp_path / "model"))
     assert not (tmp_path / "out" / "tokenizer").exists()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     episode = pandas.read_parquet(tmp_path / "out" / "episodes.parquet").iloc[0]
@@ -82,7 +78,7 @@ def test_a_models_own_tokenizer(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_episodes_and_arguments_reach_the_environment(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        demos(tmp_path / name, overrides=["env.kwargs.words=[dog, pen]", "env.kwargs.max_turns=2"])
+        write(tmp_path / name, overrides=["env.kwargs.words=[dog, pen]", "env.kwargs.max_turns=2"])
     one, two = (pandas.read_parquet(tmp_path / name / "episodes.parquet") for name in ("one", "two"))
     columns = [name for name in EPISODE_SCHEMA.names if name != "created_at"]
     assert one[columns].to_json() == two[columns].to_json()
@@ -92,7 +88,7 @@ def test_the_same_seed_gives_the_same_episodes_and_arguments_reach_the_environme
 def test_nested_arguments() -> None:
     given = env_kwargs("twenty_questions", ["env.kwargs.noise.a.b=1", "env.kwargs.noise.a.c=2"])
     assert given == {"noise": {"a": {"b": 1, "c": 2}}}
-    with pytest.raises(ConfigError, match="has a value already"):
+    with pytest.raises(ConfigError, match=r"`env.kwargs.noise` is 1, which has no keys below it"):
         env_kwargs("twenty_questions", ["env.kwargs.noise=1", "env.kwargs.noise.a=2"])
 
 
@@ -107,9 +103,9 @@ def test_nested_arguments() -> None:
         ([ENV, "--out", "new", "--set", "seed=3"], ["'seed=3'", "env.kwargs.NAME"]),
         ([ENV, "--out", "new", "--set", "env.kwargs.noise"], ["not of the form key=value"]),
         ([ENV, "--out", "new", "--set", "env.kwargs.noise=0.9"], ["--set: twenty_questions_subset: noise is 0.9"]),
-        ([ENV, "--out", "full"], ["already holds something.txt", "--out"]),
+        ([ENV, "--out", "full"], ["already contains something.txt", "--out"]),
         ([ENV, "--out", "full/something.txt"], ["it is a file"]),
-        ([ENV, "--out", "new", "--model", "./nowhere"], ["./nowhere", "can't be loaded"]),
+        ([ENV, "--out", "new", "--model", "./nowhere"], ["./nowhere", "cannot be loaded"]),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(
@@ -118,7 +114,7 @@ def test_what_is_refused_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "something.txt").touch()
-    answer = CliRunner().invoke(app, ["demos", *arguments])
+    answer = CliRunner().invoke(app, ["record", *arguments])
     assert answer.exit_code != 0
     said = answer.output + str(answer.exception)
     for word in words:
@@ -132,5 +128,5 @@ def test_an_interrupted_writing_gives_the_folder_back(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("archer.imports.episode_folder.episodes_to_batch", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        demos(tmp_path / "out")
+        write(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,8 +20,8 @@ _NO_CUTS = (
 class SamplingConfig(_Config):
     """How actions are drawn. Top-p and top-k are not offered: the learner's log-probabilities know no such cut."""
 
-    NOT_OFFERED: ClassVar[dict[str, str]] = dict.fromkeys(("top_p", "top_k", "min_p"), _NO_CUTS)
-    """Keys that a person may expect here, and why there are none."""
+    # `archer.config` answers these keys, which a user may expect here, with the reason.
+    model_config = ConfigDict(json_schema_extra={"not_offered": dict.fromkeys(("top_p", "top_k", "min_p"), _NO_CUTS)})
 
     temperature: float = Field(1.0, gt=0, description="Temperature of sampling; greedy play is asked for per call.")
     max_tokens: int = Field(32, ge=1, description="Most tokens that one action may have, its stop token included.")

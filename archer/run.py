@@ -31,7 +31,7 @@ from archer.driver.model import build_tiny_model, check_critic, resolve_model, s
 from archer.driver.progress import Progress, make_progress
 from archer.driver.run_folder import RunFolder
 from archer.errors import RunError
-from archer.imports.reading import read_imports
+from archer.imports.conversations import read_imports
 from archer.results.summary import learning_curve, print_summary, summarise
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.service import ReplayService

@@ -32,7 +32,8 @@ from transformers.utils.logging import disable_progress_bar
 from actors.pool.pool import PoolClient, start_pool
 from actors.rollout.worker import WorkerArgs
 from archer.config.loading import load_config
-from archer.config.models import RunConfig, TinyModelConfig
+from archer.config.models import RunConfig
+from archer.config.sections import TinyModelConfig
 from archer.driver.demonstrations import play_demonstrations, texts
 from archer.driver.model import build_tiny_model
 from learner.broadcast.broadcaster import Broadcaster

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import envs
-from archer.config.loading import parse_override
+from archer.config.overrides import parse_override
 from bench.common import say
 
 DEFAULTS: dict[str, dict[str, Any]] = {"gymnasium": {"gym_id": "FrozenLake-v1"}}

@@ -31,7 +31,7 @@ import torch.multiprocessing as mp
 from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from archer.config.models import TinyModelConfig
+from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
 from bench.learner_meters import step_memory
 from bench.learner_workload import Case, make_row

@@ -22,7 +22,8 @@ from bench.common import parser, print_table, report, say  # isort: skip - sets 
 
 import yaml
 
-from archer.config.loading import dump_config, find_config, load_config
+from archer.config.loading import dump_config, load_config
+from archer.config.presets import find_config
 from archer.driver.run_folder import latest_checkpoint, read_rows
 from archer.errors import ArcherError
 from archer.results.summary import bootstrap_interval

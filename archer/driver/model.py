@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from archer.config.loading import looks_like_folder
-from archer.config.models import ModelConfig, TinyModelConfig
+from archer.config.sections import ModelConfig, TinyModelConfig
 from archer.errors import ConfigError
 from learner.config import CriticConfig
 from learner.errors import LearnerError

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from archer.config.models import EnvConfig
+from archer.config.sections import EnvConfig
 from archer.driver.run_folder import write_atomic
 from archer.results.policies import Policy
 from archer.results.statistics import FIRST_HELD_OUT_SEED, Decoding, Difference, Evaluation, differences

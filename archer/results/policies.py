@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from archer.config.loading import config_from_tree, load_config, looks_like_folder, parse_override
-from archer.config.models import EnvConfig, RunConfig
+from archer.config.loading import config_from_tree, load_config, looks_like_folder
+from archer.config.models import RunConfig
+from archer.config.overrides import parse_override
+from archer.config.sections import EnvConfig
 from archer.driver.run_folder import latest_checkpoint
 from archer.errors import ConfigError
 from learner.config import LearnerConfig

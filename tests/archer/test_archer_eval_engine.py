@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archer.config.models import TinyModelConfig
+from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
 from archer.results.statistics import FIRST_HELD_OUT_SEED
 from learner.train import EVALUATION_SEED

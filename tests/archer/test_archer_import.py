@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from archer.commands.import_episodes import import_episodes
 from archer.errors import ConfigError
-from archer.imports.formats import FORMATS, find_format
-from archer.imports.lmrl import LmrlFormat
-from archer.imports.reading import read_imports
-from archer.imports.tally import Tally
+from archer.imports.conversations import read_imports
+from archer.imports.formats import READERS, format_of
+from archer.imports.import_counts import ImportCounts
+from archer.imports.lmrl import read_lmrl
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "lmrl_guess_my_city_sample.json"
 ASIA = "Is your city in Asia? No, it is not."
@@ -30,9 +29,9 @@ def item(*turns: Any, done: Any = True, word: Any = "paris,france", **more: Any)
     return {"conversation": list(turns), "done": done, "word": word} | more
 
 
-def read(path: Path, env: str = "guess_my_city", **kwargs: Any) -> tuple[list, Tally]:
-    tally = Tally()
-    return list(LmrlFormat().read(path, env, kwargs, tally)), tally
+def read(path: Path, env: str = "guess_my_city", **kwargs: Any) -> tuple[list, ImportCounts]:
+    counts = ImportCounts()
+    return list(read_lmrl(path, env, kwargs, counts)), counts
 
 
 def write(tmp_path: Path, content: Any) -> Path:
@@ -43,13 +42,13 @@ def write(tmp_path: Path, content: Any) -> Path:
 
 def test_a_won_game_and_one_that_was_not(tmp_path: Path) -> None:
     lost = item(ASIA, "What do people\n speak? French.", done=False)
-    (won, cut), tally = read(write(tmp_path, [item(ASIA, PARIS), lost]))
+    (won, cut), counts = read(write(tmp_path, [item(ASIA, PARIS), lost]))
     assert won.observations == ["Questions:", "No, it is not.", "Yes, it is Paris."]
     assert won.actions == ["Is your city in Asia?", "Is it Paris?"]
     assert (won.rewards, won.terminated, won.truncated, won.success) == ([-1.0, 0.0], True, False, True)
     assert cut.actions == ["Is your city in Asia?", "What do people speak?"]
     assert (cut.rewards, cut.terminated, cut.truncated, cut.success) == ([-1.0, -1.0], False, True, False)
-    assert (tally.read, tally.kept, tally.reasons) == (2, 2, {})
+    assert (counts.read, counts.kept, counts.reasons) == (2, 2, {})
     assert won.task_id == cut.task_id
     assert "aris" not in won.task_id
 
@@ -57,40 +56,40 @@ def test_a_won_game_and_one_that_was_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (item("Is it big? Yes, Paris is big.", PARIS), "tells the word before"),
-        (item(PARIS, ASIA), "goes on after the right guess"),
-        (item(ASIA), "its last question is no guess"),
-        (item("Is your city in the Paris region? Yes."), "its last question is no guess"),
-        (item(*[ASIA] * 21, done=False), "more turns than the 20"),
+        (item("Is it big? Yes, Paris is big.", PARIS), "reveals the word before"),
+        (item(PARIS, ASIA), "continues after the correct guess"),
+        (item(ASIA), "its last question does not guess"),
+        (item("Is your city in the Paris region? Yes."), "its last question does not guess"),
+        (item(*[ASIA] * 21, done=False), "more turns than the limit of 20"),
         (item("It is in Asia.", PARIS), "without a question mark"),
         (item("", PARIS), "an empty turn"),
         (item("  \n", PARIS), "an empty turn"),
         (item("? Yes."), "without a question"),
         (item("Is it big? "), "without an answer"),
-        (item(7, PARIS), "no text"),
-        (item(None), "no text"),
+        (item(7, PARIS), "not text"),
+        (item(None), "not text"),
         (item("Is it \ud800? No."), "half a surrogate"),
         (item(), "no turn"),
-        (item(PARIS, word="atlantis,nowhere"), "can hide"),
-        (item(PARIS, word=""), "`word` is no text"),
-        (item(PARIS, word=float("nan")), "`word` is no text"),
-        (item(PARIS, word=["paris"]), "`word` is no text"),
+        (item(PARIS, word="atlantis,nowhere"), "unknown to guess_my_city"),
+        (item(PARIS, word=""), "`word` is not text"),
+        (item(PARIS, word=float("nan")), "`word` is not text"),
+        (item(PARIS, word=["paris"]), "`word` is not text"),
         (item(PARIS, done="yes"), "`done` is neither"),
         (item(PARIS, done=float("nan")), "`done` is neither"),
-        (item(PARIS, conversation="Is it Paris? Yes."), "is no list"),
-        (item(PARIS, conversation=None), "is no list"),
+        (item(PARIS, conversation="Is it Paris? Yes."), "is not a list"),
+        (item(PARIS, conversation=None), "is not a list"),
         ({"conversation": [PARIS], "done": True}, "no 'word'"),
         ({}, "no 'conversation'"),
-        (None, "something else"),
-        (float("inf"), "something else"),
-        ([item(PARIS)], "something else"),
+        (None, "not a conversation"),
+        (float("inf"), "not a conversation"),
+        ([item(PARIS)], "not a conversation"),
         (item(ASIA, PARIS), "duplicate"),
     ],
 )
 def test_what_can_not_be_an_episode_is_counted_by_reason(tmp_path: Path, bad: Any, reason: str) -> None:
-    episodes, tally = read(write(tmp_path, [item(ASIA, PARIS), bad, item(PARIS)]))
-    assert (len(episodes), tally.read, tally.kept, tally.dropped) == (2, 3, 2, 1)
-    (said,) = tally.lines()
+    episodes, counts = read(write(tmp_path, [item(ASIA, PARIS), bad, item(PARIS)]))
+    assert (len(episodes), counts.read, counts.kept, counts.dropped) == (2, 3, 2, 1)
+    (said,) = counts.lines()
     assert reason in said
     assert "conversation 1" in said
 
@@ -105,18 +104,18 @@ def test_twenty_questions(tmp_path: Path) -> None:
     file = write(
         tmp_path, [item("Is it alive? No.", "Is it a pen? Yes.", word="pen"), item("Is it a pen? No.", word="x")]
     )
-    (episode,), tally = read(file, env="twenty_questions_subset")
+    (episode,), counts = read(file, env="twenty_questions_subset")
     assert episode.rewards == [-1.0, 0.0]
-    assert tally.dropped == 1
+    assert counts.dropped == 1
 
 
 @pytest.mark.parametrize(
     ("text", "kept", "reason"),
     [
-        (json.dumps([item(PARIS), item(ASIA, PARIS)])[:-40], 1, "not valid JSON"),
+        (json.dumps([item(PARIS), item(ASIA, PARIS)])[:-40], 1, "invalid JSON"),
         (json.dumps([item(PARIS)])[:-1], 1, "ends before its list does"),
-        ("[" + json.dumps(item(PARIS)) + ", {'single': 'quotes'}]", 1, "not valid JSON"),
-        ("[" + json.dumps(item(PARIS)) + ", " + "[" * 100_000, 1, "not valid JSON"),
+        ("[" + json.dumps(item(PARIS)) + ", {'single': 'quotes'}]", 1, "invalid JSON"),
+        ("[" + json.dumps(item(PARIS)) + ", " + "[" * 100_000, 1, "invalid JSON"),
         ("\ufeff" + json.dumps([item(PARIS)]), 1, None),
         (json.dumps(item(PARIS)) + "\n" + json.dumps(item(ASIA, PARIS)) + "\n", 2, None),
         (json.dumps([item(PARIS)], indent=2), 1, None),
@@ -124,17 +123,17 @@ def test_twenty_questions(tmp_path: Path) -> None:
     ],
 )
 def test_text_that_breaks_off_gives_what_came_before(tmp_path: Path, text: str, kept: int, reason: str | None) -> None:
-    episodes, tally = read(write(tmp_path, text))
-    assert len(episodes) == tally.kept == kept
-    assert len(tally.lines()) == (reason is not None)
-    assert reason is None or reason in tally.lines()[0]
+    episodes, counts = read(write(tmp_path, text))
+    assert len(episodes) == counts.kept == kept
+    assert len(counts.lines()) == (reason is not None)
+    assert reason is None or reason in counts.lines()[0]
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "nothing but space"),
-        (b" \n ", "nothing but space"),
+        (b"", "is empty"),
+        (b" \n ", "is empty"),
         (b"word,done\nparis,1\n", "begins with 'word,done"),
         (b'"text"', "begins with"),
         (json.dumps([item(PARIS)]).encode("utf-16"), "UTF-16"),
@@ -153,13 +152,12 @@ def test_a_file_of_another_kind_is_refused_in_a_sentence(tmp_path: Path, content
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"file": Path("nowhere.json")}, "nowhere.json can't be read"),
-        ({"file": Path(".")}, "can't be read"),
-        ({"format_name": "lmrI"}, "'lmrI' is unknown: did you mean 'lmrl'"),
+        ({"file": Path("nowhere.json")}, "cannot read nowhere.json"),
+        ({"file": Path(".")}, r"cannot read \."),
         ({"env": "maze"}, "lmrl is for guess_my_city"),
         ({"env": "guess_my_town"}, "did you mean 'guess_my_city'"),
         ({"overrides": ["env.kwargs.compact=true"]}, "did you mean 'compat'"),
-        ({"format_name": "parquet"}, "can't be read as episodes"),
+        ({"format_name": "parquet"}, "cannot be read as episodes"),
         ({"format_name": "run", "file": Path(".")}, r"^\. holds no episodes\.parquet and no replay"),
     ],
 )
@@ -173,18 +171,17 @@ def test_wrong_arguments_leave_nothing_behind(tmp_path: Path, changes: dict[str,
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_left_is_an_error_after_the_account(tmp_path: Path) -> None:
-    said = io.StringIO()
-    with pytest.raises(ConfigError, match="no episode of guess_my_city that could be kept"):
+def test_nothing_left_is_an_error_after_the_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="no usable episode of guess_my_city"):
         import_episodes(
             write(tmp_path, [item(PARIS, word="atlantis")]),
             format_name="lmrl",
             env="guess_my_city",
             out=tmp_path / "out",
-            console=Console(file=said, width=200),
         )
-    assert "kept 0, dropped 1" in said.getvalue()
-    assert "can hide" in said.getvalue()
+    printed = capsys.readouterr().out
+    assert "kept 0, dropped 1" in printed
+    assert "unknown to guess_my_city" in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -204,38 +201,37 @@ def test_any_json_and_any_part_of_it_is_read_without_an_exception(tmp_path_facto
     file = tmp_path_factory.getbasetemp() / "any.json"
     text = json.dumps(items)
     file.write_text(text[: len(text) - cut] or "[", encoding="utf-8")
-    episodes, tally = read(file)
-    assert len(episodes) == tally.kept == tally.read - tally.dropped
+    episodes, counts = read(file)
+    assert len(episodes) == counts.kept == counts.read - counts.dropped
 
 
-def test_formats_are_found_by_name(tmp_path: Path) -> None:
-    for name, made in FORMATS.items():
-        assert find_format(name) is made
-        assert made.name == name
-        assert made.description
+def test_the_command_offers_every_format_and_guesses_it_from_the_path(tmp_path: Path) -> None:
+    offered = typing.get_type_hints(import_episodes)["format_name"]
+    assert typing.get_args(typing.get_args(offered)[0]) == tuple(READERS)
+    assert [format_of(Path(path)) for path in ("a.arrow", "a.parquet", ".")] == ["arrow", "parquet", "run"]
+
+
+def test_an_imported_folder_is_imported_again_unchanged(tmp_path: Path) -> None:
     file = write(tmp_path, [item(ASIA, PARIS)])
-    quiet = Console(file=io.StringIO())
-    import_episodes(file, format_name="lmrl", env="guess_my_city", out=tmp_path / "one", console=quiet)
+    import_episodes(file, format_name="lmrl", env="guess_my_city", out=tmp_path / "one")
     parquet = tmp_path / "one" / "episodes.parquet"
-    import_episodes(parquet, format_name="parquet", env="guess_my_city", out=tmp_path / "two", console=quiet)
+    import_episodes(parquet, format_name="parquet", env="guess_my_city", out=tmp_path / "two")
     one, two = (read_imports([str(tmp_path / name)], env="guess_my_city") for name in ("one", "two"))
     assert one == two
 
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="no shared/data/lmrl_guess_my_city_sample.json beside the checkout")
-def test_a_real_piece_of_the_data(tmp_path: Path) -> None:
-    said = io.StringIO()
+def test_a_real_piece_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import_episodes(
         SAMPLE,
         format_name="lmrl",
         env="guess_my_city",
         out=tmp_path / "out",
-        console=Console(file=said, width=300),
     )
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["read"] == 120 == summary["kept"] + sum(summary["dropped"].values())
     assert summary["kept"] >= 35
-    assert "an answer tells the word before it is guessed" in said.getvalue()
+    assert "an answer reveals the word before it is guessed" in capsys.readouterr().out
     file = tmp_path / "out" / "episodes.parquet"
     frame = pandas.read_parquet(file)
     assert len(frame) == summary["kept"] == frame["episode_id"].nunique()

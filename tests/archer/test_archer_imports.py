@@ -11,11 +11,11 @@ import pytest
 
 import envs
 from actors.config import RolloutConfig
-from archer.config.models import TinyModelConfig
+from archer.config.sections import TinyModelConfig
 from archer.driver.demonstrations import fitting, render, texts
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
-from archer.imports.reading import read_imports
+from archer.imports.conversations import read_imports
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.log.write_ahead import WriteAheadLog
 from learner.feeding.demonstrations import write_demonstrations
@@ -81,8 +81,8 @@ def test_what_can_not_be_imported_is_named(episodes: list[Episode], tmp_path: Pa
     write_demonstrations(mute, tmp_path / "mute.arrow")
     for source, env, said in (
         ("nowhere.arrow", ENV, "does not exist"),
-        ("torn.arrow", ENV, "can't be read as episodes"),
-        ("text.parquet", ENV, "can't be read as episodes"),
+        ("torn.arrow", ENV, "cannot be read as episodes"),
+        ("text.parquet", ENV, "cannot be read as episodes"),
         (".", ENV, "holds no episodes.parquet and no replay"),
         ("some.arrow", "key_door", "episodes of 'twenty_questions_subset'.*plays 'key_door'"),
         ("mute.arrow", ENV, "0 messages of the assistant"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from archer.config.models import ModelConfig, TinyModelConfig
+from archer.config.sections import ModelConfig, TinyModelConfig
 from archer.driver.model import build_tiny_model, check_critic, resolve_model
 from archer.errors import ConfigError
 from learner.config import CriticConfig

@@ -138,7 +138,7 @@ def test_environment_that_raises_ends_the_run_with_its_own_error(tmp_path: Path)
 
 
 def _tiny_model(folder: Path) -> Path:
-    from archer.config.models import TinyModelConfig
+    from archer.config.sections import TinyModelConfig
     from archer.driver.model import build_tiny_model
 
     config = TinyModelConfig(vocab_size=300, hidden_size=32, layers=1, heads=1, intermediate_size=64)

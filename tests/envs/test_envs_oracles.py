@@ -273,7 +273,7 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> str:
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
-    from archer.config.models import TinyModelConfig
+    from archer.config.sections import TinyModelConfig
     from archer.driver.model import make_tokenizer
 
     folder = tmp_path_factory.mktemp("t5")

@@ -11,7 +11,7 @@ import torch
 from learner_cases import llama
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from archer.config.models import TinyModelConfig
+from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
 from learner.config import CriticConfig
 from learner.errors import LearnerError

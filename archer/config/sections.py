@@ -1,0 +1,120 @@
+"""Sections of the configuration that `archer` owns; every model refuses unknown keys and describes each field."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
+"""Head dimensions that vLLM's attention supports on CPUs and GPUs; with others an engine fails at its first step."""
+
+
+class StrictModel(BaseModel):
+    """Refuses unknown keys, and validates assignments too."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class TinyModelConfig(StrictModel):
+    """A tokenizer and a Llama model made from scratch, about 1M parameters with the defaults."""
+
+    vocab_size: int = Field(
+        1024, ge=300, le=65_536, description="Maximum number of tokens of the byte-level tokenizer."
+    )
+    hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")
+    layers: int = Field(4, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(4, ge=1, description="Attention heads; each has hidden_size / heads dimensions.")
+    intermediate_size: int = Field(384, ge=8, description="Width of the feed-forward layers.")
+    max_positions: int = Field(512, ge=32, description="Context window in tokens.")
+    tie_embeddings: bool = Field(False, description="Share the weights of the embedding and the output head.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        size, rest = divmod(self.hidden_size, self.heads)
+        if rest or size not in HEAD_SIZES:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} over heads {self.heads} gives heads of "
+                f"{self.hidden_size / self.heads:g} dimensions, but vLLM's attention supports "
+                f"{', '.join(map(str, HEAD_SIZES))}; change one of the two"
+            )
+        return self
+
+
+class ModelConfig(StrictModel):
+    """The policy's language model: an existing model, or a small model made for the run."""
+
+    path: str | None = Field(
+        None, description="Hugging Face name or local folder of a causal language model; null with `build`."
+    )
+    build: TinyModelConfig | None = Field(
+        None, description="Make a tokenizer and a small model from scratch for this run; null with `path`."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.path is None) == (self.build is None):
+            given = "neither is" if self.path is None else "both are"
+            raise ValueError(f"needs exactly one of `path` (an existing model) and `build` (a new model); {given} set")
+        return self
+
+
+class EnvConfig(StrictModel):
+    """The task."""
+
+    id: str = Field(description="Environment id (`archer envs` lists the ids), or module:Class of your own.")
+    kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the environment's constructor.")
+
+
+class DemonstrationConfig(StrictModel):
+    """Episodes that the policy is cloned from before the first cycle: scripted episodes and imported episodes."""
+
+    episodes: int = Field(0, ge=0, description="Number of scripted episodes to play; 0 plays none.")
+    files: list[str] = Field(
+        [], description="Episodes to import: Arrow or Parquet files in the replay schema, or folders of earlier runs."
+    )
+    skill: float = Field(
+        0.5, ge=0, le=1, description="Skill of the scripted player, from 0 (random) to 1 (its best play)."
+    )
+    keep_in_replay: bool = Field(
+        False, description="Also put the demonstrations into replay, where the critic learns from them."
+    )
+
+
+class EvaluationConfig(StrictModel):
+    """Evaluation of the policy on environment seeds that training never uses."""
+
+    episodes: int = Field(256, ge=1, description="Episodes per evaluation.")
+    every: int = Field(0, ge=0, description="Cycles between evaluations; 0 evaluates after cloning and at the end.")
+    greedy: bool = Field(False, description="Take the most likely token instead of sampling.")
+
+
+class CheckpointConfig(StrictModel):
+    """The state from which an interrupted run resumes."""
+
+    every: int = Field(1, ge=1, description="Cycles between checkpoints.")
+    keep: int = Field(2, ge=1, description="Number of checkpoints kept on disk; older checkpoints are deleted.")
+
+
+class ClusterConfig(StrictModel):
+    """The Ray cluster that runs the processes of the run."""
+
+    address: str | None = Field(
+        None,
+        description="Address of a running Ray cluster, or `auto`; null starts a local cluster unless RAY_ADDRESS is "
+        "set.",
+    )
+    num_cpus: int | None = Field(
+        None, ge=1, description="Logical CPUs of a local cluster; null counts what the processes of the run reserve."
+    )
+    object_store_mb: int = Field(256, ge=80, description="Shared memory of a local cluster, in MiB.")
+    start_timeout_s: float = Field(180.0, gt=0, description="Seconds within which each process of the run must start.")
+
+
+class MetricsConfig(StrictModel):
+    """The endpoint where Prometheus discovers the metrics of the run."""
+
+    host: str = Field(
+        "127.0.0.1", description="Address that the service-discovery endpoint listens on; 0.0.0.0 for all."
+    )
+    port: int = Field(
+        9464, ge=0, le=65_535, description="Port of the service-discovery endpoint; 0 chooses a free port."
+    )

@@ -1,0 +1,73 @@
+"""Parse YAML into plain values; every fault becomes a ConfigError with its line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from archer.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with two changes: `1e-4` is a number, and a duplicate key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                problem = f"key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, *, fault: str) -> Any:
+    """Return the value of a YAML document. Raises ConfigError, whose message begins with `fault`."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise ConfigError(f"{fault}: {where}{problem}") from None
+    except (ValueError, RecursionError) as error:  # a date such as 2024-13-45; a thousand brackets
+        raise ConfigError(f"{fault}: {error}") from None
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds; an empty file holds an empty one. Raises ConfigError."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    tree = parse_yaml(text, fault=f"{file} is not valid YAML")
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} must contain keys and values at its top level, but contains {describe(tree)}")
+    return tree
+
+
+def describe(value: Any) -> str:
+    """Return a value as it is named in an error message."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value[:80])
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return repr(value)

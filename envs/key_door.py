@@ -1,7 +1,7 @@
-"""Key and door: a small walled map, a key to fetch first, a locked door to open then.
+"""Key and door: fetch a key on a small map with walls, then open a locked door.
 
-The smallest task in which credit is delayed: every turn costs one, whatever it does, and what matters (the key) pays
-off only turns later, at the door. A map is drawn for each seed, so it can't be learnt by heart.
+This is the smallest task with delayed credit: every turn costs one, and fetching the key pays off only turns later, at
+the door. Each seed draws a map of its own, so a policy cannot memorize the map.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.argument_checks import check_count, refuse_options
 from envs.toolkit.grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, read_move
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
@@ -26,12 +27,12 @@ INVALID = "Invalid action."
 MAX_TURNS = 30
 SIZES = range(2, 10)
 OPENNESS = 0.5
-"""Share of the walls left out that only lengthen the way: at 4 x 4, four or five inner walls of 24 places stand."""
+"""Share of the walls outside of the spanning tree that are removed. At 4 x 4, four or five of 24 inner walls remain."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the seed draws. The key can be reached from the start without passing the door."""
+    """The map of a seed. The key can be reached from the start without passing the door."""
 
     grid: Grid
     start: Cell
@@ -40,7 +41,7 @@ class Layout:
 
 
 def draw_layout(seed: int, size: int) -> Layout:
-    """The map of a seed: `size` x `size` cells with start, key and door in three of them."""
+    """Return the map of a seed: `size` x `size` cells with start, key and door in three of them."""
     rng = random.Random(seed)
     grid = draw_grid(rng, size, size, openness=OPENNESS)
     cells = rng.sample(sorted(grid.exits), size * size)
@@ -50,19 +51,20 @@ def draw_layout(seed: int, size: int) -> Layout:
         keys = [cell for cell in cells if cell in reached and cell != start]
         if keys:
             return Layout(grid, start, keys[0], door)
-    raise AssertionError("a connected map of four cells or more has a door that leaves a cell to reach")
+    raise AssertionError("every connected map of four or more cells has a cell for the door")
 
 
 class KeyDoor:
     """Find the key, then open the locked door, on a `size` x `size` map drawn from the seed.
 
-    -1 a turn, but +1 on the turn that opens the door: the return of a shortest way of n turns is 2 - n. Entering the
-    key's cell takes the key. Entering the door's cell opens the door with the key; without it the door is a wall. The
-    first observation gives key, door and own position; walls are told of the own cell only. A turn that changes nothing
-    (a wall, the locked door, an action that isn't understood) is answered by that alone.
+    The reward is -1 a turn and +1 on the turn that opens the door, so the return of a shortest path of n turns is 2 -
+    n. Entering the cell of the key takes it. Entering the cell of the door opens it if the player has the key;
+    otherwise the door is a wall. The first observation gives the positions of key, door and player; observations
+    describe the walls of the player's cell only. A turn that changes nothing returns only the reason (a wall, the
+    locked door, an action that cannot be parsed).
 
-    maps: so many maps take turns (seed modulo maps), which can be learnt by heart; None draws one for each seed, where
-        the policy must find its way on a map that it never saw.
+    maps: number of distinct maps (seed modulo maps), which a policy can memorize. None draws one map per seed, so the
+        policy must find its way on a map that it has not seen.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -75,8 +77,7 @@ class KeyDoor:
     def __init__(self, *, size: int = 4, maps: int | None = None) -> None:
         if size not in SIZES:
             raise EnvArgumentError(f"{self.spec.id}: size is {size}, must be from {SIZES[0]} to {SIZES[-1]}")
-        if maps is not None and maps < 1:
-            raise EnvArgumentError(f"{self.spec.id}: maps is {maps}, must be at least 1, or null for one to each seed")
+        check_count(self.spec.id, "maps", maps)
         self.size = size
         self.maps = maps
         self._layout: Layout | None = None
@@ -84,9 +85,8 @@ class KeyDoor:
         self._has_key = False
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Draw the map of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        """Draw the map of `seed`. Raises EnvArgumentError for any option, because there are none."""
+        refuse_options(self.spec.id, options)
         number = seed if self.maps is None else seed % self.maps
         self._layout = draw_layout(number, self.size)
         self._position = self._layout.start
@@ -97,7 +97,7 @@ class KeyDoor:
         }
 
     def step(self, action: str) -> Step:
-        """Move one cell. Any string is an action; what isn't understood is answered so."""
+        """Move one cell. An action that cannot be parsed costs the turn."""
         if self._layout is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         direction = read_move(action)
@@ -131,13 +131,13 @@ class KeyDoor:
 
 
 class KeyDoorDemonstrator(MixedDemonstrator):
-    """Plays `KeyDoor`: with probability `skill` a turn the shortest way on, else any of the four moves.
+    """Plays `KeyDoor`: a move on a shortest path with probability `skill`, else one of the four moves.
 
-    It knows the whole map, which the policy must find out.
+    It knows the whole map, which the policy cannot see.
     """
 
     def __init__(self, *, skill: float, size: int = 4, maps: int | None = None) -> None:
-        del size, maps  # It takes what the environment takes, and reads the map of each episode.
+        del size, maps  # arguments of the environment; `info` holds the map of each episode
         super().__init__(skill=skill)
         self._distances: tuple[dict[Cell, int], dict[Cell, int]] = ({}, {})
 

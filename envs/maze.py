@@ -1,9 +1,9 @@
-"""Maze: find the goal by moves in plain English, after LMRL-Gym's Maze (Abdulhai et al. 2023).
+"""Maze: reach the goal by moves in plain English, after LMRL-Gym's Maze (Abdulhai et al. 2023).
 
-From there come the four moves, -1 a turn and 0 on the turn that reaches the goal, 100 turns, a fixed maze of 10 x 13
-cells with a random start, and its two tellings: fully observed (goal and own position are given) and partially observed
-(the walls around alone; what else there is to know is the history). Ours differs in the maze, which is our own drawing;
-in the words; in telling the goal once, not every turn; and in that the turn limit truncates instead of ending the task.
+As in the original: the four moves, -1 a turn and 0 on the turn that reaches the goal, 100 turns, a fixed maze of 10 x
+13 cells with a random start, and two observation modes: full (the positions of goal and player) and partial (only the
+walls around the player, so that the policy must use the history). Different: the drawing of the maze, the wording, the
+goal is given once instead of every turn, and the turn limit truncates the episode instead of terminating it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
-from envs.errors import EnvArgumentError, EnvStateError
+from envs.errors import EnvStateError
+from envs.toolkit.argument_checks import check_one_of, refuse_options
 from envs.toolkit.grids import MOVES, Cell, Grid, describe_place, describe_walls, draw_grid, grid_of_cells, read_move
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
@@ -33,7 +34,7 @@ DRAWING = (
     "#.#.#.#.#.#.#",
     "#############",
 )
-"""The fixed maze. Its halves are alike but for the goal, so the walls around don't tell in which of them one is."""
+"""The fixed maze. Its halves are equal except for the goal, so the walls around a cell do not identify the half."""
 GOAL: Cell = (8, 7)
 
 GOAL_TEXT = "Find the goal. Move up, down, left or right."
@@ -44,14 +45,14 @@ INVALID = "Invalid action."
 MAX_TURNS = 100
 INVALID_REWARD_COMPAT = -4.0
 LATTICE = (4, 6)
-"""Rows and columns of the nodes of a generated maze; drawn with walls as thick as the ways it is 9 x 13 cells."""
+"""Rows and columns of nodes of a generated maze. Walls are as thick as corridors, so it has 9 x 13 cells."""
 OPENNESS = 0.1
-"""Share of a generated maze's needless walls left out, so that some have loops."""
+"""Share of the walls outside of the spanning tree that are removed in a generated maze; each makes a loop."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What an episode is played on."""
+    """The maze, start and goal of an episode."""
 
     grid: Grid
     start: Cell
@@ -60,12 +61,12 @@ class Layout:
 
 @cache
 def fixed_grid() -> Grid:
-    """The map of DRAWING."""
+    """Return the map of DRAWING."""
     return grid_of_cells({(r, c) for r, line in enumerate(DRAWING) for c, mark in enumerate(line) if mark == "."})
 
 
 def draw_maze(rng: random.Random) -> Grid:
-    """A maze of corridors one cell wide between walls one cell thick."""
+    """Draw a maze of corridors one cell wide between walls one cell thick."""
     lattice = draw_grid(rng, *LATTICE, openness=OPENNESS)
     cells: set[Cell] = set()
     for (row, column), ways in lattice.exits.items():
@@ -75,7 +76,7 @@ def draw_maze(rng: random.Random) -> Grid:
 
 
 def draw_layout(seed: int, *, seeded: bool) -> Layout:
-    """The episode of a seed: start and, in a maze of its own, maze and goal too."""
+    """Return the episode of a seed, which draws the start and, if `seeded`, also the maze and the goal."""
     rng = random.Random(seed)
     grid = draw_maze(rng) if seeded else fixed_grid()
     cells = sorted(grid.exits)
@@ -86,24 +87,23 @@ def draw_layout(seed: int, *, seeded: bool) -> Layout:
 class Maze:
     """Reach the goal of a maze: -1 a turn, 0 on the turn that reaches it.
 
-    observe: "full" gives the goal's position once and one's own on every turn; "partial" gives the walls around alone.
-    seeded: a maze and a goal of its own for each seed, instead of the fixed maze with its fixed goal. Either way the
-        seed draws the start.
-    compat: the original's reward of -4 for an action that isn't understood, instead of a turn's -1.
+    observe: "full" gives the position of the goal once and the player's position every turn; "partial" gives only the
+        walls around the player.
+    seeded: draw maze and goal from the seed instead of using the fixed ones. The seed always draws the start.
+    compat: use the original's reward of -4 for an action that cannot be parsed, instead of -1.
 
-    A turn that changes nothing (a wall, an action that isn't understood) is answered by that alone.
+    A turn that changes nothing (a wall, an action that cannot be parsed) returns only the reason.
     """
 
     spec: EnvSpec = EnvSpec(
         id="maze",
-        description="Find the goal of a maze, told in words, fully or partially observed.",
+        description="Find the goal of a maze that is described in words, fully or partially observed.",
         max_turns=MAX_TURNS,
         reward_range=(-float(MAX_TURNS), 0.0),
     )
 
     def __init__(self, *, observe: Observe = "full", seeded: bool = False, compat: bool = False) -> None:
-        if observe not in get_args(Observe):
-            raise EnvArgumentError(f"{self.spec.id}: observe is {observe!r}, must be one of {get_args(Observe)}")
+        check_one_of(self.spec.id, "observe", observe, get_args(Observe))
         self.observe = observe
         self.seeded = seeded
         self._invalid_reward = INVALID_REWARD_COMPAT if compat else -1.0
@@ -113,9 +113,8 @@ class Maze:
         self._position: Cell = (0, 0)
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Draw the episode of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        """Draw the episode of `seed`. Raises EnvArgumentError for any option, because there are none."""
+        refuse_options(self.spec.id, options)
         self._layout = draw_layout(seed, seeded=self.seeded)
         self._position = self._layout.start
         look = self._look()
@@ -125,7 +124,7 @@ class Maze:
         return f"{GOAL_TEXT} {look}", self._info(False) | {TASK_ID: f"seed-{seed}"}
 
     def step(self, action: str) -> Step:
-        """Move one cell. Any string is an action; what isn't understood is answered so."""
+        """Move one cell. An action that cannot be parsed costs the turn."""
         if self._layout is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         direction = read_move(action)
@@ -153,14 +152,13 @@ class Maze:
 
 
 class MazeDemonstrator(MixedDemonstrator):
-    """Plays `Maze`: with probability `skill` a turn the shortest way on, else any of the four moves.
+    """Plays `Maze`: a move on a shortest path with probability `skill`, else one of the four moves.
 
-    It knows the maze, the goal and its own position, also where the policy is told of none of them.
+    It knows maze, goal and position in both observation modes.
     """
 
     def __init__(self, *, skill: float, observe: Observe = "full", seeded: bool = False, compat: bool = False) -> None:
-        # It takes what the environment takes, and reads the maze of each episode.
-        del observe, seeded, compat
+        del observe, seeded, compat  # arguments of the environment; `info` holds the maze of each episode
         super().__init__(skill=skill)
         self._distances: dict[Cell, int] = {}
 

@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, BrowserContext, Error, Page, Playwright
 from envs.adapters.specs import MINIWOB
 from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvStateError, nearest
+from envs.toolkit.argument_checks import refuse_options
 from envs.web_forms.grammar import Action, read_action
 
 TASKS = {task.subdomain: task for task in ALL_MINIWOB_TASKS}
@@ -87,8 +88,7 @@ class MiniWob:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Begin the variant of `seed`, of which MiniWoB's generator takes the lowest 32 bits."""
-        if options:
-            raise EnvArgumentError(f"miniwob: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         self._end_episode()
         task = self._task = TASKS[self.task_name](seed=seed % 2**32, base_url=self._url)
         self._context = self._open_browser().new_context(viewport=task.viewport)

@@ -18,6 +18,7 @@ import numpy as np
 from envs.adapters.specs import TEXTARENA
 from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvStateError, nearest
+from envs.toolkit.argument_checks import refuse_options
 
 MAX_LENGTH = 2000
 """Longer actions don't reach the game, whose patterns may take long over them."""
@@ -80,8 +81,7 @@ class TextArena:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Begin the game of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         self._env.reset(num_players=1, seed=seed)

@@ -18,6 +18,7 @@ from typing import Any
 from envs.adapters.specs import TEXTWORLD
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.argument_checks import refuse_options
 from envs.toolkit.inform_commands import is_understood, read_command, tidy
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
@@ -76,8 +77,7 @@ class TextWorld:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Begin the game of `seed`, made first where it isn't yet. There are no reset options."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         world = seed % self.worlds
         path = Path(self.game) if self.game is not None else made_game(self._cache, seed=world, **self._sizes)
         if path != self._path:

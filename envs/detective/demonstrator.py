@@ -1,4 +1,4 @@
-"""The scripted player of Detective: between any valid command and the walkthrough, taken up again where it can be."""
+"""The scripted player of Detective: plays the walkthrough, or any valid command."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 
 class DetectiveDemonstrator(MixedDemonstrator):
-    """Plays `Detective(story=...)`: with probability `skill` a turn the next step of the walkthrough, else any command.
+    """Plays `Detective(story=...)`: the next step of the walkthrough with probability `skill`, else any valid command.
 
-    After a command of another way it goes on with the walkthrough's nearest later step from where it is, or else the
-    last earlier one; in a place that the walkthrough never sees it can only try. Without valid actions in the info its
-    other commands are those of the walkthrough.
+    After a different command it continues with the nearest later step of the walkthrough at its place, or else with the
+    last earlier one. In a place that is not on the walkthrough it plays any valid command. If `info` holds no valid
+    actions, its other commands are those of the walkthrough.
     """
 
     def __init__(self, *, skill: float, story: str | None = None, valid_actions: bool = True) -> None:
-        del story, valid_actions  # It takes what the environment takes, and reads neither.
+        del story, valid_actions  # arguments of the environment
         super().__init__(skill=skill)
         self._route: list[tuple[int, str]] = []
         self._next = 0
@@ -40,6 +40,6 @@ class DetectiveDemonstrator(MixedDemonstrator):
         return [self._route[self._next][1]]
 
     def _look(self, info: Mapping[str, Any]) -> None:
-        # A truncated end by the watchdog tells nothing, and nothing is done after it.
+        # The watchdog's truncated end has neither key, and no action follows it.
         self.state = info.get(PRIVILEGED, self.state)
         self._valid = info.get(VALID_ACTIONS) or sorted({action for _, action in self._route})

@@ -1,7 +1,7 @@
-"""Detective (Matt Barringer 1993, ported to Inform by Stuart Moore 2000), the real game, by jericho's interpreter.
+"""The environment `Detective`: Matt Barringer's game of 1993, ported to Inform by Stuart Moore in 2000, run by jericho.
 
-Two faults of the usual way to play it are mended here: the ten points that the game holds already when it begins are
-not paid, so a return is at most 350; and its debugging verbs are closed (`envs.inform`).
+Two faults of the usual setup are corrected. The ten points that the game awards before the first command are not paid,
+so a return is at most 350. Debugging verbs are refused (`envs.toolkit.inform_commands`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.detective.story_file import check_story
 from envs.detective.valid_actions import ValidActions
-from envs.errors import EnvArgumentError, EnvStateError
+from envs.errors import EnvStateError
+from envs.toolkit.argument_checks import refuse_options
 from envs.toolkit.inform_commands import is_understood, read_command, tidy
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ CLOSED = "You can't do that in this game: one plain command a turn."
 
 
 class Detective:
-    """Solve the murder of the mayor: the score gained each turn, 350 in all.
+    """Solve the murder of the mayor. The reward is the score gained in the turn, 350 in all.
 
-    story: path of the game's story file, which is the user's own.
-    valid_actions: whether info holds the valid actions. In a state of the world not seen before they take some hundred
-        milliseconds to find; the policy is never shown them.
+    story: path of the story file of the game, which the user provides.
+    valid_actions: whether `info` holds the valid actions. Finding them takes some hundred milliseconds in each new
+        state of the world. The policy does not see them.
 
-    Deaths and the solution are `terminated`. It lives in a child process, whose watchdog ends a game that hangs.
+    Deaths and the solution are terminated. The environment runs in a child process, and a watchdog truncates an episode
+    that hangs.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -45,7 +47,9 @@ class Detective:
     def __init__(self, *, story: str | None = None, valid_actions: bool = True) -> None:
         self.check_arguments(story=story)
         assert story is not None, "checked above"
-        from jericho import FrotzEnv  # here: GPL, and a shared library, both for the child process alone
+        from jericho import (
+            FrotzEnv,  # imported here, so that only the child process loads GPL code and a shared library
+        )
 
         self._frotz: FrotzEnv | None = FrotzEnv(story)
         self._valid = ValidActions(self._frotz) if valid_actions else None
@@ -54,23 +58,22 @@ class Detective:
 
     @classmethod
     def check_arguments(cls, *, story: str | None = None, valid_actions: bool = True) -> None:
-        """Refuse what is no story file of the game, before a child process is started."""
+        """Raise EnvArgumentError if `story` is not the story file of the game, before a child process starts."""
         del valid_actions
         check_story(cls.spec.id, story)
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Begin anew, the interpreter's dice seeded. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        """Begin an episode with the interpreter's random numbers seeded. Raises EnvArgumentError for any option."""
+        refuse_options(self.spec.id, options)
         frotz = self._interpreter("reset")
-        # The interpreter takes 32 bits, and takes 0 for "by the clock".
+        # The interpreter takes 32 bits; 0 means a seed from the clock.
         frotz.seed(1 + seed % (2**31 - 2))
         text, _ = frotz.reset()
         self._running = True
         return tidy(text), self._info(frotz, self._route) | {TASK_ID: f"{self.spec.id}-{seed}"}
 
     def step(self, action: str) -> Step:
-        """Give one command to the game. Any string is an action; what may not reach the game is answered so."""
+        """Pass one command to the game. A command that must not be passed costs the turn."""
         frotz = self._interpreter("step")
         if not self._running:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
@@ -93,7 +96,7 @@ class Detective:
             self._frotz = None
 
     def read(self, action: str) -> str | None:
-        """The command that an action may give to the game, or None."""
+        """Return the command that an action may pass to the game, or None."""
         return read_command(action)
 
     def _interpreter(self, method: str) -> FrotzEnv:
@@ -113,9 +116,9 @@ class Detective:
 
 
 def find_route(frotz: FrotzEnv) -> list[tuple[int, str]]:
-    """jericho's walkthrough as pairs of the place where one is and what to do there, without what changes neither.
+    """Return jericho's walkthrough as pairs of place and command, without commands that change neither place nor score.
 
-    The interpreter is left somewhere in the game; reset it.
+    This moves the interpreter; reset it afterwards.
     """
     route = []
     frotz.reset()

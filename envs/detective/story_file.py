@@ -1,4 +1,4 @@
-"""The user's story file: is it there, is it a Z-machine's, is it the game that is asked for?"""
+"""Checks that the user's story file exists and is that of Detective."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from envs.errors import EnvArgumentError
 
 MD5 = "822655c9be83e292e06d3d3b1d6a9734"
-"""Of detective.z5, release 1, serial number 000715: the one whose score and end jericho knows where to find."""
+"""MD5 of detective.z5, release 1, serial number 000715, the release whose score and end jericho can read."""
 
 _HEADER_BYTES = 64
 _VERSIONS = range(1, 9)
 
 
 def check_story(env_id: str, story: str | None) -> None:
-    """Raise EnvArgumentError, with what to do, unless `story` names the story file of Detective."""
+    """Raise EnvArgumentError, with the remedy, unless `story` is the path of the story file of Detective."""
     if not story:
         raise EnvArgumentError(
             f"{env_id} plays a story file of your own: give its path as the argument story (env.kwargs.story=PATH)"
@@ -23,16 +23,16 @@ def check_story(env_id: str, story: str | None) -> None:
     path = Path(story)
     if not path.is_file():
         raise EnvArgumentError(
-            f"{env_id}: the story file {story} {'is no file' if path.exists() else 'does not exist'}"
+            f"{env_id}: the story file {story} {'is not a file' if path.exists() else 'does not exist'}"
         )
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise EnvArgumentError(f"{env_id}: the story file {story} can't be read: {error.strerror}") from error
+        raise EnvArgumentError(f"{env_id}: the story file {story} cannot be read: {error.strerror}") from error
     if len(data) < _HEADER_BYTES or data[0] not in _VERSIONS:
         raise EnvArgumentError(f"{env_id}: {story} is not a Z-machine story file, such as detective.z5")
     if hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5:
         raise EnvArgumentError(
             f"{env_id}: {story} is a story file, but not that of Detective, release 1, serial number 000715, "
-            "whose score can be read"
+            "the only release whose score can be read"
         )

@@ -1,7 +1,9 @@
-"""What changes the world now: found by trying it out in the interpreter, and kept by the state of the world.
+"""Finds the commands that change the world now by trying them in the interpreter, and caches them by state of the
+world.
 
-jericho tries every template of the game's grammar, filled with the things in sight, and undoes it. It wants spaCy to
-say which words of the text are things; a plain split into words does, since the interpreter is asked about each.
+jericho tries every template of the game's grammar with the visible things and undoes it. It uses spaCy to find the
+nouns of a text. This module splits the text into words instead, which is sufficient because the interpreter is asked
+about each word.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[a-z0-9'-]+")
 _WAYS = "north south east west northeast northwest southeast southwest up down in out"
-# Words of the dictionary that stand for other things, for a number of them or for nothing by themselves.
+# Words of the dictionary that refer to other things, to a number of things or to nothing by themselves.
 _PRONOUNS = "her him his i it its me my myself self that them these they this those us what yourself"
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen eighteen twenty"
 _SMALL = "a all an and another both but each every everything except of other some the their n e s w u d"
 _DIRECTIONS = frozenset(_WAYS.split())
 _NO_THINGS = _DIRECTIONS.union(*(words.split() for words in (_PRONOUNS, _NUMBERS, _SMALL)))
 _UNSEEN = ("can't see any such thing", "not something you need to refer to", "don't need to refer")
-# Verbs that only look, talk or swear; in this game they change nothing.
+# Verbs that only look, talk or swear. They change nothing in this game.
 _LOOKING = "consult examine listen look read search smell taste touch"
 _TALKING = "ask bother fuck kiss pray say show sing sorry tell think"
 _IDLE = frozenset(f"{_LOOKING} {_TALKING}".split())
@@ -33,10 +35,10 @@ CACHED_STATES = 20_000
 
 
 class ValidActions:
-    """The valid actions of an interpreter's state, one for each effect they have, in the order of the grammar.
+    """The valid actions of an interpreter's state: one for each distinct effect, in the order of the grammar.
 
-    Finding them takes some hundred milliseconds, so they are kept for each state of the world seen (objects and the
-    memory that matters, as jericho picks it), the latest `CACHED_STATES` of them.
+    Finding them takes some hundred milliseconds, so they are cached for each state of the world (the objects and the
+    memory that jericho selects), up to `CACHED_STATES` states.
     """
 
     def __init__(self, frotz: FrotzEnv) -> None:
@@ -48,7 +50,7 @@ class ValidActions:
         self._known: dict[str, list[str]] = {}
 
     def now(self) -> list[str]:
-        """The valid actions now; the interpreter is left as it was."""
+        """Return the valid actions now. The interpreter keeps its state."""
         key = self.world()
         found = self._known.get(key)
         if found is None:
@@ -58,7 +60,7 @@ class ValidActions:
         return list(found)
 
     def world(self) -> str:
-        """A hash of the state of the world."""
+        """Return a hash of the state of the world."""
         objects, memory = self._frotz.get_world_objects(clean=True), self._frotz._get_special_ram()
         return hashlib.md5(bytes(objects) + memory.tobytes(), usedforsecurity=False).hexdigest()
 
@@ -67,14 +69,14 @@ class ValidActions:
         none, one, two = self._holes
         tried = [*none, "drop all"]
         tried += [template.replace("OBJ", thing) for template in one for thing in dict.fromkeys(here + carried)]
-        # What is done with two things is done with one that one has to one that is there.
+        # A command with two things takes one carried thing and one thing in the room.
         pairs = [pair for one, other in itertools.product(carried, here) for pair in ((one, other), (other, one))]
         tried += [template.replace("OBJ", thing, 1).replace("OBJ", other) for template in two for thing, other in pairs]
         alike = self._frotz._filter_candidate_actions(tried, use_ctypes=True).values()
         return [min(actions, key=_plainness) for actions in alike]
 
     def _things(self, command: str) -> list[str]:
-        """A word for each thing that the answer to a command names."""
+        """Return one word for each thing that the answer to a command names."""
         state = self._frotz.get_state()
         text = self._frotz.step(command)[0].lower()
         self._frotz.set_state(state)
@@ -94,5 +96,7 @@ def _may_try(template: str) -> bool:
 
 
 def _plainness(action: str) -> tuple[bool, bool, bool, int]:
-    """Of several actions with one effect the least is shown: a direction, what names its thing, the plainest."""
+    """Return the sort key that selects one of several actions with the same effect: a direction, a named thing, a short
+    one.
+    """
     return action not in _DIRECTIONS, action.endswith(" all"), not action.startswith("take"), len(action)

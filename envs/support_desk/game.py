@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from envs.errors import EnvArgumentError, EnvStateError
+from envs.errors import EnvStateError
 from envs.support_desk.cases import KINDS, LEVELS, Case, draw_case
 from envs.support_desk.customer import Customer
 from envs.support_desk.policy import POLICY, Kind, Reason, Request, broken_by
 from envs.support_desk.shop import Shop, describe_order
 from envs.support_desk.tools import DONE, TOOLS
-from envs.toolkit.argument_checks import check_cases, check_one_of, choose_several
+from envs.toolkit.argument_checks import check_count, check_one_of, choose_several, refuse_options
 from envs.toolkit.tool_calls import ToolError, is_call
 
 Observe: TypeAlias = Literal["full", "brief"]
@@ -60,7 +60,7 @@ class SupportDesk:
         self.tasks = choose_several(self.spec.id, "tasks", tasks, KINDS)
         check_one_of(self.spec.id, "level", level, LEVELS)
         check_one_of(self.spec.id, "observe", observe, get_args(Observe))
-        check_cases(self.spec.id, cases)
+        check_count(self.spec.id, "cases", cases)
         self.level = level
         self.observe = observe
         self.cases = cases
@@ -79,8 +79,7 @@ class SupportDesk:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Draw the case of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         number = seed if self.cases is None else seed % self.cases
         case = self._case = draw_case(number, self.tasks, self.level)
         self._shop = self._shop or Shop()

@@ -1,11 +1,11 @@
-"""What the player types, to a command of the village; whether it is possible now is the village's question."""
+"""Parses what the player types into a command of the village. `World.possible` decides whether it can be done now."""
 
 from __future__ import annotations
 
 from envs.text_adventure.world import COLOURS, DIRECTIONS, KEY, LIGHTS, PEOPLE, TREASURES, WISHES, Command
 
 MAX_LENGTH = 100
-"""Actions longer than this many characters are not read."""
+"""Longer actions are refused, in characters."""
 LOOK: Command = ("look",)
 INVENTORY: Command = ("inventory",)
 
@@ -33,7 +33,7 @@ _VERBS = {
 
 
 def read_command(action: str) -> Command | None:
-    """The command that an action means, or None where it isn't understood."""
+    """Return the command that an action means, or None if it cannot be parsed."""
     if len(action) > MAX_LENGTH:
         return None
     words = [word for word in action.lower().rstrip(" .!\n").split() if word not in _SKIPPED]
@@ -53,7 +53,7 @@ def _direction(verb: str, rest: list[str]) -> Command | None:
 
 
 def _thing(verb: str, rest: list[str]) -> Command | None:
-    """One thing, with the small word of "pick up", "turn on" before or after it."""
+    """Parse the name of one thing; the particle of "pick up" or "turn on" may come before or after it."""
     named = [word for word in rest if word not in ("up", "on", "down")]
     return (verb, named[0]) if len(named) == 1 and named[0] in _THINGS else None
 
@@ -67,7 +67,7 @@ def _colour(verb: str, rest: list[str]) -> Command | None:
 
 
 def _bare(verb: str, rest: list[str]) -> Command | None:
-    """A verb of which there is one object in the village, whose name may be left out."""
+    """Parse a verb that has one object in the village; its name may be omitted."""
     objects = {"talk": _PEOPLE, "unlock": {"door", "tower", KEY}, "read": {"log", "logbook", "book"}}
     return (verb,) if all(word in objects.get(verb, ()) for word in rest) else None
 
@@ -83,7 +83,7 @@ _READERS = {
 
 
 def write_command(command: Command, person: str) -> str:
-    """A command as the player would type it, which `read_command` reads back."""
+    """Return a command as the player types it; `read_command` parses it."""
     verb = command[0]
     if verb == "talk":
         return f"talk to {person}"

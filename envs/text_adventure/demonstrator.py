@@ -1,4 +1,4 @@
-"""The scripted player of the adventure: between anything possible and a round that leaves no point behind."""
+"""The scripted player of the adventure: plays a tour that collects all points, or any valid command."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from envs.text_adventure.commands import write_command
 from envs.text_adventure.world import CARRIED, KEY, Command, World
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
-ROUND = ("beach", "boathouse", "square", "church", "graveyard", "market", "inn")
-"""The open rooms, in the order in which they are visited first."""
+TOUR = ("beach", "boathouse", "square", "church", "graveyard", "market", "inn")
+"""The open rooms, in the order of the first visits."""
 
 
 class TextAdventureDemonstrator(MixedDemonstrator):
-    """Plays `TextAdventure(worlds=worlds)`: with probability `skill` a turn the next thing of its round, else any.
+    """Plays `TextAdventure(worlds=worlds)`: the next command of its tour with probability `skill`, else any valid
+    command.
 
-    It knows the whole village, which the policy must find out: it leaves the decoys lying and pulls the levers unread.
+    It knows the whole village, which the policy cannot see: it ignores the decoys and needs no logbook to pull the
+    levers.
     """
 
     def __init__(self, *, skill: float, worlds: int | None = None) -> None:
-        del worlds  # It takes what the environment takes, and sees the village it is in.
+        del worlds  # an argument of the environment; `info` holds the village
         super().__init__(skill=skill)
 
     def best_actions(self) -> list[str]:
@@ -28,14 +30,14 @@ class TextAdventureDemonstrator(MixedDemonstrator):
 
 
 def best_command(world: World) -> Command:
-    """The next command of the round: the open rooms and what is wanted there, the inn, the tower, then the vault."""
+    """Return the next command of the tour: open rooms and wanted things, inn, tower, then vault."""
     if world.dark:
         return ("light", world.light) if world.places[world.light] == CARRIED else _back(world)
     wanted = {world.light, world.wish, KEY} if not world.unlocked else {world.light}
     lying = [thing for thing in world.at(world.room) if thing in wanted]
     if lying:
         return ("take", lying[0])
-    for room in ROUND:
+    for room in TOUR:
         if room not in world.done:
             return _towards(world, room)
     for done, room, command in _errands(world):
@@ -51,7 +53,7 @@ def best_command(world: World) -> Command:
 
 
 def _errands(world: World) -> list[tuple[bool, str, Command]]:
-    """What is to be done above ground, in order: whether it is done, where, and how."""
+    """Return the errands above ground, in order: whether each is done, its room and its command."""
     errands: list[tuple[bool, str, Command]] = [("talk" in world.done, "inn", ("talk",))]
     for thing, done in ((world.wish, "give" in world.done), (KEY, world.unlocked)):
         place = world.places[thing]
@@ -66,7 +68,7 @@ def _errands(world: World) -> list[tuple[bool, str, Command]]:
 
 
 def _towards(world: World, goal: str) -> Command:
-    """The first step of a shortest way to a room, through what is open; in the vault's case through the gate."""
+    """Return the first step of a shortest path to a room through open ways; for the vault, through the gate."""
     first: dict[str, str] = {world.room: ""}
     queue = deque([world.room])
     while queue:
@@ -79,5 +81,5 @@ def _towards(world: World, goal: str) -> Command:
 
 
 def _back(world: World) -> Command:
-    """Out of the dark: up from the cellar, and lost anywhere else."""
+    """Return a step out of the dark: up from the cellar. Any other dark room is deadly."""
     return _towards(world, "inn")

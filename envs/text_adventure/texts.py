@@ -1,4 +1,4 @@
-"""The village in words."""
+"""Texts that describe the village, the effects of commands and the reasons for refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOM_TEXTS: Mapping[str, str] = {
 
 
 def describe(world: World) -> str:
-    """The room one is in: what it is, who and what is there, the ways out."""
+    """Return the text of the room: description, people, things and exits."""
     if world.dark:
         return DARKNESS
     parts = [f"{world.room.capitalize()}. {ROOM_TEXTS[world.room]}"]
@@ -49,18 +49,18 @@ def describe(world: World) -> str:
     return " ".join(parts)
 
 
-def tell(world: World, command: Command, points: int) -> str:
-    """What a command did, told after it was done."""
+def describe_effect(world: World, command: Command, points: int) -> str:
+    """Return the text for a command that was done and for the points that it gained."""
     verb = command[0]
     if verb == "go":
         text = "You step into nothing and fall. You are dead." if world.dead else describe(world)
     elif verb == "pull":
-        text = _tell_lever(world, command[1])
+        text = _describe_lever(world, command[1])
     elif verb == "talk":
-        text = _tell_talk(world)
+        text = _describe_talk(world)
     elif verb == "give":
         taken = world.places[command[1]] != CARRIED
-        text = f"{world.person} hands you a key. {_tell_talk(world)}" if taken else '"What would I do with that?"'
+        text = f"{world.person} hands you a key. {_describe_talk(world)}" if taken else '"What would I do with that?"'
     elif verb == "read":
         first, second, last = world.levers
         text = f'The logbook says: "{second.capitalize()} after {first}, and {last} after {second}."'
@@ -75,8 +75,8 @@ def tell(world: World, command: Command, points: int) -> str:
     return f"{text} [+{points} points]" if points else text
 
 
-def answer(world: World, command: Command) -> str:
-    """To a command that isn't possible now: what one looks at, or why not."""
+def describe_no_effect(world: World, command: Command) -> str:
+    """Return the text for a command that is not possible now: what `look` and `inventory` show, or the reason."""
     if command == LOOK:
         return describe(world)
     if command == INVENTORY:
@@ -87,13 +87,13 @@ def answer(world: World, command: Command) -> str:
     return DARKNESS if world.dark else IMPOSSIBLE
 
 
-def _tell_talk(world: World) -> str:
+def _describe_talk(world: World) -> str:
     if "give" not in world.done:
         return f'{world.person} says: "Bring me my {world.wish} and you get the key of the lighthouse."'
     return f'{world.person} says: "Read the log up there. My cellar leads to the {world.treasure}; take a light."'
 
 
-def _tell_lever(world: World, colour: str) -> str:
+def _describe_lever(world: World, colour: str) -> str:
     if world.dead:
         return "The roof comes down on you. You are dead."
     if world.pulled == 0:

@@ -1,4 +1,4 @@
-"""The village and what is under it: rooms, things, and what each command does there.
+"""The village and the caves under it: rooms, things, and the rules of commands.
 
         cliff - [tower]      | up: lantern room       cellar, below the inn
           |                                             |
@@ -8,8 +8,8 @@ church - square - inn        | down: cellar           [ ] locked   ( ) shut by t
           |
         harbour - beach - boathouse
 
-A seed turns or mirrors the plan, so that which way leads where must be looked up; lays the things; and draws who is
-asked, what they want, and in which order the levers open the vault.
+The seed rotates or mirrors the plan, so that a policy must read the exits. It also draws the places of things, the
+person and their wish, and the order of levers that opens the vault.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 Command = tuple[str, ...]
-"""A verb and what it is done to: ("go", direction), ("take", thing), ("drop", thing), ("light", thing),
-("give", thing), ("pull", colour), ("talk",), ("unlock",), ("read",)."""
+"""A verb and its object: ("go", direction), ("take", thing), ("drop", thing), ("light", thing), ("give", thing),
+("pull", colour), ("talk",), ("unlock",), ("read",).
+"""
 
 DIRECTIONS = ("north", "east", "south", "west", "up", "down")
 CARRIED, GONE = "carried", "gone"
@@ -63,7 +64,7 @@ ROOMS = tuple(_PLACES)
 START = "harbour"
 DARK = frozenset({"cellar", "tunnel", "grotto", "vault"})
 SPOTS = ("beach", "boathouse", "square", "church", "graveyard", "market")
-"""Where things may lie at first."""
+"""Rooms where things can be at the start."""
 
 LIGHTS = ("lamp", "lantern", "torch")
 WISHES = ("pipe", "bottle", "hat", "letter", "fish", "ring", "net", "flute")
@@ -72,7 +73,7 @@ COLOURS = ("red", "blue", "green", "white", "black")
 PEOPLE = ("Marta", "Edvard", "Ines", "Tomas", "Ruth", "Anselm")
 KEY = "key"
 WRONG_PULLS = 3
-"""The roof comes down with this many wrong levers."""
+"""Number of wrong levers that brings the roof down."""
 
 POINTS: Mapping[str, int] = {
     **dict.fromkeys(("beach", "boathouse", "square", "inn", "church", "graveyard", "market", "cliff"), 5),
@@ -88,18 +89,18 @@ POINTS: Mapping[str, int] = {
     **dict.fromkeys(("lever 1", "lever 2", "lever 3"), 10),
     "treasure": 70,
 }
-"""Points of what is done or entered for the first time; 350 in all."""
+"""Points for doing or entering something for the first time; 350 in all."""
 
 
 @dataclass
 class World:
-    """A village as it is now.
+    """The state of a village.
 
-    ways: room -> direction -> room, shut ways included.
-    light, wish, treasure, person: the names that this village has for its lamp, what the person wants, and so on.
-    levers: the colours of the three levers in the order that opens the vault.
-    places: thing -> the room it lies in, CARRIED or GONE.
-    done: the keys of POINTS that were paid.
+    ways: room -> direction -> room, closed ways included.
+    light, wish, treasure, person: names of this village's lamp, of the thing that the person wants, and so on.
+    levers: colours of the three levers, in the order that opens the vault.
+    places: thing -> its room, CARRIED or GONE.
+    done: keys of POINTS that have been paid.
     """
 
     ways: Mapping[str, Mapping[str, str]]
@@ -123,22 +124,22 @@ class World:
 
     @property
     def dark(self) -> bool:
-        """Whether nothing can be seen here."""
+        """Whether the room is dark and the player has no light in it."""
         return self.room in DARK and not (self.lit and self.places[self.light] in (CARRIED, self.room))
 
     def copy(self) -> World:
         return replace(self, places=dict(self.places), done=set(self.done))
 
     def at(self, place: str) -> list[str]:
-        """The things that are in a room, or carried."""
+        """Return the things in a room, or carried."""
         return [thing for thing, where in self.places.items() if where == place]
 
     def is_shut(self, room: str) -> bool:
-        """Whether the way into `room` is locked or shut, from the one side that it has."""
+        """Return whether `room`, which has one entrance, is locked or closed."""
         return (room == "tower" and not self.unlocked) or (room == "vault" and self.pulled < len(self.levers))
 
     def possible(self) -> list[Command]:
-        """All that can be done now and does something; in the dark that is to go, or to light what one carries."""
+        """Return all commands that are possible now. In the dark these are `go`, and `light` for a carried light."""
         found: list[Command] = [("go", way) for way, room in self.ways[self.room].items() if not self.is_shut(room)]
         carried = self.at(CARRIED)
         if self.light in carried and not self.lit:
@@ -158,7 +159,7 @@ class World:
         return found
 
     def do(self, command: Command) -> int:
-        """Do what is possible now; return the points that it brings."""
+        """Do a command that is possible now; return the points that it gains."""
         verb, what = command[0], command[-1]
         if verb == "go":
             return self._go(self.ways[self.room][what])
@@ -205,7 +206,7 @@ class World:
 
 
 def draw_world(seed: int) -> World:
-    """The village of a seed."""
+    """Return the village of a seed."""
     rng = random.Random(seed)
     light, treasure = rng.choice(LIGHTS), rng.choice(TREASURES)
     wishes = rng.sample(WISHES, 4)
@@ -218,13 +219,13 @@ def draw_world(seed: int) -> World:
         treasure=treasure,
         person=rng.choice(PEOPLE),
         levers=tuple(rng.sample(COLOURS, 3)),
-        # In the order of their names, which tells nothing of which is wanted.
+        # Sorted by name, so that the order does not reveal the wish.
         places={thing: places[thing] for thing in sorted(places)} | {KEY: GONE, treasure: "vault"},
     )
 
 
 def _turned(*, quarter_turns: int, mirrored: bool) -> dict[str, dict[str, str]]:
-    """The plan's ways with the compass turned and perhaps mirrored."""
+    """Return the ways of the plan, rotated and, if `mirrored`, mirrored."""
     ways: dict[str, dict[str, str]] = {room: {} for room in ROOMS}
     for here, there in _WAYS:
         for one, other in ((here, there), (there, here)):
@@ -234,7 +235,7 @@ def _turned(*, quarter_turns: int, mirrored: bool) -> dict[str, dict[str, str]]:
             for _ in range(quarter_turns):
                 x, y = y, -x
             ways[one][_name(x, y, z)] = other
-    # In the compass's order, not the plan's.
+    # In the order of DIRECTIONS, which does not depend on the plan.
     return {room: {way: exits[way] for way in DIRECTIONS if way in exits} for room, exits in ways.items()}
 
 

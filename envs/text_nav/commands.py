@@ -1,4 +1,4 @@
-"""What the player types, to a command of the house; whether it is possible now is the house's question."""
+"""Parses what the player types into a command of the house. `House.possible` decides whether it can be done now."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from envs.text_nav.world import CONTAINERS, DIRECTIONS, DOOR, FURNITURE, THINGS, Command
 
 MAX_LENGTH = 100
-"""Actions longer than this many characters are not read."""
+"""Longer actions are refused, in characters."""
 
 _THINGS, _FURNITURE, _OPENINGS = ("|".join(names) for names in (THINGS, FURNITURE, (*CONTAINERS, DOOR)))
 _FORMS = tuple(
@@ -15,7 +15,7 @@ _FORMS = tuple(
     for form in (
         rf"(?P<verb>go|walk|move) (?:to )?(?P<what>{'|'.join(DIRECTIONS)})",
         rf"(?P<verb>open|close|shut) (?P<what>{_OPENINGS})",
-        # Where a thing is taken from makes no difference: there is one of each.
+        # The place is ignored, because each thing exists once.
         rf"(?P<verb>take|get|pick up) (?P<what>{_THINGS})(?: (?:from|off|out of) (?:{_FURNITURE}))?",
         rf"(?P<verb>put|insert|place) (?P<what>{_THINGS}) (?:in|into|on|onto) (?P<where>{_FURNITURE})",
         rf"(?P<verb>eat) (?P<what>{_THINGS})",
@@ -34,7 +34,7 @@ _ARTICLE = re.compile(r"\b(?:the|an?) ")
 
 
 def read_command(action: str) -> Command | None:
-    """The command that an action means, or None where it isn't understood."""
+    """Return the command that an action means, or None if it cannot be parsed."""
     if len(action) > MAX_LENGTH:
         return None
     text = _ARTICLE.sub("", " ".join(action.lower().split()).rstrip(" .!"))
@@ -48,7 +48,7 @@ def read_command(action: str) -> Command | None:
 
 
 def write_command(command: Command) -> str:
-    """A command as the player would type it, which `read_command` reads back."""
+    """Return a command as the player types it; `read_command` parses it."""
     verb, what, *where = command
     if not where:
         return f"{verb} {what}"
@@ -56,5 +56,5 @@ def write_command(command: Command) -> str:
 
 
 def preposition(furniture: str) -> str:
-    """How things are put there: in a container, on anything else."""
+    """Return "in" for a container and "on" for other furniture."""
     return "in" if furniture in CONTAINERS else "on"

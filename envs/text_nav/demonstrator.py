@@ -1,4 +1,4 @@
-"""The scripted player of Text-Nav: between anything possible and the shortest way to solve the task."""
+"""The scripted player of Text-Nav: plays a command of a shortest solution, or any valid command."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 
 class TextNavDemonstrator(MixedDemonstrator):
-    """Plays `TextNav(observe=observe)`: with probability `skill` a turn the shortest way on, else any valid command.
+    """Plays `TextNav(observe=observe)`: a command of a shortest solution with probability `skill`, else any valid
+    command.
 
-    It knows the whole house, which the policy must find out. Of two ways of one length it takes the same one always.
+    It knows the whole house, which the policy cannot see. Between two shortest paths it always chooses the same one.
     """
 
     def __init__(self, *, skill: float, observe: Observe = "full") -> None:
-        del observe  # It takes what the environment takes, and sees the house whichever way it is told.
+        del observe  # an argument of the environment; `info` holds the house in both modes
         super().__init__(skill=skill)
 
     def best_actions(self) -> list[str]:
@@ -23,7 +24,7 @@ class TextNavDemonstrator(MixedDemonstrator):
 
 
 def best_command(house: House) -> Command:
-    """The next command of a shortest way to solve the task."""
+    """Return the next command of a shortest solution."""
     place = house.places[house.thing]
     target = house.container if place == CARRIED else place
     if house.room != FURNITURE[target]:

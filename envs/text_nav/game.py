@@ -1,10 +1,10 @@
-"""The game, after LMRL-Gym's Text-Nav (Abdulhai et al. 2023).
+"""The environment `TextNav`, after LMRL-Gym's Text-Nav (Abdulhai et al. 2023).
 
-From there come a house of eight rooms with things on tables and in closed containers; a task of the form "put this in
-that and close it", 1 for solving it and 0 on every other turn; eating the thing as the way to lose; a random start; and
-two tellings, fully and partially observed. Ours is a small world of its own instead of a TextWorld game. It draws the
-task and what lies where from the seed, where the original has one task; it has doors; and it does not list the valid
-commands in the observation (they are in `info["valid_actions"]`).
+As in the original: a house of eight rooms with things on tables and in closed containers; a task of the form "put this
+in that and close it", with 1 for solving it and 0 on all other turns; eating the thing loses; a random start; full and
+partial observation. Different: the world is written for this project instead of being a TextWorld game. The seed draws
+the task and the places of things, where the original has one task. The house has doors. Observations do not list the
+valid commands; `info["valid_actions"]` does.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from envs.errors import EnvArgumentError, EnvStateError
+from envs.errors import EnvStateError
 from envs.text_nav.commands import preposition, read_command, write_command
 from envs.text_nav.world import CARRIED, CONTAINERS, DIRECTIONS, DOOR, FURNITURE, ROOMS, Command, House, draw_house
+from envs.toolkit.argument_checks import check_one_of, refuse_options
 
 Observe: TypeAlias = Literal["full", "partial"]
 
@@ -31,13 +32,13 @@ MAX_TURNS = 30
 
 
 class TextNav:
-    """Put a thing of the house into a container and close that: 1 on the turn that solves it, 0 on all others.
+    """Put a thing into a container and close the container: 1 on the turn that solves the task, 0 on all others.
 
-    observe: "full" tells where thing and container are and in which room one is; "partial" tells neither, but what
-        there is to see. What is in a closed container is seen only once it is opened.
+    observe: "full" gives the places of thing and container and the name of the room; "partial" gives only what can be
+        seen. Things in a closed container are seen only after it is opened.
 
-    Eating the thing loses: the episode ends, `terminated` and without success. A room is described when it is entered;
-    any other turn is answered by what it did.
+    Eating the thing ends the episode: terminated, without success. A room is described when the player enters it; other
+    turns describe the effect of the command.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -48,15 +49,13 @@ class TextNav:
     )
 
     def __init__(self, *, observe: Observe = "full") -> None:
-        if observe not in get_args(Observe):
-            raise EnvArgumentError(f"{self.spec.id}: observe is {observe!r}, must be one of {get_args(Observe)}")
+        check_one_of(self.spec.id, "observe", observe, get_args(Observe))
         self.observe = observe
         self._house: House | None = None
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Draw the house of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        """Draw the house of `seed`. Raises EnvArgumentError for any option, because there are none."""
+        refuse_options(self.spec.id, options)
         house = self._house = draw_house(seed)
         task = f"Put the {house.thing} in the {house.container} and close it."
         if self.observe == "full":
@@ -66,7 +65,7 @@ class TextNav:
         return f"{task} {VERBS} {self._describe(house)}", self._info(house) | {TASK_ID: f"house-{seed}"}
 
     def step(self, action: str) -> Step:
-        """Do one thing. Any string is an action; what isn't understood is answered so."""
+        """Do one command. An action that cannot be parsed, or a command that is not possible now, costs the turn."""
         house = self._house
         if house is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
@@ -74,9 +73,9 @@ class TextNav:
         if command is None:
             return INVALID, 0.0, False, False, self._info(house) | {INVALID_ACTION: True}
         if command not in house.possible():
-            return why_not(house, command), 0.0, False, False, self._info(house)
+            return describe_refusal(house, command), 0.0, False, False, self._info(house)
         house.do(command)
-        text = self._describe(house) if command[0] == "go" else tell(house, command)
+        text = self._describe(house) if command[0] == "go" else describe_effect(house, command)
         if house.solved:
             return f"{text} {SOLVED}", 1.0, True, False, self._info(house)
         if house.lost:
@@ -87,7 +86,7 @@ class TextNav:
         self._house = None
 
     def _describe(self, house: House) -> str:
-        """The room one is in: its furniture, what is seen there, and the ways out."""
+        """Return the text of the room: its furniture, the visible things and the exits."""
         seen = ", ".join(describe_furniture(house, name) for name in house.furniture())
         exits = ", ".join(
             f"{way} (closed)" if house.is_shut(way) else way for way in DIRECTIONS if way in ROOMS[house.room]
@@ -105,19 +104,19 @@ class TextNav:
 
 
 def describe_furniture(house: House, name: str) -> str:
-    """A piece of furniture, and in brackets what is in or on it or that it is closed."""
+    """Return a piece of furniture with its things, or `(closed)`."""
     if name in CONTAINERS and name not in house.open:
         return f"{name} (closed)"
     return f"{name} ({describe_things(house.held_by(name))})"
 
 
 def describe_things(things: Sequence[str]) -> str:
-    """Names of things, or that there is none."""
+    """Return the names of things, or "empty"."""
     return ", ".join(things) or "empty"
 
 
-def tell(house: House, command: Command) -> str:
-    """What a command other than going did."""
+def describe_effect(house: House, command: Command) -> str:
+    """Return the text for a command that was done, other than `go`."""
     verb, what, *where = command
     if verb == "open" and what != DOOR:
         return f"You open the {what}: {describe_things(house.held_by(what))}."
@@ -126,8 +125,8 @@ def tell(house: House, command: Command) -> str:
     return f"You {verb} the {what}."
 
 
-def why_not(house: House, command: Command) -> str:
-    """Why a command is not possible now, as far as one can see."""
+def describe_refusal(house: House, command: Command) -> str:
+    """Return why a command is not possible now, as far as the player can see."""
     verb, what, *where = command
     if verb == "go":
         return SHUT if what in ROOMS[house.room] else NO_WAY

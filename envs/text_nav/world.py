@@ -1,4 +1,4 @@
-"""The house: its rooms, doors, furniture and things, and the rules of what can be done in it.
+"""The house: rooms, doors, furniture and things, and the rules of commands.
 
 garden | kitchen --- dining room
             |             |
@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 Command = tuple[str, ...]
-"""What is done and to what: ("go", direction), ("take", thing), ("eat", thing), ("put", thing, furniture),
-("open", what) and ("close", what), where what is a container or DOOR, of which no room has more than one."""
+"""A verb and its objects: ("go", direction), ("take", thing), ("eat", thing), ("put", thing, furniture), ("open", what)
+and ("close", what), where `what` is a container or DOOR. No room has more than one door.
+"""
 
 DIRECTIONS = ("north", "east", "south", "west")
 DOOR = "door"
@@ -33,13 +34,15 @@ ROOMS: Mapping[str, Mapping[str, str]] = {
     "bedroom": {"north": "hall", "east": "bathroom"},
     "bathroom": {"west": "bedroom"},
 }
-"""Room -> direction -> the room that lies there."""
+"""Room -> direction -> the neighbouring room."""
 DOORS = (
     frozenset({"garden", "kitchen"}),
     frozenset({"living room", "study"}),
     frozenset({"bedroom", "bathroom"}),
 )
-"""Pairs of rooms with a door between. Each leads to a dead end, so that no way round a closed door is missed."""
+"""Pairs of rooms with a door between them. Each door leads to a dead end, so a closed door never hides a
+shorter path.
+"""
 
 CONTAINERS: Mapping[str, str] = {
     "fridge": "kitchen",
@@ -48,7 +51,7 @@ CONTAINERS: Mapping[str, str] = {
     "cabinet": "bathroom",
     "safe": "study",
 }
-"""Furniture that opens and closes, and its room."""
+"""Furniture that opens and closes -> its room."""
 SUPPORTERS: Mapping[str, str] = {
     "counter": "kitchen",
     "table": "dining room",
@@ -58,7 +61,7 @@ SUPPORTERS: Mapping[str, str] = {
     "bench": "garden",
     "shelf": "hall",
 }
-"""Furniture on which things lie, and its room."""
+"""Furniture that carries things -> its room."""
 FURNITURE: Mapping[str, str] = {**CONTAINERS, **SUPPORTERS}
 
 FOOD = ("apple", "bread", "cheese")
@@ -68,10 +71,10 @@ THINGS_AT_ONCE = 6
 
 @dataclass
 class House:
-    """A house as it is now, and the task in it: put `thing` into `container` and close that.
+    """The state of a house, and its task: put `thing` into `container` and close the container.
 
-    open: what is open: containers by name, doors as pairs of rooms.
-    places: thing -> the furniture it is in or on, CARRIED or EATEN.
+    open: open containers, by name, and open doors, as pairs of rooms.
+    places: thing -> the furniture that holds it, CARRIED or EATEN.
     """
 
     room: str
@@ -86,39 +89,39 @@ class House:
 
     @property
     def lost(self) -> bool:
-        """Whether the task can't be solved any more."""
+        """Whether the task can no longer be solved."""
         return self.places[self.thing] == EATEN
 
     def copy(self) -> House:
         return replace(self, places=dict(self.places), open=set(self.open))
 
     def held_by(self, place: str) -> list[str]:
-        """The things in or on a piece of furniture, or carried."""
+        """Return the things in or on a piece of furniture, or carried."""
         return [thing for thing in THINGS if self.places.get(thing) == place]
 
     def furniture(self) -> list[str]:
-        """The furniture of this room."""
+        """Return the furniture of the current room."""
         return [name for name, room in FURNITURE.items() if room == self.room]
 
     def at_hand(self) -> list[str]:
-        """The furniture of this room from which things can be taken now: all but closed containers."""
+        """Return the furniture of the current room that is accessible: all except closed containers."""
         return [name for name in self.furniture() if name not in CONTAINERS or name in self.open]
 
     def within_reach(self) -> list[str]:
-        """The things in this room that can be seen and taken."""
+        """Return the things in the current room that can be seen and taken."""
         return [thing for name in self.at_hand() for thing in self.held_by(name)]
 
     def door(self) -> frozenset[str] | None:
-        """This room's door."""
+        """Return the door of the current room, or None."""
         return next((door for door in DOORS if self.room in door), None)
 
     def is_shut(self, direction: str) -> bool:
-        """Whether the way in a direction, which there must be, is through a closed door."""
+        """Return whether the exit in a direction, which must exist, is a closed door."""
         way = frozenset({self.room, ROOMS[self.room][direction]})
         return way in DOORS and way not in self.open
 
     def possible(self) -> list[Command]:
-        """All that can be done now."""
+        """Return all commands that are possible now."""
         found: list[Command] = [("go", way) for way in DIRECTIONS if way in ROOMS[self.room] and not self.is_shut(way)]
         door = self.door()
         if door is not None:
@@ -133,7 +136,7 @@ class House:
         return found
 
     def do(self, command: Command) -> None:
-        """Do what is possible now."""
+        """Do a command that is possible now."""
         verb, what, *where = command
         if verb == "go":
             self.room = ROOMS[self.room][what]
@@ -150,9 +153,10 @@ class House:
 
 
 def draw_house(seed: int) -> House:
-    """The house and task of a seed: what lies where, which doors are closed, what to put where, and where one starts.
+    """Return the house and task of a seed: places of things, state of doors, thing and container of the task, and
+    start.
 
-    All containers are closed at first, half of the doors are.
+    All containers begin closed, and half of the doors.
     """
     rng = random.Random(seed)
     things = rng.sample(THINGS, THINGS_AT_ONCE)
@@ -164,7 +168,7 @@ def draw_house(seed: int) -> House:
 
 
 def way_to(room: str, goal: str) -> str:
-    """The direction of a shortest way from `room` to another one, doors counted as open."""
+    """Return the direction of a shortest path from `room` to another room; closed doors count as open."""
     before: dict[str, tuple[str, str]] = {}
     queue = deque([goal])
     while room not in before:

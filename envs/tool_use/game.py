@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Info, Step
-from envs.errors import EnvArgumentError, EnvStateError
+from envs.errors import EnvStateError
 from envs.tool_use.database import describe_tables
 from envs.tool_use.desktop import Desktop, State
 from envs.tool_use.tasks import LEVELS, Task, draw_task
 from envs.tool_use.tools import DONE, TOOLS
-from envs.toolkit.argument_checks import check_cases, check_one_of, choose_several
+from envs.toolkit.argument_checks import check_count, check_one_of, choose_several, refuse_options
 from envs.toolkit.tool_calls import ToolError
 
 Observe: TypeAlias = Literal["full", "brief"]
@@ -52,7 +52,7 @@ class ToolUse:
     ) -> None:
         check_one_of(self.spec.id, "level", level, tuple(LEVELS))
         check_one_of(self.spec.id, "observe", observe, get_args(Observe))
-        check_cases(self.spec.id, cases)
+        check_count(self.spec.id, "cases", cases)
         self.tasks = choose_several(self.spec.id, "tasks", tasks, LEVELS[level])
         self.observe = observe
         self.cases = cases
@@ -62,8 +62,7 @@ class ToolUse:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Draw the task of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         number = seed if self.cases is None else seed % self.cases
         content, task = draw_task(number, self.tasks)
         desktop = self._desktop = self._desktop or Desktop()

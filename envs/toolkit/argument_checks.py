@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from envs.errors import EnvArgumentError, nearest
@@ -30,7 +30,21 @@ def check_one_of(env_id: str, argument: str, value: object, known: Sequence[obje
         raise EnvArgumentError(f"{env_id}: {argument} is {value!r}, must be one of {tuple(known)}")
 
 
-def check_cases(env_id: str, cases: int | None) -> None:
-    """Raise EnvArgumentError if `cases`, the number of distinct cases, is neither None nor at least 1."""
-    if cases is not None and cases < 1:
-        raise EnvArgumentError(f"{env_id}: cases is {cases}, must be at least 1, or null for one case per seed")
+def check_count(env_id: str, argument: str, count: int | None) -> None:
+    """Raise EnvArgumentError if `count`, a number of distinct cases or None, is below 1."""
+    if count is not None and count < 1:
+        raise EnvArgumentError(f"{env_id}: {argument} is {count}, must be at least 1, or null for one per seed")
+
+
+def check_distinct(env_id: str, argument: str, values: Sequence[str]) -> None:
+    """Raise EnvArgumentError if `values` is a string, is empty, or holds a value twice."""
+    if isinstance(values, str):
+        raise EnvArgumentError(f"{env_id}: {argument} is the string {values!r}: give a list")
+    if not values or len(set(values)) != len(values):
+        raise EnvArgumentError(f"{env_id}: {argument} must hold at least one value, and each value once")
+
+
+def refuse_options(env_id: str, options: Mapping[str, Any] | None) -> None:
+    """Raise EnvArgumentError for any reset option. For environments that have none."""
+    if options:
+        raise EnvArgumentError(f"{env_id}: unknown reset options {sorted(options)}: there are none")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvStateError, nearest
-from envs.toolkit.argument_checks import check_one_of
+from envs.toolkit.argument_checks import check_one_of, refuse_options
 from envs.web_forms.grammar import read_action
 from envs.web_forms.site import Element, Outcome, Page, State, act, begin
 from envs.web_forms.tasks import KINDS, LEVELS, Task, draw_task
@@ -57,8 +57,7 @@ class WebForms:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Draw the site and task of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         task = self._task = draw_task(seed, self.kinds)
         state = self._state = begin(task.site)
         self._quoted = _QUOTED.findall(task.instruction)

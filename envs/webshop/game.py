@@ -14,6 +14,7 @@ from typing import Any, ClassVar, get_args
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.argument_checks import check_one_of, refuse_options
 from envs.webshop.catalogue import RESULTS, load_catalogue
 from envs.webshop.goals import Goal, draw_goal, score
 from envs.webshop.grammar import read_action
@@ -54,8 +55,7 @@ class WebShop:
         results_per_page: int = 5,
         observe: Observe = "compact",
     ) -> None:
-        if observe not in get_args(Observe):
-            raise EnvArgumentError(f"{self.spec.id}: observe is {observe!r}, must be one of {get_args(Observe)}")
+        check_one_of(self.spec.id, "observe", observe, get_args(Observe))
         if not isinstance(results_per_page, int) or not 1 <= results_per_page <= RESULTS:
             raise EnvArgumentError(
                 f"{self.spec.id}: results_per_page is {results_per_page!r}, must be a whole number from 1 to {RESULTS}"
@@ -71,8 +71,7 @@ class WebShop:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Draw the goal of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         goal = self._goal = self.goal_of(seed)
         self._visit = Visit()
         return f"{goal.instruction} {HELP}", self._info(goal, False) | {TASK_ID: f"goal-{self._goal_number(seed)}"}

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, get_args
 
 from envs.base import INVALID_ACTION, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.errors import EnvArgumentError, EnvFailedError, EnvStateError
+from envs.toolkit.argument_checks import check_one_of, refuse_options
 from envs.webshop.grammar import MAX_LENGTH, read_action
 from envs.webshop.texts import (
     HELP,
@@ -67,8 +68,7 @@ class WebShopHttp:
         observe: Observe = "compact",
         timeout_s: float = 20.0,
     ) -> None:
-        if observe not in get_args(Observe):
-            raise EnvArgumentError(f"{self.spec.id}: observe is {observe!r}, must be one of {get_args(Observe)}")
+        check_one_of(self.spec.id, "observe", observe, get_args(Observe))
         for name, value, least in (("goals", goals, 1), ("first_goal", first_goal, 0)):
             if not isinstance(value, int) or value < least:
                 raise EnvArgumentError(f"{self.spec.id}: {name} is {value!r}, must be a whole number from {least}")
@@ -81,8 +81,7 @@ class WebShopHttp:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Open a session for the goal of `seed`. There are no reset options: any raises EnvArgumentError."""
-        if options:
-            raise EnvArgumentError(f"{self.spec.id}: unknown reset options {sorted(options)}: there are none")
+        refuse_options(self.spec.id, options)
         goal = self.first_goal + random.Random(seed).randrange(self.goals)
         self._page = None
         answer = self._browser.fetch(f"/{self._name}_fixed_{goal}")

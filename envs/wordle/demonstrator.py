@@ -1,4 +1,4 @@
-"""The scripted player of Wordle: between any words and the words that all feedback so far allows."""
+"""The scripted player of Wordle: guesses a word that all feedback so far allows, or any word."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from envs.wordle.game import choose_words, read_word, score, score_compat, spell
 
 
 class WordleDemonstrator(MixedDemonstrator):
-    """Plays `Wordle(words=words, compat=compat)`: with probability `skill` a turn one of the words still possible.
+    """Plays `Wordle(words=words, compat=compat)`: a word that is still possible with probability `skill`, else any
+    word.
 
-    Otherwise it guesses any word of the list. It never looks at the hidden word.
+    It does not look at the hidden word.
     """
 
     def __init__(self, *, skill: float, words: Sequence[str] | None = None, compat: bool = False) -> None:
@@ -30,7 +31,7 @@ class WordleDemonstrator(MixedDemonstrator):
         super().see(action, observation, info)
         guess = read_word(action)
         if guess is None or info[INVALID_ACTION]:
-            return  # not a guess of this player's, who knows the words; it told nothing
+            return  # an action of another player that spells no word; it gives no feedback
         feedback = "".join(str(observation).split())
         self._possible = [word for word in self._possible if self._score(guess, word) == feedback]
 

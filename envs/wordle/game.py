@@ -1,13 +1,13 @@
-"""The game, after LMRL-Gym's Wordle (Abdulhai et al. 2023).
+"""The environment `Wordle`, after LMRL-Gym's Wordle (Abdulhai et al. 2023).
 
-From there come six guesses, -1 a turn and 0 for the right word, a word that isn't in the list costing a turn, letters
-set apart by spaces (which lets a tokenizer see them), and feedback of b, y and g. Ours differs in the words, in marking
-repeated letters as the newspaper's game does, and in that the sixth guess truncates; `compat=True` undoes the last two.
+As in the original: six guesses, -1 a turn and 0 for the right word, a turn for a word that is not in the list, letters
+separated by spaces (so that a tokenizer sees them), and feedback of b, y and g. Different: the word list, repeated
+letters are marked as in the newspaper's game, and the sixth guess truncates the episode. `compat=True` restores the
+original's rule for the last two.
 """
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,7 +15,9 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
-from envs.errors import EnvArgumentError, EnvStateError, nearest
+from envs.errors import EnvArgumentError, EnvStateError
+from envs.toolkit.argument_checks import check_distinct
+from envs.toolkit.hidden_word import choose_hidden_word
 
 OPENING = "Guess the word of five letters. g: right place, y: elsewhere, b: not there."
 INVALID = "Invalid word."
@@ -23,19 +25,19 @@ INVALID = "Invalid word."
 LETTERS = 5
 MAX_TURNS = 6
 MAX_LENGTH = 50
-"""Actions longer than this many characters are not read."""
+"""Longer actions are refused, in characters."""
 
 _WORD = re.compile(f"[a-z]{{{LETTERS}}}")
 
 
 @cache
 def load_words() -> tuple[str, ...]:
-    """The words of this package, in order."""
+    """Return the word list of this package, in order."""
     return tuple(files(__package__).joinpath("words.txt").read_text(encoding="utf-8").split())
 
 
 def read_word(action: str) -> str | None:
-    """The five letters that an action spells, with spaces between them or without; None where it spells none."""
+    """Return the five letters that an action spells, with or without spaces between them, or None."""
     if len(action) > MAX_LENGTH:
         return None
     word = "".join(action.lower().split()).rstrip(".!?")
@@ -43,15 +45,15 @@ def read_word(action: str) -> str | None:
 
 
 def spell(word: str) -> str:
-    """ "c r a n e" for "crane"."""
+    """Return a word with spaces between its letters: "c r a n e" for "crane"."""
     return " ".join(word)
 
 
 def score(guess: str, word: str) -> str:
-    """Feedback on a guess, a letter each: g in place, y in the word but elsewhere, b neither.
+    """Return the feedback on a guess, one mark per letter: g in place, y elsewhere in the word, b not in the word.
 
-    A letter that the guess repeats is marked g or y as often as the word has it: places that are right first, then from
-    the left.
+    A letter that the guess repeats is marked g or y at most as often as the word contains it: right places first, then
+    from the left.
     """
     pairs = list(zip(guess, word, strict=True))
     left = [w for g, w in pairs if g != w]
@@ -68,16 +70,16 @@ def score(guess: str, word: str) -> str:
 
 
 def score_compat(guess: str, word: str) -> str:
-    """Feedback by the original's rule: y wherever the word has the letter, however often the guess repeats it."""
+    """Return feedback by the original's rule: y for each letter that the word contains, repeated or not."""
     return "".join("g" if g == w else "y" if g in word else "b" for g, w in zip(guess, word, strict=True))
 
 
 class Wordle:
     """Find the hidden word: -1 a turn, 0 for the right word, six turns.
 
-    words: the words that may be hidden and guessed, five letters each; None for the list of this package.
-    compat: the original's rules, by which the sixth guess ends the game (`terminated`) instead of cutting it short
-        (`truncated`), and feedback marks each letter by itself.
+    words: words of five letters that may be hidden and guessed; None for the list of this package.
+    compat: use the original's rules: the sixth guess terminates the episode instead of truncating it, and feedback
+        marks each letter independently.
 
     `reset(options={"word": ...})` hides that word; otherwise the seed draws it.
     """
@@ -99,21 +101,15 @@ class Wordle:
         self._guesses = 0
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Hide a word. Raises EnvArgumentError for an option that is unknown or a word that is not in play."""
-        index = random.Random(seed).randrange(len(self.words))
-        for name, value in (options or {}).items():
-            if name != "word":
-                raise EnvArgumentError(f"{self.spec.id}: unknown reset option {name!r}: the only one is 'word'")
-            if value not in self._known:
-                raise EnvArgumentError(f"{self.spec.id}: no word {value!r} in play: {nearest(str(value), self.words)}")
-            index = self.words.index(value)
+        """Hide a word. Raises EnvArgumentError for an unknown option or a word that is not in play."""
+        index = choose_hidden_word(self.spec.id, self.words, seed, options)
         self._word = self.words[index]
         self._guesses = 0
-        # The task's number, not its word: a task id may be shown where the word must not be.
+        # A number, because a task id may be shown to the policy.
         return OPENING, self._info(False) | {TASK_ID: f"word-{index:03d}"}
 
     def step(self, action: str) -> Step:
-        """Answer one guess. Any string is one; what spells no word of the list is answered so."""
+        """Answer one guess. An action that spells no word of the list costs the turn."""
         if self._word is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         self._guesses += 1
@@ -139,14 +135,11 @@ class Wordle:
 
 
 def choose_words(words: Sequence[str] | None) -> tuple[str, ...]:
-    """`words`, checked; the list of this package for None. Raises EnvArgumentError."""
+    """Return `words` after checking them; the list of this package for None. Raises EnvArgumentError."""
     if words is None:
         return load_words()
-    if isinstance(words, str):
-        raise EnvArgumentError(f"{Wordle.spec.id}: words is the string {words!r}: give a list of words")
+    check_distinct(Wordle.spec.id, "words", words)
     for word in words:
         if not _WORD.fullmatch(word):
-            raise EnvArgumentError(f"{Wordle.spec.id}: {word!r} is no word of {LETTERS} letters from a to z")
-    if not words or len(set(words)) != len(words):
-        raise EnvArgumentError(f"{Wordle.spec.id}: words must hold at least one word, and each once")
+            raise EnvArgumentError(f"{Wordle.spec.id}: {word!r} is not a word of {LETTERS} letters from a to z")
     return tuple(words)

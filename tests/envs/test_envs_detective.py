@@ -69,7 +69,7 @@ def test_a_file_that_is_not_the_story_is_refused(tmp_path, content, says):
 def test_no_story_and_a_folder_are_refused(tmp_path):
     with pytest.raises(EnvArgumentError, match=r"a story file of your own: .*env\.kwargs\.story="):
         check_story("detective", None)
-    with pytest.raises(EnvArgumentError, match="is no file"):
+    with pytest.raises(EnvArgumentError, match="is not a file"):
         check_story("detective", str(tmp_path))
 
 

@@ -101,11 +101,11 @@ def test_words_of_ones_own():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"words": ["apples"]}, "'apples' is no word of 5 letters"),
-        ({"words": ["Apple"]}, "'Apple' is no word"),
+        ({"words": ["apples"]}, "'apples' is not a word of 5 letters"),
+        ({"words": ["Apple"]}, "'Apple' is not a word"),
         ({"words": []}, "at least one"),
         ({"words": ["apple", "apple"]}, "once"),
-        ({"words": "apple"}, "list of words"),
+        ({"words": "apple"}, "give a list"),
     ],
 )
 def test_bad_arguments(arguments, says):

@@ -33,7 +33,9 @@ class CriticScorer:
 
         torch.set_num_threads(config.threads)
         tokenizer = AutoTokenizer.from_pretrained(model)
-        self._critic, self._encoder = build_critic(config.critic, model, tokenizer, precision=config.dtype)
+        # The weights that `load` receives have the adapters merged.
+        whole = config.model_copy(update={"lora": None})
+        self._critic, self._encoder = build_critic(whole, model, tokenizer)
         self._critic.requires_grad_(False).eval()
         self.version: int | None = None
 

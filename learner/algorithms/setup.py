@@ -80,18 +80,10 @@ class Setup:
         return TokenValue(model, config.ppo.value_hidden_size, config.dtype)
 
     def critic(self) -> tuple[Critic, Encoder]:
-        """A new critic, and the encoder that lays rows out for it."""
-        config = self.config
-        shares = config.lora is not None and config.lora.critic and config.critic.backbone == "policy"
-        return build_critic(
-            config.critic,
-            self.model if config.lora is None else self.reference,
-            self.tokenizer,
-            precision=config.dtype,
-            activation_checkpointing=config.activation_checkpointing,
-            lora=config.lora,
-            base=self.base.base_model if shares else None,
-        )
+        """Return a new critic and the encoder that lays out rows for it."""
+        if self.config.lora is None:
+            return build_critic(self.config, self.model, self.tokenizer)
+        return build_critic(self.config, self.reference, self.tokenizer, self.base.base_model)
 
     def reference_policy(self, device: torch.device) -> FrozenEngine:
         """The policy that learning started from; it never changes. With adapters it is the base, or what was given."""

@@ -24,7 +24,7 @@ from learner.engine.engines import Engine, FrozenEngine, all_reduce_sum
 from learner.losses import lambda_target, q_loss, td_target
 from learner.models.adapters import twin, weights
 from learner.models.critic import Critic
-from learner.models.policy import BaselinePolicy, Policy
+from learner.models.policy import Policy
 from learner.passes.layout import Encoder, Part
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
@@ -56,11 +56,8 @@ class ActorCritic:
         self.policy_encoder = PackedEncoder(pad_token_id)
         self.critic_encoder = encoder
         actor = config.actor
-        policy = (
-            BaselinePolicy(model, temperature, actor.baseline_hidden_size, config.dtype)
-            if actor.token_baseline
-            else Policy(model, temperature, config.dtype)
-        )
+        width = actor.baseline_hidden_size if actor.token_baseline else None
+        policy = Policy(model, temperature, config.dtype, baseline_width=width)
         self.policy = Engine(policy, config, lr=actor_lr or actor.lr, max_grad_norm=actor.max_grad_norm)
         target = twin(critic)
         self.critic = Engine(critic, config, lr=config.critic.lr, max_grad_norm=config.critic.max_grad_norm)

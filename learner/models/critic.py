@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from learner.config import CriticConfig, LoraConfig
+from learner.config import CriticConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
 from learner.models.policy import features, value_head
@@ -78,42 +78,38 @@ class Critic(nn.Module):
 
 
 def build_critic(
-    config: CriticConfig,
+    config: LearnerConfig,
     policy_path: str | Path,
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    precision: Precision = "float32",
-    activation_checkpointing: bool = False,
-    lora: LoraConfig | None = None,
     base: PreTrainedModel | None = None,
 ) -> tuple[Critic, Encoder]:
     """Return the critic that `config` describes, and the encoder that lays out its input.
 
     Args:
-        policy_path: the policy's model, from which the backbone starts if `config.backbone` is "policy".
+        policy_path: the policy's model, from which the backbone starts if `critic.backbone` is "policy".
         tokenizer: the policy's.
-        precision: the dtype in which the backbone computes.
-        lora: if given, the backbone is frozen and adapters are trained. A backbone from scratch is trained whole.
-        base: the policy's frozen backbone, which the adapters share if `config.backbone` is "policy".
+        base: if given, the policy's frozen backbone, which the adapters of such a backbone share.
 
     Raises:
         LearnerError: the backbone's vocabulary does not cover the policy's.
     """
-    adapter = lora if lora is not None and lora.critic and config.build is None else None
+    critic = config.critic
+    # A backbone from scratch has nothing to freeze, so it is trained whole.
+    lora = config.lora if config.lora is not None and config.lora.critic and critic.build is None else None
     encoder: Encoder
-    if adapter is not None and config.backbone == "policy" and base is not None:
+    if lora is not None and critic.backbone == "policy" and base is not None:
         backbone, encoder = base, PackedEncoder(pad_token_id(tokenizer))
     else:
-        dtype = DTYPES["float32" if adapter is None else precision]
-        backbone, encoder = _backbone(config, policy_path, tokenizer, dtype)
-        if activation_checkpointing:
+        dtype = DTYPES["float32" if lora is None else config.dtype]
+        backbone, encoder = _backbone(critic, policy_path, tokenizer, dtype)
+        if config.activation_checkpointing:
             checkpoint_activations(backbone)
-    trees = [backbone] if config.backbones != "apart" else [backbone, backbone if adapter else copy.deepcopy(backbone)]
-    if adapter is not None:
-        trees = [with_adapter(tree, adapter) for tree in trees]
-    v_backbone = trees[1] if len(trees) == 2 else None
-    critic = Critic(trees[0], config.head_hidden_size, config.heads, v_backbone=v_backbone, precision=precision)
-    return critic, encoder
+    first, second = backbone, None
+    if lora is not None:
+        first = with_adapter(backbone, lora)
+    if critic.backbones == "apart":
+        second = copy.deepcopy(backbone) if lora is None else with_adapter(backbone, lora)
+    return Critic(first, critic.head_hidden_size, critic.heads, v_backbone=second, precision=config.dtype), encoder
 
 
 def check_backbone(config: CriticConfig, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -15,59 +15,47 @@ from learner.passes.precision import Precision, computing
 
 
 class Policy(nn.Module):
-    """pi(a_h | s, a_<h) of chosen tokens. The output head runs only at positions that predict one of them.
+    """pi(a_h | s, a_<h) of chosen tokens, and optionally ArCHer's token-level baseline b(s, a_<h).
+
+    The output head runs only at positions that predict a token. The baseline reads the detached features, so its loss
+    does not change them. Only `model` is broadcast.
 
     Args:
         temperature: the temperature at which the engines sample.
         precision: the dtype in which the model computes.
+        baseline_width: width of the baseline's hidden layer; None for no baseline.
     """
 
-    def __init__(self, model: PreTrainedModel, temperature: float, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        temperature: float,
+        precision: Precision = "float32",
+        baseline_width: int | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.precision = precision
-
-    def forward(self, layout: Layout, predictions: Predictions, temperature: float | None = None) -> Tensor:
-        """Return log-probabilities, float32 [tokens], by default at the temperature of the engines."""
-        return self._logprob(self._features(layout), predictions, temperature)
-
-    def _features(self, layout: Layout) -> Tensor:
-        return features(self.model.base_model, layout, self.precision)
-
-    def _logprob(self, hidden: Tensor, predictions: Predictions, temperature: float | None) -> Tensor:
-        with computing(self.precision, hidden.device):
-            logits = self.model.get_output_embeddings()(hidden[predictions.row, predictions.column])
-        logits = logits.float() / (temperature or self.temperature)
-        return logits.log_softmax(-1).gather(-1, predictions.token.unsqueeze(-1)).squeeze(-1)
-
-
-class BaselinePolicy(Policy):
-    """A policy with ArCHer's token-level baseline b(s, a_<h).
-
-    The baseline reads the policy's detached features, so its loss does not change them. Only `model` is broadcast.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, temperature: float, width: int, precision: Precision = "float32"
-    ) -> None:
-        super().__init__(model, temperature, precision)
-        self.value = value_head(model.config.hidden_size, width)
+        self.value = None if baseline_width is None else value_head(model.config.hidden_size, baseline_width)
 
     def forward(
-        self,
-        layout: Layout,
-        predictions: Predictions,
-        temperature: float | None = None,
-        *,
-        baseline: bool = False,
+        self, layout: Layout, predictions: Predictions, temperature: float | None = None, *, baseline: bool = False
     ) -> Any:
-        """Return log-probabilities [tokens]; with `baseline` the pair of them and b [tokens]."""
-        hidden = self._features(layout)
-        logprob = self._logprob(hidden, predictions, temperature)
+        """Return log-probabilities, float32 [tokens], by default at the temperature of the engines.
+
+        With `baseline`, return the pair of log-probabilities and b, float32 [tokens].
+        """
+        hidden = features(self.model.base_model, layout, self.precision)
+        at_tokens = hidden[predictions.row, predictions.column]
+        with computing(self.precision, hidden.device):
+            logits = self.model.get_output_embeddings()(at_tokens)
+        logits = logits.float() / (temperature or self.temperature)
+        logprob = logits.log_softmax(-1).gather(-1, predictions.token.unsqueeze(-1)).squeeze(-1)
         if not baseline:
             return logprob
-        return logprob, self.value(hidden.detach()[predictions.row, predictions.column].float()).squeeze(-1)
+        assert self.value is not None, "the policy was built without a baseline"
+        return logprob, self.value(at_tokens.detach().float()).squeeze(-1)
 
 
 class TokenValue(nn.Module):

@@ -58,38 +58,18 @@ def packed_mask(tree: Tree, attends: str, dtype: torch.dtype) -> Tensor | BlockM
     """
     if attends == TREE:
         return branch_mask(tree, compute_dtype(dtype, tree.branch.device))
-    return block_mask(tree) if attends == FLEX else tree_mask(tree.branch, tree.sees)
-
-
-def tree_mask(branch: Tensor, sees: Tensor, first: int = 0) -> Tensor:
-    """Return the dense mask: bool [rows, 1, length - first, length], true where a query attends to a key (last axis).
-
-    A pad attends to itself only, so that no softmax is empty.
-
-    Args:
-        branch, sees: [rows, length], see `Tree`.
-        first: the first query of the mask.
-    """
-    key = torch.arange(branch.shape[1], device=branch.device)
-    query = key[first:].unsqueeze(1)
-    key_branch = branch.unsqueeze(1)
-    trunk = (key_branch == 0) & (key < sees[:, first:].unsqueeze(2))
-    same = (key_branch == branch[:, first:].unsqueeze(2)) & (key_branch > 0) & (key <= query)
-    return (trunk | same | (key == query)).unsqueeze(1)
-
-
-def branch_mask(tree: Tree, dtype: torch.dtype) -> Tensor:
-    """Return the additive mask of the branches' queries: [rows, 1, length - trunk, length].
-
-    It is additive because PyTorch would convert a boolean mask in each layer. Masked scores are the lowest number of
-    `dtype` and not minus infinity, because a fully masked block of keys would make the softmax undefined.
-    """
-    allowed = tree_mask(tree.branch, tree.sees, tree.trunk)
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
+    if attends != FLEX:
+        return tree_mask(tree)
+    rows, length = tree.branch.shape
+    return create_block_mask(mask_mod(tree), rows, None, length, length, device=str(tree.branch.device))
 
 
 def mask_mod(tree: Tree) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Return FlexAttention's form of `tree_mask`: a function from a query and a key to whether they attend."""
+    """Return a function from the indices of row, head, query and key to whether the query attends to the key.
+
+    A branch attends to the trunk up to its state and to itself. A pad attends to itself only, so that no softmax is
+    empty. This is the form of a mask that FlexAttention compiles.
+    """
     branch, sees, _ = tree
 
     def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -100,10 +80,20 @@ def mask_mod(tree: Tree) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     return visible
 
 
-def block_mask(tree: Tree) -> BlockMask:
-    """Return FlexAttention's mask: the blocks of queries and keys to skip, and `mask_mod` for the others."""
-    rows, length = tree.branch.shape
-    return create_block_mask(mask_mod(tree), rows, None, length, length, device=str(tree.branch.device))
+def tree_mask(tree: Tree, first: int = 0) -> Tensor:
+    """Return `mask_mod` as bool [rows, 1, length - first, length], for the queries from `first` on."""
+    rows, length = (torch.arange(size, device=tree.branch.device) for size in tree.branch.shape)
+    return mask_mod(tree)(rows[:, None, None], rows, length[first:, None], length).unsqueeze(1)
+
+
+def branch_mask(tree: Tree, dtype: torch.dtype) -> Tensor:
+    """Return the additive mask of the branches' queries: [rows, 1, length - trunk, length].
+
+    It is additive because PyTorch would convert a boolean mask in each layer. Masked scores are the lowest number of
+    `dtype` and not minus infinity, because a fully masked block of keys would make the softmax undefined.
+    """
+    allowed = tree_mask(tree, tree.trunk)
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def tree_attention(

@@ -48,12 +48,12 @@ def test_what_flex_attention_asks_is_the_dense_mask(seed: int) -> None:
     visible = mask_mod(tree)
     rows, length = tree.branch.shape
     row, query, key = torch.meshgrid(torch.arange(rows), torch.arange(length), torch.arange(length), indexing="ij")
-    assert visible(row, torch.zeros_like(row), query, key).equal(tree_mask(tree.branch, tree.sees)[:, 0])
+    assert visible(row, torch.zeros_like(row), query, key).equal(tree_mask(tree)[:, 0])
 
 
 def test_the_trunk_is_causal_and_the_rest_of_the_dense_mask_is_the_branches_mask() -> None:
     tree = _tree(_layout())
-    dense = tree_mask(tree.branch, tree.sees)
+    dense = tree_mask(tree)
     assert (branch_mask(tree, torch.float32) == 0).equal(dense[:, :, tree.trunk :])
     trunk = dense[:, 0, : tree.trunk, : tree.trunk]
     causal = torch.ones(tree.trunk, tree.trunk, dtype=torch.bool).tril()

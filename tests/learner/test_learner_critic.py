@@ -10,7 +10,7 @@ from learner_cases import VOCABULARY, llama, make_row
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from learner.config import BackboneConfig, CriticConfig
+from learner.config import BackboneConfig, CriticConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.models.critic import build_critic
 from learner.models.vocabulary import translate_vocabulary
@@ -36,7 +36,7 @@ def _policy(folder: Path) -> PreTrainedTokenizerFast:
 
 def test_a_backbone_from_the_policy_starts_with_its_weights(tmp_path: Path) -> None:
     tokenizer = _policy(tmp_path)
-    critic, encoder = build_critic(CriticConfig(backbone="policy"), tmp_path, tokenizer)
+    critic, encoder = build_critic(LearnerConfig(critic=CriticConfig(backbone="policy")), tmp_path, tokenizer)
     policy = AutoModelForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(critic.backbone.embed_tokens.weight, policy.model.embed_tokens.weight)
     values = critic(encoder.encode([make_row(0)], PARTS, 1), q=("action", "fresh"), v=("state", "next_state"))
@@ -46,7 +46,7 @@ def test_a_backbone_from_the_policy_starts_with_its_weights(tmp_path: Path) -> N
 def test_a_backbone_from_scratch_reads_the_policys_vocabulary(tmp_path: Path) -> None:
     tokenizer = _policy(tmp_path)
     config = CriticConfig(build=BackboneConfig(hidden_size=16, layers=1, heads=2, intermediate_size=32))
-    critic, _ = build_critic(config, tmp_path, tokenizer)
+    critic, _ = build_critic(LearnerConfig(critic=config), tmp_path, tokenizer)
     assert critic.backbone.embed_tokens.weight.shape == (VOCABULARY, 16)
 
 
@@ -70,7 +70,7 @@ def test_an_encoder_backbone_reads_each_state_by_itself(tmp_path: Path) -> None:
         words, cls_token="<s>", pad_token="<pad>", sep_token="</s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(tmp_path / "critic")
     config = CriticConfig(backbone=str(tmp_path / "critic"), max_tokens=16)
-    critic, encoder = build_critic(config, tmp_path / "policy", tokenizer)
+    critic, encoder = build_critic(LearnerConfig(critic=config), tmp_path / "policy", tokenizer)
     row, changed = make_row(5, all_turns=True), make_row(5, all_turns=True)
     changed.tokens = changed.tokens.copy()
     changed.tokens[row.state_end(3) :] = 7

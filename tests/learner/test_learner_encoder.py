@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
-from learner.config import CriticConfig
+from learner.config import CriticConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.models.critic import build_critic
 from learner.passes.rows import Row
@@ -58,7 +58,7 @@ def _episode(tokenizer: object) -> Row:
 
 def test_a_pretrained_encoder_reads_states_and_actions_as_it_reads_text(minilm: Path, policy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    critic, encoder = build_critic(CriticConfig(backbone=str(minilm)), policy, tokenizer)
+    critic, encoder = build_critic(LearnerConfig(critic=CriticConfig(backbone=str(minilm))), policy, tokenizer)
     row = _episode(tokenizer)
     seen: dict[str, torch.Tensor] = {}
     critic.v[0].register_forward_pre_hook(lambda _, inputs: seen.update(state=inputs[0]))
@@ -85,9 +85,9 @@ def test_an_encoder_of_another_family_reads_the_text(minilm: Path, tmp_path: Pat
     )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     with pytest.raises(LearnerError, match=r"critic\.reads=text"):
-        build_critic(CriticConfig(backbone=str(minilm)), tmp_path, tokenizer)
+        build_critic(LearnerConfig(critic=CriticConfig(backbone=str(minilm))), tmp_path, tokenizer)
     config = CriticConfig(backbone=str(minilm), reads="text")
-    _, encoder = build_critic(config, tmp_path, tokenizer)
+    _, encoder = build_critic(LearnerConfig(critic=config), tmp_path, tokenizer)
     assert isinstance(encoder, SeparateEncoder)
     reference = AutoTokenizer.from_pretrained(minilm)
     for text in sentences:
@@ -99,9 +99,7 @@ def test_a_pretrained_critic_learns(minilm: Path, policy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
     torch.manual_seed(0)
     critic, encoder = build_critic(
-        CriticConfig(backbone=str(minilm), head_hidden_size=32),
-        policy,
-        tokenizer,
+        LearnerConfig(critic=CriticConfig(backbone=str(minilm), head_hidden_size=32)), policy, tokenizer
     )
     layout = encoder.encode([_episode(tokenizer)], ("state",), 0)
     target = torch.tensor([-3.0, 2.0])

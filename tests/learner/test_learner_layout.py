@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 from learner.models.critic import Critic
 from learner.models.policy import Policy, sequence_predictions
 from learner.models.pretrained import is_causal
-from learner.passes.attention import TREE, tree_mask
+from learner.passes.attention import TREE, Tree, tree_mask
 from learner.passes.layout import Encoder
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
@@ -141,7 +141,7 @@ def test_each_token_of_an_action_is_predicted_where_its_predecessor_stands() -> 
 
 def test_tree_mask_by_hand() -> None:
     """Trunk of three tokens, a branch of two at its second token, one pad."""
-    mask = tree_mask(torch.tensor([[0, 0, 0, 1, 1, -1]]), torch.tensor([[1, 2, 3, 2, 2, 0]]))
+    mask = tree_mask(Tree(torch.tensor([[0, 0, 0, 1, 1, -1]]), torch.tensor([[1, 2, 3, 2, 2, 0]]), 3))
     expected = torch.tensor(
         [
             [1, 0, 0, 0, 0, 0],

@@ -3,6 +3,7 @@
 Both end in a Hugging Face folder (or name) that every room loads by itself.
 """
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
     )
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # what a kill left
-    with _without_progress_bars():
+    with _quietly():
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
     unfinished.rename(directory)
@@ -154,17 +155,25 @@ def check_critic(config: CriticConfig, model: str) -> None:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """transformers draws a bar for each file it writes, over whatever else is on the terminal."""
-    from transformers.utils import logging
+def _quietly() -> Iterator[None]:
+    """Silence what libraries print while a model is saved: a progress bar for each file, and a notice of DeepSpeed.
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    transformers saves through accelerate, which imports DeepSpeed, which reports that it found no GPU.
+    """
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    def is_kept(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Setting accelerator to CPU")
+
+    deepspeed, shown = logging.getLogger("DeepSpeed"), is_progress_bar_enabled()
+    deepspeed.addFilter(is_kept)
+    disable_progress_bar()
     try:
         yield
     finally:
+        deepspeed.removeFilter(is_kept)
         if shown:
-            logging.enable_progress_bar()
+            enable_progress_bar()
 
 
 def _wrap(tokenizer: Tokenizer, max_positions: int) -> Any:

@@ -43,7 +43,6 @@ class DiscoveryServer:
         *,
         run: str,
         sources: Mapping[str, Source],
-        advertise_host: str | None = None,
         registry: CollectorRegistry = REGISTRY,
         source_errors: tuple[type[Exception], ...] = (OSError, TimeoutError),
     ) -> None:
@@ -59,7 +58,7 @@ class DiscoveryServer:
             raise DiscoveryError(_bind_sentence(host, port, error)) from error
         self._server.discovery = self
         self.port: int = self._server.server_address[1]
-        self.host = advertise_host or (host if host not in ("0.0.0.0", "") else _own_address())
+        self.host = host if host not in ("0.0.0.0", "") else _own_address()
         self._thread = threading.Thread(target=self._server.serve_forever, name="discovery", daemon=True)
         self._thread.start()
 

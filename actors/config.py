@@ -1,4 +1,4 @@
-"""Settings of the rollout workers and their engines."""
+"""Configuration of the rollout workers and their engines."""
 
 from __future__ import annotations
 
@@ -6,78 +6,86 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+RendererKind = Literal["auto", "plain", "chat"]
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 _NO_CUTS = (
-    "actions are sampled from the whole distribution, whose log-probabilities are what the learner computes; lower "
+    "actions are sampled from the whole distribution, whose log-probabilities the learner computes; lower "
     "rollout.sampling.temperature instead"
 )
 
 
 class SamplingConfig(_Config):
-    """How actions are drawn. Top-p and top-k are not offered: the learner's log-probabilities know no such cut."""
+    """Sampling of actions. There is no top-p or top-k: the learner's log-probabilities are those of the whole
+    distribution."""
 
     # `archer.config` answers these keys, which a user may expect here, with the reason.
     model_config = ConfigDict(json_schema_extra={"not_offered": dict.fromkeys(("top_p", "top_k", "min_p"), _NO_CUTS)})
 
-    temperature: float = Field(1.0, gt=0, description="Temperature of sampling; greedy play is asked for per call.")
-    max_tokens: int = Field(32, ge=1, description="Most tokens that one action may have, its stop token included.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature. Greedy evaluation ignores it.")
+    max_tokens: int = Field(32, ge=1, description="Maximum number of tokens of an action, stop token included.")
 
 
 class EngineConfig(_Config):
-    """One vLLM engine."""
+    """Configuration of one vLLM engine."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "float32", description="Precision of the engine's weights and activations; auto takes the model's own."
+        "float32", description="Precision of weights and activations; auto uses the model's own."
     )
     max_model_len: int | None = Field(
-        None, ge=2, description="Longest episode in tokens; null takes the model's own window."
+        None, ge=2, description="Context window in tokens, the maximum length of an episode; null uses the model's own."
     )
-    max_num_seqs: int = Field(256, ge=1, description="Sequences that the engine decodes at once.")
-    max_num_batched_tokens: int = Field(8192, ge=64, description="Tokens that one engine step may process.")
+    max_num_seqs: int = Field(256, ge=1, description="Maximum number of sequences that the engine decodes at once.")
+    max_num_batched_tokens: int = Field(8192, ge=64, description="Maximum number of tokens per engine step.")
     kv_cache_gib: float | None = Field(
         None,
         gt=0,
-        description="Memory for cached keys and values; null means 1 GiB on a CPU, gpu_memory_utilization on a GPU.",
+        description="Memory of the key-value cache in GiB; null means 1 on a CPU, gpu_memory_utilization on a GPU.",
     )
     gpu_memory_utilization: float = Field(
-        0.85, gt=0, le=1, description="Share of a GPU's memory that the engine takes where kv_cache_gib is null."
+        0.85, gt=0, le=1, description="Fraction of a GPU's memory that the engine uses if kv_cache_gib is null."
     )
     block_size: int | None = Field(
-        None, ge=16, description="Tokens per cached block, the grain at which prefixes are shared; null lets us choose."
+        None,
+        ge=16,
+        description="Tokens per block of the key-value cache, the unit in which prefixes are shared; null means 32 on "
+        "a CPU and vLLM's default on a GPU.",
     )
-    enforce_eager: bool = Field(True, description="Run without compiled graphs: starts sooner, decodes slower on GPUs.")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs over which one engine's weights are split.")
-    threads: int = Field(1, ge=1, description="CPU threads of an engine on a CPU.")
+    enforce_eager: bool = Field(
+        True, description="Run without compiled graphs: the engine starts faster and, on a GPU, decodes slower."
+    )
+    tensor_parallel: int = Field(1, ge=1, description="Number of GPUs over which an engine's weights are split.")
+    threads: int = Field(1, ge=1, description="CPU threads of an engine that runs on a CPU.")
     weight_transfer: Literal["shm", "nccl", "ipc"] = Field(
-        "shm", description="How new weights arrive; the run sets it to the learner's broadcast backend."
+        "shm", description="Transport of weights from the learner; a run sets it to learner.broadcast.backend."
     )
-    startup_timeout_s: float = Field(300.0, gt=0, description="Seconds that an engine may take to come up.")
+    startup_timeout_s: float = Field(300.0, gt=0, description="Maximum time in seconds for an engine to start.")
 
 
 class RolloutConfig(_Config):
-    """The pool of rollout workers."""
+    """Configuration of the pool of rollout workers."""
 
-    workers: int = Field(1, ge=1, description="Rollout workers, each with one engine; the pool can grow and shrink.")
-    episodes_at_once: int = Field(64, ge=1, description="Episodes that one worker plays at the same time.")
-    renderer: Literal["auto", "plain", "chat"] = Field(
+    workers: int = Field(1, ge=1, description="Number of rollout workers; each has one engine.")
+    episodes_at_once: int = Field(64, ge=1, description="Number of episodes that one worker plays concurrently.")
+    renderer: RendererKind = Field(
         "auto",
-        description="plain: lines of text; chat: the tokenizer's chat template; auto: chat where there is a template.",
+        description="plain: lines of text; chat: the tokenizer's chat template; auto: chat if there is a template.",
     )
-    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How actions are drawn.")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="Sampling of actions.")
     engine: EngineConfig = Field(default_factory=EngineConfig, description="The engine of each worker.")
-    cpus_per_worker: float = Field(1.0, ge=0, description="CPUs that Ray reserves for each worker.")
-    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs that Ray reserves for each worker.")
-    env_timeout_s: float = Field(60.0, gt=0, description="Seconds that an environment may take for one turn.")
+    cpus_per_worker: float = Field(1.0, ge=0, description="Number of CPUs that Ray reserves for each worker.")
+    gpus_per_worker: float = Field(0.0, ge=0, description="Number of GPUs that Ray reserves for each worker.")
+    env_timeout_s: float = Field(60.0, gt=0, description="Maximum time in seconds of one environment step.")
     env_failure_limit: int = Field(
-        5, ge=1, description="Failed episodes in a row, on one worker, after which the run stops with their error."
+        5, ge=1, description="Number of consecutive failed episodes of one worker after which the run stops."
     )
     request_timeout_s: float = Field(
-        600.0, gt=0, description="Seconds after which an episode or a request for actions counts as hung."
+        600.0, gt=0, description="Time in seconds after which an episode or a request for actions counts as hung."
     )
     restart_limit: int = Field(
-        20, ge=0, description="Restarts of dead workers, all together, after which the run stops."
+        20, ge=0, description="Number of worker restarts, over all workers, after which the run stops."
     )

@@ -1,47 +1,47 @@
-"""Errors of the rollout side. Each message says what was wrong, where, and what to do."""
+"""Errors of this room. Each message says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 class ActorError(Exception):
-    """Base of every error that this room raises on purpose."""
+    """Base class of the errors of this room."""
 
 
 class PromptTooLong(ActorError):
-    """A prompt leaves no room for an action in the model's window."""
+    """A prompt leaves no room for an action in the context window."""
 
 
 class EngineDied(ActorError):
-    """The engine's processes are gone; its worker has to be started again."""
+    """A process of the engine has ended; its worker must be restarted."""
 
 
 class EngineStartError(ActorError):
-    """The engine did not come up."""
+    """The engine did not start."""
 
 
 class RenderError(ActorError):
-    """Text and tokens do not agree; the message says at which token, and what stands there."""
+    """Text and tokens do not agree; the message names the token and the texts that differ."""
 
 
 class EnvFailureLimit(ActorError):
-    """Too many episodes in a row failed in the environment; the message holds its own error."""
+    """Too many consecutive episodes failed in the environment; the message contains the environment's error."""
 
 
 class StaleWorkersError(ActorError):
-    """No worker holds the current weights: broadcast them, then ask again."""
+    """No worker holds the current weights. Broadcast them and retry."""
 
 
 class WorkersLostError(ActorError):
-    """Workers died more often than a restart can mend, or one does not start at all."""
+    """A worker cannot start, or workers died more often than the restart limit allows."""
 
 
 class ChooserLost(ActorError):
-    """The critic that picks actions is gone or silent."""
+    """The critic that picks actions died or did not answer in time."""
 
 
 class RolloutTimeout(ActorError):
-    """A wait for workers ended without what it waited for; the message names who is missing."""
+    """A wait for workers timed out; the message names the workers that are missing."""
 
 
 class WeightTransferError(ActorError):
-    """The engine could not take the weights it was sent."""
+    """The engine rejected the weights."""

@@ -19,7 +19,8 @@ from ray.actor import ActorHandle
 from rich.console import Console
 
 from actors.pool.client import PoolClient
-from actors.pool.pool import WorkerArgs, start_pool
+from actors.pool.pool import start_pool
+from actors.rollout.worker import WorkerArgs
 from archer.config.models import WITH_CRITIC, RunConfig
 from archer.driver.board import BoardFollower, BoardPublisher, start_board
 from archer.driver.cluster import cluster

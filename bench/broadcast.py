@@ -29,7 +29,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from actors.pool.pool import PoolClient, start_pool
+from actors.pool.client import PoolClient
+from actors.pool.pool import start_pool
 from actors.rollout.worker import WorkerArgs
 from archer.config.loading import load_config
 from archer.config.models import RunConfig

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,8 +35,7 @@ import ray
 
 import envs
 from actors.config import EngineConfig, SamplingConfig
-from actors.engine.engine import EXTENSION, _arguments, _set_environment
-from actors.rollout.storing import Storer
+from actors.engine.launch import EXTENSION, engine_arguments, set_environment
 from actors.rollout.worker import RolloutWorker, WorkerArgs
 from archer.config.loading import load_config
 from archer.config.models import RunConfig
@@ -116,27 +115,22 @@ class Timed:
         return getattr(self._inner, name)
 
 
-class RecordingStorer(Storer):
-    """Keeps the episodes that it stores."""
-
-    def __init__(self, replay: Any) -> None:
-        super().__init__(replay)
-        self.episodes: list[Episode] = []
-
-    async def store(self, episode: Episode) -> None:
-        self.episodes.append(episode)
-        await super().store(episode)
-
-
 class MeasuredWorker(RolloutWorker):
-    """The rollout worker as it is, with a watch on what it calls."""
+    """The rollout worker, with a stopwatch around its calls, and a list of the episodes that it appends."""
+
+    def __init__(self, args: WorkerArgs, name: str, seed: int) -> None:
+        self._watch = Stopwatch()
+        self._played: list[Episode] = []
+        replay: Any = Timed(args.replay, self._watch, "append", ("append",))
+        super().__init__(replace(args, replay=replay), name, seed)
 
     async def bring_up(self) -> None:
-        self._watch = Stopwatch()
         await self.start()
         self._renderer = Timed(self._renderer, self._watch, "renderer", ("start", "extend", "action_text"))
-        self._recorder = RecordingStorer(Timed(self._args.replay, self._watch, "append", ("append",)))
-        self._storer = self._recorder
+
+    async def _append_all(self, episodes: list[Episode]) -> list[None]:
+        self._played += episodes
+        return await super()._append_all(episodes)
 
     def _make_env(self) -> envs.AsyncEnv:
         # Inline environments are called on the event loop, so the time of the call is the time it takes.
@@ -146,7 +140,7 @@ class MeasuredWorker(RolloutWorker):
 
     async def episodes(self, first_seed: int, count: int, at_once: int) -> tuple[dict[str, float], Prompts]:
         """Play `count` episodes with `at_once` in flight: rate, split of the wall time, and their prompts."""
-        self._recorder.episodes.clear()
+        self._played.clear()
         self._watch.seconds = dict.fromkeys(self._watch.seconds, 0.0)
         engine = self._engine_seconds()
         wall, own = time.perf_counter(), time.thread_time()
@@ -162,14 +156,14 @@ class MeasuredWorker(RolloutWorker):
         }
         figures = {name: seconds / wall for name, seconds in split.items()}
         tokens = sum(result.action_tokens for result in results)
-        return {"tokens_per_second": tokens / wall, **figures}, Prompts.of(self._recorder.episodes)
+        return {"tokens_per_second": tokens / wall, **figures}, Prompts.of(self._played)
 
     async def requests(self, prompts: Prompts, at_once: int) -> float:
         """Tokens per second for single requests, all prompts known beforehand."""
         sampling = self._args.config.sampling
         begin = time.perf_counter()
         answers = await in_flight(at_once, [partial(self._engine.generate, p, 1, sampling) for p in prompts.tokens])
-        return sum(len(a.token_ids) for (a,) in answers) / (time.perf_counter() - begin)
+        return sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - begin)
 
     def _engine_seconds(self) -> float:
         children = psutil.Process().children(recursive=True)
@@ -193,10 +187,10 @@ class Generate:
     """`LLM.generate` with the worker's own engine arguments."""
 
     def __init__(self, model: str, config: EngineConfig, at_once: int, seed: int) -> None:
-        _set_environment(config)
+        set_environment(config)
         from vllm import LLM
 
-        self._llm = LLM(**{**_arguments(model, config, seed, EXTENSION), "max_num_seqs": at_once})
+        self._llm = LLM(**{**engine_arguments(model, config, seed, EXTENSION), "max_num_seqs": at_once})
 
     def generate(self, prompts: Prompts, sampling: SamplingConfig) -> float:
         """Tokens per second; each prompt gets as many tokens as the worker wrote."""
@@ -247,7 +241,6 @@ def measure(config: RunConfig, model: str, at_once: int, count: int, repeats: in
         figures["prompt_tokens_mean"] = float(np.mean([len(p) for p in prompts.tokens]))
         runs.append(figures)
         say(f"  {at_once} at once, {repeat + 1}/{repeats}: {figures['ratio']:.2f} of LLM.generate")
-    ask(worker.shutdown.remote())
     ray.kill(worker)
     ray.kill(baseline)
     replay.stop()

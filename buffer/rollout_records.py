@@ -30,6 +30,17 @@ class FreshActions:
     versions: np.ndarray
     counts: np.ndarray
 
+    def action(self, k: int) -> FreshActions:
+        """Return action k alone."""
+        start, end = self.offsets[k : k + 2]
+        return FreshActions(
+            tokens=self.tokens[start:end],
+            offsets=np.array([0, end - start]),
+            logprobs=self.logprobs[start:end],
+            versions=self.versions[start:end],
+            counts=np.ones(1, np.int32),
+        )
+
     @classmethod
     def join(cls, parts: Sequence[FreshActions]) -> FreshActions:
         """Return the actions of all `parts`, in order."""
@@ -56,7 +67,7 @@ class CollectReport:
     seeds: int64 [episodes], episode seeds. They equal the environment's seeds unless episodes are played in groups.
     tokens: int32 [episodes], action tokens.
     seconds: time since the previous report, or since the first episode.
-    window_truncations: episodes truncated because they exceeded the engine's context length.
+    window_truncations: episodes truncated because they exceeded the context window.
     lost: episodes that were replayed because their worker died.
     next_seed: lowest seed that is not finished. A resumed run continues there.
     failures: error messages of the episodes that were dropped because their environment failed.

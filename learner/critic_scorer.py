@@ -12,6 +12,7 @@ from ray.actor import ActorHandle
 from torch import Tensor
 
 from buffer.node_affinity import this_node
+from buffer.rollout_records import FreshActions
 from learner.config import LearnerConfig
 from learner.passes.rows import Row
 
@@ -45,12 +46,12 @@ class CriticScorer:
         self.version = version
         return version
 
-    def choose(self, states: Sequence[np.ndarray], candidates: Sequence[Sequence[np.ndarray]]) -> list[int]:
+    def choose(self, states: Sequence[np.ndarray], candidates: Sequence[FreshActions]) -> list[int]:
         """For each state the index of the candidate with the largest min_i Q_i(s, a).
 
         Args:
             states: int32 token prefixes.
-            candidates: of each state as many actions, int32 tokens.
+            candidates: the actions of each state, the same number at every state.
         """
         if self.version is None:
             return [0] * len(states)
@@ -67,7 +68,7 @@ class CriticScorer:
         return chosen
 
 
-def _row(state: np.ndarray, actions: Sequence[np.ndarray]) -> Row:
+def _row(state: np.ndarray, actions: FreshActions) -> Row:
     """The state as an episode whose next action is open, with the candidates as its branches."""
     end = np.array([len(state)], dtype=np.int32)
     return Row(
@@ -78,7 +79,7 @@ def _row(state: np.ndarray, actions: Sequence[np.ndarray]) -> Row:
         reward=np.zeros(1, dtype=np.float32),
         terminated=False,
         turns=np.zeros(1, dtype=np.int32),
-        fresh=[list(actions)],
+        fresh=[np.split(actions.tokens, actions.offsets[1:-1])],
     )
 
 

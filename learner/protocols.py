@@ -1,6 +1,6 @@
 """What the learner needs of the rest of the run, as protocols.
 
-The run passes in objects that satisfy them (`actors.pool.pool.PoolClient`, `buffer.client.ray_client.ReplayClient`,
+The run passes in objects that satisfy them (`actors.pool.client.PoolClient`, `buffer.client.ray_client.ReplayClient`,
 `archer.driver.board.BoardPublisher`), so that the learner imports neither `actors` nor `archer`.
 """
 

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from transformers import (
 )
 
 from actors.config import EngineConfig, SamplingConfig
-from actors.engine.engine import EXTENSION, Completion, VllmEngine
+from actors.engine.engine import VllmEngine
+from actors.engine.launch import EXTENSION
+from buffer.rollout_records import FreshActions
 from envs import EnvSpec
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ CHAT_TEMPLATE = (
 
 
 def byte_tokenizer(*, merges: tuple[tuple[str, str], ...] = (), **kwargs: Any) -> PreTrainedTokenizerFast:
-    """One token per byte, then one per merge."""
+    """Return a tokenizer with one token per byte and one per merge."""
     vocabulary = {piece: i for i, piece in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     for one, other in merges:
         vocabulary[one + other] = len(vocabulary)
@@ -52,9 +54,9 @@ def byte_tokenizer(*, merges: tuple[tuple[str, str], ...] = (), **kwargs: Any) -
 
 
 def save_model(folder: Path, architecture: str = "llama", *, tied: bool = False) -> Path:
-    """A random causal model of two layers with its tokenizer; large weights, so that log-probabilities differ.
+    """Save a random causal model of two layers and its tokenizer; the weights are large, so log-probabilities differ.
 
-    Its own sampling defaults are far from the policy's, as those of many published models are: none of them may count.
+    The model's sampling defaults are far from the policy's, as in many published models; the engine must ignore them.
     """
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
@@ -91,7 +93,7 @@ def load_model(folder: Path) -> Any:
 
 
 def change(model: torch.nn.Module, seed: int) -> None:
-    """Move every weight, as an optimizer would."""
+    """Add noise to every weight, as an optimizer step would."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -99,15 +101,41 @@ def change(model: torch.nn.Module, seed: int) -> None:
 
 
 def reference_logprobs(model: Any, tokens: list[int] | np.ndarray, temperature: float) -> np.ndarray:
-    """log p(tokens[i + 1] | tokens[: i + 1]) by Hugging Face."""
+    """Return log p(tokens[i + 1] | tokens[: i + 1]), computed by Hugging Face."""
     ids = torch.tensor(np.asarray(tokens, np.int64))[None]
     with torch.no_grad():
         logprobs = (model(ids).logits.float() / temperature).log_softmax(-1)
     return logprobs[0, :-1].gather(-1, ids[0, 1:, None])[:, 0].numpy()
 
 
+class Completion(NamedTuple):
+    """One action."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    versions: list[int]
+
+
+def completions(actions: FreshActions) -> list[Completion]:
+    """Return the actions one by one."""
+    parts = [actions.action(k) for k in range(len(actions.offsets) - 1)]
+    return [Completion(part.tokens.tolist(), part.logprobs.tolist(), part.versions.tolist()) for part in parts]
+
+
+def fresh_actions(actions: list[list[int]], version: int = 0) -> FreshActions:
+    """Return `actions` of one state, each token with log-probability -0.5."""
+    tokens = np.array([token for action in actions for token in action], np.int32)
+    return FreshActions(
+        tokens=tokens,
+        offsets=np.cumsum([0, *map(len, actions)]),
+        logprobs=np.full(len(tokens), -0.5, np.float32),
+        versions=np.full(len(tokens), version, np.int32),
+        counts=np.array([len(actions)], np.int32),
+    )
+
+
 class Served:
-    """An engine on an event loop of its own thread."""
+    """An engine on an event loop that runs in a thread."""
 
     def __init__(self, folder: Path, *, extension: str = EXTENSION, version: int = 0) -> None:
         self._loop = asyncio.new_event_loop()
@@ -127,13 +155,20 @@ class Served:
     def run(self, call: Coroutine[Any, Any, T], timeout_s: float = 280.0) -> T:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result(timeout_s)
 
+    def generate(self, *args: Any, **kwargs: Any) -> list[Completion]:
+        return completions(self.run(self.engine.generate(*args, **kwargs)))
+
+    def rpc(self, method: str, *args: Any) -> None:
+        """Call a method of the extension in the engine's processes."""
+        self.run(self.engine._llm.collective_rpc(method, args=args))
+
     def submit(self, call: Coroutine[Any, Any, T]) -> Any:
         return asyncio.run_coroutine_threadsafe(call, self._loop)
 
     def close(self) -> None:
         async def shutdown() -> None:
             self.engine.shutdown()
-            # vLLM's finaliser shuts down again, at the interpreter's end, and complains behind pytest's last line.
+            # vLLM's finalizer shuts down again when the interpreter exits, and logs after pytest's last line.
             self.engine._llm.shutdown = lambda: None
             others = asyncio.all_tasks() - {asyncio.current_task()}
             for task in others:
@@ -147,7 +182,7 @@ class Served:
 
 
 class ScriptedEngine:
-    """Writes given texts, one token per byte, with one stop token; a stand-in where no model is needed."""
+    """An engine that needs no model: returns the given texts in turn, one token per byte."""
 
     def __init__(self, actions: list[str], window: int = 1000, version: int = 3) -> None:
         self.actions = actions
@@ -158,17 +193,16 @@ class ScriptedEngine:
         self.tokenizer = byte_tokenizer()
 
     async def generate(
-        self, prompt_token_ids: list[int], n: int, sampling: SamplingConfig, *, greedy: bool = False
-    ) -> list[Completion]:
-        self.prompts.append(list(prompt_token_ids))
+        self, prompt: list[int], n: int, sampling: SamplingConfig, *, greedy: bool = False
+    ) -> FreshActions:
+        self.prompts.append(list(prompt))
         text = self.actions[(len(self.prompts) - 1) % len(self.actions)]
         ids = self.tokenizer.encode(text, add_special_tokens=False)[: sampling.max_tokens]
-        reason = "stop" if text.endswith("\n") and len(ids) == len(text) else "length"
-        return [Completion(ids, [-0.5] * len(ids), [self.version] * len(ids), reason)] * n  # type: ignore[arg-type]
+        return fresh_actions([ids] * n, self.version)
 
 
 class Hanging:
-    """In a child process; the action "hang" never returns."""
+    """An environment in a child process; the action "hang" never returns."""
 
     spec = EnvSpec(id="hanging", description="Hangs.", max_turns=9, reward_range=(-9.0, 0.0), isolation="process")
 
@@ -185,7 +219,7 @@ class Hanging:
 
 
 class Fragile:
-    """Raises in step from seed `from_seed` on; `in_reset` makes it raise there."""
+    """An environment that raises from seed `from_seed` on: in reset if `in_reset`, else in step."""
 
     spec = EnvSpec(id="fragile", description="Breaks.", max_turns=3, reward_range=(-3.0, 0.0))
 

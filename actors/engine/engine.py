@@ -1,55 +1,42 @@
-"""One vLLM engine: prompts of token ids in, actions with their behaviour log-probabilities and versions out.
+"""One vLLM engine: prompts of token ids in, actions with behaviour log-probabilities and policy versions out.
 
 Invariants:
-- nothing but temperature shapes the distribution sampled from (no top-p, no top-k, none of the model's own sampling
-  defaults), and the log-probabilities returned are those of that distribution;
+- only the temperature shapes the sampling distribution (no top-p, no top-k, none of the model's sampling defaults), and
+  the returned log-probabilities are those of that distribution;
 - the stop token is part of the action;
-- each token carries the policy version that wrote it, also where weights changed in the middle of an action;
-- what is cached of old weights is dropped when weights change.
+- each token carries the policy version that sampled it, also if the weights change in the middle of an action;
+- a change of weights drops everything that was cached under the old ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import os
 from collections.abc import Awaitable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from actors.config import EngineConfig, SamplingConfig
+from actors.engine.launch import EXTENSION, engine_arguments, set_environment
 from actors.engine.process_guard import own_children
 from actors.errors import EngineDied, EngineStartError, PromptTooLong, WeightTransferError
+from buffer.rollout_records import FreshActions
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
 T = TypeVar("T")
-GIB = 1 << 30
-EXTENSION = "actors.engine.extension.EngineExtension"
-
-# A block is what prefixes share: vLLM's own choice on a CPU, 128, is longer than most states of a text game. Below
-# 32 the CPU's attention kernel slows down.
-CPU_BLOCK_SIZE = 32
-
-
-@dataclass(slots=True)
-class Completion:
-    """One action: tokens with the stop token, log-probabilities of the distribution sampled from (none where they were
-    not asked for), versions."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    versions: list[int]
-    stop_reason: Literal["stop", "length"]
 
 
 class VllmEngine:
-    """An engine of one worker. Make it with `await VllmEngine.start(...)`; use it from that event loop only."""
+    """The engine of one worker. Create it by `await VllmEngine.start(...)` and use it on that event loop only.
+
+    version: the current policy version; window: the context window in tokens; died: set when a process of the engine
+    has ended.
+    """
 
     def __init__(self, llm: AsyncLLM, name: str, stop_token_ids: Sequence[int], version: int) -> None:
         self.name = name
@@ -76,60 +63,60 @@ class VllmEngine:
     ) -> VllmEngine:
         """Start the engine's processes and load `model`, a Hugging Face folder or name.
 
-        Blocks the event loop while it loads. Raises EngineStartError.
+        Loading blocks the event loop. Raises EngineStartError.
         """
-        _set_environment(config)
+        set_environment(config)
         own_children()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(model, config, seed, extension)))
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model, config, seed, extension)))
         except (ValueError, RuntimeError, OSError) as error:
-            # vLLM's processes log the cause to standard error; what reaches us may only say that they failed.
+            # vLLM's processes log the cause to standard error; this error may only say that they failed.
             raise EngineStartError(
-                f"{name}: the engine for {model!r} did not start: {error}. The lines above it in the worker's log "
-                "say why; too little memory for rollout.engine.kv_cache_gib is the usual cause"
+                f"{name}: the engine for {model!r} did not start: {error}. The worker's log contains the cause, "
+                "usually too little memory for rollout.engine.kv_cache_gib"
             ) from error
         engine = cls(llm, name, stop_token_ids, version)
         await engine._call(llm.update_weight_version(str(version)))
-        # Else the first request asks for this, and hangs where the engine dies just then.
+        # Otherwise the first request makes this call, which never returns if the engine dies during it.
         await engine._call(llm.get_supported_tasks())
         await engine._first_step(model)
         return engine
 
     async def generate(
         self,
-        prompt_token_ids: Sequence[int],
+        prompt: Sequence[int],
         n: int,
         sampling: SamplingConfig,
         *,
         greedy: bool = False,
         logprobs: bool = True,
-    ) -> list[Completion]:
-        """`n` actions for one prompt. An action is cut short where the window ends.
+    ) -> FreshActions:
+        """Sample `n` actions after one prompt. The end of the context window cuts an action.
 
-        Without `logprobs` the actions' are empty, and the engine is spared computing and sending them.
+        Without `logprobs` the engine neither computes nor sends log-probabilities.
 
-        Raises PromptTooLong where the window leaves no room for a token, EngineDied.
+        Raises PromptTooLong if the context window leaves no room for a token, and EngineDied.
         """
-        room = self.window - len(prompt_token_ids)
+        room = self.window - len(prompt)
         if room < 1:
             raise PromptTooLong(
-                f"{self.name}: a prompt of {len(prompt_token_ids)} tokens leaves no room for an action in the model's "
-                f"window of {self.window}; raise rollout.engine.max_model_len if the model allows, shorten the "
-                "environment's observations, or set its max_turns lower"
+                f"{self.name}: a prompt of {len(prompt)} tokens leaves no room for an action in the context window of "
+                f"{self.window} tokens; raise rollout.engine.max_model_len if the model allows, shorten the "
+                "environment's observations, or lower its max_turns"
             )
         temperature = 0.0 if greedy else sampling.temperature
         params = self._sampling_params(temperature, min(sampling.max_tokens, room), n, logprobs=logprobs)
-        return [self._completion(output) for output in await self._request(list(prompt_token_ids), params)]
+        return _actions(await self._request(list(prompt), params))
 
     async def probe(self, tokens: Sequence[int], temperature: float) -> np.ndarray:
-        """log p(tokens[i + 1] | tokens[: i + 1]) at `temperature`, float32 [length - 1].
+        """Return log p(tokens[i + 1] | tokens[: i + 1]) at `temperature`, float32 [length - 1].
 
-        Each position is asked for through the sampler and with its prefix cached, the way actions are written, so
-        that a stale head, a stale cache or a wrong temperature shows. (vLLM's prompt_logprobs would show none of the
-        last two: they skip the cache and know no temperature.)
+        Each position is a request of its own, which passes the sampler and the prefix cache as actions do. The answer
+        therefore reveals a stale output head, a stale cache and a wrong temperature. (vLLM's prompt_logprobs reveal
+        neither of the last two: they bypass the cache and ignore the temperature.)
         """
         ids = [int(token) for token in tokens]
         outputs = await asyncio.gather(
@@ -151,13 +138,10 @@ class VllmEngine:
 
         await self._call(self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info)))
 
-    async def shutdown_weight_transfer_engine(self) -> None:
-        await self._call(self._llm.shutdown_weight_transfer_engine())
-
     async def start_weight_update(self) -> None:
-        """Freeze requests, drop all cached keys and values, and make ready for new weights.
+        """Freeze requests, drop the key-value cache, and prepare for new weights.
 
-        Frozen requests keep their tokens; their keys and values are computed anew under the new weights.
+        Frozen requests keep their tokens; the engine recomputes their keys and values under the new weights.
         """
         await self._call(self._llm.pause_generation(mode="keep", clear_cache=True))
         await self._call(self._llm.start_weight_update())
@@ -168,14 +152,10 @@ class VllmEngine:
         await self._call(self._llm.update_weights(WeightTransferUpdateRequest(update_info)))
 
     async def finish_weight_update(self, version: int) -> None:
-        """Put the weights in place as policy version `version` and let requests go on."""
+        """Install the weights as policy version `version` and resume requests."""
         await self._call(self._llm.finish_weight_update(weight_version=str(version)))
         self.version = version
         await self._call(self._llm.resume_generation())
-
-    async def rpc(self, method: str, *args: Any) -> list[Any]:
-        """Call a method of the engine's worker processes."""
-        return await self._call(self._llm.collective_rpc(method, args=args))
 
     def shutdown(self) -> None:
         """End the engine's processes."""
@@ -185,14 +165,17 @@ class VllmEngine:
     # Parts
 
     async def _first_step(self, model: str) -> None:
-        """Write one token. An engine that can't, as where its attention has no kernel for the model's head size, would
-        die at the first episode instead, and again after each restart."""
+        """Sample one token, so that an engine that cannot decode fails at its start.
+
+        For example, vLLM's attention may lack a kernel for the model's head size. Without this check the engine would
+        die at the first episode, and again after each restart.
+        """
         try:
             await self.generate(self._stop_token_ids[:1], 1, SamplingConfig(max_tokens=1))
         except EngineDied as error:
             raise EngineStartError(
                 f"{self.name}: the engine for {model!r} died at its first step; the worker's log in the Ray session "
-                "folder says why. A head size that vLLM's attention lacks is the usual cause on a CPU"
+                "folder contains the cause, on a CPU usually a head size that vLLM's attention does not support"
             ) from error
 
     async def _request(self, prompt: list[int], params: SamplingParams) -> list[Any]:
@@ -211,17 +194,6 @@ class VllmEngine:
             raise EngineDied(f"{self.name}: the engine's process ended with requests in flight") from error
         return result.outputs
 
-    def _completion(self, output: Any) -> Completion:
-        versions = []
-        for span in output.weight_versions:
-            versions += [int(span.version)] * (span.end - span.start)
-        return Completion(
-            token_ids=list(output.token_ids),
-            logprobs=[] if output.logprobs is None else output.logprobs.logprobs,
-            versions=versions,
-            stop_reason="stop" if output.finish_reason == "stop" else "length",
-        )
-
     def _sampling_params(
         self, temperature: float, max_tokens: int, n: int, *, logprobs: bool = True, target: int | None = None
     ) -> SamplingParams:
@@ -239,18 +211,18 @@ class VllmEngine:
                 logprob_token_ids=None if target is None else [target],
                 flat_logprobs=True,
                 stop_token_ids=self._stop_token_ids,
-                # The stop tokens are ours to name; the tokenizer's end of text is among them.
+                # stop_token_ids include the tokenizer's end of text.
                 ignore_eos=True,
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
-                # These parameters never change, so that vLLM need not copy them for each request.
+                # These parameters never change, so vLLM need not copy them for each request.
                 skip_clone=True,
             )
             self._params[key] = params
         return params
 
     async def _call(self, call: Coroutine[Any, Any, T]) -> T:
-        """Await one of vLLM's calls; an engine that dies meanwhile ends the wait, which vLLM's own does not."""
+        """Await one of vLLM's calls. Raises EngineDied if the engine dies meanwhile; vLLM would keep waiting."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         task = asyncio.ensure_future(call)
@@ -259,7 +231,7 @@ class VllmEngine:
         try:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
             if not task.done():
-                raise EngineDied(f"{self.name}: the engine's process ended while it was called")
+                raise EngineDied(f"{self.name}: the engine's process ended during a call")
             return task.result()
         except EngineDeadError as error:
             raise EngineDied(f"{self.name}: the engine's process has ended") from error
@@ -291,67 +263,15 @@ class VllmEngine:
         self._handles = []
 
 
-def _set_environment(config: EngineConfig) -> None:
-    """What vLLM and its processes read from the environment; what the user has set stays."""
-    defaults = {
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "PYTHONWARNINGS": "ignore",
-        "TOKENIZERS_PARALLELISM": "false",
-        # Engines share the machine with each other and with the learner: the operating system places threads better
-        # than each engine binding itself to the same core.
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    # What vLLM says while it is imported comes before it reads its own log level.
-    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        os.environ["OMP_NUM_THREADS"] = str(config.threads)
-        if config.tensor_parallel == 1:
-            # The model then runs in the engine's own process: one process and one hop a step fewer.
-            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        if config.enforce_eager:
-            # Else the first request compiles a three-line kernel for ten seconds.
-            os.environ["TORCHDYNAMO_DISABLE"] = "1"
-
-
-def _arguments(model: str, config: EngineConfig, seed: int, extension: str) -> dict[str, Any]:
-    from vllm.config.weight_transfer import WeightTransferConfig
-    from vllm.platforms import current_platform
-
-    arguments: dict[str, Any] = {
-        "model": model,
-        "dtype": config.dtype,
-        "seed": seed,
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_batched_tokens": config.max_num_batched_tokens,
-        "enforce_eager": config.enforce_eager,
-        "tensor_parallel_size": config.tensor_parallel,
-        "enable_prefix_caching": True,
-        "skip_tokenizer_init": True,
-        "use_tqdm_on_load": False,
-        # The model's own defaults (top_k=50 and the like) must not shape the policy.
-        "generation_config": "vllm",
-        "logprobs_mode": "processed_logprobs",
-        "weight_transfer_config": WeightTransferConfig(backend=config.weight_transfer),
-        "worker_extension_cls": extension,
-    }
-    if config.max_model_len is not None:
-        arguments["max_model_len"] = config.max_model_len
-    gib = config.kv_cache_gib
-    if current_platform.is_cpu():
-        arguments["block_size"] = config.block_size or CPU_BLOCK_SIZE
-        arguments["kv_cache_memory_bytes"] = int((gib or 1.0) * GIB)
-        if config.tensor_parallel == 1:
-            arguments["distributed_executor_backend"] = "uni"
-    else:
-        arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
-        if gib is not None:
-            arguments["kv_cache_memory_bytes"] = int(gib * GIB)
-        if config.block_size is not None:
-            arguments["block_size"] = config.block_size
-    return arguments
+def _actions(outputs: Sequence[Any]) -> FreshActions:
+    """Return the outputs of one request as the actions of one state."""
+    spans = [span for output in outputs for span in output.weight_versions]
+    return FreshActions(
+        tokens=np.array([token for output in outputs for token in output.token_ids], np.int32),
+        offsets=np.cumsum([0, *(len(output.token_ids) for output in outputs)], dtype=np.int64),
+        logprobs=np.array([x for o in outputs if o.logprobs is not None for x in o.logprobs.logprobs], np.float32),
+        versions=np.repeat(
+            np.array([int(span.version) for span in spans], np.int32), [span.end - span.start for span in spans]
+        ),
+        counts=np.array([len(outputs)], np.int32),
+    )

@@ -1,7 +1,7 @@
-"""Imported by vLLM in each engine process, through `worker_extension_cls`, before the model is loaded.
+"""The module that vLLM imports in each engine process (`worker_extension_cls`) before it loads the model.
 
-Importing it registers our receiver of weights and ties the process to its worker's life: vLLM offers no other hook
-that early.
+The import registers the shared-memory receiver of weights and makes the process end with its worker. vLLM offers no
+other hook that early.
 """
 
 from __future__ import annotations
@@ -14,4 +14,4 @@ follow_owner()
 
 
 class EngineExtension:
-    """Mixed into vLLM's worker class. It adds no calls of its own."""
+    """Mixed into vLLM's worker class; adds no methods."""

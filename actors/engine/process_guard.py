@@ -1,8 +1,8 @@
-"""Engine processes end with the worker that started them, however it ends.
+"""Ends engine processes when the worker that started them ends, for whatever reason.
 
-vLLM runs the model in child processes, and a worker killed with -9 can't end its children. So the worker puts its
-process id into the environment that they inherit, and each of them watches that process through a pidfd: an event
-of the kernel, no polling, and a recycled process id can't be mistaken for the worker.
+vLLM runs the model in child processes, and a worker killed by SIGKILL cannot end its children. The worker therefore
+writes its process id into the environment that they inherit, and each child watches that process through a pidfd. A
+pidfd needs no polling, and it never refers to another process that reuses the id.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ OWNER_VARIABLE = "ARCHER_ENGINE_OWNER"
 
 
 def own_children() -> None:
-    """Engine processes started from now on end with this process."""
+    """Make engine processes that start from now on end with this process."""
     os.environ[OWNER_VARIABLE] = str(os.getpid())
 
 
 def follow_owner() -> None:
-    """Called in an engine process: end it, and what stands between it and the owner, when the owner ends."""
+    """In an engine process: when the owner ends, kill this process and the engine core between it and the owner."""
     owner = int(os.environ.get(OWNER_VARIABLE, os.getpid()))
     if owner == os.getpid():
         return
@@ -30,7 +30,7 @@ def follow_owner() -> None:
     except ProcessLookupError:
         _end(owner)
         return
-    threading.Thread(target=_wait, args=(handle, owner), name="lifeline", daemon=True).start()
+    threading.Thread(target=_wait, args=(handle, owner), name="process-guard", daemon=True).start()
 
 
 def _wait(handle: int, owner: int) -> None:
@@ -41,7 +41,7 @@ def _wait(handle: int, owner: int) -> None:
 
 
 def _end(owner: int) -> None:
-    # With several processes per engine, this one's parent is the engine core, whose parent was the owner.
+    # If an engine has several processes, the parent of this one is the engine core, a child of the owner.
     parent = os.getppid()
     if parent not in (owner, 1) and _name(parent).startswith("VLLM::"):
         os.kill(parent, signal.SIGKILL)

@@ -1,11 +1,12 @@
-"""Receiving side of weights, run in the engine's process.
+"""The receiver of weights from shared memory; runs in the engine's process.
 
-`nccl` and `ipc` are vLLM's own receivers. `shm` is ours, for engines on a CPU: the learner writes all weights into
-one anonymous shared-memory file, and the engine maps it and loads from it. When `finish_weight_update` returns, every
-weight is in place, the packed copies that a CPU engine computes with included.
+vLLM provides the receivers `nccl` and `ipc`. This module adds `shm` for engines on a CPU: the learner writes all
+weights into an anonymous shared-memory file, and the engine maps the file and loads the weights. When
+`finish_weight_update` returns, every weight is installed, including the packed copies with which a CPU engine computes.
 
-Where the learner trains an adapter, its frozen base comes once, and stays mapped: all engines of a machine look at the
-same pages. Each adapter is merged into that base, never into weights that held another one, so nothing drifts.
+If the learner trains an adapter, it sends the frozen base once. The base stays mapped, and all engines of a machine
+share its pages. The receiver merges each adapter into that base, never into weights with an earlier adapter, so
+rounding errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ BACKEND = "shm"
 
 @dataclass
 class SharedMemoryInitInfo(WeightTransferInitInfo):
-    """Nothing has to be agreed beforehand."""
+    """Empty: this transport needs no set-up."""
 
 
 @dataclass
 class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
-    """Where the weights lie.
+    """The location and meaning of weights in shared memory.
 
-    path: file that holds them, readable by this process.
-    size: bytes of the file.
+    path: the file, readable by this process.
+    size: size of the file in bytes.
     names, dtype_names, shapes, offsets: one entry per tensor; offsets in bytes.
-    keep: this is the base of the adapters to come; the first of them, in the same update, loads it.
-    scale: this is an adapter, `NAME.lora_A` and `NAME.lora_B` of each weight NAME that becomes base + scale B A.
-    transposed: those of these weights that are stored as [in, out].
+    keep: the tensors are the base of later adapters. The first adapter, in the same update, loads the base.
+    scale: if not None, the tensors are an adapter: each weight NAME with `NAME.lora_A` and `NAME.lora_B` becomes
+        base + scale B A.
+    transposed: names of the weights that are stored as [in, out].
     """
 
     path: str
@@ -55,7 +57,7 @@ class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
 
 
 class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
-    """Loads weights that lie in shared memory of the same machine."""
+    """Loads weights from shared memory of the same machine."""
 
     init_info_cls = SharedMemoryInitInfo
     update_info_cls = SharedMemoryUpdateInfo
@@ -79,11 +81,11 @@ class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemo
             file = open(update_info.path, "rb")  # noqa: SIM115 - the mapping outlives this function
         except OSError as error:
             raise RuntimeError(
-                f"the learner's shared memory {update_info.path} can't be opened here ({error.strerror}): `shm` needs "
-                "learner rank 0 and every engine on one machine and under one user; use nccl across machines"
+                f"the engine cannot open the learner's shared memory {update_info.path} ({error.strerror}): `shm` "
+                "needs learner rank 0 and every engine on one machine and under one user; use nccl across machines"
             ) from error
         with file:
-            # Private: torch wants memory that could be written to.
+            # A private mapping, because torch requires writable memory.
             memory = mmap.mmap(file.fileno(), update_info.size, access=mmap.ACCESS_COPY)
         tensors = _tensors(memory, update_info)
         if update_info.keep:
@@ -99,12 +101,12 @@ class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemo
     def _merged(
         self, adapter: dict[str, torch.Tensor], info: SharedMemoryUpdateInfo
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """What `adapter` makes of the base: all of it the first time, then the modules that it changes a part of.
+        """Yield base + adapter: at first all weights, later those of every module that the adapter changes.
 
-        Whole modules, because the engine computes with some of their weights as one (q, k and v; gate and up).
+        Modules are yielded whole because the engine fuses some of their weights (q, k and v; gate and up).
         """
         if not self._base:
-            raise RuntimeError("an adapter came to an engine that was never sent its base")
+            raise RuntimeError("the engine received an adapter before the adapter's base")
         assert info.scale is not None
         changed = {name.removesuffix(".lora_A") for name in adapter if name.endswith(".lora_A")}
         modules = {_module(name) for name in changed}
@@ -137,15 +139,15 @@ def _tensors(memory: mmap.mmap, info: SharedMemoryUpdateInfo) -> Iterator[tuple[
 
 
 def _module(name: str) -> str:
-    """`model.layers.0.mlp` of `model.layers.0.mlp.up_proj.weight`."""
+    """Return the module of a weight: `model.layers.0.mlp` for `model.layers.0.mlp.up_proj.weight`."""
     return name.rsplit(".", 2)[0]
 
 
 def repack_heads(model: torch.nn.Module) -> None:
-    """Pack the embeddings and output heads of a CPU engine anew from their current weights.
+    """Rebuild a CPU engine's packed copies of embeddings and output heads from their current weights.
 
-    A CPU engine multiplies by a packed copy of each weight. Reloading makes new copies layer by layer, but a head
-    that shares its weight with the embedding receives no weight of its own, so its copy would stay the old one.
+    A CPU engine multiplies by a packed copy of each weight. Reloading rebuilds the copies layer by layer. An output
+    head that shares its weight with the embedding receives no weight of its own, so reloading leaves its copy stale.
     """
     if not current_platform.is_cpu():
         return
@@ -161,6 +163,6 @@ def repack_heads(model: torch.nn.Module) -> None:
 
 
 def register_receivers() -> None:
-    """Make `shm` known to vLLM in this process. Safe to call again."""
+    """Register `shm` with vLLM in this process. Idempotent."""
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, SharedMemoryReceiver)

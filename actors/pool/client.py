@@ -1,4 +1,4 @@
-"""The pool as the learner and the run see it: blocking calls from any process."""
+"""The client of the pool: blocking calls from any process."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors.config import RolloutConfig
-from actors.errors import ActorError, RolloutTimeout, StaleWorkersError, WorkersLostError
+from actors.errors import RolloutTimeout, StaleWorkersError, WorkersLostError
 from actors.pool.weight_sync import SyncClient
+from actors.rollout.action_request import ActionRequest
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 
-# The pool keeps the caller's own timeouts; this much later the pool itself counts as hung.
+# The pool itself enforces the caller's timeouts; if it is this much later, the pool counts as hung.
 GRACE_S = 30.0
 
 
 class PoolClient:
-    """Satisfies `learner.protocols.RolloutService`. Picklable; raises ActorError only."""
+    """A picklable handle of the pool; satisfies `learner.protocols.RolloutService`. Its methods raise ActorError."""
 
     stale_error = StaleWorkersError
 
@@ -29,12 +30,8 @@ class PoolClient:
         self._pool = pool
         self._config = config
 
-    def start_workers(self) -> None:
-        """Called once, by `start_pool`."""
-        self._get(self._pool.start.remote(), self._config.engine.startup_timeout_s)
-
     def ready(self, timeout_s: float) -> None:
-        """Wait until every worker has come up. Raises RolloutTimeout, which names those that have not."""
+        """Wait until every worker has started. Raises RolloutTimeout, which names the workers that have not."""
         self._get(self._pool.ready.remote(timeout_s), timeout_s)
 
     def collect(
@@ -47,53 +44,42 @@ class PoolClient:
         greedy: bool = False,
         timeout_s: float | None = None,
     ) -> CollectReport:
-        """Play the episodes of environment seeds first_seed, first_seed + 1, ... and wait for all of them.
+        """Play episodes e = first_seed, first_seed + 1, ... and return the report when all have finished.
 
-        With a `group` greater than 1, episode e (first_seed, first_seed + 1, ...) plays environment seed e // group, so
-        that so many episodes start alike.
-        With `store` each is in replay when this returns. Raises StaleWorkersError where no worker holds the current
-        weights: broadcast, then call again with the same arguments, and it goes on where it stopped.
+        Episode e plays environment seed e // group: `group` consecutive episodes start in the same state. With `store`,
+        replay holds every episode when the call returns. Raises StaleWorkersError if no worker holds the current
+        weights; after a broadcast, a call with the same arguments continues with the unfinished episodes.
         """
         return self._get(self._pool.collect.remote(episodes, first_seed, group, store, greedy, timeout_s), timeout_s)
 
     def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None:
-        """Play episodes on and on, from `first_seed`, as fast as the policy's version admits:
+        """Play episodes from `first_seed` on until `stop`, as fast as the policy version allows:
 
         started <= (versions since this call + max_staleness + 1) * episodes_per_version
         """
         self._get(self._pool.start_stream.remote(first_seed, episodes_per_version, max_staleness, group), GRACE_S)
 
     def stop(self) -> None:
-        """End what `start` began; episodes in flight are finished and stored."""
+        """End what `start` began. Episodes in flight finish and are stored."""
         self._get(self._pool.stop_stream.remote(), self._config.request_timeout_s)
 
     def report(self, *, at_least: int = 0, timeout_s: float = 600.0) -> CollectReport:
-        """Wait until `at_least` episodes of `start` have finished since the last report, and report all of them."""
+        """Wait until `at_least` episodes of `start` have finished since the last report, and report on all of them."""
         return self._get(self._pool.report.remote(at_least, timeout_s), timeout_s)
 
     def request(
         self, prompts: Sequence[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True
     ) -> Future[FreshActions]:
-        """`n` actions of the current policy for each state (int32 token ids), or of each state its own number.
+        """Request `n` actions of the current policy at each state (int32 token ids), or n[i] actions at state i.
 
-        Without `logprobs` the answer's are empty, and the engines work less. A future that is cancelled tells them that
-        nobody waits.
+        Without `logprobs` the engines compute none. Cancelling the future cancels the engines' work.
         """
-        if not prompts:
-            raise ActorError("a request for actions holds no states")
-        counts = np.broadcast_to(np.asarray(n, np.int32), len(prompts))
-        if counts.min() < 1:
-            raise ActorError(f"a request for {counts.min()} actions at a state; ask for at least 1")
-        offsets = np.cumsum([0, *(len(prompt) for prompt in prompts)], dtype=np.int64)
-        tokens = np.concatenate([np.asarray(prompt, np.int32) for prompt in prompts])
         result: Future[FreshActions] = Future()
+        reference = self._pool.request.remote(ActionRequest.of(prompts, n, logprobs))
 
-        reference = self._pool.request.remote(tokens, offsets, counts, logprobs)
-
-        def finish(answer: Any) -> None:
+        def finish(answer: Future[FreshActions]) -> None:
             if not result.set_running_or_notify_cancel():
                 return
-            # `answer` may hold what Ray raised; `_plain` tells which error it was.
             error = answer.exception()
             if error is None:
                 result.set_result(answer.result())
@@ -108,33 +94,27 @@ class PoolClient:
         return self._get(self._pool.workers.remote(), GRACE_S)
 
     def resize(self, workers: int) -> None:
-        """Grow or shrink the pool. New workers take work once a broadcast has reached them."""
+        """Grow or shrink the pool. New workers take work after the next broadcast."""
         self._get(self._pool.resize.remote(workers), self._config.request_timeout_s)
 
-    def sync_client(self, timeout_s: float | None = None) -> SyncClient:
-        """Hands weights to all engines that are up; waits until there is one."""
+    def sync_client(self) -> SyncClient:
+        """Return a client that sends weights to all running engines; waits until at least one runs."""
         startup_s = self._config.engine.startup_timeout_s
         engines = self._get(self._pool.engines.remote(startup_s), startup_s)
-        return SyncClient(
-            self._pool, engines, self._config.engine.tensor_parallel, timeout_s or self._config.request_timeout_s
-        )
+        config = self._config
+        return SyncClient(self._pool, engines, config.engine.tensor_parallel, config.request_timeout_s)
 
-    def probe(self, tokens: np.ndarray, timeout_s: float | None = None) -> list[ProbeAnswer]:
-        """Each ready engine's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature."""
-        limit = timeout_s or self._config.request_timeout_s
-        return self._get(self._pool.probe.remote(np.asarray(tokens, np.int32), limit), limit)
+    def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
+        """Return each ready engine's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature."""
+        return self._get(self._pool.probe.remote(np.asarray(tokens, np.int32)), self._config.request_timeout_s)
 
     def metrics_targets(self) -> list[tuple[str, str, str]]:
-        """(role, name, "host:port") of each worker's Prometheus endpoint, vLLM's own metrics included."""
+        """Return (role, name, "host:port") of each worker's Prometheus endpoint, which also serves vLLM's metrics."""
         return self._get(self._pool.metrics_targets.remote(), GRACE_S)
 
     def window(self) -> int:
-        """The engines' window in tokens: no episode in replay is longer."""
+        """Return the context window of the engines in tokens, the maximum length of an episode."""
         return self._get(self._pool.window.remote(), GRACE_S)
-
-    def worker_actors(self) -> list[tuple[str, ActorHandle]]:
-        """Name and Ray actor of each worker."""
-        return self._get(self._pool.handles.remote(), GRACE_S)
 
     def shutdown(self) -> None:
         """End workers, engines and the pool."""
@@ -157,9 +137,9 @@ class PoolClient:
 
 
 def _plain(error: BaseException) -> BaseException:
-    """The error as it was raised, without Ray's wrapping."""
+    """Return the exception as the pool raised it, without Ray's wrapper."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         return error.cause
     if isinstance(error, RayActorError):
-        return WorkersLostError(f"the pool of rollout workers is gone: {error}")
+        return WorkersLostError(f"the pool of rollout workers has ended: {error}")
     return error

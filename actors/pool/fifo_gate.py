@@ -1,4 +1,4 @@
-"""A gate that lets requests through in the order in which they came, so many at once."""
+"""A first-come, first-served gate with limited room."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from contextlib import asynccontextmanager
 
 
 class Gate:
-    """Lets a request through once those before it are, and as long as what is inside stays within `room()`.
+    """Admits requests in the order of their arrival while the total size inside stays within `room()`.
 
-    A request that is larger than the room passes alone.
+    A request that is larger than the room is admitted alone.
 
     Args:
-        room: asked again whenever a request leaves.
+        room: called again each time a request leaves.
     """
 
     def __init__(self, room: Callable[[], int]) -> None:
         self._room = room
         self._inside = 0
-        self._turn = asyncio.Lock()  # first come, first served
-        self._left = asyncio.Event()  # since the first in turn last looked
+        self._turn = asyncio.Lock()  # held by the request that is next
+        self._left = asyncio.Event()  # set when a request leaves
 
     @asynccontextmanager
     async def through(self, size: int) -> AsyncIterator[None]:
-        """Wait for room for `size`, and hold it inside the `with`."""
+        """Wait for room of `size` and occupy it inside the `with`."""
         async with self._turn:
             while self._inside and self._inside + size > self._room():
                 self._left.clear()
@@ -33,6 +33,6 @@ class Gate:
         try:
             yield
         finally:
-            # Nothing is awaited here: whoever is cancelled leaves all the same.
+            # No await here, so that a cancelled request leaves too.
             self._inside -= size
             self._left.set()

@@ -1,11 +1,11 @@
-"""Workers, kept alive: starting, watching, restarting, and how many there are.
+"""Supervision of workers: start, watch, restart, and the size of the pool.
 
-A worker is in one of these states:
+States of a worker:
 
-    starting -> ready | stale        it has come up; stale where its weights are not the current ones
-    stale -> ready                   a broadcast reached it
-    ready | stale -> dead            its process or its engine's ended, or it hung; it is started again
-    any -> retired                   the pool has shrunk; it takes no more work and ends when it is done
+    starting -> ready | stale        the worker has started; it is stale if its weights are not the current ones
+    stale -> ready                   a broadcast reached the worker
+    ready | stale -> dead            the worker's process or engine ended, or the worker hung; it is restarted
+    any -> retired                   the pool has shrunk; the worker takes no more work and ends when it has finished
 """
 
 from __future__ import annotations
@@ -19,19 +19,24 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.errors import ActorError, EngineDied, RolloutTimeout, WorkersLostError
-from actors.rollout.worker import RolloutWorker, WorkerArgs, WorkerInfo
+from actors.errors import ActorError, EngineDied, RolloutTimeout, StaleWorkersError, WorkersLostError
+from actors.rollout.worker import RolloutWorker, WorkerArgs
 from buffer.rollout_records import WorkerStatus
 
 State = Literal["starting", "ready", "stale", "dead", "retired"]
 
-WORKER_ENDED = (RayActorError, EngineDied)
-"""What a call to a worker raises whose process, or engine, has ended."""
+
+class WorkerGone(Exception):
+    """A worker died or hung during a call; the supervisor restarts it."""
 
 
 @dataclass
 class Worker:
-    """One place in the pool, held by one actor after another."""
+    """A position in the pool, occupied by successive Ray actors.
+
+    playing: episodes in flight; acting: requests for actions in flight; metrics: "host:port" of the Prometheus
+    endpoint; window: the engine's context window in tokens.
+    """
 
     name: str
     index: int
@@ -39,21 +44,23 @@ class Worker:
     version: int = 0
     restarts: int = 0
     playing: int = 0
-    """Episodes in flight."""
     acting: int = 0
-    """Requests for actions in flight."""
     handle: ActorHandle | None = None
-    info: WorkerInfo | None = None
+    metrics: str = ""
+    window: int = 0
     task: asyncio.Task[None] | None = None
 
     @property
     def incarnation(self) -> str:
-        """Names this actor, not the place."""
+        """Return a name of the present actor, which changes at each restart."""
         return f"{self.name}.{self.restarts}"
 
 
 class Supervisor:
-    """Keeps the workers and tells about each change through `changed`."""
+    """Keeps the workers alive and notifies `changed` of every change of their states.
+
+    version: the current policy version; fatal: the error that ended the pool, if any.
+    """
 
     def __init__(self, args: WorkerArgs) -> None:
         self.args = args
@@ -61,21 +68,22 @@ class Supervisor:
         self.changed = asyncio.Condition()
         self.workers: list[Worker] = []
         self.fatal: ActorError | None = None
-        """Why the pool can't go on, once it can't."""
-        self._made = 0
+        self._created = 0
         self._restarts = 0
+        self._ending: asyncio.Future[None] | None = None
 
-    # Looking
+    # State
 
     def ready(self) -> list[Worker]:
+        """Return the workers that hold the current weights."""
         return [w for w in self.workers if w.state == "ready"]
 
     def alive(self) -> list[Worker]:
-        """Workers that can take weights."""
+        """Return the workers that can take weights."""
         return [w for w in self.workers if w.state in ("ready", "stale")]
 
     def stranded(self) -> bool:
-        """No worker holds the current weights, and none will without another broadcast."""
+        """Return whether no worker holds the current weights, nor will without another broadcast."""
         if self.ready():
             return False
         starts_current = self.version == self.args.version
@@ -84,46 +92,55 @@ class Supervisor:
     def status(self) -> list[WorkerStatus]:
         return [WorkerStatus(w.name, w.version, w.state == "ready", w.restarts) for w in self.workers]
 
-    def describe(self) -> str:
-        """All workers in a few words, for errors."""
-        return ", ".join(f"{w.name} ({w.state}, version {w.version})" for w in self.workers) or "no worker at all"
+    def stale_error(self) -> StaleWorkersError:
+        """Return the error for a stranded pool."""
+        return StaleWorkersError(
+            f"no worker holds policy version {self.version}: {self._describe()}. Broadcast the weights again"
+        )
 
-    async def wait_for(self, ready: Callable[[], Any], timeout_s: float | None, what: str) -> None:
-        """Wait until `ready()` is true; raises what made the pool fail, or RolloutTimeout."""
+    async def wait_for(self, condition: Callable[[], Any], timeout_s: float | None, failure: str) -> None:
+        """Wait until `condition()` is true.
+
+        Raises `fatal` if the pool has ended, or RolloutTimeout whose message begins with `failure`.
+        """
         async with self.changed:
             try:
-                await asyncio.wait_for(self.changed.wait_for(lambda: self.fatal or ready()), timeout_s)
+                await asyncio.wait_for(self.changed.wait_for(lambda: self.fatal or condition()), timeout_s)
             except TimeoutError:
                 raise RolloutTimeout(
-                    f"{what} within {timeout_s:g} s; workers: {self.describe()}. See the workers' logs in the Ray "
+                    f"{failure} within {timeout_s:g} s; workers: {self._describe()}. See the workers' logs in the Ray "
                     "session folder, or raise the timeout"
                 ) from None
-        if self.fatal is not None and not ready():
+        if self.fatal is not None and not condition():
             raise self.fatal
 
     async def notify(self) -> None:
         async with self.changed:
             self.changed.notify_all()
 
-    # Changing
+    def _describe(self) -> str:
+        return ", ".join(f"{w.name} ({w.state}, version {w.version})" for w in self.workers) or "no worker at all"
 
-    async def resize(self, workers: int) -> None:
-        """Start workers, or retire those that came last; a retired one finishes what it plays."""
-        while len(self.workers) < workers:
-            worker = Worker(f"worker-{self._made}", self._made)
-            self._made += 1
-            self.workers.append(worker)
-            worker.task = asyncio.create_task(self._supervise(worker))
-            worker.task.add_done_callback(self._unsupervised)
-        retired = self.workers[workers:]
-        del self.workers[workers:]
-        for worker in retired:
-            worker.state = "retired"
-        await self.notify()
-        await asyncio.gather(*(self._retire(worker) for worker in retired))
+    # Work
+
+    async def call(self, worker: Worker, method: str, *args: Any) -> Any:
+        """Call a method of a worker and return the result.
+
+        Raises WorkerGone if the worker died or hung, and is then restarted; otherwise the error that the method raised.
+        """
+        incarnation = worker.incarnation
+        answer = getattr(worker.handle, method).remote(*args)
+        try:
+            return await asyncio.wait_for(answer, self.args.config.request_timeout_s)
+        except (RayTaskError, RayActorError, TimeoutError) as error:
+            cause = _cause(error)
+            if not isinstance(cause, (RayActorError, EngineDied, TimeoutError)):
+                raise cause from None
+        await self.fail(worker, incarnation)
+        raise WorkerGone(incarnation)
 
     async def fail(self, worker: Worker, incarnation: str) -> None:
-        """Give up this incarnation of `worker`; it is started again."""
+        """Kill and restart this incarnation of `worker`. Does nothing if the incarnation is dead already."""
         if worker.incarnation != incarnation or worker.state not in ("ready", "stale"):
             return
         worker.state = "dead"
@@ -131,14 +148,30 @@ class Supervisor:
         _kill(worker)
 
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:
-        """These now hold policy `version`, which is the current one; others are stale."""
+        """Make `version` the current policy version, which `incarnations` hold; the other workers become stale."""
         self.version = version
-        for worker in self.workers:
-            if worker.state in ("ready", "stale"):
-                if worker.incarnation in incarnations:
-                    worker.version = version
-                worker.state = "ready" if worker.version == version else "stale"
+        for worker in self.alive():
+            if worker.incarnation in incarnations:
+                worker.version = version
+            worker.state = "ready" if worker.version == version else "stale"
         await self.notify()
+
+    # The size of the pool
+
+    async def resize(self, workers: int) -> None:
+        """Start workers, or retire the newest; a retired worker finishes its episodes and requests."""
+        while len(self.workers) < workers:
+            worker = Worker(f"worker-{self._created}", self._created)
+            self._created += 1
+            self.workers.append(worker)
+            worker.task = asyncio.create_task(self._supervise(worker))
+            worker.task.add_done_callback(self._supervision_ended)
+        retired = self.workers[workers:]
+        del self.workers[workers:]
+        for worker in retired:
+            worker.state = "retired"
+        await self.notify()
+        await asyncio.gather(*(self._retire(worker) for worker in retired))
 
     async def shutdown(self) -> None:
         """End all workers and their engines."""
@@ -148,22 +181,27 @@ class Supervisor:
             worker.state = "retired"
         await self.notify()
         for worker in workers:
-            if worker.task is not None:
-                worker.task.cancel()
-            _kill(worker)
+            _end(worker)
+
+    async def _retire(self, worker: Worker) -> None:
+        async with self.changed:
+            await self.changed.wait_for(lambda: worker.playing == worker.acting == 0)
+        _end(worker)
+
+    # Supervision
 
     async def _supervise(self, worker: Worker) -> None:
-        """The life of one place: start an actor, watch it, and start another when it ends."""
+        """Start an actor for `worker`, watch it, and start the next when it ends."""
         while worker.state != "retired":
             try:
-                await self._bring_up(worker)
+                await self._start(worker)
                 assert worker.handle is not None
-                await worker.handle.watch.remote()
+                await worker.handle.wait_for_death.remote()
             except RayActorError:
-                # Its process ended; watch and start raise this too.
+                # The actor's process ended during one of the two calls.
                 pass
             except ActorError as error:
-                await self._give_up(error)
+                await self._end_pool(error)
                 return
             if worker.state == "retired":
                 return
@@ -173,21 +211,16 @@ class Supervisor:
             worker.restarts += 1
             self._restarts += 1
             if self._restarts > self.args.config.restart_limit:
-                await self._give_up(
+                await self._end_pool(
                     WorkersLostError(
-                        f"rollout workers died {self._restarts} times, {worker.name} last; look for the reason in "
-                        "their logs in the Ray session folder (often memory), or raise rollout.restart_limit"
+                        f"rollout workers died {self._restarts} times, {worker.name} last; their logs in the Ray "
+                        "session folder contain the cause (often too little memory). If the deaths are expected, "
+                        "raise rollout.restart_limit"
                     )
                 )
                 return
 
-    def _unsupervised(self, task: asyncio.Task[None]) -> None:
-        """A worker that nobody restarts would make everyone wait for ever."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.fatal = WorkersLostError(f"the supervision of a rollout worker failed: {error!r}")
-            self._notified = asyncio.ensure_future(self.notify())
-
-    async def _bring_up(self, worker: Worker) -> None:
+    async def _start(self, worker: Worker) -> None:
         config = self.args.config
         worker.state = "starting"
         actor = ray.remote(RolloutWorker).options(
@@ -197,39 +230,46 @@ class Supervisor:
         worker.handle = actor.remote(self.args, worker.name, seed)
         timeout_s = config.engine.startup_timeout_s
         try:
-            worker.info = await asyncio.wait_for(worker.handle.start.remote(), timeout_s)
+            worker.metrics, worker.window = await asyncio.wait_for(worker.handle.start.remote(), timeout_s)
         except TimeoutError:
             _kill(worker)
             raise WorkersLostError(
-                f"{worker.name} did not come up within {timeout_s:g} s. Does the cluster have "
-                f"{config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs free for it (`ray status`)? "
-                "Otherwise raise rollout.engine.startup_timeout_s"
+                f"{worker.name} did not start within {timeout_s:g} s. Check that the cluster has "
+                f"{config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs free for it (`ray status`), or "
+                "raise rollout.engine.startup_timeout_s"
             ) from None
         except RayTaskError as error:
-            raise WorkersLostError(f"{worker.name} can't start: {_cause(error)}") from error
+            raise WorkersLostError(f"{worker.name} cannot start: {_cause(error)}") from error
         if worker.state == "retired":
             return
         worker.version = self.args.version
         worker.state = "ready" if worker.version == self.version else "stale"
         await self.notify()
 
-    async def _retire(self, worker: Worker) -> None:
-        async with self.changed:
-            await self.changed.wait_for(lambda: worker.playing == worker.acting == 0)
-        if worker.task is not None:
-            worker.task.cancel()
-        _kill(worker)
+    def _supervision_ended(self, task: asyncio.Task[None]) -> None:
+        """End the pool if a supervision failed: nobody would restart its worker, and callers would wait for ever."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failure = WorkersLostError(f"the supervision of a rollout worker failed: {error!r}")
+            self._ending = asyncio.ensure_future(self._end_pool(failure))
 
-    async def _give_up(self, error: ActorError) -> None:
+    async def _end_pool(self, error: ActorError) -> None:
         self.fatal = error
         await self.notify()
 
 
+def _end(worker: Worker) -> None:
+    """End the supervision of `worker`, its actor, and its engine."""
+    if worker.task is not None:
+        worker.task.cancel()
+    _kill(worker)
+
+
 def _kill(worker: Worker) -> None:
-    """End the actor's process; its engine's processes follow it (`actors.lifeline`)."""
+    """End the actor's process; its engine's processes then end too (`actors.engine.process_guard`)."""
     if worker.handle is not None:
         ray.kill(worker.handle)
 
 
-def _cause(error: RayTaskError) -> BaseException:
-    return error.cause if isinstance(error.cause, BaseException) else error
+def _cause(error: Exception) -> Exception:
+    """Return the exception as the worker raised it, without Ray's wrapper."""
+    return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error

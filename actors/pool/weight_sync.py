@@ -1,7 +1,8 @@
-"""The control side of a broadcast: one call reaches all engines, and an engine that dies does not hold up the rest."""
+"""The control plane of a broadcast: each call reaches all engines, and a dead engine does not delay the others."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -12,13 +13,14 @@ from actors.errors import EngineDied, WeightTransferError
 
 
 class SyncClient:
-    """vLLM's `VLLMWeightSyncClient` over the workers' engines; for one broadcast.
+    """Implements vLLM's `VLLMWeightSyncClient` over the engines of a pool, for one broadcast.
 
-    Each call waits for all engines. One whose process ended, or that does not answer in time, is dropped, told to the
-    pool and listed in `lost`; the call goes on with the others. Raises WeightTransferError where an engine refuses,
-    and EngineDied where none is left, both with names.
+    Each call waits for all engines. The client drops an engine that died or did not answer in time, reports it to the
+    pool, lists it in `lost`, and continues with the others. A call raises WeightTransferError if an engine rejects it,
+    and EngineDied if no engine is left; both messages name the engines.
 
-    version: policy version of what is sent; set it before the update is finished.
+    version: policy version of the weights; set it before `finish_weight_update`.
+    lost: reason of the loss by worker name.
     """
 
     died_error = EngineDied
@@ -43,43 +45,41 @@ class SyncClient:
 
     @property
     def incarnations(self) -> list[str]:
-        """Names that change when a worker is restarted."""
+        """Return names that change when a worker is restarted."""
         return [incarnation for _, incarnation, _ in self._engines]
 
     @property
     def ranks(self) -> int:
-        """Engine processes that receive weights."""
+        """Return the number of engine processes that receive weights."""
         return len(self._engines) * self._ranks_per_engine
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        def of_engine(index: int) -> tuple[dict[str, Any]]:
+        infos = []
+        for index in range(len(self._engines)):
             info = dict(init_info)
             if "rank_offset" in info:
-                # Engines don't know of each other; each gets its own ranks in the transfer's group.
+                # Each engine has ranks of its own in the transfer's process group.
                 info["rank_offset"] += index * self._ranks_per_engine
-            return (info,)
-
-        self._all("init_weight_transfer_engine", of_engine)
-
-    def shutdown_weight_transfer_engine(self) -> None:
-        self._all("shutdown_weight_transfer_engine")
+            infos.append(info)
+        self._all("init_weight_transfer_engine", infos)
 
     def start_weight_update(self) -> None:
-        """Freeze requests in flight, drop cached prefixes, make ready for weights."""
+        """Freeze requests in flight, drop cached prefixes, and prepare for weights."""
         self._all("start_weight_update")
 
     def update_weights(self, update_info: Any) -> None:
-        self._all("update_weights", lambda index: (update_info,))
+        self._all("update_weights", [update_info] * len(self._engines))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Put the weights in place as `version` (or `weight_version`), and let requests go on."""
+        """Install the weights as `version` (or `weight_version`) and resume requests."""
         version = self.version if weight_version is None else int(weight_version)
-        self._all("finish_weight_update", lambda index: (version,))
+        self._all("finish_weight_update", [version] * len(self._engines))
         ray.get(self._pool.weights_arrived.remote(self.incarnations, version), timeout=self.timeout_s)
 
-    def _all(self, method: str, arguments: Any = lambda index: ()) -> None:
+    def _all(self, method: str, arguments: Sequence[Any] = ()) -> None:
+        """Call `method` on every engine, with one argument for each if there are `arguments`."""
         references = {
-            getattr(handle, method).remote(*arguments(index)): (name, incarnation)
+            handle.update_engine.remote(method, *(arguments[index : index + 1])): (name, incarnation)
             for index, (name, incarnation, handle) in enumerate(self._engines)
         }
         done, late = ray.wait(list(references), num_returns=len(references), timeout=self.timeout_s)
@@ -97,9 +97,9 @@ class SyncClient:
                     raise WeightTransferError(f"{method} failed on {name}: {error.cause}") from None
                 gone[incarnation] = f"its engine ended during {method}"
         if gone:
-            self._drop(gone, method)
+            self._drop(gone)
 
-    def _drop(self, gone: dict[str, str], method: str) -> None:
+    def _drop(self, gone: dict[str, str]) -> None:
         for name, incarnation, _ in self._engines:
             if incarnation in gone:
                 self.lost[name] = gone[incarnation]

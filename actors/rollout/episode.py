@@ -1,17 +1,17 @@
-"""One episode, token in and token out: what the engine read and wrote is what is stored."""
+"""One episode: the stored tokens are exactly those that the engine read and sampled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actors.config import SamplingConfig
-from actors.engine.engine import Completion
 from actors.errors import PromptTooLong
-from actors.rollout.renderer import Renderer, as_messages
+from actors.rendering.renderer import Renderer, as_messages
 from buffer.episodes.schema import Episode
+from buffer.rollout_records import FreshActions
 from envs import INVALID_ACTION, SUCCESS, TASK_ID
 
 if TYPE_CHECKING:
@@ -24,37 +24,21 @@ if TYPE_CHECKING:
         window: int
 
         async def generate(
-            self, prompt_token_ids: list[int], n: int, sampling: SamplingConfig, *, greedy: bool = False
-        ) -> list[Completion]: ...
+            self, prompt: list[int], n: int, sampling: SamplingConfig, *, greedy: bool = False
+        ) -> FreshActions: ...
 
 
 @dataclass
 class Played:
-    """An episode, and what of it has no column.
+    """An episode, and the figures that have no column in its schema.
 
-    invalid_actions: turns whose action the environment could not understand.
-    window_truncated: the episode was cut because it outgrew the model's window.
+    invalid_actions: turns whose action the environment could not parse.
+    window_truncated: the episode was truncated because it exceeded the context window.
     """
 
     episode: Episode
     invalid_actions: int
     window_truncated: bool
-
-
-@dataclass
-class _Turns:
-    start: list[int] = field(default_factory=list)
-    end: list[int] = field(default_factory=list)
-    reward: list[float] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-
-    def add(self, start: int, action: Completion, reward: float) -> None:
-        self.start.append(start)
-        self.end.append(start + len(action.token_ids))
-        self.reward.append(reward)
-        self.logprobs += action.logprobs
-        self.versions += action.versions
 
 
 async def run_episode(
@@ -69,59 +53,73 @@ async def run_episode(
     greedy: bool = False,
     chooser: Chooser | None = None,
 ) -> Played:
-    """Play the episode that `seed` stands for.
+    """Play the episode of environment seed `seed` and return it.
 
-    With a `chooser` each action is the one it picks of several sampled ones; the likeliest action has no rival, so
-    greedy play asks nobody.
+    With a `chooser`, the engine samples several candidates at each state and the chooser picks the one to play. Greedy
+    play has one candidate only and does not ask the chooser.
 
-    An episode whose next state leaves no room for a whole action in the engine's window ends there as truncated, its
-    last observation cut to the window. Raises EnvError where the environment fails, PromptTooLong where already the
-    first state leaves no room, RenderError, EngineDied.
+    If the next state leaves less room than `sampling.max_tokens` in the context window, the episode ends as truncated,
+    and its last observation is cut at the window's end.
+
+    Raises:
+        EnvError: the environment failed.
+        PromptTooLong: the first state leaves too little room.
+        RenderError, EngineDied, ChooserLost.
     """
     observation, info = await env.areset(seed=seed)
     task_id = str(info.get(TASK_ID, ""))
     messages = as_messages(observation)
     tokens = renderer.start(observation)
     if len(tokens) + sampling.max_tokens > engine.window:
-        raise PromptTooLong(
-            f"the first observation of {env.spec.id} (seed {seed}) is {len(tokens)} tokens long; with an action of up "
-            f"to {sampling.max_tokens} tokens it exceeds the window of {engine.window} tokens. Raise "
-            "rollout.engine.max_model_len if the model allows, lower rollout.sampling.max_tokens, or shorten the "
-            "environment's observations"
-        )
-    turns = _Turns()
+        raise _too_long(env.spec.id, seed, len(tokens), sampling.max_tokens, engine.window)
+    starts: list[int] = []
+    actions: list[FreshActions] = []
+    rewards: list[float] = []
     terminated = truncated = window_truncated = False
     invalid = 0
     while not (terminated or truncated):
         if chooser is None or greedy:
-            (action,) = await engine.generate(tokens, 1, sampling, greedy=greedy)
+            action = await engine.generate(tokens, 1, sampling, greedy=greedy)
         else:
             action = await chooser.choose(tokens, await engine.generate(tokens, chooser.candidates, sampling))
-        text = renderer.action_text(action.token_ids)
+        ids = action.tokens.tolist()
+        text = renderer.action_text(ids)
         observation, reward, terminated, truncated, info = await env.astep(text)
-        turns.add(len(tokens), action, reward)
+        starts.append(len(tokens))
+        actions.append(action)
+        rewards.append(reward)
         invalid += bool(info.get(INVALID_ACTION))
         messages += [{"role": "assistant", "content": text}, *as_messages(observation)]
-        tokens = renderer.extend(tokens, action.token_ids, observation)
+        tokens = renderer.extend(tokens, ids, observation)
         if not (terminated or truncated) and len(tokens) + sampling.max_tokens > engine.window:
             truncated = window_truncated = True
     success = info.get(SUCCESS)
+    played = FreshActions.join(actions)
+    action_start = np.array(starts, np.int32)
     episode = Episode(
         episode_id=episode_id,
         env=env.spec.id,
         task_id=task_id,
         seed=seed,
         worker=worker,
-        # No model can read beyond its window, also not the critic that bootstraps from the last state.
+        # The critic that bootstraps from the last state has the same context window.
         tokens=np.array(tokens[: engine.window], np.int32),
-        action_start=np.array(turns.start, np.int32),
-        action_end=np.array(turns.end, np.int32),
-        reward=np.array(turns.reward, np.float32),
-        logprobs=np.array(turns.logprobs, np.float32),
-        versions=np.array(turns.versions, np.int32),
+        action_start=action_start,
+        action_end=action_start + np.diff(played.offsets).astype(np.int32),
+        logprobs=played.logprobs,
+        versions=played.versions,
+        reward=np.array(rewards, np.float32),
         terminated=terminated,
         truncated=truncated,
         success=None if success is None else bool(success),
         messages=[dict(message) for message in messages],  # type: ignore[arg-type]
     )
     return Played(episode, invalid, window_truncated)
+
+
+def _too_long(env: str, seed: int, length: int, max_tokens: int, window: int) -> PromptTooLong:
+    return PromptTooLong(
+        f"the first observation of {env} (seed {seed}) has {length} tokens; with an action of up to {max_tokens} "
+        f"tokens it exceeds the context window of {window} tokens. Raise rollout.engine.max_model_len if the model "
+        "allows, lower rollout.sampling.max_tokens, or shorten the environment's observations"
+    )

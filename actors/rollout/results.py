@@ -19,8 +19,7 @@ class EpisodeResult:
     success: None if the environment does not report success.
     invalid_actions: turns whose action the environment could not parse.
     version: mean policy version over the action tokens.
-    window_truncated: the episode was truncated because it exceeded the engine's context length.
-    stored: replay holds the episode.
+    window_truncated: the episode was truncated because it exceeded the context window.
     failure: error message if the environment failed and the episode was dropped; the other figures are then zero.
     """
 
@@ -32,7 +31,6 @@ class EpisodeResult:
     action_tokens: int = 0
     version: float = 0.0
     window_truncated: bool = False
-    stored: bool = False
     failure: str | None = None
 
 

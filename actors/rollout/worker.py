@@ -1,11 +1,10 @@
-"""The rollout worker: one engine, many episodes at once, on one event loop."""
+"""The rollout worker: a Ray actor with one engine that plays many episodes concurrently on one event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,17 @@ from ray.actor import ActorHandle
 
 import envs
 from actors.config import RolloutConfig
-from actors.engine.engine import EXTENSION, VllmEngine
+from actors.engine.engine import VllmEngine
+from actors.engine.launch import EXTENSION
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
-from actors.metrics import WorkerMetrics
+from actors.rendering.factory import make_renderer
+from actors.rollout.action_request import ActionRequest
+from actors.rollout.coalescer import Coalescer
 from actors.rollout.critic_choice import Chooser
 from actors.rollout.episode import run_episode
-from actors.rollout.renderer import make_renderer
+from actors.rollout.metrics import WorkerMetrics
 from actors.rollout.results import EpisodeResult
-from actors.rollout.storing import Storer
+from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.rollout_records import FreshActions, ProbeAnswer
 
 if TYPE_CHECKING:
@@ -31,12 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WorkerArgs:
-    """All that a worker gets from the run.
+    """Arguments of every worker of a pool.
 
-    model: Hugging Face folder or name that engines start from.
-    version: the policy version that `model` is.
-    scorer: an actor that picks among `candidates` actions (`actors.rollout.critic_choice`); None plays the policy.
-    extension: class mixed into vLLM's worker; tests put faulty receivers there.
+    model: Hugging Face folder or name of the policy that engines load at their start.
+    replay: destination of the episodes; None plays without storing.
+    run: prefix of the episode ids.
+    version: policy version of `model`.
+    scorer: actor that picks one of `candidates` sampled actions at each state (`actors.rollout.critic_choice`); None
+        plays the policy's own action.
+    extension: class that vLLM mixes into its worker; tests install faulty weight receivers through it.
     """
 
     config: RolloutConfig
@@ -52,17 +57,8 @@ class WorkerArgs:
     extension: str = EXTENSION
 
 
-@dataclass(frozen=True)
-class WorkerInfo:
-    """What a worker says of itself when it has come up."""
-
-    metrics: str
-    window: int
-    pid: int
-
-
 class RolloutWorker:
-    """An async Ray actor; all methods run on its event loop. `RolloutPool` makes and calls it."""
+    """An async Ray actor. `RolloutPool` creates and calls it."""
 
     def __init__(self, args: WorkerArgs, name: str, seed: int) -> None:
         self._args = args
@@ -70,20 +66,24 @@ class RolloutWorker:
         self._seed = seed
         self._idle_envs: list[envs.AsyncEnv] = []
         self._failures_in_row = 0
+        self._append_thread = ThreadPoolExecutor(1, thread_name_prefix="append")
+        self._append = Coalescer(self._append_all)
+        self._chooser: Chooser | None = None
+        if args.scorer is not None:
+            self._chooser = Chooser(args.scorer, args.candidates, args.config.request_timeout_s)
         self._engine: VllmEngine
         self._metrics: WorkerMetrics
 
-    async def start(self) -> WorkerInfo:
-        """Bring up environment, renderer, engine and metrics."""
+    async def start(self) -> tuple[str, int]:
+        """Start environment, renderer, engine and metrics.
+
+        Return the "host:port" of the metrics, and the context window in tokens.
+        """
         from transformers import AutoTokenizer
 
-        # Made first: a mistake in the task's arguments should not wait for the engine.
+        # First, because wrong arguments of the environment must fail before the engine's long start.
         self._idle_envs.append(self._make_env())
         self._renderer = make_renderer(self._args.config.renderer, AutoTokenizer.from_pretrained(self._args.model))
-        self._storer = None if self._args.replay is None else Storer(self._args.replay)
-        self._chooser = None
-        if self._args.scorer is not None:
-            self._chooser = Chooser(self._args.scorer, self._args.candidates, self._args.config.request_timeout_s)
         self._engine = await VllmEngine.start(
             self._args.model,
             self._args.config.engine,
@@ -95,20 +95,19 @@ class RolloutWorker:
         )
         self._metrics = WorkerMetrics()
         self._metrics.version.set(self._engine.version)
-        address = f"{ray.util.get_node_ip_address()}:{self._metrics.serve()}"
-        return WorkerInfo(address, self._engine.window, os.getpid())
+        return f"{ray.util.get_node_ip_address()}:{self._metrics.serve()}", self._engine.window
 
-    async def watch(self) -> str:
-        """Returns only when the engine has died, and says so."""
+    async def wait_for_death(self) -> None:
+        """Return when the engine has died."""
         await self._engine.died.wait()
-        return f"the engine process of {self._name} ended"
 
     # Episodes and actions
 
     async def play(self, seed: int, greedy: bool, store: bool, group: int = 1) -> EpisodeResult:
-        """Play one episode, of environment seed `seed // group`, and, where `store`, return once replay has it.
+        """Play the episode of environment seed `seed // group`; with `store`, return after replay acknowledged it.
 
-        A failure of the environment drops the episode. Raises EnvFailureLimit, EngineDied, and what replay raises.
+        If the environment fails, the episode is dropped. Raises EnvFailureLimit, EngineDied, ChooserLost, and the
+        errors of replay.
         """
         with self._metrics.playing.track_inprogress():
             result = await self._play(seed, greedy, store, group)
@@ -119,9 +118,9 @@ class RolloutWorker:
         self._failures_in_row += 1
         if self._failures_in_row >= self._args.config.env_failure_limit:
             raise EnvFailureLimit(
-                f"{self._name}: {self._failures_in_row} episodes in a row failed in environment "
-                f"{self._args.env_id!r}; the last one, of seed {seed}: {result.failure}. Mend the environment, or "
-                "raise rollout.env_failure_limit if single failures are expected"
+                f"{self._name}: {self._failures_in_row} consecutive episodes failed in environment "
+                f"{self._args.env_id!r}; the last one, of seed {seed}: {result.failure}. Fix the environment, or raise "
+                "rollout.env_failure_limit if single failures are expected"
             )
         return result
 
@@ -144,10 +143,10 @@ class RolloutWorker:
             return EpisodeResult(seed=seed, failure=f"{type(error).__name__}: {error}")
         self._idle_envs.append(env)
         episode = played.episode
-        if store and self._storer is not None:
+        if store and self._args.replay is not None:
             finished = time.monotonic()
-            await self._storer.store(episode)
-            self._metrics.stored_wait.observe(time.monotonic() - finished)
+            await self._append.submit(episode)
+            self._metrics.append_seconds.observe(time.monotonic() - finished)
         return EpisodeResult(
             seed=seed,
             ret=episode.ret,
@@ -157,71 +156,35 @@ class RolloutWorker:
             action_tokens=len(episode.logprobs),
             version=float(episode.versions.mean()),
             window_truncated=played.window_truncated,
-            stored=store and self._storer is not None,
         )
 
-    async def act(self, tokens: np.ndarray, offsets: np.ndarray, counts: np.ndarray, logprobs: bool) -> FreshActions:
-        """`counts` actions for each state.
+    async def _append_all(self, episodes: list[Episode]) -> list[None]:
+        assert self._args.replay is not None
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._append_thread, self._args.replay.append, episodes_to_batch(episodes))
+        return [None] * len(episodes)
 
-        tokens: int32 [total] of all states; offsets: int64 [states + 1]; counts: int32 [states].
-        """
-        flat, bounds = tokens.tolist(), offsets.tolist()
-        states = [flat[a:b] for a, b in itertools.pairwise(bounds)]
+    async def act(self, request: ActionRequest) -> FreshActions:
+        """Return the requested actions."""
         sampling = self._args.config.sampling
-        results = await asyncio.gather(
-            *(
-                self._engine.generate(state, n, sampling, logprobs=logprobs)
-                for state, n in zip(states, counts.tolist(), strict=True)
-            )
-        )
-        actions = [action for result in results for action in result]
-        lengths = [len(action.token_ids) for action in actions]
-        self._metrics.fresh_actions.inc(len(actions))
-        self._metrics.fresh_tokens.inc(sum(lengths))
-        return FreshActions(
-            tokens=np.array([token for a in actions for token in a.token_ids], np.int32),
-            offsets=np.cumsum([0, *lengths], dtype=np.int64),
-            logprobs=np.array([logprob for a in actions for logprob in a.logprobs], np.float32),
-            versions=np.array([version for a in actions for version in a.versions], np.int32),
-            counts=counts,
-        )
+        parts = [
+            self._engine.generate(state, n, sampling, logprobs=request.logprobs)
+            for state, n in zip(request.states(), request.counts.tolist(), strict=True)
+        ]
+        actions = FreshActions.join(await asyncio.gather(*parts))
+        self._metrics.fresh_actions.inc(len(actions.offsets) - 1)
+        self._metrics.fresh_tokens.inc(len(actions.tokens))
+        return actions
 
     async def probe(self, tokens: np.ndarray) -> ProbeAnswer:
-        """This engine's log-probabilities of a sequence, with its version."""
+        """Return this engine's log-probabilities of a token sequence, with its policy version."""
         logprobs = await self._engine.probe(tokens.tolist(), self._args.config.sampling.temperature)
         return ProbeAnswer(self._name, self._engine.version, logprobs)
 
-    # Weights: called by `actors.pool.weight_sync.SyncClient`
-
-    async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        await self._engine.init_weight_transfer_engine(init_info)
-
-    async def shutdown_weight_transfer_engine(self) -> None:
-        await self._engine.shutdown_weight_transfer_engine()
-
-    async def start_weight_update(self) -> None:
-        await self._engine.start_weight_update()
-
-    async def update_weights(self, update_info: Any) -> None:
-        await self._engine.update_weights(update_info)
-
-    async def finish_weight_update(self, version: int) -> None:
-        await self._engine.finish_weight_update(version)
-        self._metrics.version.set(version)
-
-    async def engine_rpc(self, method: str, *args: Any) -> list[Any]:
-        """Call a method that `WorkerArgs.extension` adds to the engine's worker class."""
-        return await self._engine.rpc(method, *args)
-
-    async def pid(self) -> int:
-        """The process that this worker is."""
-        return os.getpid()
-
-    async def shutdown(self) -> None:
-        """End the engine and close the environments."""
-        self._engine.shutdown()
-        while self._idle_envs:
-            await self._discard(self._idle_envs.pop())
+    async def update_engine(self, method: str, *args: Any) -> None:
+        """Call a method of the engine that sends weights (`actors.pool.weight_sync.SyncClient`)."""
+        await getattr(self._engine, method)(*args)
+        self._metrics.version.set(self._engine.version)
 
     def _make_env(self) -> envs.AsyncEnv:
         env = envs.make(self._args.env_id, **self._args.env_kwargs)
@@ -231,5 +194,5 @@ class RolloutWorker:
         try:
             await env.aclose()
         except envs.EnvError:
-            # It failed before, so that it can't be closed in order is no news.
+            # The environment has failed before; that it also fails to close adds no information.
             return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import envs
 from actors.config import RolloutConfig
-from actors.rollout.renderer import make_renderer, render_demonstration
+from actors.rendering.factory import make_renderer, render_demonstration
 from archer.config.models import RunConfig
 from buffer.episodes.schema import Episode
 

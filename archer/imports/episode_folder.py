@@ -93,7 +93,7 @@ def _write(
     ids: str | None,
 ) -> PreTrainedTokenizerBase:
     """Write the episodes and, if `tokenizer` is None, a new tokenizer; return the tokenizer in use."""
-    from actors.rollout.renderer import make_renderer, render_demonstration
+    from actors.rendering.factory import make_renderer, render_demonstration
 
     if tokenizer is None:
         tokenizer = make_tokenizer(texts(list(demonstrations)), TinyModelConfig())

@@ -54,7 +54,8 @@ def reservation(configs: Sequence[RunConfig]) -> RunConfig:
 
 @contextmanager
 def _engines(policy: Policy) -> Iterator[PoolClient]:
-    from actors.pool.pool import WorkerArgs, start_pool  # imports vLLM
+    from actors.pool.pool import start_pool  # imports Ray
+    from actors.rollout.worker import WorkerArgs
 
     config = policy.config
     scorer, candidates = None, 1

@@ -87,7 +87,7 @@ def check_models(policies: Sequence[Policy]) -> None:
     from transformers import AutoTokenizer  # late: brings torch
 
     from actors.errors import RenderError
-    from actors.rollout.renderer import make_renderer
+    from actors.rendering.factory import make_renderer
     from archer.driver.model import resolve_model
 
     for policy in policies:

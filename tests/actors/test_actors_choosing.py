@@ -1,4 +1,4 @@
-"""Several candidates go to a scorer, and one comes back."""
+"""A scorer picks one of several candidates."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from actor_cases import fresh_actions
 
-from actors.engine.engine import Completion
 from actors.errors import ChooserLost
 from actors.rollout.critic_choice import Chooser
+from buffer.rollout_records import FreshActions
 
 
 class LongestFirst:
-    """Scores as a Ray actor would, by the length of the action; keeps the size of each batch it was asked for."""
+    """A scorer that picks the longest action and records the size of each batch."""
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self.batches: list[int] = []
@@ -24,21 +26,21 @@ class LongestFirst:
     async def _choose(self, states: Any, candidates: Any) -> list[int]:
         self.batches.append(len(states))
         await asyncio.sleep(self._delay_s)
-        return [max(range(len(actions)), key=lambda k, actions=actions: len(actions[k])) for actions in candidates]
+        return [int(np.diff(actions.offsets).argmax()) for actions in candidates]
 
 
-def _actions(*lengths: int) -> list[Completion]:
-    return [Completion([1] * n, [0.0] * n, [0] * n, "stop") for n in lengths]
+def _actions(*lengths: int) -> FreshActions:
+    return fresh_actions([[1] * n for n in lengths])
 
 
-def test_each_state_gets_its_own_answer_and_what_waits_goes_together() -> None:
+def test_each_state_gets_its_own_answer_and_concurrent_questions_share_a_call() -> None:
     scorer = LongestFirst(delay_s=0.01)
     chooser = Chooser(scorer, 3, timeout_s=5.0)  # type: ignore[arg-type]
 
-    async def play() -> list[Completion]:
+    async def play() -> list[FreshActions]:
         return await asyncio.gather(*(chooser.choose([i], _actions(1, 2 + i, 1)) for i in range(20)))
 
-    assert [len(action.token_ids) for action in asyncio.run(play())] == list(range(2, 22))
+    assert [len(action.tokens) for action in asyncio.run(play())] == list(range(2, 22))
     assert sum(scorer.batches) == 20
     assert len(scorer.batches) <= 2
 

@@ -1,4 +1,4 @@
-"""A real engine: what it writes, and what it says about what it wrote."""
+"""A real engine: the actions that it samples, and their log-probabilities and versions."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ def served(folder):
 
 def test_logprobs_are_those_of_the_distribution_sampled_from(served, folder):
     model = load_model(folder)
-    completions = served.run(served.engine.generate(PROMPT, 8, WARM))
+    completions = served.generate(PROMPT, 8, WARM)
     assert len({tuple(c.token_ids) for c in completions}) > 1
     for completion in completions:
         expected = reference_logprobs(model, PROMPT + completion.token_ids, 0.7)[len(PROMPT) - 1 :]
@@ -48,7 +48,7 @@ def test_sampling_follows_the_temperature_and_cuts_nothing(served, folder):
     """Frequencies of single tokens against the model's own distribution: no top-k, no top-p, temperature applied."""
     model = load_model(folder)
     one = SamplingConfig(temperature=0.7, max_tokens=1)
-    drawn = [c.token_ids[0] for c in served.run(served.engine.generate(PROMPT, 4000, one))]
+    drawn = [c.token_ids[0] for c in served.generate(PROMPT, 4000, one)]
     counts = np.bincount(drawn, minlength=272)
     probabilities = np.array([np.exp(reference_logprobs(model, [*PROMPT, t], 0.7)[-1]) for t in range(272)])
     expected = 4000 * probabilities
@@ -69,7 +69,7 @@ def _played(served, sampling, episodes=6, turns=4, fresh=3):
         tokens, record = rng.integers(3, 272, 3 + number).tolist(), []
         row = {name: [] for name in ("start", "end", "fresh", "fresh_logprobs", "fresh_versions")}
         for _ in range(turns):
-            action, *others = served.run(served.engine.generate(tokens, 1 + fresh, sampling))
+            action, *others = served.generate(tokens, 1 + fresh, sampling)
             row["start"].append(len(tokens))
             row["end"].append(len(tokens) + len(action.token_ids))
             record.append(action)
@@ -115,17 +115,16 @@ def test_the_learner_computes_the_logprobs_that_the_engine_wrote_down(served, fo
 
 
 def test_the_stop_token_is_the_actions_last(served):
-    completions = served.run(served.engine.generate(PROMPT, 256, SamplingConfig(max_tokens=64)))
-    stopped = [c for c in completions if c.stop_reason == "stop"]
-    assert stopped
+    completions = served.generate(PROMPT, 256, SamplingConfig(max_tokens=64))
+    assert any(completion.token_ids[-1] == 2 for completion in completions)
     for completion in completions:
-        assert (completion.token_ids[-1] == 2) == (completion.stop_reason == "stop")
         assert 2 not in completion.token_ids[:-1]
-        assert len(completion.logprobs) == len(completion.token_ids) <= 64
+        assert len(completion.logprobs) == len(completion.token_ids)
+        assert len(completion.token_ids) == 64 or completion.token_ids[-1] == 2
 
 
 def test_greedy_takes_the_likeliest_token(served, folder):
-    (completion,) = served.run(served.engine.generate(PROMPT, 1, WARM, greedy=True))
+    (completion,) = served.generate(PROMPT, 1, WARM, greedy=True)
     ids = torch.tensor([PROMPT + completion.token_ids])
     with torch.no_grad():
         likeliest = load_model(folder)(ids).logits.argmax(-1)[0, len(PROMPT) - 1 : -1]
@@ -143,9 +142,9 @@ def test_a_probe_gives_the_models_logprobs_at_the_temperature(served, folder, te
 
 
 def test_a_prompt_longer_than_the_window_is_refused_with_numbers(served):
-    with pytest.raises(PromptTooLong, match=r"256 tokens .* window of 256.*max_model_len"):
-        served.run(served.engine.generate([5] * 256, 1, WARM))
-    (cut,) = served.run(served.engine.generate([5] * 250, 1, WARM))
+    with pytest.raises(PromptTooLong, match=r"256 tokens .* context window of 256.*max_model_len"):
+        served.generate([5] * 256, 1, WARM)
+    (cut,) = served.generate([5] * 250, 1, WARM)
     assert len(cut.token_ids) <= 6
 
 

@@ -1,4 +1,4 @@
-"""The pool on a real cluster: real engines, a real replay, and workers killed with -9."""
+"""The pool on a real cluster: real engines, a real replay, and workers killed by SIGKILL."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import ray
 from actor_cases import change, load_model, reference_logprobs, save_model
 
 from actors.config import EngineConfig, RolloutConfig, SamplingConfig
 from actors.errors import ActorError, StaleWorkersError, WorkersLostError
-from actors.pool.pool import WorkerArgs, start_pool
+from actors.pool.pool import start_pool
+from actors.rollout.worker import WorkerArgs
 from buffer.config import ReplayConfig
 from buffer.sampling.request import SampleRequest
 from buffer.service import ReplayService
@@ -84,7 +84,10 @@ def _engine_process(name, actor_pid):
 
 
 def _pids(pool):
-    return {name: ray.get(actor.pid.remote()) for name, actor in pool.worker_actors()}
+    """Return the process id of each worker: the process that serves its metrics."""
+    ports = {int(address.rpartition(":")[2]): name for _, name, address in pool.metrics_targets()}
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    return {ports[c.laddr.port]: c.pid for c in listening if c.laddr.port in ports}
 
 
 def test_collect_plays_each_seed_once_and_stores_it(pool, replay):
@@ -238,7 +241,7 @@ def test_the_pool_shrinks_and_grows(pool, folder):
 
 def test_a_worker_that_cannot_start_ends_the_pool_with_its_own_error(ray_cluster, folder):
     config = RolloutConfig(engine=EngineConfig(kv_cache_gib=0.1))
-    with pytest.raises(WorkersLostError, match=r"worker-0 can't start: .*wenty_question"):
+    with pytest.raises(WorkersLostError, match=r"worker-0 cannot start: .*wenty_question"):
         start_pool(WorkerArgs(config, str(folder), "twenty_question"))
     missing = str(Path(folder) / "nothing")
     with pytest.raises(WorkersLostError, match="nothing"):

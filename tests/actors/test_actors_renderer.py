@@ -5,7 +5,9 @@ import pytest
 from actor_cases import CHAT_TEMPLATE, byte_tokenizer
 
 from actors.errors import RenderError
-from actors.rollout.renderer import ChatRenderer, PlainRenderer, make_renderer, render_demonstration
+from actors.rendering.chat import ChatRenderer
+from actors.rendering.factory import make_renderer, render_demonstration
+from actors.rendering.plain import PlainRenderer
 from buffer.episodes.schema import episodes_to_batch, validate
 from envs import Demonstration, demonstrate
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from actor_cases import completions, fresh_actions
 from learner_cases import VOCABULARY, llama
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -27,7 +28,8 @@ def test_the_scorer_picks_the_largest_q_of_the_critic_it_was_given(tmp_path: Pat
     rng = np.random.default_rng(0)
     count = STATES_A_PASS + 5
     states = [rng.integers(1, VOCABULARY, rng.integers(2, 20)).astype(np.int32) for _ in range(count)]
-    candidates = [[rng.integers(1, VOCABULARY, rng.integers(1, 5)).astype(np.int32) for _ in range(4)] for _ in states]
+    lengths = rng.integers(1, 5, (count, 4))
+    candidates = [fresh_actions([rng.integers(1, VOCABULARY, n).tolist() for n in row]) for row in lengths]
 
     scorer = CriticScorer(config, _policy(tmp_path))
     assert scorer.choose(states, candidates) == [0] * count, "before the first critic the policy plays alone"
@@ -42,8 +44,8 @@ def test_the_scorer_picks_the_largest_q_of_the_critic_it_was_given(tmp_path: Pat
     critic = scorer._critic
     for prefix, actions, picked in zip(states, candidates, chosen, strict=True):
         values = []
-        for action in actions:
-            ids = torch.from_numpy(np.concatenate((prefix, action)).astype(np.int64)).unsqueeze(0)
+        for action in completions(actions):
+            ids = torch.tensor([[*prefix.tolist(), *action.token_ids]])
             hidden = critic.backbone(input_ids=ids).last_hidden_state[0, -1]
             values.append(min(head(hidden).item() for head in critic.q))
         assert values[picked] >= max(values) - 1e-5

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from actor_cases import Served, change, load_model, reference_logprobs, save_model
+from actor_cases import Served, change, completions, load_model, reference_logprobs, save_model
 
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, StaleWorkersError
@@ -130,9 +130,7 @@ def test_weights_arrive_again_and_again_and_are_proved(engine):
         change(model, version)
         report = broadcaster.broadcast(version)
         assert report.max_gap < 1e-3
-        (completion,) = served.run(
-            served.engine.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
-        )
+        (completion,) = served.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
         assert set(completion.versions) == {version}
         expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-3)
@@ -148,8 +146,7 @@ def test_requests_in_flight_go_on_and_carry_both_versions(engine):
     prompt = [70, 80, 90]
     busy = Busy(served, prompt)
     _broadcaster(new, busy).broadcast(11)
-    completions = busy.running.result(120)
-    both = [c for c in completions if set(c.versions) == {10, 11}]
+    both = [c for c in completions(busy.running.result(120)) if set(c.versions) == {10, 11}]
     assert both, "no request was in flight during the broadcast"
     for completion in both:
         assert completion.versions == sorted(completion.versions)
@@ -175,9 +172,7 @@ def test_adapters_alone_are_sent_and_merged_into_the_base_that_came_first(engine
         change_adapter(model, seed)
         assert broadcaster.broadcast(version).max_gap < 1e-3
         answers[version] = rollouts.probe(PROBE)[0].logprobs
-        (completion,) = served.run(
-            served.engine.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
-        )
+        (completion,) = served.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
         expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-3)
     # The base went once, and then less than a third of it each time.
@@ -199,11 +194,11 @@ def test_a_receiver_that_skips_the_output_head_is_caught(engine, request):
         pytest.skip("an untied head receives weights of its own")
     model = load_model(folder)
     broadcaster = _broadcaster(model, OneEngine(served))
-    served.run(served.engine.rpc("forget_heads", True))
+    served.rpc("forget_heads", True)
     change(model, 20)
     with pytest.raises(BroadcastProofError, match=r"engine .*version 20: largest gap .*output head"):
         broadcaster.broadcast(20)
-    served.run(served.engine.rpc("forget_heads", False))
+    served.rpc("forget_heads", False)
     assert broadcaster.broadcast(21).max_gap < 1e-3
 
 
@@ -213,11 +208,11 @@ def test_an_update_that_changes_nothing_is_caught_and_named(engine):
     model = load_model(folder)
     broadcaster = _broadcaster(model, OneEngine(served))
     broadcaster.broadcast(30)
-    served.run(served.engine.rpc("forget_all", True))
+    served.rpc("forget_all", True)
     change(model, 31)
     with pytest.raises(BroadcastProofError, match="weights of the version before"):
         broadcaster.broadcast(31)
-    served.run(served.engine.rpc("forget_all", False))
+    served.rpc("forget_all", False)
     assert broadcaster.broadcast(32).max_gap < 1e-3
 
 

@@ -1,0 +1,74 @@
+"""Dispatch of episodes: hands the seeds of jobs to the workers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from actors.errors import RolloutTimeout
+from actors.pool.jobs import Job
+from actors.pool.supervisor import Supervisor, Worker, WorkerGone
+
+
+class Dispatcher:
+    """Plays jobs on the workers of a supervisor, at most `episodes_at_once` episodes per worker."""
+
+    def __init__(self, supervisor: Supervisor, episodes_at_once: int) -> None:
+        self._sup = supervisor
+        self._episodes_at_once = episodes_at_once
+        # The event loop holds its tasks by weak references only.
+        self._episodes: set[asyncio.Task[None]] = set()
+
+    def start(self, job: Job) -> asyncio.Task[None]:
+        """Start `job`, or continue it after a failure."""
+        job.failure, job.stopped = None, False
+        return asyncio.create_task(self._run(job))
+
+    async def wait(self, job: Job, episodes: int, timeout_s: float | None) -> None:
+        """Wait until `episodes` of the job have finished since its last report.
+
+        Raises the error that made the job fail, StaleWorkersError, or RolloutTimeout.
+        """
+
+        def over() -> bool:
+            stranded = self._sup.stranded() and job.in_flight == 0
+            return job.finished >= episodes or job.failure is not None or stranded
+
+        try:
+            await self._sup.wait_for(over, timeout_s, "episodes did not finish")
+        except RolloutTimeout as error:
+            raise RolloutTimeout(f"{error} ({job.finished} of {episodes} episodes finished)") from None
+        if job.finished >= episodes:
+            return
+        raise job.failure or self._sup.stale_error()
+
+    async def _run(self, job: Job) -> None:
+        """Start the job's episodes, each on the least busy worker, until the job stops or fails."""
+        changed = self._sup.changed
+        while not (job.stopped or job.failure):
+            async with changed:
+                await changed.wait_for(lambda: job.stopped or (job.admits() and self._free() is not None))
+            worker = self._free()
+            if job.stopped or worker is None or not job.admits():
+                continue
+            worker.playing += 1
+            task = asyncio.create_task(self._play(worker, job, job.take()))
+            self._episodes.add(task)
+            task.add_done_callback(self._episodes.discard)
+
+    async def _play(self, worker: Worker, job: Job, seed: int) -> None:
+        call = self._sup.call(worker, "play", seed, job.greedy, job.store, job.group)
+        outcome: Any = (await asyncio.gather(call, return_exceptions=True))[0]
+        if isinstance(outcome, WorkerGone):
+            job.lose(seed)
+        elif isinstance(outcome, BaseException):
+            job.fail(seed, outcome)
+        else:
+            job.finish(outcome)
+        worker.playing -= 1
+        await self._sup.notify()
+
+    def _free(self) -> Worker | None:
+        """Return the ready worker with the fewest episodes, or None if all are full."""
+        ready = [w for w in self._sup.ready() if w.playing < self._episodes_at_once]
+        return min(ready, key=lambda w: w.playing, default=None)

@@ -1,0 +1,56 @@
+"""Requests for fresh actions: admission, and distribution over the workers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.config import RolloutConfig
+from actors.pool.fifo_gate import Gate
+from actors.pool.supervisor import Supervisor, Worker, WorkerGone
+from actors.rollout.action_request import ActionRequest
+from buffer.rollout_records import FreshActions
+
+# Actions in flight per worker, in multiples of the sequences that its engine decodes at once. The engine then stays
+# full while the last actions of a request finish. Further requests wait at the gate, where no timeout counts yet.
+REQUESTED_AHEAD = 8
+
+
+class FreshRequests:
+    """Answers requests for actions by the ready workers of a supervisor, in about the order of arrival."""
+
+    def __init__(self, supervisor: Supervisor, config: RolloutConfig) -> None:
+        self._sup = supervisor
+        self._startup_timeout_s = config.engine.startup_timeout_s
+        at_once = REQUESTED_AHEAD * config.engine.max_num_seqs
+        self._gate = Gate(lambda: at_once * max(1, len(supervisor.ready())))
+
+    async def answer(self, request: ActionRequest) -> FreshActions:
+        """Return the requested actions. Raises StaleWorkersError."""
+        async with self._gate.through(int(request.counts.sum())):
+            return await self._spread(request)
+
+    async def _spread(self, request: ActionRequest) -> FreshActions:
+        """Split a request over the ready workers."""
+        await self._sup.wait_for(
+            lambda: self._sup.ready() or self._sup.stranded(),
+            self._startup_timeout_s,
+            "no worker started to generate actions",
+        )
+        ready = self._sup.ready()
+        if not ready:
+            raise self._sup.stale_error()
+        shares = zip(ready, request.split(len(ready)), strict=False)
+        return FreshActions.join(await asyncio.gather(*(self._act(worker, share) for worker, share in shares)))
+
+    async def _act(self, worker: Worker, share: ActionRequest) -> FreshActions:
+        """Return one worker's share; if the worker is lost, the others take the share over."""
+        worker.acting += 1
+        try:
+            actions: FreshActions = await self._sup.call(worker, "act", share)
+            return actions
+        except WorkerGone:
+            pass
+        finally:
+            worker.acting -= 1
+            await self._sup.notify()
+        return await self._spread(share)

@@ -1,0 +1,82 @@
+"""The renderer for base models: lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from actors.errors import RenderError
+from actors.rendering.renderer import as_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from envs import Observation
+
+
+class PlainRenderer:
+    """Renders each observation and each action as one line.
+
+    An action ends with a newline if the tokenizer encodes "\\n" as one token, else with the end-of-text token. The
+    end-of-text token always ends an action, and so does every token that contains a newline (some vocabularies have
+    "?\\n" as one token). If the token limit cut an action, its newline is part of the next observation.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        newline = self._encode("\n")
+        eos = tokenizer.eos_token_id
+        if len(newline) != 1 and eos is None:
+            raise RenderError(
+                'the tokenizer encodes "\\n" as several tokens and has no end-of-text token, so no token can end an '
+                "action; give it an eos_token, or use rollout.renderer=chat"
+            )
+        self._end = newline[0] if len(newline) == 1 else int(eos)
+        # An observation may follow these tokens without a separator.
+        self._closing = {self._end}
+        if len(newline) == 1:
+            self._closing |= _newline_tokens(tokenizer)
+        self.stop_token_ids = sorted(self._closing | ({int(eos)} if eos is not None else set()))
+        self._first = _first_tokens(tokenizer)
+
+    def start(self, observation: Observation) -> list[int]:
+        return self._first + self._line(observation)
+
+    def extend(self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation) -> list[int]:
+        separator = [] if action_tokens[-1] in self._closing else [self._end]
+        return [*tokens, *action_tokens, *separator, *self._line(observation)]
+
+    def action_text(self, action_tokens: Sequence[int]) -> str:
+        text = self._tokenizer.decode(list(action_tokens), skip_special_tokens=True)
+        return text.lstrip().partition("\n")[0].strip()
+
+    def encode_action(self, text: str) -> list[int]:
+        if "\n" in text:
+            raise RenderError(
+                f"the action {text!r} contains a newline, but an action of the plain renderer is one line; split it "
+                "into turns, or use rollout.renderer=chat"
+            )
+        return [*self._encode(text), self._end]
+
+    def _line(self, observation: Observation) -> list[int]:
+        return self._encode(as_text(observation) + "\n")
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def _newline_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the ids of all tokens whose text contains a newline."""
+    special = set(tokenizer.all_special_ids)
+    pieces = tokenizer.get_vocab()
+    return {
+        index
+        for piece, index in pieces.items()
+        if index not in special and "\n" in tokenizer.convert_tokens_to_string([piece])
+    }
+
+
+def _first_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the beginning-of-text token if the tokenizer puts it before a text, else nothing."""
+    bos = tokenizer.bos_token_id
+    return [int(bos)] if bos is not None and tokenizer.encode("a")[:1] == [bos] else []

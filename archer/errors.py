@@ -1,45 +1,38 @@
-"""Errors of this room, and the list of every room's base error that the command line turns into one sentence."""
+"""Errors of this room, and the base errors of all rooms, which the command line prints as one sentence."""
 
 import sys
 
 
 class ArcherError(Exception):
-    """Something a person can mend; its text is a whole sentence. `exit_status` is what the command ends with."""
+    """An error that a user can correct. Its text is a sentence; the command ends with `exit_status`."""
 
     exit_status = 1
 
 
 class ConfigError(ArcherError):
-    """The configuration, or an argument of the command, can't be used."""
+    """The configuration or an argument of the command is invalid."""
 
     exit_status = 2
 
 
 class RunError(ArcherError):
-    """The run can't start or go on."""
+    """The run cannot start or continue."""
 
 
 class Interrupted(ArcherError):
-    """Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
     exit_status = 130
 
 
 class ShadowError(ArcherError):
-    """A folder of the user's own hides one of the installed rooms."""
+    """A module in the working directory or on the path hides one of the installed rooms."""
 
     exit_status = 2
 
 
-_ROOM_ERRORS = (
-    ("envs.errors", "EnvError"),
-    ("buffer.errors", "ReplayError"),
-    ("actors.errors", "ActorError"),
-    ("learner.errors", "LearnerError"),
-)
-
-
 def room_errors() -> tuple[type[Exception], ...]:
-    """Base errors of the rooms that are loaded: only those can have raised, so nothing is imported for this."""
-    loaded = [(sys.modules[module], name) for module, name in _ROOM_ERRORS if module in sys.modules]
-    return (ArcherError, *(getattr(module, name) for module, name in loaded))
+    """Return the base errors of the rooms that are imported; other rooms cannot have raised an error."""
+    names = {"envs": "EnvError", "buffer": "ReplayError", "actors": "ActorError", "learner": "LearnerError"}
+    loaded = [(sys.modules.get(f"{room}.errors"), name) for room, name in names.items()]
+    return (ArcherError, *(getattr(module, name) for module, name in loaded if module is not None))

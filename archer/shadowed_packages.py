@@ -1,8 +1,8 @@
-"""Refuse to start where a folder of the user's own hides an installed room.
+"""Refuse to start if another module hides an installed room.
 
-The rooms are top-level packages with short names. Two things can go wrong: this process imports the wrong one
-(a folder earlier on its path), or this process is right and its children are not: `python -m` and Ray's worker
-processes put the working directory first on their path, which the console script does not.
+The rooms are top-level packages with short names. If another package of that name is earlier on the path, this process
+imports it. Child processes may do so even if this process does not: `python -m` and Ray's workers put the working
+directory first on their path, which the console script does not.
 """
 
 import importlib
@@ -17,13 +17,16 @@ ROOMS = ("actors", "archer", "buffer", "envs", "learner")
 
 
 def check_shadowing(directory: Path | None = None) -> None:
-    """Raise ShadowError, naming both paths, where `directory` (default: the working one) or the path hides a room."""
+    """Raise ShadowError, which names both paths, if `directory` (default: the working one) or the path hides a room."""
     home = Path(__file__).resolve().parent.parent
-    here = (directory or Path.cwd()).resolve()
+    here = str((directory or Path.cwd()).resolve())
     importlib.invalidate_caches()
     for room in ROOMS:
         ours = home / room
-        for found in (_location(importlib.util.find_spec(room)), _from_directory(room, here)):
+        # The second spec is what a child process imports. Only Python's own finder knows whether a folder without
+        # `__init__.py` wins, which depends on how the rooms are installed.
+        for spec in (importlib.util.find_spec(room), PathFinder.find_spec(room, [here, *sys.path])):
+            found = _location(spec)
             if found is not None and found != ours:
                 raise ShadowError(
                     f"{found} hides ArCHer's own package {room!r} at {ours}: processes started from here would "
@@ -31,14 +34,8 @@ def check_shadowing(directory: Path | None = None) -> None:
                 )
 
 
-def _from_directory(room: str, here: Path) -> Path | None:
-    """What a process with `here` first on its path would import. Asking Python's own finder also gets the case right
-    in which a folder without `__init__.py` wins, as it does against a package behind an editable install's hook."""
-    return _location(PathFinder.find_spec(room, [str(here), *sys.path]))
-
-
 def _location(spec: ModuleSpec | None) -> Path | None:
-    """Folder (or file) behind a spec; the first one of a namespace."""
+    """Return the folder or file of a spec; for a namespace package, its first folder."""
     if spec is None:
         return None
     if spec.origin is not None:

@@ -10,8 +10,11 @@ from archer.errors import ConfigError
 
 PREFIX = "env.kwargs."
 
-EnvId = Annotated[str, typer.Argument(help="Environment id; `archer envs` lists the ids.")]
-Source = Annotated[Path, typer.Argument(help="Run folder, checkpoint, replay folder, or file of episodes.")]
+Config = Annotated[str | None, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset.")]
+EnvId = Annotated[str, typer.Argument(metavar="ENV", help="Environment id; `archer envs` lists the ids.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="Run folder, checkpoint, replay folder, or file of episodes.")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="New folder for the episodes.")]
 Seed = Annotated[int, typer.Option(min=0, help="Environment seed of the first episode.")]
 Skill = Annotated[
@@ -21,7 +24,7 @@ Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts o
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free port.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as learner.critic.lr=1e-4."),
+    typer.Argument(metavar="KEY=VALUE", help="Settings to change, such as learner.critic.lr=1e-4."),
 ]
 EnvOverrides = Annotated[
     list[str] | None,

@@ -14,7 +14,7 @@ from archer.commands.terminal import plain_console
 
 def evaluate(
     policies: Annotated[
-        list[str], typer.Argument(metavar="RUN_OR_MODEL...", help="Run folders, model folders or Hugging Face names.")
+        list[str], typer.Argument(metavar="RUN_OR_MODEL", help="Run folders, model folders or Hugging Face names.")
     ],
     env: Annotated[str | None, typer.Option(help="Environment id; by default that of the runs.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes that each policy plays.")] = 256,

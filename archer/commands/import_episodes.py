@@ -12,7 +12,7 @@ from archer.errors import ConfigError
 
 
 def import_episodes(
-    file: Annotated[Path, typer.Argument(help="File or folder to read.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File or folder to read.")],
     out: Out,
     format_name: Annotated[
         Literal["lmrl", "arrow", "parquet", "run"] | None,

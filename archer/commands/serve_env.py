@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archer.commands.arguments import EnvId, Host, Port
+from archer.commands.arguments import PREFIX, EnvId, Host, Port, env_kwargs
 from archer.commands.terminal import plain_console
 
 
@@ -21,12 +21,9 @@ def serve_env(
     ] = None,
 ) -> None:
     """Serve an environment by OpenEnv's protocol, over WebSocket and HTTP, until Ctrl-C."""
-    from archer.config.overrides import parse_override
-    from envs import check
     from envs.extras import require_extra
 
-    kwargs = dict(map(parse_override, settings or ()))
-    check(env, **kwargs)
+    kwargs = env_kwargs(env, [f"{PREFIX}{setting}" for setting in settings or ()])
     require_extra("openenv", "archer envs serve")
     from envs.adapters.openenv_served import EnvServer
 

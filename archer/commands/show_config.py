@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from archer.commands.arguments import Overrides
+from archer.commands.arguments import Config, Overrides
 from archer.commands.terminal import plain_console
 from archer.errors import ConfigError
 
 
 def show_config(
-    config: Annotated[str | None, typer.Argument(help="YAML file, or the name of a preset.")] = None,
+    config: Config = None,
     overrides: Overrides = None,
     fields: Annotated[bool, typer.Option("--fields", help="List every field with its default and meaning.")] = False,
 ) -> None:

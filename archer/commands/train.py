@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archer.commands.arguments import Overrides
+from archer.commands.arguments import Config, Overrides
 from archer.errors import ConfigError, Interrupted
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def demo(overrides: Overrides = None) -> None:
 
 
 def train(
-    config: Annotated[str | None, typer.Argument(help="YAML file, or the name of a preset.")] = None,
+    config: Config = None,
     overrides: Overrides = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume the run in this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a run of the same name first.")] = False,

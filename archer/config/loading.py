@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from archer.config.mistakes import sentence
+from archer.config.mistakes import mistakes
 from archer.config.models import RunConfig
 from archer.config.overrides import parse_override, set_key
 from archer.config.presets import find_config
@@ -39,12 +39,11 @@ def config_from_tree(
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        sentences = []
-        for item in error.errors(include_url=False):
-            path = ".".join(map(str, item["loc"]))
-            within = (text for key, text in origins.items() if f"{path}.".startswith(f"{key}."))
-            sentences.append(f"{sentence(item, path)} (in {next(within, source)})")
-        raise ConfigError("\n".join(sentences)) from None
+        lines = []
+        for path, sentence in mistakes(error):
+            overridden = (text for key, text in origins.items() if f"{path}.".startswith(f"{key}."))
+            lines.append(f"{sentence} (in {next(overridden, source)})")
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
     if check:
         _check_machine(config)
     return config

@@ -1,32 +1,36 @@
 """Turn pydantic's errors about a configuration into sentences: what is wrong, and what is allowed."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from archer.config.fields import fields
 from archer.config.yaml_values import describe
 
 
-def sentence(error: ErrorDetails, path: str) -> str:
-    """Return one error of pydantic, about the field at `path`, as a sentence."""
-    if error["type"] in ("extra_forbidden", "invalid_key"):
-        return _unknown_key(path)
-    if error["type"] == "value_error":  # raised by a validator of ours
-        text = str(error["ctx"]["error"])
-        return f"`{path}` {text}" if path else text
-    field = fields().get(path)
-    allowed = f"it must be {field.allowed}" if field else error["msg"]
-    fault = "missing" if error["type"] == "missing" else describe(error["input"])
-    return f"`{path}` is {fault}: {allowed}"
+def mistakes(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Yield the path of a field and a sentence about it for each error; the path of the whole tree is ""."""
+    for item in error.errors(include_url=False):
+        # Below a union, pydantic inserts the type that it tried, such as list[str].
+        path = ".".join(str(part) for part in item["loc"] if not str(part).endswith("]"))
+        if item["type"] in ("extra_forbidden", "invalid_key"):
+            yield path, _unknown_key(path, str(item["loc"][-1]))
+        elif item["type"] == "value_error":  # raised by a validator of ours
+            yield path, f"`{path}` {item['ctx']['error']}" if path else str(item["ctx"]["error"])
+        else:
+            field = fields().get(path)
+            fault = "missing" if item["type"] == "missing" else describe(item["input"])
+            yield path, f"`{path}` is {fault}: {f'it must be {field.allowed}' if field else item['msg']}"
 
 
-def _unknown_key(path: str) -> str:
+def _unknown_key(path: str, key: str) -> str:
     """Suggest a similar key of the same section, else the same key of other sections, else a similar path."""
+    if "." in key:
+        return f"unknown key `{path}`; dots join keys only on the command line, a file nests them"
     known = fields()
-    section, _, key = path.rpartition(".")
-    if section in known and (reason := known[section].not_offered.get(key)):
+    section = path.rpartition(".")[0]
+    if section and (reason := known[section].not_offered.get(key)):
         return f"`{path}` is not offered: {reason}"
     siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
     if near := _nearest(key.lower(), siblings, cutoff=0.5):

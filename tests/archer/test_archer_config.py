@@ -158,6 +158,25 @@ def test_every_mistake_is_named_at_once_and_where_it_stands(base: Path) -> None:
     assert len(text.splitlines()) == 2
 
 
+def test_unknown_keys_and_wrong_values_are_named_together(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("learner.critic: 3\n1: 2\nmodel: {pth: gpt2}\nlearner: {lora: {targets: 3}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, ["cycles=-1", "seed=abc"])
+    lines = str(caught.value).splitlines()
+    for words in (
+        "`seed` is 'abc': it must be a whole number >= 0",
+        "`cycles` is -1: it must be a whole number >= 0",
+        "unknown key `model.pth`; did you mean `model.path`?",
+        "`env` is missing: it must be a mapping",
+        "unknown key `learner.critic`; dots join keys only on the command line",
+        "`learner.lora.targets` is 3: it must be one of all-linear, or a list",
+        "unknown key `1`; valid keys here: name, runs_dir",
+    ):
+        assert sum(words in line for line in lines) == 1, words
+    assert len(lines) == 7
+
+
 def test_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(BASE + "cycels: 3\n")

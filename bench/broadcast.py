@@ -1,14 +1,15 @@
-"""Seconds of a broadcast, against copying the same bytes once in memory.
+"""Compare the duration of a broadcast with that of copying the same bytes once in memory.
 
-For each size a model is made from scratch, one real engine is started on it by the real pool, and the learner's own
-`Broadcaster` sends changed weights to it, again and again, each time with its proof. The weights lie in this process,
-as they do in a learner of one rank; they travel through shared memory, the backend for CPUs.
+For each size the program makes a model from scratch, starts one engine on it through the pool, and lets the learner's
+`Broadcaster` send changed weights several times, each time with its proof. The weights are in this process, as in a
+learner of one rank, and travel through shared memory, the backend for CPUs.
 
-Each size has two rows: all weights changed and sent, and then, on the same engine, an adapter of rank 16 on those
-weights, which stay as they are: only the adapter is sent, and the engine merges it into its base.
+Each size has two rows: first all weights are changed and sent; then, on the same engine, an adapter of rank 16 on these
+weights. In the second case only the adapter is sent, and the engine merges it into its base.
 
-`write` fills the shared memory while the engine goes on; `stopped` is the part in which it answers nobody, from the
-pause to the end of the update; `proof` is all the rest: log-probabilities of a probe sequence on both sides, compared.
+`write` fills the shared memory while the engine generates; `stopped` is the time from the pause to the end of the
+update, in which the engine answers no request; `proof` is the rest, in which both sides compute the log-probabilities
+of a probe sequence.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ from learner.models.adapters import weights, with_adapter
 from learner.models.policy import Policy, sequence_predictions
 from learner.models.pretrained import load_causal_model
 
-# Nominal size in millions of parameters: width, layers, heads. The feed-forward layers are 2.75 times as wide.
+# Width, layers and heads for a nominal number of parameters in millions; feed-forward layers are 2.75 times as wide.
 SIZES = {1: (128, 5, 4), 10: (320, 8, 5), 60: (640, 12, 10), 150: (896, 15, 14), 500: (1280, 25, 20)}
 QUICK = (1, 10)
 PROBE_TOKENS = 48
-# The weights change by 1 per cent each time, which moves log-probabilities by more than this: a stale engine fails.
+# Each change of the weights by 1 per cent moves log-probabilities by more than this, so a stale engine fails the proof.
 TOLERANCE = 1e-4
 TIMEOUT_S = 600.0
 
@@ -70,7 +71,7 @@ COLUMNS = {
 
 
 class TimedClient:
-    """The pool's client to the engines, with the time of each call and of the time between."""
+    """The pool's client to the engines, which records when an update begins and ends."""
 
     def __init__(self, inner: Any, marks: dict[str, float]) -> None:
         object.__setattr__(self, "_inner", inner)
@@ -92,7 +93,7 @@ class TimedClient:
 
 
 class TimedPool:
-    """The pool as the broadcaster sees it, with marks at what it asks for."""
+    """The pool as the broadcaster uses it, which records when the client is ready and how long a probe takes."""
 
     def __init__(self, pool: PoolClient) -> None:
         self._pool = pool
@@ -114,7 +115,7 @@ class TimedPool:
 
 
 def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> list[dict[str, Any]]:
-    """The two rows of a size."""
+    """Return the two rows of a size."""
     width, layers, heads = SIZES[millions]
     shape = TinyModelConfig(
         hidden_size=width,
@@ -142,7 +143,7 @@ def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> lis
 def measure_broadcasts(
     preset: RunConfig, model: PreTrainedModel, pool: PoolClient, repeats: int, *, version: int
 ) -> dict[str, Any]:
-    """One row: medians over `repeats` broadcasts after a first one, which also maps the memory and sends a base."""
+    """Return one row: medians of `repeats` broadcasts after a first one, which also maps memory and sends the base."""
     source = PolicySource(model)
     sent = [tensor for _, tensor in (source.only("adapter") if source.adapted else source)]
     size = sum(tensor.numel() * tensor.element_size() for tensor in sent)
@@ -177,11 +178,11 @@ def measure_broadcasts(
 def once(
     broadcaster: Broadcaster, pool: TimedPool, model: torch.nn.Module, copy: Callable[[], float], *, version: int
 ) -> dict[str, float]:
-    """Change all that is trained, copy it in memory, broadcast it; milliseconds of each part."""
+    """Change all trained weights, copy them in memory and broadcast them; return milliseconds of each part."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                # An adapter begins with zeros.
+                # The sum changes an adapter's B, which starts at zero.
                 parameter.mul_(1.01).add_(1e-3)
     copied = copy()
     begin = time.perf_counter()
@@ -194,7 +195,7 @@ def once(
         "broadcast_ms": total * 1e3,
         "write_ms": write * 1e3,
         "stopped_ms": stopped * 1e3,
-        # The learner's own log-probabilities and the search for engines count as proof: all that is not transfer.
+        # The proof includes everything that is not transfer, such as the learner's log-probabilities.
         "proof_ms": (total - write - stopped) * 1e3,
         "probe_ms": marks["probe"] * 1e3,
         "ratio": total / copied,
@@ -204,7 +205,7 @@ def once(
 
 
 def copier(sources: list[torch.Tensor]) -> Callable[[], float]:
-    """Copies what is sent into memory that is there already, and says how many seconds it took."""
+    """Return a function that copies `sources` into allocated memory and returns the seconds that it took."""
     copies = [torch.empty_like(tensor).zero_() for tensor in sources]
 
     def copy() -> float:
@@ -217,7 +218,7 @@ def copier(sources: list[torch.Tensor]) -> Callable[[], float]:
 
 
 def logprobs_of(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
-    """The learner's log p(tokens[i + 1] | tokens[: i + 1])."""
+    """Return a function from tokens to the learner's log p(tokens[i + 1] | tokens[: i + 1])."""
 
     def logprobs(tokens: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -1,11 +1,11 @@
-"""Bytes that ArCHer's learner holds in each process, and takes in a step, by what the configuration chooses.
+"""Measure the memory that a learner process of ArCHer holds, and that a step takes, under each configuration option.
 
-A policy is made from scratch; the critic starts from its weights and the KL to the clone is on, so a rank holds policy,
-critic, target critic and reference. Each option gets rank processes of its own, which take a step of critic and actor
-and then count: `weights`, every parameter of the four once, however many of them share it; `held`, all tensors between
-steps, which adds gradients and the optimizer's state; `step`, what a step takes beyond that at its peak. The losses of
-the first critic step stand beside them: but for rounding they agree among whole models, and among adapters, whose heads
-begin from other random numbers.
+The program makes a policy from scratch. The critic starts from the policy's weights and the KL to the clone is on, so a
+rank holds policy, critic, target critic and reference. For each option, new rank processes take a step of critic and
+actor and then count: `weights` is every parameter of the four once, even if several share it; `held` is all tensors
+between steps, which adds gradients and optimizer states; `step` is the peak of a step beyond `held`. The loss of the
+first critic step is printed too. Except for rounding it is the same for all whole models and for all adapters; the two
+groups differ because their heads are initialised from different random numbers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from learner.algorithms.setup import Setup
 from learner.config import LearnerConfig
 from learner.passes.rows import deal
 
-# Width, layers and heads by millions of parameters; the feed-forward layers are 2.75 times as wide.
+# Width, layers and heads for a number of parameters in millions; feed-forward layers are 2.75 times as wide.
 SIZES = {1: (128, 5, 4), 10: (320, 8, 5), 60: (640, 12, 10)}
 OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {
     "whole models": (1, {}),
@@ -69,13 +69,13 @@ COLUMNS = {
 
 
 def storages(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of the memory behind `tensors`, each piece once."""
+    """Return the bytes of all storages of `tensors`, each counted once."""
     found = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(found.values())
 
 
 def run_rank(rank: int, ranks: int, store: str, model: str, settings: dict[str, Any], out: str) -> None:
-    """Build, step, count; rank 0 writes the figures of the rank that holds most."""
+    """Build the engines, take steps and count; rank 0 writes the figures of the rank that holds most to `out`."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "DS_ACCELERATOR": "cpu"}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=TIMEOUT)
@@ -113,7 +113,7 @@ def run_rank(rank: int, ranks: int, store: str, model: str, settings: dict[str, 
 
 
 def measure(name: str, model: Path, folder: Path) -> dict[str, Any]:
-    """One row."""
+    """Return the row of one option."""
     ranks, settings = OPTIONS[name]
     say(name)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -64,10 +64,11 @@ class BroadcastReport:
     max_gap: float
 
 
+@dataclass
 class Broadcaster:
     """Sends the policy's weights as a new version, and proves it.
 
-    Args:
+    Attributes:
         source: the weights.
         rollouts: returns the client to the engines, and probes them; used on rank 0 only.
         backend: the transport.
@@ -79,28 +80,17 @@ class Broadcaster:
         tolerance: the largest gap in log-probability that the proof accepts.
     """
 
-    def __init__(
-        self,
-        source: PolicySource,
-        rollouts: RolloutService,
-        backend: Backend,
-        rank: int,
-        timeout_s: float,
-        logprobs_fn: Callable[[np.ndarray], np.ndarray],
-        probe_tokens: np.ndarray,
-        tolerance: float,
-    ) -> None:
-        self._source = source
-        self._rollouts = rollouts
-        self._backend = backend
-        self._rank = rank
-        self._timeout_s = timeout_s
-        self._logprobs_fn = logprobs_fn
-        self._probe_tokens = probe_tokens
-        self._tolerance = tolerance
-        self._previous: np.ndarray | None = None
-        self._transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
-        self._engines: list[str] = []
+    source: PolicySource
+    rollouts: RolloutService
+    backend: Backend
+    rank: int
+    timeout_s: float
+    logprobs_fn: Callable[[np.ndarray], np.ndarray]
+    probe_tokens: np.ndarray
+    tolerance: float
+    _previous: np.ndarray | None = None
+    _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
+    _engines: Sequence[str] = ()
 
     def broadcast(self, version: int) -> BroadcastReport:
         """Send the current weights to all running engines as policy `version`. Called on every rank.
@@ -113,7 +103,7 @@ class Broadcaster:
             WaitTimeoutError: a step timed out, or all engines died in every attempt.
         """
         started = time.monotonic()
-        expected = self._logprobs_fn(self._probe_tokens)
+        expected = self.logprobs_fn(self.probe_tokens)
         reason = ""
         for _ in range(ATTEMPTS):
             client = self._prepare(version)
@@ -137,13 +127,16 @@ class Broadcaster:
             self._transfer = None
 
     def _prepare(self, version: int) -> SyncClient | None:
-        """Close a transfer whose engines have changed. Returns the client on rank 0, None on other ranks."""
+        """Close the transfer if the engines have changed, which have a new incarnation after each restart.
+
+        Returns the client on rank 0, None on other ranks.
+        """
         client: SyncClient | None = None
         changed = False
-        if self._rank == 0:
-            client = self._rollouts.sync_client()
+        if self.rank == 0:
+            client = self.rollouts.sync_client()
             client.version = version
-            client.timeout_s = self._timeout_s
+            client.timeout_s = self.timeout_s
             changed = self._transfer is None or client.incarnations != self._engines
             self._engines = client.incarnations
         if self._share(changed):
@@ -154,18 +147,13 @@ class Broadcaster:
 
     def _send(self, client: SyncClient | None) -> str | None:
         """Send the weights. Returns the reason if no engine is left, else None."""
-        if client is None:
-            self._transmit(client)
-            return None
+        died = () if client is None else client.died_error
         try:
             self._transmit(client)
-        except client.died_error as error:
-            self._source.drain()
+        except died as error:
+            self.source.drain()
             self._transfer = None
             return str(error)
-        if client.incarnations != self._engines:
-            # Some engines died. The next broadcast makes a transfer to those that run then.
-            self._engines = []
         return None
 
     def _transmit(self, client: SyncClient | None) -> None:
@@ -175,7 +163,7 @@ class Broadcaster:
                     self._transfer = self._new_transfer(client)
                 self._transfer.send_weights()
 
-        if self._backend == "shm":
+        if self.backend == "shm":
             # Each call of the client has its own timeout.
             send()
             return
@@ -187,40 +175,40 @@ class Broadcaster:
         future = thread.submit(send)
         thread.shutdown(wait=False)
         try:
-            future.result(self._timeout_s)
+            future.result(self.timeout_s)
         except FutureTimeoutError:
             names = ", ".join(client.names) if client is not None else "rank 0"
             raise WaitTimeoutError(
-                f"the weights did not reach {names} over {self._backend} within {self._timeout_s:g} s; at least one of "
+                f"the weights did not reach {names} over {self.backend} within {self.timeout_s:g} s; at least one of "
                 "them has died or is unreachable. Resume from the last checkpoint, or raise learner.broadcast.timeout_s"
             ) from None
 
     def _new_transfer(self, client: SyncClient | None) -> TrainerWeightTransferEngine | SharedMemorySender:
         """Connect to the engines of `client`, over the backend."""
         info: TrainerInitInfo
-        if self._backend == "shm":
-            return SharedMemorySender(client, self._source, is_sender=self._rank == 0)
-        if self._backend == "ipc":
+        if self.backend == "shm":
+            return SharedMemorySender(client, self.source, is_sender=self.rank == 0)
+        if self.backend == "ipc":
             from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
-            info = IPCTrainerInitInfo(rank=self._rank, packed=True)
+            info = IPCTrainerInitInfo(rank=self.rank, packed=True)
         else:
             from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
             address, port = ("", 0) if client is None else _free_address()
             ranks = 0 if client is None else client.ranks
-            info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=1 + ranks, rank=self._rank)
-        return WeightTransferTrainerFactory.trainer_init(info, client=client, source=self._source)
+            info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=1 + ranks, rank=self.rank)
+        return WeightTransferTrainerFactory.trainer_init(info, client=client, source=self.source)
 
     def _prove(self, client: SyncClient | None, version: int, expected: np.ndarray) -> float | str:
         """Return the largest gap, or the reason if no engine is left to probe."""
         if client is None:
             return 0.0
         try:
-            answers = self._rollouts.probe(self._probe_tokens)
-        except self._rollouts.stale_error as error:
+            answers = self.rollouts.probe(self.probe_tokens)
+        except self.rollouts.stale_error as error:
             return str(error)
-        return compare(expected, answers, version=version, tolerance=self._tolerance, previous=self._previous)
+        return compare(expected, answers, version=version, tolerance=self.tolerance, previous=self._previous)
 
     def _share(self, value: T) -> T:
         """Return rank 0's value on every rank."""

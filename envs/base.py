@@ -107,6 +107,13 @@ class TextEnv(Protocol):
         ...
 
 
+def as_text(observation: Observation) -> str:
+    """Return an observation as text. A chat message becomes a line `role: content`."""
+    if isinstance(observation, str):
+        return observation
+    return "\n".join(f"{message['role']}: {message['content']}" for message in observation)
+
+
 def unwrapped(env: TextEnv) -> TextEnv:
     """Return the environment inside all wrappers. A wrapper keeps the wrapped environment in `.env`."""
     while isinstance(inner := getattr(env, "env", None), TextEnv):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from functools import partial
@@ -14,6 +13,7 @@ from envs.errors import EnvArgumentError, EnvError, UnknownEnvError, nearest
 from envs.extras import require_extra
 from envs.hosting.child_process import ProcessEnv
 from envs.time_limit import TimeLimit
+from envs.user_code import import_callable
 
 _entries: dict[str, Entry] = dict(ENTRIES)
 
@@ -100,25 +100,7 @@ def _factory(env_id: str) -> Factory:
 def _resolve(env_id: str, target: str | Factory) -> Factory:
     if not isinstance(target, str):
         return target
-    module_name, _, attribute = target.partition(":")
-    if not module_name or module_name.startswith(".") or not attribute:
-        raise UnknownEnvError(f"environment {env_id!r}: {target!r} is not of the form module:Class")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A module that `module_name` itself fails to import is a fault of that module and keeps its traceback.
-        if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise EnvError(f"environment {env_id!r}: module {module_name!r} cannot be imported: {error}") from error
-        raise UnknownEnvError(
-            f"environment {env_id!r}: no module named {error.name!r}: install it or set PYTHONPATH"
-        ) from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise UnknownEnvError(
-            f"environment {env_id!r}: module {module_name!r} has no class {attribute!r}: {nearest(attribute, names)}"
-        )
-    return found
+    return import_callable(target, where=f"environment {env_id!r}", error_type=UnknownEnvError)
 
 
 def _check_arguments(env_id: str, factory: Factory, kwargs: Mapping[str, Any]) -> None:

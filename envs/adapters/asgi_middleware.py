@@ -1,4 +1,4 @@
-"""Middleware around the served application: a limit on HTTP bodies, and quiet where a client is gone already."""
+"""ASGI middleware for the OpenEnv server: a limit on HTTP bodies, and quiet disconnects of WebSockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.websockets import WebSocketDisconnect
 
 
 class QuietDisconnect:
-    """Ends a WebSocket session without an error where OpenEnv closes what the client has closed before it."""
+    """Suppresses the error that OpenEnv raises when it closes a WebSocket that the client has already closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -23,7 +23,7 @@ class QuietDisconnect:
 
 
 class BodyLimit:
-    """Answers 413 to a request whose body is longer than `max_bytes`; uvicorn has a limit for WebSockets alone."""
+    """Answers 413 to a request with a body longer than `max_bytes`. uvicorn limits WebSocket messages only."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -37,30 +37,30 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > self._max_bytes:
             await self._refuse(send)
             return
-        # Read here, so that an answer can still be given when a body of no declared length turns out too long.
+        # Read the body before the application does, so that 413 can still be sent if its length was not declared.
         body, more = bytearray(), True
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                return  # the client went away
+                return  # the client disconnected
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self._max_bytes:
                 await self._refuse(send)
                 return
-        given = False
+        replayed = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            given = True
+            replayed = True
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         await self._app(scope, replay, send)
 
     async def _refuse(self, send: Send) -> None:
-        text = f'{{"detail":"the body is longer than the {self._max_bytes} bytes that this server takes"}}'.encode()
+        text = f'{{"detail":"the body is longer than the {self._max_bytes} bytes that this server accepts"}}'.encode()
         headers: Any = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": text})

@@ -1,10 +1,9 @@
-"""Our environments as Gymnasium's.
+"""Registers every environment of this project in Gymnasium.
 
-Importing this module registers every environment of ours, as Gymnasium's own idiom for packages of environments is:
+Importing this module registers them, so either form works:
 
     gymnasium.make("envs.adapters.gymnasium_served:archer/KeyDoor-v0")
-
-or, once it is imported, `gymnasium.make("archer/KeyDoor-v0", size=6)`.
+    gymnasium.make("archer/KeyDoor-v0", size=6)  # after the import
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from envs.base import PRIVILEGED, Info, Observation
+from envs.base import PRIVILEGED, Info, Observation, as_text
 from envs.registry import make, specs
 
 NAMESPACE = "archer"
 
 SAMPLE_LENGTH = 100
-"""Longest text that the spaces draw."""
+"""Greatest length of sampled texts, in characters."""
 
 
 class AnyText(spaces.Text):
-    """Text of any length in any script; only what `sample` draws is short and ASCII."""
+    """The space of all texts. Its samples are short and ASCII."""
 
     def __init__(self) -> None:
         super().__init__(max_length=SAMPLE_LENGTH, min_length=0, charset=string.printable)
@@ -41,15 +40,15 @@ class AnyText(spaces.Text):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AnyText)
 
-    __hash__ = None  # type: ignore[assignment]  # as other spaces, which compare by value
+    __hash__ = None  # type: ignore[assignment]  # other spaces compare by value too
 
 
 class ServedEnv(gymnasium.Env[str, str]):
-    """One of our environments behind Gymnasium's interface, its time limit and all.
+    """An environment of this project behind Gymnasium's interface, with its time limit.
 
-    env_id, max_turns and further arguments are those of `envs.make`. The seed of `reset` is the episode's; without one,
-    an episode is drawn from the generator of the last seed, as Gymnasium has it. Chat messages become lines of text.
-    `info` is ours but for its privileged part, which an agent must not see.
+    `env_id`, `max_turns` and further arguments are those of `envs.make`. The seed of `reset` is the seed of the
+    episode; without one, the episode seed is drawn from the generator of the last seed, as Gymnasium specifies. Chat
+    messages become lines of text. `info` omits the privileged values, which an agent must not see.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012  # Gymnasium's own name and type
@@ -61,7 +60,7 @@ class ServedEnv(gymnasium.Env[str, str]):
         self.observation_space: spaces.Space[str] = AnyText()
         self.action_space: spaces.Space[str] = AnyText()
         self.render_mode = render_mode
-        self._told = ""
+        self._last_text = ""
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         super().reset(seed=seed)
@@ -75,29 +74,27 @@ class ServedEnv(gymnasium.Env[str, str]):
         return self._text(observation), float(reward), terminated, truncated, _shown(info)
 
     def render(self) -> str | None:
-        """The last observation, in the mode "ansi"."""
-        return self._told if self.render_mode == "ansi" else None
+        """Return the last observation in render mode "ansi", else None."""
+        return self._last_text if self.render_mode == "ansi" else None
 
     def close(self) -> None:
         self.env.close()
 
     def _text(self, observation: Observation) -> str:
-        if not isinstance(observation, str):
-            observation = "\n".join(f"{message['role']}: {message['content']}" for message in observation)
-        self._told = observation
-        return observation
+        self._last_text = as_text(observation)
+        return self._last_text
 
 
 def gymnasium_id(env_id: str) -> str:
-    """The id in Gymnasium of an id of ours: `key_door` is `archer/KeyDoor-v0`."""
+    """Return the Gymnasium id of an environment: `archer/KeyDoor-v0` for `key_door`."""
     return f"{NAMESPACE}/{''.join(word.capitalize() for word in env_id.split('_'))}-v0"
 
 
 def register_all() -> list[str]:
-    """Register every environment of ours that isn't yet, and answer all their ids there."""
+    """Register every environment that is not registered yet; return all ids in Gymnasium."""
     ids = []
     for spec in specs():
-        if spec.id == "gymnasium":  # theirs already
+        if spec.id == "gymnasium":  # an adapter to Gymnasium itself
             continue
         ids.append(gymnasium_id(spec.id))
         if ids[-1] not in gymnasium.registry:
@@ -106,7 +103,7 @@ def register_all() -> list[str]:
 
 
 def _shown(info: Info) -> Info:
-    """A copy, as Gymnasium asks for: what an agent keeps of a turn must not change with the next."""
+    """Return a deep copy of `info` without privileged values, because an agent may keep it after the next turn."""
     return {key: copy.deepcopy(value) for key, value in info.items() if key != PRIVILEGED}
 
 

@@ -1,7 +1,7 @@
-"""MiniWoB's tasks in a real browser: tasks, pages and rewards of `browsergym-miniwob`, read by BrowserGym's own tree.
+"""`MiniWob`: tasks of MiniWoB in a real browser, with tasks, pages and rewards of the package `browsergym-miniwob`.
 
-BrowserGym's environment is not used around them: it starts two browsers an episode, one of them for a chat that no
-policy reads, and takes screenshots on every turn.
+Pages are read through BrowserGym's accessibility tree. BrowserGym's own environment is not used, because it starts two
+browsers per episode and takes a screenshot on every turn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from envs.toolkit.argument_checks import refuse_options
 from envs.web_forms.grammar import Action, read_action
 
 TASKS = {task.subdomain: task for task in ALL_MINIWOB_TASKS}
-"""MiniWoB's tasks by their names, `click-test` and so on."""
+"""MiniWoB's tasks by name, such as `click-test`."""
 
 BROWSER_VARIABLE = "ARCHER_CHROMIUM"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -43,22 +43,23 @@ ACTION_TIMEOUT_MS = 500
 EXTRACT_TRIES = 3
 
 IGNORED_ROLES = [*IGNORED_AXTREE_ROLES, "InlineTextBox", "MenuListPopup", "LabelText"]
-"""Besides what BrowserGym leaves out: what only repeats or holds something else."""
+"""Roles that BrowserGym ignores, and roles that only repeat or contain another element."""
 IGNORED_PROPERTIES = (*IGNORED_AXTREE_PROPERTIES, "url")
-"""And where the pages lie on this machine."""
+"""Properties that BrowserGym ignores, and the addresses of the pages on this machine."""
 
 _ELEMENT = re.compile(r"[a-z0-9]{1,8}")
 
 
 class MiniWob:
-    """One task of MiniWoB, another variant for each seed; 1 for solving it, else 0.
+    """One task of MiniWoB, with a variant for each seed; 1 for solving it, else 0.
 
-    task: its name, such as "click-test"; docs/environments/miniwob.md says where the list is.
-    browser: Chromium's executable; by default that of the environment variable ARCHER_CHROMIUM, else found by its name.
-    settle_ms: how long the page may react to an action before it is read, in milliseconds.
+    task: name, such as "click-test"; docs/environments/miniwob.md links the list.
+    browser: executable of Chromium; by default the environment variable ARCHER_CHROMIUM, else found by name on the
+        PATH.
+    settle_ms: time between an action and reading the page, in milliseconds.
 
-    The pages are those of the `miniwob` package, or those at MINIWOB_URL, as in BrowserGym. One browser serves all
-    episodes, each in a context of its own.
+    The pages are those of the `miniwob` package or those at MINIWOB_URL, as in BrowserGym. One browser serves all
+    episodes, each with its own context.
     """
 
     spec: EnvSpec = MINIWOB
@@ -74,11 +75,11 @@ class MiniWob:
         self._context: BrowserContext | None = None
         self._page: Page | None = None
         self._task: Any = None
-        self._told = ""
+        self._page_text = ""
 
     @staticmethod
     def check_arguments(*, task: str, browser: str | None = None, settle_ms: int = 50) -> None:
-        """Raise EnvArgumentError for a task that there isn't, a browser or pages that can't be found."""
+        """Raise EnvArgumentError for an unknown task, or a browser or pages that cannot be found."""
         if task not in TASKS:
             raise EnvArgumentError(f"miniwob: there is no task {task!r}: {nearest(str(task), TASKS)}")
         if settle_ms < 0:
@@ -87,7 +88,7 @@ class MiniWob:
         pages_url()
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Begin the variant of `seed`, of which MiniWoB's generator takes the lowest 32 bits."""
+        """Begin the variant of `seed`, of which MiniWoB uses the lowest 32 bits."""
         refuse_options(self.spec.id, options)
         self._end_episode()
         task = self._task = TASKS[self.task_name](seed=seed % 2**32, base_url=self._url)
@@ -95,12 +96,12 @@ class MiniWob:
         self._context.set_default_timeout(task.timeout)
         page = self._page = self._context.new_page()
         goal, _ = task.setup(page)
-        self._told = read_page(page)
-        told = f"{' '.join(str(goal).split())}\n{VERBS}\n{self._told}"
-        return told, {TASK_ID: f"{self.task_name}-{seed}", SUCCESS: False, INVALID_ACTION: False}
+        self._page_text = read_page(page)
+        text = f"{' '.join(str(goal).split())}\n{VERBS}\n{self._page_text}"
+        return text, {TASK_ID: f"{self.task_name}-{seed}", SUCCESS: False, INVALID_ACTION: False}
 
     def step(self, action: str) -> Step:
-        """Do one thing on the page. Any string is an action; what isn't understood never reaches the browser."""
+        """Do one action on the page. An action that cannot be parsed does not reach the browser and costs the turn."""
         page = self._page
         if page is None:
             raise EnvStateError("step of miniwob: the episode has not begun: call reset first")
@@ -115,8 +116,8 @@ class MiniWob:
             return SOLVED if info[SUCCESS] else FAILED, float(reward), True, False, info
         if refused:
             return refused, 0.0, False, False, info
-        before, self._told = self._told, read_page(page)
-        return UNCHANGED if self._told == before else self._told, 0.0, False, False, info
+        before, self._page_text = self._page_text, read_page(page)
+        return UNCHANGED if self._page_text == before else self._page_text, 0.0, False, False, info
 
     def close(self) -> None:
         self._end_episode()
@@ -129,7 +130,7 @@ class MiniWob:
 
     @staticmethod
     def _do(page: Page, action: Action) -> str:
-        """Do it in the browser; what to say where the browser can't, else nothing."""
+        """Do an action in the browser; return the observation if the browser refuses it, else an empty string."""
         element = page.get_by_test_id(action.element)
         if element.count() != 1:
             return "There is no such element."
@@ -151,7 +152,7 @@ class MiniWob:
     def _open_browser(self) -> Browser:
         if self._browser is None:
             self._playwright = sync_playwright().start()
-            # BrowserGym marks elements by an attribute of its own, by which they are found again.
+            # BrowserGym marks each element with this attribute, by which `_do` finds it.
             self._playwright.selectors.set_test_id_attribute(BROWSERGYM_ID_ATTRIBUTE)
             self._browser = self._playwright.chromium.launch(executable_path=self._executable, headless=True)
         return self._browser
@@ -166,7 +167,7 @@ class MiniWob:
 
 
 def read_page(page: Page) -> str:
-    """The accessibility tree of a page, a line for each element, numbered by BrowserGym."""
+    """Return the accessibility tree of a page, one line per element, with BrowserGym's numbers."""
     for left in reversed(range(EXTRACT_TRIES)):
         try:
             _pre_extract(page, tags_to_mark="standard_html", lenient=left == 0)
@@ -183,13 +184,13 @@ def read_page(page: Page) -> str:
 
 
 def find_browser(named: str | None) -> str:
-    """Chromium's executable. Raises EnvArgumentError that says how to get or name one."""
+    """Return the executable of Chromium. Raises EnvArgumentError, with the remedy, if there is none."""
     asked = named or os.environ.get(BROWSER_VARIABLE)
     if asked:
         found = shutil.which(asked)
         if found is None:
             where = "browser" if named else f"the environment variable {BROWSER_VARIABLE}"
-            raise EnvArgumentError(f"miniwob: {where} is {asked!r}, which is no program that can be run")
+            raise EnvArgumentError(f"miniwob: {where} is {asked!r}, which is not an executable program")
         return found
     for name in BROWSERS:
         found = shutil.which(name)
@@ -197,18 +198,18 @@ def find_browser(named: str | None) -> str:
             return found
     raise EnvArgumentError(
         f"miniwob needs Chromium, and none of {', '.join(BROWSERS)} is on the PATH: install it (on Debian and Ubuntu, "
-        f"apt-get install chromium), or name one by browser=... or the environment variable {BROWSER_VARIABLE}"
+        f"apt-get install chromium), or give one as browser=... or in the environment variable {BROWSER_VARIABLE}"
     )
 
 
 def pages_url() -> str:
-    """Where MiniWoB's pages are. Raises EnvArgumentError where there are none."""
+    """Return the address of MiniWoB's pages. Raises EnvArgumentError if there are none."""
     if url := os.environ.get("MINIWOB_URL"):
         return url if url.endswith("/") else url + "/"
-    # Not imported: it would want selenium, which its own environments drive their browser by.
+    # Not imported, because the package would import selenium.
     package = importlib.util.find_spec("miniwob")
     for place in package.submodule_search_locations or () if package else ():
         folder = Path(place) / "html" / "miniwob"
         if folder.is_dir():
             return f"{folder.as_uri()}/"
-    raise EnvArgumentError("miniwob: the package miniwob has no pages: set MINIWOB_URL to where they are")
+    raise EnvArgumentError("miniwob: the package miniwob has no pages: set MINIWOB_URL to their address")

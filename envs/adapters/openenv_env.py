@@ -1,4 +1,4 @@
-"""Environments that an OpenEnv server serves, as ours."""
+"""`OpenEnv`: environments that an OpenEnv server serves."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from openenv.core.sync_client import SyncEnvClient
 from websockets.exceptions import ConnectionClosed
 
 from envs.adapters.specs import OPENENV
-from envs.adapters.user_functions import load_function
 from envs.base import INVALID_ACTION, TASK_ID, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvFailedError, EnvStateError, EnvTimeoutError
+from envs.user_code import load_function
 
 MAX_ACTION = 100_000
-"""Actions longer than this many characters aren't sent."""
+"""Longer actions are not sent, in characters."""
 
 TOO_LONG = "That action is too long."
 INVALID = "Not a possible action."
 ENVELOPE = ("done", "reward", "metadata")
-"""What every observation of OpenEnv has besides its own fields; actions have `metadata` alone."""
+"""Fields that every OpenEnv observation has in addition to its own; actions have `metadata` only."""
 
 
 class OpenEnv:
-    """One session on an OpenEnv server, begun at the first reset.
+    """A session on an OpenEnv server, which begins at the first reset.
 
-    url: the server's address, http:// or ws://.
-    action_field, text_field: the field of its actions in which the text goes, and the one of its observations that is
-        read; by default what the server's own schema has as the only field of text.
-    actions: `module:function` of your own instead, from the text to the action's fields, or None where it means none.
-    observe: `module:function` of your own instead, from the observation's fields to the text.
+    url: address of the server, http:// or ws://.
+    action_field, text_field: the action field that takes the text, and the observation field that holds it. Defaults:
+        the only text fields in the schema of the server.
+    actions: `module:function` in place of `action_field`; returns the action's fields for a text, or None if the text
+        is not an action.
+    observe: `module:function` in place of `text_field`; returns the text for the observation's fields.
     timeout_s: longest wait for one answer, in seconds.
 
-    `truncated` comes from servers that say it, as ours does; of others `done` is `terminated`.
+    `truncated` is used if the server sends it, as this project's server does; otherwise `done` means `terminated`.
     """
 
     spec: EnvSpec = OPENENV
@@ -54,15 +55,13 @@ class OpenEnv:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self._action_field, self._text_field = action_field, text_field
-        self._read = None if actions is None else load_function("openenv", "actions", actions)
-        self._tell: Callable[[Mapping[str, Any]], str] | None = (
-            None if observe is None else load_function("openenv", "observe", observe)
-        )
+        self._read = load_function("openenv", "actions", actions)
+        self._describe = load_function("openenv", "observe", observe)
         self._client: SyncEnvClient[Any, Any, Any] | None = None
 
     @staticmethod
     def check_arguments(*, url: str, **others: Any) -> None:
-        """Raise EnvArgumentError for what is no address."""
+        """Raise EnvArgumentError if `url` is not an address."""
         del others
         scheme, _, rest = str(url).partition("://")
         if scheme not in ("http", "https", "ws", "wss") or not rest:
@@ -71,7 +70,7 @@ class OpenEnv:
             )
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
-        """Begin an episode; `options` are sent along as further fields of the reset."""
+        """Begin an episode. `options` are sent as further fields of the reset."""
         client = self._client or self._connect()
         answer = self._asked("reset", lambda: client.reset(**(options or {}), seed=seed))
         observation, _, _, _, info = self._step_of(answer)
@@ -83,7 +82,7 @@ class OpenEnv:
             raise EnvStateError(f"step of {self.spec.id}: there is no session with {self.url}: call reset first")
         if len(action) > MAX_ACTION:
             return TOO_LONG, 0.0, False, False, {INVALID_ACTION: True}
-        # JSON carries no lone surrogates: each becomes a question mark.
+        # JSON cannot encode lone surrogates; each becomes a question mark.
         text = action if action.isascii() else action.encode("utf-8", "replace").decode()
         fields = {self._action_field: text} if self._read is None else self._read(text)
         if fields is None:
@@ -96,15 +95,15 @@ class OpenEnv:
             client.close()
 
     def _connect(self) -> SyncEnvClient[Any, Any, Any]:
-        schema = self._schema() if self._read is None or self._tell is None else {}
+        schema = self._schema() if self._read is None or self._describe is None else {}
         if self._read is None and self._action_field is None:
             self._action_field = self._only_text(schema, "action")
             if self._action_field is None:
                 raise EnvArgumentError(
                     f"openenv: the actions of {self.url} have the fields {sorted(_fields(schema, 'action'))}, none of "
-                    "them the only text: name one, action_field=, or a function of yours, actions=module:function"
+                    "which is the only text: give one, action_field=, or a function, actions=module:function"
                 )
-        if self._tell is None and self._text_field is None:
+        if self._describe is None and self._text_field is None:
             self._text_field = self._only_text(schema, "observation")
         async_client = GenericEnvClient(self.url, connect_timeout_s=self.timeout_s, message_timeout_s=self.timeout_s)
         client = async_client.sync()
@@ -119,14 +118,14 @@ class OpenEnv:
             answer.raise_for_status()
             found = answer.json()
         except requests.Timeout as error:
-            raise EnvTimeoutError(f"openenv: {self.url} gave no schema within {self.timeout_s:g} s") from error
+            raise EnvTimeoutError(f"openenv: {self.url} sent no schema within {self.timeout_s:g} s") from error
         except requests.RequestException as error:
             raise EnvFailedError(f"openenv: no OpenEnv server answers at {self.url}: {error}") from error
         return found if isinstance(found, Mapping) else {}
 
     @staticmethod
     def _only_text(schema: Mapping[str, Any], what: str) -> str | None:
-        """The one field of text; where there are several, the only one of them that is required."""
+        """Return the only text field, or the only required one if there are several; None if neither exists."""
         fields = _fields(schema, what)
         texts = [name for name, field in fields.items() if field.get("type") == "string"]
         required = [name for name in texts if name in schema[what].get("required", ())]
@@ -144,22 +143,23 @@ class OpenEnv:
         except ConnectionClosed as error:
             self.close()
             raise EnvFailedError(
-                f"{method} of openenv: {self.url} closed the session ({error}); it may have none free, or have ended"
+                f"{method} of openenv: {self.url} closed the session ({error}): the server may have no "
+                "free session, or may have stopped"
             ) from error
         except (RuntimeError, ConnectionError) as error:
-            # A session after an error is in no known state; the next reset begins another.
+            # The state of a session after an error is unknown; the next reset begins another.
             self.close()
             raise EnvFailedError(f"{method} of openenv at {self.url}: {error}") from error
 
     def _step_of(self, answer: Any) -> Step:
-        """Text, reward, ends and info of an answer; of ours, messages, `truncated` and info as they are sent."""
+        """Return the step of an answer. Messages, `truncated` and info are used if the server sends them."""
         fields: Mapping[str, Any] = answer.observation
         sent = fields.get("info")
         info: Info = {INVALID_ACTION: False} | (sent if isinstance(sent, dict) else {})
         truncated = bool(answer.done) and fields.get("truncated") is True
         observation: Observation
-        if self._tell is not None:
-            observation = self._tell(fields)
+        if self._describe is not None:
+            observation = self._describe(fields)
         elif self._text_field is not None:
             observation = fields.get("messages") or str(fields.get(self._text_field, ""))
         else:
@@ -168,7 +168,7 @@ class OpenEnv:
 
 
 def _fields(schema: Mapping[str, Any], what: str) -> dict[str, Mapping[str, Any]]:
-    """Fields of the server's actions or observations, but for those that all have."""
+    """Return the fields of the server's actions or observations, without those that all have."""
     part = schema.get(what)
     properties = part.get("properties", {}) if isinstance(part, Mapping) else {}
     return {name: field for name, field in properties.items() if name not in ENVELOPE}

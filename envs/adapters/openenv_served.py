@@ -1,8 +1,8 @@
-"""Our environments served as OpenEnv's, over WebSocket (and over HTTP, as far as OpenEnv's HTTP goes).
+"""Serves an environment of this project over OpenEnv's WebSocket protocol.
 
-Each connection to `/ws` is a session with an environment of its own, in a thread of its own. OpenEnv's HTTP routes keep
-no session: `/reset` shows a first observation, and `/step` has no episode to go on with and says so. `/schema`,
-`/metadata`, `/health` and `/docs` describe the rest.
+Each connection to `/ws` is a session with its own environment, on its own thread. OpenEnv's HTTP routes keep no
+session: `/reset` returns a first observation, and `/step` answers 409. `/schema`, `/metadata`, `/health` and `/docs`
+describe the server.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from openenv.core.env_server.types import EnvironmentMetadata
 from pydantic import Field
 
 from envs.adapters.asgi_middleware import BodyLimit, QuietDisconnect
-from envs.base import PRIVILEGED, Message
+from envs.base import PRIVILEGED, Message, as_text
 from envs.errors import EnvArgumentError, EnvError
 from envs.registry import check, make
 
 STOP_TIMEOUT_S = 5
-"""How long sessions in flight may hold up the end of the server."""
+"""Longest time that open sessions can delay the end of the server."""
 
 
 class TextAction(Action):
-    text: str = Field(description="What the agent says or does.")
+    text: str = Field(description="Action of the agent.")
 
 
 class TextObservation(Observation):
-    """`done` is either end; `truncated` tells a cut from the task's own end."""
+    """An observation. `done` is set at both ends of an episode; `truncated` marks a cut-off."""
 
-    text: str = Field(description="What the agent reads, chat messages as lines of text.")
+    text: str = Field(description="Observation; chat messages become lines of text.")
     messages: list[dict[str, str]] | None = Field(
-        default=None, description="The same as chat messages, where it is some."
+        default=None, description="The observation as chat messages, if it consists of messages."
     )
-    truncated: bool = Field(default=False, description="Whether the episode was cut short.")
-    info: dict[str, Any] = Field(default_factory=dict, description="Info of the turn, but for its privileged part.")
+    truncated: bool = Field(default=False, description="Whether the episode was cut off before the task ended.")
+    info: dict[str, Any] = Field(default_factory=dict, description="Info of the turn, without privileged values.")
 
 
 class TextState(State):
@@ -52,7 +52,7 @@ class TextState(State):
 
 
 class ServedTextEnv(Environment[TextAction, TextObservation, TextState]):
-    """One session: one of our environments, its time limit and all. Arguments are those of `envs.make`."""
+    """One session: an environment of this project with its time limit. Arguments are those of `envs.make`."""
 
     SUPPORTS_CONCURRENT_SESSIONS = True
 
@@ -62,16 +62,16 @@ class ServedTextEnv(Environment[TextAction, TextObservation, TextState]):
         self._state = TextState(env_id=env_id, max_turns=self._env.spec.max_turns)
 
     def reset(self, seed: int | None = None, episode_id: str | None = None, **options: Any) -> TextObservation:
-        """Begin an episode, of a seed that is drawn where none is given; what else is sent are reset options."""
+        """Begin an episode. Without a seed, one is drawn. Other fields become reset options."""
         seed = secrets.randbits(62) if seed is None else seed
         observation, info = self._env.reset(seed=seed, options=options or None)
         self._state = self._state.model_copy(update={"seed": seed, "episode_id": episode_id, "step_count": 0})
-        return _told(observation, info)
+        return _to_observation(observation, info)
 
     def step(self, action: TextAction, timeout_s: float | None = None, **kwargs: Any) -> TextObservation:
         observation, reward, terminated, truncated, info = self._env.step(action.text)
         self._state = self._state.model_copy(update={"step_count": self._state.step_count + 1})
-        return _told(observation, info, float(reward), terminated=terminated, truncated=truncated)
+        return _to_observation(observation, info, float(reward), terminated=terminated, truncated=truncated)
 
     @property
     def state(self) -> TextState:
@@ -86,14 +86,14 @@ class ServedTextEnv(Environment[TextAction, TextObservation, TextState]):
 
 
 def make_app(env_id: str, *, sessions: int, max_message_bytes: int, **kwargs: Any) -> FastAPI:
-    """The application that serves an environment. Raises EnvError for one that can't be made."""
+    """Return the application that serves an environment. Raises EnvError if the environment cannot be made."""
     check(env_id, **kwargs)
     make(env_id, **kwargs).close()
     factory = partial(ServedTextEnv, env_id, **kwargs)
     app = create_fastapi_app(factory, TextAction, TextObservation, max_concurrent_envs=sessions)
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": f"{error} (an episode is played over one connection to /ws)"}, status_code=409)
+        return JSONResponse({"detail": f"{error} (play an episode over one connection to /ws)"}, status_code=409)
 
     app.add_exception_handler(EnvError, refuse)
     app.add_middleware(QuietDisconnect)
@@ -104,9 +104,12 @@ def make_app(env_id: str, *, sessions: int, max_message_bytes: int, **kwargs: An
 class EnvServer:
     """Serves an environment at `address`, from `run` until `stop`, SIGINT or SIGTERM.
 
-    port: 0 for any free one. sessions: connections at once, each with an environment; one more is refused.
-    max_message_bytes: longest message or body that is taken. kwargs: the environment's own.
-    Raises EnvError for an environment that can't be made or an address that can't be listened on.
+    port: 0 for a free one.
+    sessions: most connections at once, each with an environment; further ones are refused.
+    max_message_bytes: greatest length of a message or body.
+    kwargs: arguments of the environment.
+
+    Raises EnvError if the environment cannot be made or the address cannot be opened.
     """
 
     def __init__(
@@ -125,25 +128,27 @@ class EnvServer:
         self._server = _Server(config)
 
     def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Serve; `started` is called once connections are taken. Raises KeyboardInterrupt after SIGINT, all closed."""
-        self._server.say_started = started
+        """Serve until stopped; `started` is called when connections are accepted. Raises KeyboardInterrupt after
+        SIGINT.
+        """
+        self._server.on_started = started
         with self._listener:
             self._server.run(sockets=[self._listener])
 
     def stop(self) -> None:
-        """End `run`, from any thread; sessions in flight are closed."""
+        """End `run` from any thread and close the open sessions."""
         self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
-    """Says when it takes connections."""
+    """A uvicorn server that calls `on_started` when it accepts connections."""
 
-    say_started: Callable[[], None]
+    on_started: Callable[[], None]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.say_started()
+            self.on_started()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -152,17 +157,17 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            why = "is taken by another process: choose another, or 0 for any free one"
+            why = "is in use by another process: choose another, or 0 for a free one"
         elif error.errno == errno.EACCES:
-            why = "needs rights that this process doesn't have: choose one above 1023"
+            why = "needs privileges that this process lacks: choose a port above 1023"
         else:
-            why = f"can't be listened on: {error.strerror or error}"
+            why = f"cannot be opened: {error.strerror or error}"
         raise EnvArgumentError(f"port {port} on {host} {why}") from error
     except OverflowError as error:
         raise EnvArgumentError(f"port is {port}, must be 0 to 65535") from error
 
 
-def _told(
+def _to_observation(
     observation: str | list[Message],
     info: Mapping[str, Any],
     reward: float | None = None,
@@ -171,12 +176,9 @@ def _told(
     truncated: bool = False,
 ) -> TextObservation:
     messages = None if isinstance(observation, str) else [_plain(message) for message in observation]
-    text = (
-        observation if isinstance(observation, str) else "\n".join(f"{m['role']}: {m['content']}" for m in observation)
-    )
-    shown = {key: _plain(value) for key, value in info.items() if key != PRIVILEGED and _is_plain(value)}
+    shown = {key: _plain(value) for key, value in info.items() if key != PRIVILEGED and _is_json(value)}
     return TextObservation(
-        text=_plain(text),
+        text=_plain(as_text(observation)),
         messages=messages,
         reward=reward,
         done=terminated or truncated,
@@ -185,17 +187,17 @@ def _told(
     )
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether JSON has it."""
+def _is_json(value: Any) -> bool:
+    """Return whether JSON can encode a value."""
     if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(_is_json, value))
     return value is None or isinstance(value, str | bool | int | float)
 
 
 def _plain(value: Any) -> Any:
-    """The same without lone surrogates, which JSON can't carry: each becomes a question mark."""
+    """Return a value with lone surrogates replaced by question marks, because JSON cannot encode them."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):

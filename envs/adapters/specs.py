@@ -1,4 +1,4 @@
-"""What is known of the adapters before their packages are imported."""
+"""Specs of the adapters, in a module that imports none of the wrapped packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTARENA = EnvSpec(
     description="A single-player game of TextArena: puzzles, number games, cards.",
     max_turns=100,
     reward_range=(-1.0, 1.0),
-    # Its games seed and use the global random, and may hang over an action.
+    # The games seed and use the global random generator, and may hang on an action.
     isolation="process",
     extra="textarena",
 )

@@ -1,9 +1,8 @@
-"""TextArena's single-player games that start without a download or a key, as ours.
+"""`TextArena`: single-player games of TextArena that start without a download and without an API key.
 
-What differs from playing them there: an observation holds only what is new; an action that the game refuses costs a
-turn and never ends the game; a game that ends because its turns have run out is truncated, not terminated; and an
-action that makes the game's own code fail is one it doesn't understand. `compat=True` keeps their rule that the second
-refused action in a row ends the game.
+Different from TextArena itself: an observation holds only what is new. An action that the game refuses costs a turn and
+does not end the game. A game that ends because its turns ran out is truncated. An action that makes the game's own code
+raise counts as refused. `compat=True` keeps TextArena's rule that the second refused action in a row ends the game.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from envs.errors import EnvArgumentError, EnvStateError, nearest
 from envs.toolkit.argument_checks import refuse_options
 
 MAX_LENGTH = 2000
-"""Longer actions don't reach the game, whose patterns may take long over them."""
+"""Longer actions are refused, because the patterns of the games may take long on them."""
 UNREADABLE = "The game can't read that."
 NOTHING_NEW = "Nothing new."
 
@@ -29,32 +28,32 @@ _NUMBERS = "2048 Bandit Blackjack Countdown Cryptarithm GuessTheNumber Mastermin
 _BOARDS = "FifteenPuzzle FrozenLake LightsOut Minesweeper PegJump RushHour Slitherlink Sokoban Sudoku TowerOfHanoi"
 _WORDS = "Crosswords LogicPuzzle"
 FAMILIES = tuple(sorted(f"{_NUMBERS} {_BOARDS} {_WORDS}".split()))
-"""The families of games that can be played; a game's id is a family, `-v0` and perhaps a variant."""
+"""Families of games that can be played. The id of a game is a family, `-v0` and an optional variant."""
 _NEEDS_WORDS = "it downloads lists of words when it starts"
-_NEEDS_KEY = "it asks a model behind an API key"
+_NEEDS_KEY = "it calls a model that needs an API key"
 CLOSED_FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(("Hangman", "Wordle", "WordLadder", "WordSearch"), _NEEDS_WORDS),
     **dict.fromkeys(("GuessWho", "TwentyQuestions"), _NEEDS_KEY),
-    "Klondike": "its code doesn't run on this version of Python",
+    "Klondike": "its code does not run on this version of Python",
 }
 
 _OUT_OF_TURNS = re.compile(r"(turn|move) limit|maximum of \d+ turns", re.IGNORECASE)
-# What the games' own code raises over an action that it didn't expect.
+# Exceptions of the games' own code for unexpected actions.
 _PARSER_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class TextArena:
-    """One game of TextArena, by its id there. The reward comes at the game's end, as TextArena gives it.
+    """One game of TextArena. The reward comes at the end of the game, as TextArena gives it.
 
-    game: an id such as "Mastermind-v0-hard", of one of FAMILIES.
-    compat: the second refused action in a row ends the game, as there.
+    game: id of the game, such as "Mastermind-v0-hard", from one of FAMILIES.
+    compat: end the game at the second refused action in a row, as TextArena does.
     """
 
     spec: EnvSpec = TEXTARENA
 
     def __init__(self, *, game: str = "GuessTheNumber-v0", compat: bool = False) -> None:
         self.check_arguments(game=game)
-        import textarena  # here: importing it seeds the global random, which only the child process may suffer
+        import textarena  # imported here, in the child process, because the import seeds the global random generator
         from textarena.envs.registration import ENV_REGISTRY
 
         if f"{game}-raw" not in ENV_REGISTRY:
@@ -71,16 +70,16 @@ class TextArena:
 
     @classmethod
     def check_arguments(cls, *, game: str = "GuessTheNumber-v0", compat: bool = False) -> None:
-        """Refuse a game that can't be played here, before a child process is started."""
+        """Raise EnvArgumentError for a game that cannot be played here, before a child process starts."""
         del compat
         family = game.split("-v0")[0]
         if family in CLOSED_FAMILIES:
-            raise EnvArgumentError(f"{cls.spec.id}: {game} can't be played here: {CLOSED_FAMILIES[family]}")
+            raise EnvArgumentError(f"{cls.spec.id}: {game} cannot be played here: {CLOSED_FAMILIES[family]}")
         if family not in FAMILIES or "-v0" not in game:
             raise EnvArgumentError(f"{cls.spec.id}: no single-player game {game!r}: {nearest(game, _first_ids())}")
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Begin the game of `seed`. There are no reset options: any raises EnvArgumentError."""
+        """Begin the game of `seed`. Raises EnvArgumentError for any option, because there are none."""
         refuse_options(self.spec.id, options)
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -95,7 +94,7 @@ class TextArena:
         return self._new(), {SUCCESS: False, INVALID_ACTION: False, TASK_ID: f"{self.game}-{seed}"}
 
     def step(self, action: str) -> Step:
-        """Play one turn. An action without square brackets gets them, as TextArena's own wrapper does."""
+        """Play one turn. An action without square brackets is put into brackets, as TextArena's wrapper does."""
         if not self._running:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         if len(action) > MAX_LENGTH:
@@ -121,15 +120,15 @@ class TextArena:
         self._running = False
 
     def _new(self) -> str:
-        """What the game has said since it was last asked, without the player's own words."""
+        """Return the messages of the game since the last call, without the player's own words."""
         _, messages = self._env.get_observation()
-        # Some games hand the player's words over in the wrong order, their text where the kind belongs.
-        said = (text.strip() for _, text, kind in messages if isinstance(text, str) and kind is not self._own_words)
-        return "\n".join(text for text in said if text) or NOTHING_NEW
+        # Some games pass the player's words with text and kind exchanged.
+        texts = (text.strip() for _, text, kind in messages if isinstance(text, str) and kind is not self._own_words)
+        return "\n".join(text for text in texts if text) or NOTHING_NEW
 
 
 class _Watched:
-    """What the game's state was told during a step that its answer doesn't say."""
+    """Records which callbacks of the game's state a step called: refused moves and reached turn limits."""
 
     def __init__(self) -> None:
         self.out_of_turns = False

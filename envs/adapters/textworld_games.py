@@ -1,7 +1,7 @@
-"""TextWorld's games as ours: made from the seed, or from a file of your own.
+"""`TextWorld`: games of TextWorld, made from the seed or loaded from a file of the user.
 
-What differs from playing them there: the title and the interpreter's status line are cut from what the game says, one
-plain command a turn reaches it (`envs.inform`), and the reward is the score gained over the greatest possible one.
+Different from TextWorld itself: texts omit the title and the status line, one plain command a turn reaches the game
+(`envs.toolkit.inform_commands`), and the reward is the score gained divided by the greatest possible score.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from envs.toolkit.inform_commands import is_understood, read_command, tidy
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 
 _NEXT_ATTEMPT = 1_000_003
-"""What is added to a seed whose game is ambiguous; far more than there are worlds."""
+"""Added to a seed whose game is ambiguous; far larger than the number of worlds."""
 CLOSED = "You can't do that in this game: one plain command a turn."
 
 
 class TextWorld:
-    """One game of TextWorld a seed: the score gained each turn over the greatest score, 1 in all.
+    """One game of TextWorld. The reward is the score gained in the turn divided by the greatest score, 1 in all.
 
-    game: path of a game of your own, a .z8 file with TextWorld's .json of the same name beside it; every seed plays it.
-    worlds: without `game`, how many games there are; a seed plays game `seed % worlds`. Making one takes seconds.
-    rooms, objects, quest_length: the size of the games that are made.
-    cache: the folder that keeps them, by default archer/textworld in the user's cache folder.
+    game: path of a .z8 file with TextWorld's .json of the same name beside it; every seed plays it.
+    worlds: without `game`, the number of games; a seed plays game `seed % worlds`. Making a game takes seconds.
+    rooms, objects, quest_length: size of the games that are made.
+    cache: folder for games that were made; by default archer/textworld in the user's cache folder.
     """
 
     spec: EnvSpec = TEXTWORLD
@@ -59,7 +59,7 @@ class TextWorld:
 
     @classmethod
     def check_arguments(cls, *, game: str | None = None, cache: str | None = None, **sizes: int) -> None:
-        """Refuse a missing file and impossible sizes, before a child process is started."""
+        """Raise EnvArgumentError for a missing file or an impossible size, before a child process starts."""
         del cache
         for name, size in sizes.items():
             if size < 1:
@@ -72,11 +72,13 @@ class TextWorld:
                 raise EnvArgumentError(f"{cls.spec.id}: {needed} does not exist; a game is a .z8 file and its .json")
         if path.suffix != ".z8":
             raise EnvArgumentError(
-                f"{cls.spec.id}: {game} is no .z8 file; compile the game with `tw-make ... --format z8`"
+                f"{cls.spec.id}: {game} is not a .z8 file; compile the game with `tw-make ... --format z8`"
             )
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Begin the game of `seed`, made first where it isn't yet. There are no reset options."""
+        """Begin the game of `seed`, and make it first if it is not in the cache. Raises EnvArgumentError for any
+        option.
+        """
         refuse_options(self.spec.id, options)
         world = seed % self.worlds
         path = Path(self.game) if self.game is not None else made_game(self._cache, seed=world, **self._sizes)
@@ -87,7 +89,7 @@ class TextWorld:
         return clean(self._state.feedback), self._info() | {TASK_ID: task}
 
     def step(self, action: str) -> Step:
-        """Give one command to the game. Any string is an action; what may not reach the game is answered so."""
+        """Pass one command to the game. A command that must not be passed costs the turn."""
         if self._state is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         command = read_command(action)
@@ -108,7 +110,7 @@ class TextWorld:
             self._env = self._path = self._state = None
 
     def _start(self, path: Path) -> None:
-        import textworld  # here: only where its extra is installed, and only in the child process
+        import textworld  # imported here, so that only the child process loads it
 
         self.close()
         wanted = textworld.EnvInfos(
@@ -127,14 +129,14 @@ class TextWorld:
 
 
 class TextWorldDemonstrator(MixedDemonstrator):
-    """Plays `TextWorld(...)`: with probability `skill` a turn the next command of TextWorld's solution, else any."""
+    """Plays `TextWorld(...)`: the next command of TextWorld's solution with probability `skill`, else any command."""
 
     def __init__(self, *, skill: float, **arguments: Any) -> None:
-        del arguments  # It takes what the environment takes, and reads none of it.
+        del arguments  # arguments of the environment
         super().__init__(skill=skill)
 
     def see(self, action: str, observation: Observation, info: Mapping[str, Any]) -> None:
-        if PRIVILEGED in info:  # not after a hang, which ends the episode
+        if PRIVILEGED in info:  # missing after a hang, which ends the episode
             super().see(action, observation, info)
 
     def best_actions(self) -> Sequence[str]:
@@ -143,13 +145,13 @@ class TextWorldDemonstrator(MixedDemonstrator):
 
 
 def default_cache() -> Path:
-    """Where games that were made are kept."""
+    """Return the default folder for games that were made."""
     folder = os.environ.get("XDG_CACHE_HOME")
     return (Path(folder) if folder else Path.home() / ".cache") / "archer" / "textworld"
 
 
 def made_game(cache: Path, *, seed: int, rooms: int, objects: int, quest_length: int) -> Path:
-    """The game of a seed and sizes, from the cache or made and put there."""
+    """Return the path of the game of a seed and sizes; make the game if it is not in the cache."""
     name = f"r{rooms}-o{objects}-q{quest_length}-s{seed}"
     folder = cache / version("textworld")
     path = folder / name / "game.z8"
@@ -163,7 +165,7 @@ def made_game(cache: Path, *, seed: int, rooms: int, objects: int, quest_length:
         made, options = _unambiguous(seed, rooms=rooms, objects=objects, quest_length=quest_length)
         options.path = str(building / path.name)
         compile_game(made, options)
-        # Whole at once: a folder that has the name is finished. Another process may have been quicker.
+        # Rename at the end, so that a folder with this name is complete. Another process may have made it first.
         if not path.is_file():
             os.rename(building, path.parent)
     except OSError:
@@ -175,9 +177,10 @@ def made_game(cache: Path, *, seed: int, rooms: int, objects: int, quest_length:
 
 
 def _unambiguous(seed: int, *, rooms: int, objects: int, quest_length: int) -> tuple[Any, Any]:
-    """A game of these sizes in which every name means one thing, and the options that made it.
+    """Return a game of these sizes in which every name means one thing, and the options that made it.
 
-    TextWorld may put a locker beside a red locker: "open locker" is then asked back, and its own solution fails.
+    TextWorld may create a locker and a red locker. The game then asks which one "open locker" means, and its own
+    solution fails.
     """
     import textworld
     from textworld.generator import make_game
@@ -194,7 +197,7 @@ def _unambiguous(seed: int, *, rooms: int, objects: int, quest_length: int) -> t
 
 
 def clean(text: str) -> str:
-    """A game's words without the title, the prompt and the status line behind it."""
+    """Return a game's text without the title, the prompt and the status line after it."""
     words = text.rsplit("\n>", 1)[0]
     lines = words.splitlines()
     title = max((number for number, line in enumerate(lines) if "$$" in line or "____" in line), default=-1)

@@ -1,4 +1,4 @@
-"""An oracle: one question about one secret in, one answer out."""
+"""The oracle interface: answers one question about one secret."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from envs.errors import EnvError
 
 
 class OracleError(EnvError):
-    """An oracle has no answer: its endpoint fails, or it may only repeat answers and doesn't have this one."""
+    """The oracle has no answer: its endpoint fails, or it replays recorded answers and does not hold this one."""
 
 
 @dataclass(frozen=True)
 class Enquiry:
-    """What is asked.
+    """One question for an oracle.
 
-    game: id of the environment. secret: what is hidden. question: the player's words.
-    instructions: what somebody who knows the secret is told to do, the secret included.
+    game: id of the environment.
+    secret: the hidden value.
+    question: the words of the player.
+    instructions: the system prompt for a model, which contains the secret.
     """
 
     game: str
@@ -28,20 +30,20 @@ class Enquiry:
 
 
 class Oracle(Protocol):
-    """Shared by the environments of a process that have the same settings, and called by several threads at once."""
+    """An oracle. Environments of a process that have equal settings share it, and several threads may call it."""
 
     name: str
-    """What decides its answers: answers under another name are another oracle's."""
+    """Identifies what determines the answers. Recorded answers are stored under this name."""
     blocks: bool
-    """Whether an answer may take long, so that its environment must not run on the event loop."""
+    """Whether an answer may take long, so that the environment must not run on the event loop."""
 
     def answer(self, enquiry: Enquiry) -> str:
-        """The answer, as it was given. Raises OracleError."""
+        """Return the answer, unchanged. Raises OracleError."""
         ...
 
 
 class TableOracle:
-    """The environment's own table: `look_up` answers at once."""
+    """Answers from the environment's own table by calling `look_up`."""
 
     name = "table"
     blocks = False

@@ -1,8 +1,8 @@
-"""Any endpoint that speaks OpenAI's chat completions, as oracle.
+"""An oracle that asks an endpoint with OpenAI's chat completions API.
 
-The client retries what may pass (no connection, time-out, 408, 409, 429, 5xx) with growing pauses; what else an
-endpoint can get wrong, text that is no completion or an empty answer, is retried here as often. The key is read from
-the environment variable that the settings name, and is in no message and no file.
+The client retries transient failures (no connection, timeout, 408, 409, 429, 5xx) with growing pauses. `EndpointOracle`
+retries answers that are malformed or empty the same number of times. The API key is read from the environment variable
+in the settings and never appears in a message or file.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from envs.oracles.base import Enquiry, OracleError
 from envs.oracles.settings import EndpointSettings
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+NOT_A_COMPLETION = "an answer that is not a completion"
 
 
 class EndpointOracle:
-    """Asks `settings.model` at `settings.base_url`; one request for each answer."""
+    """Asks `settings.model` at `settings.base_url`, one request per answer."""
 
     blocks = True
 
@@ -39,16 +40,18 @@ class EndpointOracle:
             text, fault = self._ask(enquiry)
             if text:
                 return text
-        raise OracleError(f"{self._who()}: {fault} to {enquiry.question!r}, {self.settings.retries + 1} times over")
+        raise OracleError(
+            f"{self._who()}: {fault} to {enquiry.question!r} in each of {self.settings.retries + 1} attempts"
+        )
 
     def _ask(self, enquiry: Enquiry) -> tuple[str, str]:
-        """The answer, or "" and what was wrong with it. Raises OracleError for what asking again would not mend."""
+        """Return (answer, ""), or ("", fault) if a retry may help. Raises OracleError if it will not."""
         import openai
 
         client = self._connect()
         messages = [
             {"role": "system", "content": enquiry.instructions},
-            # Half a surrogate pair can't be sent.
+            # Lone surrogates cannot be encoded.
             {"role": "user", "content": enquiry.question.encode(errors="replace").decode()},
         ]
         try:
@@ -60,27 +63,28 @@ class EndpointOracle:
             )
         except openai.APITimeoutError as error:
             raise OracleError(
-                f"{self._who()}: no answer within {self.settings.timeout_s:g} s, {self.settings.retries + 1} times over"
+                f"{self._who()}: no answer within {self.settings.timeout_s:g} s, "
+                f"after {self.settings.retries + 1} attempts"
             ) from error
         except openai.APIStatusError as error:
             raise OracleError(f"{self._who()}: status {error.status_code}: {self._safe(error.message)}") from error
         except openai.APIResponseValidationError:
-            return "", "something that is no completion came back"
+            return "", NOT_A_COMPLETION
         except openai.APIConnectionError as error:
             raise OracleError(f"{self._who()}: no connection: {self._safe(str(error.__cause__ or error))}") from error
-        except ValueError:  # the client hands on what its JSON reader says
-            return "", "something that is no JSON came back"
+        except ValueError:  # raised by the client's JSON decoder
+            return "", "an answer that is not JSON"
         choices = getattr(completion, "choices", None)
         message = getattr(choices[0], "message", None) if choices else None
         content = getattr(message, "content", None)
         if not isinstance(content, str):
-            return "", "something that is no completion came back"
-        return content.strip(), "an empty answer came back"
+            return "", NOT_A_COMPLETION
+        return content.strip(), "an empty answer"
 
     def _connect(self) -> Any:
         with self._lock:
             if self._client is None:
-                from openai import OpenAI  # late: whoever plays with a table doesn't need it
+                from openai import OpenAI  # imported here, because other oracles do not need it
 
                 self._client = OpenAI(
                     base_url=self.settings.base_url,
@@ -98,7 +102,7 @@ class EndpointOracle:
         if not key:
             raise OracleError(
                 f"{self._who()}: the environment variable {name} holds no key: set it where the environments run, or "
-                "oracle.api_key_env to another name, or to null where the endpoint needs no key"
+                "set oracle.api_key_env to another name, or to null if the endpoint needs no key"
             )
         return key
 

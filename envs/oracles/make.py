@@ -1,4 +1,4 @@
-"""The oracle of some settings, made once per process: environments share a model, a client, a file."""
+"""`make_oracle`: returns the oracle for given settings, made once per process so that environments share it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _lock = threading.Lock()
 
 
 def make_oracle(env_id: str, oracle: Mapping[str, Any] | None, *, table: Callable[[Enquiry], str]) -> Oracle:
-    """The oracle that the argument `oracle` of an environment asks for; `table` answers where it asks for no other.
+    """Return the oracle that the argument `oracle` of an environment describes. The table oracle answers with `table`.
 
-    Raises EnvArgumentError for wrong settings, OracleError where recorded answers can't be read.
+    Raises EnvArgumentError for wrong settings, and OracleError if recorded answers cannot be read.
     """
     settings = read_settings(env_id, oracle)
     if isinstance(settings, TableSettings):

@@ -1,4 +1,4 @@
-"""A Hugging Face sequence-to-sequence model as oracle, such as the T5 of LMRL-Gym's games."""
+"""An oracle that runs a Hugging Face sequence-to-sequence model, such as the T5 models of LMRL-Gym."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from envs.oracles.settings import Seq2SeqSettings
 
 
 class Seq2SeqOracle:
-    """Loads the model at the first question; answers by its likeliest tokens."""
+    """Loads the model at the first question and answers by greedy decoding."""
 
     blocks = True
 
@@ -20,14 +20,14 @@ class Seq2SeqOracle:
         self.name = f"seq2seq:{settings.model}:{digest}"
         self.settings = settings
         self._loaded: tuple[Any, Any] | None = None
-        # One generate at a time: they would only take each other's cores.
+        # One call at a time, because parallel calls would compete for the same cores.
         self._lock = threading.Lock()
 
     def answer(self, enquiry: Enquiry) -> str:
         prompt = self.settings.template.format(
             instructions=enquiry.instructions,
             secret=enquiry.secret,
-            # Half a surrogate pair is no text that a tokenizer takes.
+            # Tokenizers refuse lone surrogates.
             question=enquiry.question.encode(errors="replace").decode(),
         )
         with self._lock:
@@ -37,7 +37,7 @@ class Seq2SeqOracle:
         return str(tokenizer.decode(written[0], skip_special_tokens=True)).strip()
 
     def _load(self) -> tuple[Any, Any]:
-        import torch  # late: whoever plays with a table needs neither
+        import torch  # imported here, because other oracles need neither package
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         name = self.settings.model
@@ -46,5 +46,5 @@ class Seq2SeqOracle:
             model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
-            raise OracleError(f"the oracle's model {name!r} can't be loaded: {first}") from error
+            raise OracleError(f"the oracle's model {name!r} cannot be loaded: {first}") from error
         return tokenizer, model.to(self.settings.device).eval()

@@ -102,19 +102,22 @@ def test_numbers_are_told_and_functions_of_ones_own_are_used():
     ("kwargs", "says"),
     [
         ({}, "gymnasium needs the argument 'gym_id'"),
-        ({"gym_id": "Nowhere-v0"}, "Nowhere-v0 can't be made"),
-        ({"gym_id": "no_such_module:Env-v0"}, "can't be made: No module named 'no_such_module'"),
-        ({"gym_id": "CartPole-v1", "gym_kwargs": {"speed": 9}}, "can't be made: .*speed"),
+        ({"gym_id": "Nowhere-v0"}, "Nowhere-v0 cannot be made"),
+        ({"gym_id": "no_such_module:Env-v0"}, "cannot be made: No module named 'no_such_module'"),
+        ({"gym_id": "CartPole-v1", "gym_kwargs": {"speed": 9}}, "cannot be made: .*speed"),
         (
             {"gym_id": "gym_cases:Mixed-v0"},
-            "actions of Box, which have no words of their own: .* actions=module:function",
+            "actions of Box, which have no default words: .* actions=module:function",
         ),
-        ({"gym_id": "gym_cases:Vast-v0"}, "1000000000000 actions, too many to name: .* actions=module:function"),
-        ({"gym_id": "gym_cases:Picture-v0"}, "not told in words by default: .* observe=module:function"),
+        ({"gym_id": "gym_cases:Vast-v0"}, "1000000000000 actions, more than 1000: .* actions=module:function"),
+        ({"gym_id": "gym_cases:Picture-v0"}, "have no default text: .* observe=module:function"),
         ({"gym_id": "CartPole-v1", "action_names": ["left"]}, "must be 2 different words"),
-        ({"gym_id": "CartPole-v1", "actions": "gym_cases"}, "must be of the form module:function"),
-        ({"gym_id": "CartPole-v1", "actions": "no_such_module:read"}, "there is no module 'no_such_module'"),
-        ({"gym_id": "CartPole-v1", "observe": "gym_cases:at_onyl"}, "no such function: did you mean 'at_only'"),
+        ({"gym_id": "CartPole-v1", "actions": "gym_cases"}, "actions: 'gym_cases' is not of the form module:name"),
+        ({"gym_id": "CartPole-v1", "actions": "no_such_module:read"}, "no module named 'no_such_module'"),
+        (
+            {"gym_id": "CartPole-v1", "observe": "gym_cases:at_onyl"},
+            "no class or function 'at_onyl': did you mean 'at_only'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(kwargs, says):

@@ -67,7 +67,7 @@ def test_what_is_wrong_is_said_before_any_browser_starts(monkeypatch, tmp_path):
         envs.check("miniwob", task="click-tset")
     with pytest.raises(EnvArgumentError, match="settle_ms is -1"):
         envs.check("miniwob", task="click-test", settle_ms=-1)
-    with pytest.raises(EnvArgumentError, match="browser is '/no/such/thing', which is no program"):
+    with pytest.raises(EnvArgumentError, match="browser is '/no/such/thing', which is not an executable program"):
         envs.check("miniwob", task="click-test", browser="/no/such/thing")
     envs.check("miniwob", task="click-test")
     monkeypatch.setenv("ARCHER_CHROMIUM", "/gone")

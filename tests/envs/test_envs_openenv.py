@@ -222,9 +222,9 @@ def test_what_is_wrong_is_said():
         client("localhost:1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(EnvTimeoutError, match=r"gave no schema within 0\.5 s"):
+        with pytest.raises(EnvTimeoutError, match=r"sent no schema within 0\.5 s"):
             client(f"http://127.0.0.1:{port}", timeout_s=0.5).reset(seed=0)
-        with pytest.raises(EnvArgumentError, match=rf"port {port} on 127\.0\.0\.1 is taken by another process"):
+        with pytest.raises(EnvArgumentError, match=rf"port {port} on 127\.0\.0\.1 is in use by another process"):
             EnvServer("key_door", host="127.0.0.1", port=port, sessions=1, max_message_bytes=1000)
     with pytest.raises(EnvFailedError, match="no OpenEnv server answers at"):
         client(f"http://127.0.0.1:{port}").reset(seed=0)

@@ -90,7 +90,7 @@ def test_module_and_class():
     ("env_id", "says"),
     [
         ("no_such_module_here:Thing", "no module named 'no_such_module_here'"),
-        ("env_cases:Countin", "no class 'Countin': did you mean 'Counting'"),
+        ("env_cases:Countin", "no class or function 'Countin': did you mean 'Counting'"),
         ("env_cases:", "not of the form"),
         (":Counting", "not of the form"),
     ],

@@ -107,7 +107,7 @@ def test_bad_arguments_are_refused_before_any_process_starts(tmp_path):
         envs.make("textworld", game=str(tmp_path / "none.z8"))
     for name in ("game.ulx", "game.json"):
         (tmp_path / name).touch()
-    with pytest.raises(EnvArgumentError, match=r"no \.z8 file"):
+    with pytest.raises(EnvArgumentError, match=r"not a \.z8 file"):
         TextWorld.check_arguments(game=str(tmp_path / "game.ulx"))
 
 

@@ -44,18 +44,28 @@ def parse_yaml(text: str, *, fault: str) -> Any:
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds; an empty file holds an empty one. Raises ConfigError."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-    tree = parse_yaml(text, fault=f"{file} is not valid YAML")
+    tree = parse_yaml(read_text(file), fault=f"{file} is not valid YAML")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{file} must contain keys and values at its top level, but contains {describe(tree)}")
     return tree
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a UTF-8 file. Raises ConfigError."""
+    try:
+        raw = file.expanduser().read_bytes()
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        utf16 = " It looks like UTF-16." if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise ConfigError(
+            f"{file} is not UTF-8 text: byte {error.start} (line {line}) is {raw[error.start]:#04x}.{utf16} "
+            "Convert it to UTF-8"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
 def describe(value: Any) -> str:

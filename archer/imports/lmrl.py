@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 import envs
 from archer.errors import ConfigError
 from archer.imports.import_counts import ImportCounts
@@ -19,6 +21,16 @@ from archer.imports.json_items import quoted, read_items
 
 OPTIONS = {"guess_my_city": "city", "twenty_questions": "word", "twenty_questions_subset": "word"}
 """Environments whose episodes such a file can hold -> the reset option that sets the hidden word."""
+
+
+class Conversation(BaseModel):
+    """An item of a file."""
+
+    model_config = ConfigDict(strict=True)
+
+    conversation: list[str] = Field(min_length=1)
+    done: bool
+    word: str = Field(pattern=r"\S")
 
 
 class Unfit(Exception):
@@ -39,7 +51,7 @@ def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCou
     for number, item in enumerate(read_items(path, counts)):
         counts.read += 1
         try:
-            turns, done, word = _parts(item)
+            turns, done, word = _parse(item)
             key = json.dumps([turns, word])
             if key in seen:
                 raise Unfit("a duplicate of an earlier conversation")
@@ -53,37 +65,25 @@ def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCou
     replayer.env.close()
 
 
-def _parts(item: Any) -> tuple[list[tuple[str, str]], bool, str]:
+def _parse(item: Any) -> tuple[list[tuple[str, str]], bool, str]:
     """Return questions and answers, whether the game was won, and the word. Raises Unfit."""
-    if not isinstance(item, dict):
-        raise Unfit("not a conversation", item)
-    for key in ("conversation", "done", "word"):
-        if key not in item:
-            raise Unfit(f"no {key!r}", sorted(map(str, item)))
-    turns, done, word = item["conversation"], item["done"], item["word"]
-    if not isinstance(turns, list):
-        raise Unfit("`conversation` is not a list", turns)
-    if not turns:
-        raise Unfit("no turn")
-    if not isinstance(done, bool):
-        raise Unfit("`done` is neither true nor false", done)
-    if not isinstance(word, str) or not word.strip():
-        raise Unfit("`word` is not text", word)
-    return [_turn(turn) for turn in turns], done, word
+    try:
+        found = Conversation.model_validate(item)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"`{first['loc'][0]}`: {first['msg']}" if first["loc"] else "not a conversation"
+        raise Unfit(reason, first["input"]) from None
+    return [_turn(turn) for turn in found.conversation], found.done, found.word
 
 
-def _turn(turn: Any) -> tuple[str, str]:
+def _turn(turn: str) -> tuple[str, str]:
     """Return question and answer of "question? answer". Raises Unfit."""
-    if not isinstance(turn, str):
-        raise Unfit("a turn that is not text", turn)
     if not turn.strip():
         raise Unfit("an empty turn")
     if "?" not in turn:
         raise Unfit("a turn without a question mark", turn)
-    try:
-        turn.encode()
-    except UnicodeEncodeError:
-        raise Unfit("a turn with half a surrogate pair, which is not text", ascii(turn)) from None
+    if any("\ud800" <= char <= "\udfff" for char in turn):
+        raise Unfit("a turn with half a surrogate pair, which is not text", ascii(turn))
     question, _, answer = turn.rpartition("?")
     if not answer.strip():  # the answer itself ends with a question mark
         question, _, answer = turn.partition("?")

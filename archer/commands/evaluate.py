@@ -49,7 +49,7 @@ def evaluate(
         first_seed=FIRST_HELD_OUT_SEED if seed is None else seed,
     )
     progress = plain_console(stderr=True)
-    with claimed(_new_folder(comparison.env.id) if out is None else out) as folder:
+    with claimed(out or _new_folder(comparison.env.id), keep_partial=True) as folder:
         record = folder / "evaluation.json"
         try:
             for evaluation in play_policies(chosen, comparison, progress):

@@ -1,5 +1,6 @@
 """The new folder that a command writes its results into."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,10 +9,11 @@ from archer.errors import ConfigError
 
 
 @contextmanager
-def claimed(folder: Path, *, option: str = "--out") -> Iterator[Path]:
-    """Create `folder` before any work starts; remove it if the body fails before it writes a file.
+def claimed(folder: Path, *, option: str = "--out", keep_partial: bool = False) -> Iterator[Path]:
+    """Create `folder` before any work starts, so that an unusable folder is found early; remove it if the body fails.
 
-    Raises ConfigError if the folder holds something or cannot be written to; the message names `option`.
+    keep_partial: after a failure, keep the folder if it contains a file.
+    Raises ConfigError if the folder contains something or cannot be written to; the message names `option`.
     """
     folder = folder.expanduser()
     try:
@@ -30,7 +32,10 @@ def claimed(folder: Path, *, option: str = "--out") -> Iterator[Path]:
         )
     try:
         yield folder
-    except BaseException:
-        with suppress(OSError):  # The folder is not empty: it holds partial results.
-            folder.rmdir()
+    except BaseException:  # Ctrl-C too
+        if keep_partial:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
         raise

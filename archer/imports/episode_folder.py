@@ -8,13 +8,11 @@ DIR/  episodes.parquet  the episodes in the replay schema
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,7 +21,7 @@ from archer.config.sections import TinyModelConfig
 from archer.driver.demonstrations import texts
 from archer.driver.model import make_tokenizer
 from archer.errors import ConfigError
-from archer.results.summary import bootstrap_interval
+from archer.results.statistics import EvalResult
 from buffer.archive import EPISODES_FILE
 from buffer.atomic_files import write_atomic
 from buffer.episodes.schema import EPISODE_SCHEMA, episodes_to_batch
@@ -31,7 +29,6 @@ from buffer.episodes.schema import EPISODE_SCHEMA, episodes_to_batch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PARTIAL = f".{EPISODES_FILE}.partial"
 TOKENIZER = "tokenizer"
 ROWS = 1000
 """Episodes that are rendered and written at a time, which limits the memory that their tokens take."""
@@ -66,60 +63,39 @@ def write_episodes(
         worker: Name of the player, in the episodes.
         ids: Prefix of the episode ids, in place of the demonstrator's ids.
 
-    Raises RenderError if the tokenizer cannot encode an episode. A failure or Ctrl-C leaves the folder empty.
+    Raises RenderError if the tokenizer cannot encode an episode.
     """
+    from actors.rendering.factory import make_renderer, render_demonstration  # imports transformers
+
     own = tokenizer is None
-    try:
-        tokenizer = _write(demonstrations, folder, tokenizer, worker, ids)
-    except BaseException:
-        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
-        (folder / PARTIAL).unlink(missing_ok=True)
-        raise
-    figures = _statistics(demonstrations)
-    record = {**summary, "tokenizer": TOKENIZER if own else str(tokenizer.name_or_path), **figures}
-    write_atomic(folder / "summary.json", json.dumps(record, indent=2, default=str) + "\n")
-    success = "" if figures["success_rate"] is None else f"success {figures['success_rate']:.0%}, "
-    return (
-        f"return {figures['return_mean']:.2f} (95% {figures['return_low']:.2f} to {figures['return_high']:.2f}), "
-        f"{success}{figures['mean_turns']:.1f} turns, {figures['episodes']:,} episodes\nwrote {folder / EPISODES_FILE}"
-    )
-
-
-def _write(
-    demonstrations: Sequence[envs.Demonstration],
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase | None,
-    worker: str,
-    ids: str | None,
-) -> PreTrainedTokenizerBase:
-    """Write the episodes and, if `tokenizer` is None, a new tokenizer; return the tokenizer in use."""
-    from actors.rendering.factory import make_renderer, render_demonstration
-
     if tokenizer is None:
         tokenizer = make_tokenizer(texts(list(demonstrations)), TinyModelConfig())
         tokenizer.save_pretrained(folder / TOKENIZER)
     renderer = make_renderer("auto", tokenizer)
-    with pq.ParquetWriter(folder / PARTIAL, EPISODE_SCHEMA) as writer:
+    with pq.ParquetWriter(folder / EPISODES_FILE, EPISODE_SCHEMA) as writer:
         for start in range(0, len(demonstrations), ROWS):
-            part = demonstrations[start : start + ROWS]
-            rows = [render_demonstration(demonstration, renderer) for demonstration in part]
+            rows = [render_demonstration(episode, renderer) for episode in demonstrations[start : start + ROWS]]
             if ids is not None:
                 rows = [replace(e, episode_id=f"{ids}-{start + i:06d}", worker=worker) for i, e in enumerate(rows)]
             writer.write_table(pa.Table.from_batches([episodes_to_batch(rows)]))
-    (folder / PARTIAL).rename(folder / EPISODES_FILE)
-    return tokenizer
+    mean = _statistics(demonstrations)
+    record = {**summary, "tokenizer": TOKENIZER if own else str(tokenizer.name_or_path), **mean}
+    write_atomic(folder / "summary.json", json.dumps(record, indent=2, default=str) + "\n")
+    success = "" if mean["success_rate"] is None else f"success {mean['success_rate']:.0%}, "
+    return (
+        f"return {mean['return_mean']:.2f} (95% {mean['return_low']:.2f} to {mean['return_high']:.2f}), {success}"
+        f"{mean['mean_turns']:.1f} turns, {mean['episodes']:,} episodes\nwrote {folder / EPISODES_FILE}"
+    )
 
 
 def _statistics(demonstrations: Sequence[envs.Demonstration]) -> dict[str, Any]:
-    """Return means over the episodes; returns are undiscounted, their interval is a 95% bootstrap of the mean."""
-    returns = [demonstration.ret for demonstration in demonstrations]
-    low, high = bootstrap_interval(returns)
-    known = [demonstration.success for demonstration in demonstrations if demonstration.success is not None]
-    return {
-        "episodes": len(returns),
-        "return_mean": float(np.mean(returns)),
-        "return_low": low,
-        "return_high": high,
-        "success_rate": float(np.mean(known)) if known else None,
-        "mean_turns": float(np.mean([len(demonstration.actions) for demonstration in demonstrations])),
+    """Return the statistics of `EvalResult` that these episodes have."""
+    columns = {
+        "returns": [demonstration.ret for demonstration in demonstrations],
+        "successes": [demonstration.success for demonstration in demonstrations],
+        "turns": [len(demonstration.actions) for demonstration in demonstrations],
+        "invalid_actions": [0] * len(demonstrations),
     }
+    result = EvalResult.from_event({"name": "", **columns}, env=demonstrations[0].env)
+    kept = ("episodes", "return_mean", "return_low", "return_high", "success_rate", "mean_turns")
+    return {key: getattr(result, key) for key in kept}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from archer.results.summary import bootstrap_interval
+from archer.results.statistics import bootstrap_interval
 
 WINDOW = 128
 """Least number of episodes of a mean return that is compared with the threshold."""

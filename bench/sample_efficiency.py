@@ -26,7 +26,7 @@ from archer.config.loading import dump_config, load_config
 from archer.config.presets import find_config
 from archer.driver.run_folder import latest_checkpoint, read_rows
 from archer.errors import ArcherError
-from archer.results.summary import bootstrap_interval
+from archer.results.statistics import bootstrap_interval
 from bench.efficiency_figures import (
     curve,
     differing_keys,

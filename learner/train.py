@@ -42,10 +42,7 @@ from learner.models.adapter_files import Base, require_base
 from learner.models.policy import sequence_predictions
 from learner.passes.precision import DTYPES
 from learner.ranks import Leader
-
-# Environment seeds of evaluations are the same for every run, so that runs compare on the same episodes; those of
-# training lie below, and start elsewhere for each seed of a run.
-EVALUATION_SEED = 1 << 30
+from learner.seeds import EVALUATION_SEED
 
 
 class Trainer:

@@ -35,9 +35,10 @@ def evaluate(
     """Play the same held-out episodes with one or more policies; compare return and success rate."""
     from archer.results.comparison import Comparison, print_comparison
     from archer.results.evaluation import play_policies
+    from archer.results.plots import returns_plot
     from archer.results.policies import check_models, choose_policies
-    from archer.results.statistics import FIRST_HELD_OUT_SEED, Decoding
-    from archer.results.summary import returns_plot
+    from archer.results.statistics import Decoding
+    from learner.seeds import EVALUATION_SEED
 
     asked: dict[Decoding, bool] = {"sampled": sampled or not greedy, "greedy": greedy}
     chosen = choose_policies(policies, env=env, overrides=overrides or [])
@@ -46,7 +47,7 @@ def evaluate(
         chosen,
         episodes=episodes,
         decodings=[decoding for decoding, wanted in asked.items() if wanted],
-        first_seed=FIRST_HELD_OUT_SEED if seed is None else seed,
+        first_seed=EVALUATION_SEED if seed is None else seed,
     )
     progress = plain_console(stderr=True)
     with claimed(out or _new_folder(comparison.env.id), keep_partial=True) as folder:

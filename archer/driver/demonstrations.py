@@ -1,19 +1,25 @@
-"""Scripted episodes of a run: as text for a new tokenizer, and as token episodes to clone and to keep in replay."""
+"""Demonstrations of a run: as text to train a tokenizer on, and as token episodes to clone and to store in replay."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+import pyarrow as pa
 
 import envs
 from actors.config import RolloutConfig
 from actors.rendering.factory import make_renderer, render_demonstration
 from archer.config.models import RunConfig
-from buffer.episodes.schema import Episode
+from buffer.episodes.schema import Episode, episodes_to_batch
+
+_BATCH = 256
+"""Episodes of one append to replay."""
 
 
 def play_demonstrations(config: RunConfig) -> list[envs.Demonstration]:
-    """The episodes that `config.demonstrations` asks for, the same for the same seed."""
+    """Return the scripted episodes that `config.demonstrations` requests; the same seed gives the same episodes."""
     settings = config.demonstrations
     return list(
         envs.demonstrate(
@@ -23,7 +29,7 @@ def play_demonstrations(config: RunConfig) -> list[envs.Demonstration]:
 
 
 def texts(demonstrations: list[envs.Demonstration]) -> list[str]:
-    """Each demonstration as it reads on the page, a line for each observation and each action."""
+    """Return each demonstration as text, observations and actions on lines of their own."""
     pages = []
     for demonstration in demonstrations:
         lines = []
@@ -37,11 +43,11 @@ def texts(demonstrations: list[envs.Demonstration]) -> list[str]:
 def render(
     demonstrations: list[envs.Demonstration], model: str | Path, rollout: RolloutConfig, *, imported: int = 0
 ) -> list[Episode]:
-    """Demonstrations in the tokens of `model`, in the replay schema.
+    """Return demonstrations in the tokens of `model`, in the replay schema.
 
-    imported: the last so many come from elsewhere, where a seed may stand more than once.
+    The last `imported` demonstrations come from files. Their seeds may repeat, so their ids count them instead.
     """
-    from transformers import AutoTokenizer  # late: takes seconds to import, and a resumed run needs none
+    from transformers import AutoTokenizer  # late: takes seconds to import, and a resumed run does not need it
 
     renderer = make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(str(model)))
     episodes = [render_demonstration(demonstration, renderer) for demonstration in demonstrations]
@@ -53,10 +59,16 @@ def render(
 
 
 def fitting(episodes: list[Episode], window: int | None, max_tokens: int) -> list[Episode]:
-    """Those at whose every state an engine with that window can write an action of `max_tokens`."""
+    """Return the episodes whose every state leaves room for an action of `max_tokens` in the engine's window."""
     if window is None:
         return episodes
     return [episode for episode in episodes if episode.state_end(episode.turns - 1) + max_tokens <= window]
+
+
+def demonstration_batches(episodes: list[Episode]) -> Iterator[pa.RecordBatch]:
+    """Yield the episodes in batches to append to replay."""
+    for first in range(0, len(episodes), _BATCH):
+        yield episodes_to_batch(episodes[first : first + _BATCH])
 
 
 def _text(observation: envs.Observation) -> str:

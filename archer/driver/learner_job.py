@@ -1,69 +1,78 @@
-"""The learner's ranks as Ray Train runs them, in a process that the driver can give up.
+"""The learner's ranks under Ray Train, in a process that the driver can abandon.
 
-Ray Train waits for its ranks in native code. In the driver's main thread it would take over Ctrl-C and end the process
-with status 0; in another of its threads that wait would still be under way when an interrupted driver leaves the
-cluster, and Ray crashes on that (SIGSEGV).
+Ray Train waits for its ranks in native code. In the driver's main thread this wait would take over Ctrl-C and end the
+process with status 0. In another thread of the driver the wait would still run when an interrupted driver leaves the
+cluster, and Ray would crash (SIGSEGV).
 """
 
 from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, wait
-from pathlib import Path
+from contextlib import suppress
 
 import ray
 import ray.train
+from ray.train import FailureConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower
-from archer.driver.remote_errors import sentence_of
 from archer.errors import RunError
 from buffer.node_affinity import this_node
-from learner.config import LearnerConfig
 from learner.entry import TrainArgs, run_rank
 
+_ROOMS = ("actors", "archer", "buffer", "envs", "learner")
 
-def train(
-    name: str, learner: LearnerConfig, args: TrainArgs, folder: Path, follower: BoardFollower, api_server: str
-) -> None:
-    """Run the training function on its ranks to the end; `api_server` is what `archer.cluster.cluster` gave.
 
-    Raises RunError with the sentence of the first rank that failed, and what `follower` raises where it ended early.
+def train(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_server: str) -> None:
+    """Run the training function on its ranks until it ends. `api_server` is the URL that `cluster` yields.
+
+    Raises RunError with the message of the first failed rank, or the error of `follower` if the follower ends first.
     """
-    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": this_node()}
-    remote = ray.remote(**options, runtime_env=environment(api_server))(_fit)
-    fitting = remote.remote(name, learner, args, folder)
+    fit = ray.remote(
+        num_cpus=0,
+        max_retries=0,
+        scheduling_strategy=this_node(),
+        runtime_env=environment(api_server, config.cluster.start_timeout_s),
+    )(_fit)
+    fitting = fit.remote(config.name, args)
     fitted = fitting.future()
     try:
         wait([fitted, follower.done], return_when=FIRST_COMPLETED)
         follower.check()
         failure = fitted.result()
     except ray.exceptions.WorkerCrashedError as error:
-        raise RunError("the process that watches the learner's ranks died; look for why in Ray's logs") from error
+        raise RunError("the process that watches the learner's ranks died; Ray's logs say why") from error
     finally:
         if not fitted.done():
             ray.cancel(fitting, force=True)
-    if failure is not None:
-        sentence, whole = failure
-        report = folder / "error.log"
-        report.write_text(whole)
-        raise RunError(f"{sentence} (the whole traceback: {report})")
+    if failure is None:
+        return
+    message, traceback = failure
+    report = args.run_dir / "error.log"
+    with suppress(OSError):  # a full disk must not hide the message
+        report.write_text(traceback)
+        message += f" (full traceback: {report})"
+    raise RunError(message)
 
 
-def environment(api_server: str) -> dict[str, dict[str, str]]:
-    """Of the processes that Ray Train starts."""
+def environment(api_server: str, start_timeout_s: float) -> dict[str, dict[str, str]]:
+    """Return the runtime environment of the processes that Ray Train starts."""
     return {
         "env_vars": {
-            # Ray Train asks Ray's API server whether its own controller lives, and ends the ranks where that knows of
-            # no such actor. Left to find a server it may ask another cluster's on this machine.
+            # Ray Train asks Ray's API server whether its own controller is alive, and ends the ranks if the server does
+            # not know the controller. Without this variable it may ask the server of another cluster on this machine.
             "RAY_API_SERVER_ADDRESS": api_server,
-            # One process less: a run that is pre-empted resumes from its checkpoint like any other.
+            # Saves a process: a run that is pre-empted resumes from its checkpoint like any other.
             "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(start_timeout_s),
         }
     }
 
 
-def _fit(name: str, learner: LearnerConfig, args: TrainArgs, folder: Path) -> tuple[str, str] | None:
-    """None, or the sentence and the whole text of what failed."""
+def _fit(name: str, args: TrainArgs) -> tuple[str, str] | None:
+    """Return None, or the message and the full text of the failure."""
+    learner = args.learner
     trainer = TorchTrainer(
         run_rank,
         train_loop_config={"args": args},
@@ -73,10 +82,47 @@ def _fit(name: str, learner: LearnerConfig, args: TrainArgs, folder: Path) -> tu
             use_gpu=learner.use_gpu,
             resources_per_worker={"CPU": learner.cpus_per_rank} | ({"GPU": 1} if learner.use_gpu else {}),
         ),
-        run_config=ray.train.RunConfig(name=name, storage_path=str(folder / "ray_train")),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(args.run_dir / "ray_train"),
+            failure_config=FailureConfig(controller_failure_limit=0),  # by default it retries the start without limit
+        ),
     )
     try:
         trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        return sentence_of(error), str(error)
+    except TrainingFailedError as error:
+        return failure_message(error), str(error)
     return None
+
+
+def failure_message(error: TrainingFailedError) -> str:
+    """Return the first failed rank with the message of the error that it raised, or what kept the ranks from starting.
+
+    Ray wraps an error of another process in several layers, each with a traceback in its text. The innermost cause has
+    the message that its room wrote.
+    """
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        rank = min(failures)
+        return f"learner rank {rank} failed: {_innermost(failures[rank])}"
+    cause = getattr(error, "controller_failure", error)
+    if type(cause).__name__ == "WorkerGroupStartupTimeoutError":
+        return (
+            f"the Ray cluster had no room for the {cause.num_workers} ranks of the learner within "
+            "cluster.start_timeout_s; free some of its resources, or lower learner.ranks or learner.cpus_per_rank"
+        )
+    return f"the learner could not start: {_innermost(cause)}"
+
+
+def _innermost(error: BaseException) -> str:
+    while True:
+        inner = getattr(error, "cause", None) or getattr(error, "_base_exc", None) or error.__cause__
+        if not isinstance(inner, BaseException) or inner is error:
+            break
+        error = inner
+    text = str(error).strip()
+    if isinstance(error, ray.exceptions.RayTaskError):
+        # Its text is a traceback whose last line is the error itself.
+        text = text.splitlines()[-1]
+    name = type(error).__name__
+    return text if type(error).__module__.split(".")[0] in _ROOMS else f"{name}: {text}"

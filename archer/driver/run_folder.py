@@ -1,8 +1,10 @@
-"""The folder of a run: where each file lies, one run at a time in it, and writes that are whole or not there at all.
+"""The folder of a run: its paths, its lock, and writes that are complete or absent after a crash.
 
-runs/NAME/  config.yaml  metrics.jsonl  checkpoints/cycle-00012/  replay/  model/  clone/  summary.json
+runs/NAME/  config.yaml  metrics.jsonl  checkpoints/cycle-00012/  replay/  model/  demonstrations.arrow  summary.json
             learning_curve.png
 """
+
+from __future__ import annotations
 
 import errno
 import fcntl
@@ -17,16 +19,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from archer.errors import ArcherError, ConfigError
-from buffer import atomic_files as files
+from buffer.atomic_files import write_atomic
 from learner.engine.checkpoint_folders import checkpoint_folders
+
+_LOCK = ".lock"
 
 
 class RunFolderError(ArcherError):
-    """The run folder can't be read or written."""
+    """The run folder, or a file of results, cannot be read or written."""
 
 
 class RunFolder:
-    """One run's folder, locked while this object is open. Use as a context manager, or call close()."""
+    """The folder of one run, locked while this object is open. Use as a context manager, or call close()."""
 
     def __init__(self, path: Path, lock_fd: int) -> None:
         self.path = path.resolve()
@@ -34,25 +38,13 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, name: str, *, overwrite: bool = False) -> Self:
-        """Make `root/name`. ConfigError where a run is there already, unless `overwrite` deletes it."""
+        """Make and lock `root/name`. Raises ConfigError if it already has results, unless `overwrite` deletes them."""
         path = root / name
-        with _disk(path):
+        with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock_fd = _lock(path)
             try:
-                earlier = [entry for entry in path.iterdir() if entry.name != _LOCK]
-                if _has_results(path) and not overwrite:
-                    raise ConfigError(
-                        f"{path} already holds a run; go on with it by `archer train --resume {path}`, replace it by "
-                        "--overwrite, or choose another name with name=..."
-                    )
-                if earlier and not (path / "config.yaml").is_file():
-                    raise ConfigError(
-                        f"{path} is no run folder (it has no config.yaml), so what is in it won't be deleted; choose "
-                        "another name with name=..."
-                    )
-                for entry in earlier:
-                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                _empty(path, overwrite=overwrite)
                 for folder in ("checkpoints", "replay"):
                     (path / folder).mkdir()
             except BaseException:
@@ -62,14 +54,14 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a run that exists, to go on with it. ConfigError where there is none."""
+        """Open and lock the folder of an existing run. Raises ConfigError if `path` is not a run folder."""
         if not (path / "config.yaml").is_file():
             raise ConfigError(f"{path} is no run folder (it has no config.yaml); give a folder such as runs/demo")
-        with _disk(path):
+        with disk_errors(path):
             return cls(path, _lock(path))
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
@@ -106,24 +98,24 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """Where a model that the run makes for itself is kept."""
+        """The model that the run builds for itself."""
         return self.path / "model"
 
     @property
     def demonstrations(self) -> Path:
-        """The episodes that the policy is cloned from, one Arrow file in the replay schema."""
+        """The episodes that the learner clones: one Arrow file in the replay schema."""
         return self.path / "demonstrations.arrow"
 
     def write_config(self, text: str) -> None:
-        write_atomic(self.config_path, text)
+        self._write(self.config_path, text)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        write_atomic(self.summary_path, json.dumps(_plain(summary), indent=2) + "\n")
+        self._write(self.summary_path, json.dumps(_plain(summary), indent=2) + "\n")
 
     def append_row(self, row: dict[str, Any]) -> None:
-        """Add one row to metrics.jsonl. One write call per row, so a kill tears the last line at most."""
+        """Add a row to metrics.jsonl, in one write, so that a kill can only cut off the last line."""
         line = json.dumps(_plain(row)) + "\n"
-        with _disk(self.metrics_path), open(self.metrics_path, "ab") as file:
+        with disk_errors(self.metrics_path), open(self.metrics_path, "ab") as file:
             if file.tell():
                 _mend_tail(self.metrics_path)
             file.write(line.encode())
@@ -132,47 +124,78 @@ class RunFolder:
         return read_rows(self.metrics_path)
 
     def rewind(self, cycle: int) -> None:
-        """Drop rows of cycles after `cycle`: a run resumed from there plays them again."""
+        """Drop the rows of cycles after `cycle`: the resumed run repeats these cycles."""
         kept = [row for row in self.rows() if row.get("cycle", 0) <= cycle]
-        write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._write(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def latest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint; None before the first."""
+        """Return the newest complete checkpoint, or None."""
         return latest_checkpoint(self.path)
 
-
-_LOCK = ".lock"
-
-
-def _has_results(path: Path) -> bool:
-    """Whether a run got far enough for its loss to hurt; one that failed while starting may be replaced."""
-    return (path / "metrics.jsonl").exists() or latest_checkpoint(path) is not None
+    def _write(self, path: Path, text: str) -> None:
+        with disk_errors(path):
+            write_atomic(path, text, sync=True)
 
 
 def latest_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run's folder, open or not; None where there is none."""
+    """Return the newest complete checkpoint of a run's folder, or None. It needs no lock."""
     folders = checkpoint_folders(run / "checkpoints")
     return folders[-1] if folders else None
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl. A last line that a kill tore is left out; anything else that is no JSON is an error."""
+    """Return the rows of a metrics.jsonl, without a last line that a kill cut off. Raises RunFolderError if any other
+    line is not JSON."""
     if not path.exists():
         return []
-    *whole, tail = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    *complete, tail = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
-    for number, line in enumerate(whole, start=1):
+    for number, line in enumerate(complete, start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            raise RunFolderError(f"{path}, line {number} is no JSON: {line[:60]!r}; delete that line") from None
+            raise RunFolderError(f"{path}, line {number} is not JSON: {line[:60]!r}; delete that line") from None
     if _is_json(tail.encode()):
         rows.append(json.loads(tail))
     return rows
 
 
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a RunFolderError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunFolderError(
+                f"no space left on the disk of {path}; free some, then continue with `archer train --resume`"
+            ) from error
+        raise RunFolderError(f"{error.filename or path}: {error.strerror}") from error
+
+
+def _empty(path: Path, *, overwrite: bool) -> None:
+    """Delete the content of a folder, except its lock. Raises ConfigError if it may be of value.
+
+    A run that failed before its first row or checkpoint has nothing of value.
+    """
+    earlier = [entry for entry in path.iterdir() if entry.name != _LOCK]
+    has_results = (path / "metrics.jsonl").exists() or latest_checkpoint(path) is not None
+    if has_results and not overwrite:
+        raise ConfigError(
+            f"{path} already holds a run; continue it with `archer train --resume {path}`, replace it with "
+            "--overwrite, or choose another name with name=..."
+        )
+    if earlier and not (path / "config.yaml").is_file():
+        raise ConfigError(
+            f"{path} is no run folder (it has no config.yaml), so its content is not deleted; choose another name with "
+            "name=..."
+        )
+    for entry in earlier:
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
 def _mend_tail(path: Path) -> None:
-    """End the last line of a file, or cut it off where a kill tore it, so that the next row isn't glued to it."""
+    """Complete the last line of a file, or delete it if a kill cut it off, so that the next row starts a new line."""
     with open(path, "rb+") as file:
         content = file.read()
         tail = content[content.rfind(b"\n") + 1 :]
@@ -190,14 +213,8 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """As `buffer.atomic_files.write_atomic`, for good; what the disk refuses is a sentence."""
-    with _disk(path):
-        files.write_atomic(path, data, sync=True)
-
-
 def _lock(path: Path) -> int:
-    """Hold `path/.lock` until the file descriptor is closed; the kernel gives it back when the process dies."""
+    """Lock `path/.lock` until the file descriptor is closed; the kernel releases the lock if the process dies."""
     fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,7 +230,7 @@ def _lock(path: Path) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy scalars to Python's, and NaN and infinity to null, which JSON can't say."""
+    """Convert NumPy scalars to Python's, and NaN and infinity to null, because JSON has neither."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -223,16 +240,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Say in a sentence what the disk refused."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFolderError(
-                f"no space left on the disk of {path}; free some, then go on with `archer train --resume`"
-            ) from error
-        raise RunFolderError(f"{error.filename or path}: {error.strerror}") from error

@@ -1,4 +1,6 @@
-"""What a comparison of policies comes to: a table for people, and a JSON file with every figure and episode."""
+"""The result of a comparison of policies: a table for the terminal, and a JSON file with all numbers and episodes."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Sequence
@@ -13,13 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from archer.config.sections import EnvConfig
-from archer.driver.run_folder import write_atomic
+from archer.driver.run_folder import disk_errors
 from archer.results.policies import Policy
-from archer.results.statistics import FIRST_HELD_OUT_SEED, Decoding, Difference, Evaluation, differences
+from archer.results.statistics import Decoding, Difference, Evaluation, differences
+from buffer.atomic_files import write_atomic
+from learner.seeds import EVALUATION_SEED
 
 
 class Comparison:
-    """Policies, what each was to play, and the evaluations that have finished."""
+    """The policies, the episodes that each is to play, and the evaluations that have finished."""
 
     def __init__(
         self, policies: Sequence[Policy], *, episodes: int, decodings: Sequence[Decoding], first_seed: int
@@ -32,7 +36,7 @@ class Comparison:
 
     @property
     def env(self) -> EnvConfig:
-        """The task, the same for all."""
+        """The task, which is the same for all policies."""
         return self.policies[0].config.env
 
     @property
@@ -41,15 +45,16 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        held_out = "held-out " if self.first_seed >= FIRST_HELD_OUT_SEED else ""
+        held_out = "held-out " if self.first_seed >= EVALUATION_SEED else ""
         return f"{self.env.id}: {self.episodes} {held_out}episodes"
 
     def write(self, path: Path) -> None:
-        """All of it as JSON, whole or not at all."""
-        write_atomic(path, json.dumps(self.tree(), indent=2, allow_nan=False) + "\n")
+        """Write everything to `path` as JSON."""
+        with disk_errors(path):
+            write_atomic(path, json.dumps(self.tree(), indent=2, allow_nan=False) + "\n", sync=True)
 
     def tree(self) -> dict[str, Any]:
-        """The content of evaluation.json."""
+        """Return the content of evaluation.json."""
         return {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "complete": self.complete,
@@ -72,11 +77,11 @@ class Comparison:
 
 
 def _result_tree(evaluation: Evaluation) -> dict[str, Any]:
-    """Figures and episodes of one evaluation."""
+    """Return the numbers and the episodes of one evaluation."""
     result, report = evaluation.result, evaluation.report
-    figures = {key: value for key, value in asdict(result).items() if key not in ("env", "greedy")}
+    numbers = {key: value for key, value in asdict(result).items() if key not in ("env", "greedy")}
     return {
-        **figures,
+        **numbers,
         "decoding": result.decoding,
         "env_failures": report.env_failures,
         "failures": report.failures,
@@ -90,7 +95,7 @@ DIFFERENCE_HEADER = ("difference", "95%")
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
-    """One line per policy and decoding; one column each where the terminal is too narrow for that."""
+    """Print one line per policy and decoding, or one column each if the terminal is too narrow for the lines."""
     out = console or Console()
     found = {(d.name, d.decoding): d for d in differences(comparison.evaluations)}
     header = HEADER + (DIFFERENCE_HEADER if found else ())
@@ -101,9 +106,9 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         lines.append(_cells(evaluation) + (_difference_cells(difference) if found else ()))
     tables = [_table(header, lines)]
     if not out.is_terminal:
-        out.width = max(out.width, _width(tables[0], out))  # a file has no edge; a line that is cut can't be read back
+        out.width = max(out.width, _width(tables[0], out))  # a file has no width, and a reader needs whole lines
     elif _width(tables[0], out) > out.width:
-        tables = _turned(header, lines, out)
+        tables = _transposed(header, lines, out)
     for table in tables:
         out.print(table)
     for note in _notes(comparison, found):
@@ -134,7 +139,7 @@ def _difference_cells(difference: Difference | None) -> tuple[str, str]:
 
 
 def _table(header: Sequence[str], lines: Any) -> Table:
-    """Words to the left, figures to the right; names are text, whatever brackets they hold."""
+    """Return a table with words to the left and numbers to the right. Brackets in names are not markup."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in header:
         words = column in ("", "policy", "env", "decoding")
@@ -144,12 +149,12 @@ def _table(header: Sequence[str], lines: Any) -> Table:
     return table
 
 
-def _turned(header: Sequence[str], lines: Sequence[tuple[str, ...]], console: Console) -> list[Table]:
-    """A column for each line, as many of them beside each other as there is room for."""
+def _transposed(header: Sequence[str], lines: Sequence[tuple[str, ...]], console: Console) -> list[Table]:
+    """Return tables with a column for each line, as many columns in a table as the console has room for."""
     for size in range(len(lines), 0, -1):
         groups = [lines[start : start + size] for start in range(0, len(lines), size)]
-        turned = [list(zip(header, *group, strict=True)) for group in groups]
-        tables = [_table(("", *names), rows) for (_, *names), *rows in turned]
+        columns = [list(zip(header, *group, strict=True)) for group in groups]
+        tables = [_table(("", *names), rows) for (_, *names), *rows in columns]
         if size == 1 or all(_width(table, console) <= console.width for table in tables):
             return tables
     return []
@@ -160,19 +165,19 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _notes(comparison: Comparison, found: dict[Any, Difference]) -> list[str]:
-    """What a figure alone would not tell."""
+    """Return the remarks below the table."""
     notes = []
     if found:
         first = comparison.evaluations[0].result.name
-        notes.append(f"difference: of return, to {first} on the same seeds")
+        notes.append(f"difference: mean return minus that of {first}, paired by seed")
     for evaluation in comparison.evaluations:
         report, result = evaluation.report, evaluation.result
-        who = f"{result.name}, {result.decoding}"
+        label = f"{result.name}, {result.decoding}"
         if report.env_failures:
             notes.append(
-                f"{who}: {report.env_failures} of {comparison.episodes} episodes dropped because they failed, "
-                f"the first with {report.failures[0]}"
+                f"{label}: {report.env_failures} of {comparison.episodes} episodes dropped because the environment "
+                f"failed; first error: {report.failures[0]}"
             )
         if report.window_truncations:
-            notes.append(f"{who}: {report.window_truncations} episodes cut at the end of the model's window")
+            notes.append(f"{label}: {report.window_truncations} episodes truncated at the end of the model's window")
     return notes

@@ -1,13 +1,19 @@
-"""How the pictures of this project look: one size, one ink, written whole or not at all."""
+"""The common style of the project's pictures."""
 
+from __future__ import annotations
+
+import io
 from pathlib import Path
 from typing import Any
+
+from archer.driver.run_folder import disk_errors
+from buffer.atomic_files import write_atomic
 
 INK = "#333333"
 
 
 def new_figure(height: float) -> tuple[Any, Any]:
-    """A figure 8 inches wide, and its axes."""
+    """Return a figure 8 inches wide and `height` inches high, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -17,15 +23,16 @@ def new_figure(height: float) -> tuple[Any, Any]:
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Write under another name and rename, so that the picture is whole where it exists."""
-    with_suffix = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(with_suffix, format="png")
-    with_suffix.replace(path)
+    """Write a figure as PNG to `path`, and return `path`."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    with disk_errors(path):
+        write_atomic(path, image.getvalue())
     return path
 
 
 def dress(axes: Any, title: str, *, grid: str) -> None:
-    """What all pictures have in common; `grid` is the axis that figures are read off."""
+    """Apply the style to axes; `grid` is the axis with grid lines, "x" or "y"."""
     axes.set_title(title, loc="left", fontsize=12, color=INK, pad=10)
     axes.grid(axis=grid, color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
@@ -35,6 +42,6 @@ def dress(axes: Any, title: str, *, grid: str) -> None:
 
 
 def legend(where: Any, **place: Any) -> None:
-    """On axes, or beside them on a figure."""
+    """Add a legend to axes, or to a figure beside its axes."""
     style = {"fontsize": 9, "labelcolor": INK, "facecolor": "white", "edgecolor": "none", "framealpha": 0.9}
     where.legend(**style, **place)

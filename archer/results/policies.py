@@ -1,7 +1,9 @@
-"""What `archer eval` is to play: the runs and models of its arguments, each with its settings, all on one task.
+"""The policies that `archer eval` plays: the runs and models of its arguments, each with its settings, all on one task.
 
-Everything that can be wrong with them is found here, before Ray or an engine starts.
+All checks of the arguments are here, before Ray or an engine starts.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +21,13 @@ from learner.engine.checkpoint_folders import checkpoint_folders
 from learner.entry import CRITIC_FILE
 
 SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
-"""What of the configuration an evaluation has a use for."""
+"""The parts of the configuration that an evaluation uses."""
 
 
 @dataclass(frozen=True)
 class Picker:
-    """The critic that picks what a run of chai plays: the settings of its learner, and the file of its weights."""
+    """The critic that chooses among the actions of a policy: the settings of its learner, and the file of its
+    weights."""
 
     learner: LearnerConfig
     weights: Path
@@ -32,9 +35,10 @@ class Picker:
 
 @dataclass(frozen=True)
 class Policy:
-    """A name for tables, the argument that it came from, the model's folder or hub name, the settings to play with.
+    """A policy to evaluate: its name in tables, its argument on the command line, its model and its settings.
 
-    picker: who picks among the policy's actions, where it doesn't play them itself.
+    model: folder or hub name.
+    picker: the critic that chooses among the policy's actions, if the policy does not play them itself.
     """
 
     name: str
@@ -46,7 +50,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class _Found:
-    """An argument, looked up. `parts`: what it may be called, longest first; `shown`: how many of the last ones are."""
+    """A resolved argument. Its name in tables is the last `shown` elements of `parts`, the parts of its path."""
 
     source: str
     model: str
@@ -57,11 +61,11 @@ class _Found:
 
 
 def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = ()) -> list[Policy]:
-    """The policies behind runs (their newest checkpoint), checkpoints and models, under names that differ.
+    """Return the policies of runs (their newest checkpoint), checkpoints and models, with distinct names.
 
-    A run's own configuration says how it plays, and unless `env` is given, what; a model takes the defaults.
-    `overrides` go over all of them. Raises ConfigError where an argument is none of these, where two are the same, and
-    where they would not play the same task.
+    A run plays with its own configuration, and unless `env` is given, in its own environment; a model plays with the
+    defaults. `overrides` apply to all. Raises ConfigError if an argument is none of these, if two are the same policy,
+    or if the policies would not play the same task.
     """
     _check_overrides(overrides)
     found = [_find(source) for source in sources]
@@ -74,7 +78,7 @@ def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides
     asked = _task(found, env)
     policies = []
     for one, name in zip(found, names, strict=True):
-        # The arguments of a run's own environment mean nothing to another.
+        # The arguments of a run's environment are not valid for another environment.
         own = one.run.env if one.run is not None and env in (None, one.run.env.id) else asked
         policies.append(Policy(name, one.source, one.model, _settings(one, own, overrides), one.picker))
     for other in policies[1:]:
@@ -83,7 +87,7 @@ def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides
 
 
 def check_models(policies: Sequence[Policy]) -> None:
-    """Load configuration and tokenizer of every model. Raises ConfigError where an engine could not play with one."""
+    """Load the configuration and the tokenizer of every model. Raises ConfigError if an engine could not use one."""
     from transformers import AutoTokenizer  # late: brings torch
 
     from actors.errors import RenderError
@@ -96,17 +100,17 @@ def check_models(policies: Sequence[Policy]) -> None:
             model = resolve_model(policy.config.model)
             make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(model.path))
         except (ConfigError, RenderError) as error:
-            raise ConfigError(f"{policy.source!r} can't be played: {error}") from error
+            raise ConfigError(f"{policy.source!r} cannot be played: {error}") from error
         window = rollout.engine.max_model_len or model.window
         if window is not None and rollout.sampling.max_tokens >= window:
             raise ConfigError(
                 f"{policy.source!r} has a window of {window} tokens, and `rollout.sampling.max_tokens` is "
-                f"{rollout.sampling.max_tokens}, which leaves no room for a prompt; lower it by --set"
+                f"{rollout.sampling.max_tokens}, which leaves no room for a prompt; lower it with --set"
             )
         if window is not None and model.window is not None and window > model.window:
             raise ConfigError(
                 f"{policy.source!r} has a window of {model.window} tokens, less than `rollout.engine.max_model_len`, "
-                f"{window}; lower it by --set"
+                f"{window}; lower it with --set"
             )
 
 
@@ -114,19 +118,21 @@ def _check_overrides(overrides: Sequence[str]) -> None:
     for text in overrides:
         key, _ = parse_override(text)
         if key in ("env", "env.id"):
-            raise ConfigError(f"--set {text!r}: an evaluation's environment is chosen by --env ID")
+            raise ConfigError(f"--set {text!r}: choose the environment of an evaluation with --env ID")
         if not any(key == section or key.startswith(section + ".") for section in SETTINGS):
-            raise ConfigError(f"--set {text!r} changes nothing in an evaluation; these do: {', '.join(SETTINGS)}")
+            raise ConfigError(
+                f"--set {text!r} has no effect on an evaluation; these settings have: {', '.join(SETTINGS)}"
+            )
 
 
 def _find(source: str) -> _Found:
-    """Look one argument up. Raises ConfigError."""
+    """Resolve one argument. Raises ConfigError."""
     path = Path(source).expanduser()
     if (path / "config.yaml").is_file():
         checkpoint = latest_checkpoint(path)
         if checkpoint is None:
             raise ConfigError(
-                f"the run {source} has no checkpoint yet, so there is no policy to evaluate; wait for its first"
+                f"the run {source} has no checkpoint yet, so there is no policy to evaluate; wait for the first"
             )
         return _of_run(source, path.resolve(), checkpoint.resolve(), shown=1)
     checkpoint = path.resolve().parent if path.name == "policy" else path.resolve()
@@ -137,8 +143,8 @@ def _find(source: str) -> _Found:
         return _Found(source, str(path.resolve()), path.resolve().parts)
     if (path / "adapter_config.json").is_file():
         raise ConfigError(
-            f"{source!r} is an adapter without its base; give the run or the checkpoint that it lies in, whose policy/ "
-            "has it merged"
+            f"{source!r} is an adapter without its base; give the run or the checkpoint that contains it, whose "
+            "policy/ folder has the merged model"
         )
     if path.is_dir():
         raise ConfigError(
@@ -147,33 +153,34 @@ def _find(source: str) -> _Found:
     if path.exists():
         raise ConfigError(f"{source!r} is a file; give a run folder, or the folder or hub name of a model")
     if "=" in source:
-        raise ConfigError(f"{source!r} is neither a run nor a model; a setting is given by --set {source}")
+        raise ConfigError(f"{source!r} is neither a run nor a model; give a setting with --set {source}")
     _check_hub_name(source, path)
     return _Found(source, source, path.parts)
 
 
 def _of_run(source: str, run: Path, checkpoint: Path, *, shown: int) -> _Found:
     if not (checkpoint / "policy" / "config.json").is_file():
-        raise ConfigError(f"the checkpoint {checkpoint} holds no policy (policy/config.json is missing)")
-    # What else the run needed (its starting model, its data) may be gone by now.
+        raise ConfigError(f"the checkpoint {checkpoint} has no policy (policy/config.json is missing)")
+    # The run's other inputs (its initial model, its data) may no longer exist.
     config = load_config(run / "config.yaml", check=False)
     picker = None
     if config.algorithm == "chai":
         picker = Picker(config.learner, checkpoint / CRITIC_FILE)
         if not picker.weights.is_file():
             raise ConfigError(
-                f"{source!r} is a run of chai, which plays by its critic, and {picker.weights} is missing; without it "
-                "the clone alone would play"
+                f"{source!r} is a run of chai, whose critic chooses the actions, and {picker.weights} is missing; "
+                "without it only the clone would play"
             )
     parts = run.parts if shown == 1 else (*run.parts, checkpoint.name)
     return _Found(source, str(checkpoint / "policy"), parts, shown, config, picker)
 
 
 def _check_hub_name(source: str, path: Path) -> None:
-    """A mistyped run should not be looked up on the Hugging Face hub."""
+    """Raise ConfigError if `source` looks like a mistyped run or folder, which is not a name to request from the
+    hub."""
     beside = sorted(config.parent.name for config in path.parent.glob("*/config.yaml")) if "/" in source else []
     if beside:
-        raise ConfigError(f"there is no run {source!r}; {path.parent} holds {', '.join(beside)}")
+        raise ConfigError(f"there is no run {source!r}; {path.parent} has {', '.join(beside)}")
     if looks_like_folder(source):
         raise ConfigError(
             f"there is no folder {source!r}; give a run folder such as runs/demo, the folder of a Hugging Face model "
@@ -182,7 +189,7 @@ def _check_hub_name(source: str, path: Path) -> None:
 
 
 def _names(found: Sequence[_Found]) -> list[str]:
-    """The last parts of each path, as many as it takes to tell them apart."""
+    """Return the last parts of each path, as many as are needed for distinct names."""
     shown = [one.shown for one in found]
     while True:
         names = ["/".join(one.parts[-count:]) for one, count in zip(found, shown, strict=True)]
@@ -194,7 +201,7 @@ def _names(found: Sequence[_Found]) -> list[str]:
 
 
 def _task(found: Sequence[_Found], env: str | None) -> EnvConfig:
-    """The environment of those that bring none of their own: that of the first run which plays it, else as it comes."""
+    """Return the environment for models: that of the first run (in `env`, if given), else `env` with its defaults."""
     runs = [one.run.env for one in found if one.run is not None and env in (None, one.run.env.id)]
     if runs:
         return runs[0]
@@ -206,31 +213,31 @@ def _task(found: Sequence[_Found], env: str | None) -> EnvConfig:
 
 
 def _settings(found: _Found, env: EnvConfig, overrides: Sequence[str]) -> RunConfig:
-    """The settings that matter to an evaluation; the learner's GPUs, replay and so on are left behind in the run."""
+    """Return the settings of an evaluation, without the run's settings for GPUs of the learner, replay and so on."""
     tree: dict[str, Any] = {"model": {"path": found.model}, "env": env.model_dump()}
     if found.run is not None:
         run = found.run.model_dump(mode="json", include={"seed", "rollout", "cluster"})
         tree |= {**run, "learner": {"timeout_s": found.run.learner.timeout_s}}
-    # An evaluation has no learner, and takes from Ray what its engines need.
+    # An evaluation has no learner, and reserves resources for its engines only.
     tree.setdefault("learner", {})["cpus_per_rank"] = 0
     return config_from_tree(tree, overrides, source=f"the evaluation of {found.source}")
 
 
 def _check_alike(first: Policy, other: Policy) -> None:
-    """Figures compare where the task is the same, and one Ray cluster serves all. Raises ConfigError."""
+    """Raise ConfigError if two policies differ in the task, which makes them not comparable, or in the Ray cluster."""
     one, two = first.config, other.config
     if one.env.id != two.env.id:
         raise ConfigError(
-            f"{first.source} plays {one.env.id} and {other.source} plays {two.env.id}, and returns of two tasks can't "
-            "be compared; choose one for all by --env ID"
+            f"{first.source} plays {one.env.id} and {other.source} plays {two.env.id}, and returns of different "
+            "tasks are not comparable; choose one environment with --env ID"
         )
     if one.env.kwargs != two.env.kwargs:
         raise ConfigError(
             f"{first.source} plays {one.env.id} with the arguments {one.env.kwargs} and {other.source} with "
-            f"{two.env.kwargs}; choose one for all by --set 'env.kwargs={{...}}'"
+            f"{two.env.kwargs}; choose the same arguments with --set 'env.kwargs={{...}}'"
         )
     if one.cluster.address != two.cluster.address:
         raise ConfigError(
             f"{first.source} names the Ray cluster {one.cluster.address} and {other.source} {two.cluster.address}; "
-            "choose one for all by --set cluster.address=..."
+            "choose one with --set cluster.address=..."
         )

@@ -1,23 +1,40 @@
-"""Measuring a policy: the figures of a set of episodes, and what two policies differ by on the same ones."""
+"""Statistics of evaluations: the mean return of a set of episodes, its interval, and paired differences."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from archer.errors import RunError
-from archer.results.summary import bootstrap_interval
 from buffer.rollout_records import CollectReport
 
 Decoding = Literal["sampled", "greedy"]
 
-FIRST_HELD_OUT_SEED = 1 << 30
-"""Environment seeds from here on are for evaluation (learner.train.EVALUATION_SEED); no training run gets so far."""
+
+def bootstrap_interval(
+    values: np.ndarray | list[float], *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of `values` [n]. Raises ValueError if n is 0."""
+    data = np.asarray(values, dtype=np.float64)
+    if data.size == 0:
+        raise ValueError("no values to take an interval of")
+    random = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    rows = max(1, 4_000_000 // data.size)  # bounds the index array to some tens of megabytes
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        means[start:stop] = data[random.integers(0, data.size, (stop - start, data.size))].mean(axis=1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """One evaluation. Returns are undiscounted; the interval is a 95% bootstrap of their mean."""
+    """The statistics of one evaluation. Returns are undiscounted; the interval is a 95% bootstrap of their mean."""
 
     name: str
     env: str
@@ -27,7 +44,7 @@ class EvalResult:
     return_high: float
     success_rate: float | None
     mean_turns: float
-    mean_tokens: float | None  # written by the policy in an episode; None where the report doesn't count them
+    mean_tokens: float | None  # action tokens per episode; None if unknown
     invalid_share: float  # of all turns
     tokens_per_second: float
     seconds: float
@@ -38,8 +55,8 @@ class EvalResult:
         return "greedy" if self.greedy else "sampled"
 
     @classmethod
-    def from_report(cls, report: CollectReport, *, name: str, env: str, greedy: bool = False) -> "EvalResult":
-        """Return the figures of the episodes in `report`. Raises RunError if the report has no episodes."""
+    def from_report(cls, report: CollectReport, *, name: str, env: str, greedy: bool = False) -> EvalResult:
+        """Return the statistics of the episodes in `report`. Raises RunError if it has none."""
         return cls._of(
             report.returns,
             report.successes,
@@ -48,74 +65,68 @@ class EvalResult:
             name=name,
             env=env,
             greedy=greedy,
-            action_tokens=report.action_tokens,
+            tokens=report.action_tokens,
             seconds=report.seconds,
         )
 
     @classmethod
-    def from_event(cls, event: dict[str, Any], *, env: str, greedy: bool = False) -> "EvalResult":
-        """Return the figures of an `evaluation` event of the learner; the event reports no tokens and no time."""
-        return cls._of(
-            np.asarray(event["returns"]),
-            np.array([np.nan if s is None else s for s in event["successes"]]),
-            np.asarray(event["turns"]),
-            np.asarray(event["invalid_actions"]),
-            name=event["name"],
-            env=env,
-            greedy=greedy,
-        )
+    def from_event(cls, event: dict[str, Any], *, env: str, greedy: bool = False) -> EvalResult:
+        """Return the statistics of an `evaluation` event of the learner, which has lists with one entry per episode."""
+        columns = (event[key] for key in ("returns", "successes", "turns", "invalid_actions"))
+        return cls._of(*columns, name=event["name"], env=env, greedy=greedy)
 
     @classmethod
     def _of(
         cls,
-        returns: np.ndarray,
-        successes: np.ndarray,
-        turns: np.ndarray,
-        invalid_actions: np.ndarray,
+        returns: Sequence[float] | np.ndarray,
+        successes: Sequence[float | None] | np.ndarray,
+        turns: Sequence[int] | np.ndarray,
+        invalid_actions: Sequence[int] | np.ndarray,
         *,
         name: str,
         env: str,
         greedy: bool,
-        action_tokens: int = 0,
+        tokens: int = 0,
         seconds: float = 0.0,
-    ) -> "EvalResult":
-        returns = returns.astype(np.float64)
-        if returns.size == 0:
+    ) -> EvalResult:
+        """Return the statistics of columns [episodes]. A success of None or NaN means that the task defines none."""
+        count = len(returns)
+        if count == 0:
             raise RunError(f"evaluation of {name} on {env}: no episode finished, so there is nothing to average")
-        low, high = bootstrap_interval(returns)
-        known = successes.astype(np.float64)
+        low, high = bootstrap_interval(np.asarray(returns, dtype=np.float64))
+        known = np.array(successes, dtype=np.float64)
         known = known[~np.isnan(known)]
-        total = float(turns.sum())
+        all_turns = float(np.sum(turns))
         return cls(
             name=name,
             env=env,
-            episodes=int(returns.size),
-            return_mean=float(returns.mean()),
+            episodes=count,
+            return_mean=float(np.mean(returns, dtype=np.float64)),
             return_low=low,
             return_high=high,
             success_rate=float(known.mean()) if known.size else None,
-            mean_turns=total / returns.size,
-            mean_tokens=action_tokens / returns.size if action_tokens else None,
-            invalid_share=float(invalid_actions.sum()) / total if total else 0.0,
-            tokens_per_second=action_tokens / seconds if seconds > 0 else 0.0,
+            mean_turns=all_turns / count,
+            mean_tokens=tokens / count if tokens else None,
+            invalid_share=float(np.sum(invalid_actions)) / all_turns if all_turns else 0.0,
+            tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
             seconds=float(seconds),
             greedy=greedy,
         )
 
     def row(self, *, cycle: int, collected_episodes: int) -> dict[str, Any]:
-        """A row of metrics.jsonl, which the display and the learning curve read too."""
+        """Return a row of metrics.jsonl, which the display and the learning curve read too."""
         return {"kind": "evaluation", **asdict(self), "cycle": cycle, "collected_episodes": collected_episodes}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One policy under one decoding: the figures, and the episodes that they are of."""
+    """One policy under one decoding: the statistics, and the report on its episodes."""
 
     result: EvalResult
     report: CollectReport
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per episode, in the order of their seeds; `success` is null where the task does not say."""
+        """Return one row per episode, in the order of their seeds; `success` is null if the task defines none."""
         report = self.report
         columns = zip(
             report.seeds.tolist(),
@@ -132,12 +143,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the mean return of `name` is above that of `first`, both under the same decoding.
+    """The paired difference in mean return of `name` over `first`, both under the same decoding.
 
-    Both played the same environment seeds, and a seed fixes the task of an episode: its hidden word, its map. So the
-    differences are taken seed by seed and the bootstrap draws seeds, which keeps how much harder one task is than
-    another out of the interval. Two policies whose own intervals overlap can so be told apart. What each draws while
-    it samples is not shared, and stays in.
+    Both policies played the same environment seeds, and a seed determines the task of an episode (its hidden word, its
+    map). The differences are taken seed by seed and the bootstrap resamples seeds, so the variance between tasks
+    cancels. The variance of each policy's own sampling does not.
     """
 
     name: str
@@ -149,8 +159,8 @@ class Difference:
     high: float
 
     @classmethod
-    def between(cls, first: Evaluation, other: Evaluation) -> "Difference | None":
-        """None where no seed was finished by both, because the environment failed in all of them."""
+    def between(cls, first: Evaluation, other: Evaluation) -> Difference | None:
+        """Return None if the two policies have no finished seed in common."""
         _, of_first, of_other = np.intersect1d(first.report.seeds, other.report.seeds, return_indices=True)
         if not of_first.size:
             return None
@@ -163,7 +173,7 @@ class Difference:
 
 
 def differences(evaluations: list[Evaluation]) -> list[Difference]:
-    """Every other policy against the first one, decoding by decoding."""
+    """Return the difference of every other policy from the first one, for each decoding."""
     if not evaluations:
         return []
     first = {e.result.decoding: e for e in evaluations if e.result.name == evaluations[0].result.name}

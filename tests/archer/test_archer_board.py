@@ -1,4 +1,4 @@
-"""The board on a real Ray cluster: order, long polls, publishers in other processes, a board that dies."""
+"""The board on a real Ray cluster: order, publishers in other processes, metrics targets, a board that dies."""
 
 import threading
 import time
@@ -12,43 +12,37 @@ from archer.driver.board import BoardError, BoardFollower, BoardPublisher, start
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
-def test_events_come_in_order_with_number_and_time() -> None:
+def test_follower_handles_every_event_once_in_order_and_drains_at_the_end() -> None:
     board = start_board()
+    seen: list[dict[str, Any]] = []
+    first = threading.Event()
+
+    def handle(event: dict[str, Any]) -> None:
+        seen.append(event)
+        first.set()
+
     publisher = BoardPublisher(board)
-    for step in range(200):
-        publisher.publish({"kind": "step", "step": step})
-    events = ray.get(board.next.remote(0, 5.0), timeout=30)
-    assert [event["step"] for event in events] == list(range(200))
-    assert [event["sequence"] for event in events] == list(range(200))
-    assert abs(events[0]["time"] - time.time()) < 60
-    assert [event["step"] for event in ray.get(board.next.remote(198, 5.0), timeout=30)] == [198, 199]
-    ray.kill(board)
+    with BoardFollower(board, handle):
+        publisher.publish({"kind": "step", "step": 0})
+        assert first.wait(30)  # the event wakes the follower before the end does
+        for step in range(1, 50):
+            publisher.publish({"kind": "step", "step": step})
+    assert [event["step"] for event in seen] == list(range(50))
+    assert abs(seen[0]["time"] - time.time()) < 60
+    ray.kill(board.actor)
 
 
-def test_reader_waits_for_the_event_and_not_longer() -> None:
+def test_events_before_the_follower_are_kept() -> None:
     board = start_board()
-    ray.get(board.targets.remote(), timeout=60)
-    assert ray.get(board.next.remote(0, 0.05), timeout=30) == []
-    waiting = [board.next.remote(0, 60.0) for _ in range(3)]
-    assert ray.wait(waiting, timeout=0.3)[0] == []
-    BoardPublisher(board).publish({"kind": "message", "text": "hello"})
-    started = time.monotonic()
-    answers = ray.get(waiting, timeout=30)
-    assert time.monotonic() - started < 20
-    assert [[event["text"] for event in answer] for answer in answers] == [["hello"]] * 3
-    ray.kill(board)
+    BoardPublisher(board).publish({"kind": "message", "text": "early"})
+    seen: list[str] = []
+    with BoardFollower(board, lambda event: seen.append(event["text"])):
+        pass
+    assert seen == ["early"]
+    ray.kill(board.actor)
 
 
-def test_old_events_are_dropped_and_the_gap_shows() -> None:
-    board = start_board(capacity=3)
-    publisher = BoardPublisher(board)
-    for step in range(5):
-        publisher.publish({"kind": "step", "step": step})
-    assert [event["sequence"] for event in ray.get(board.next.remote(0, 5.0), timeout=30)] == [2, 3, 4]
-    ray.kill(board)
-
-
-def test_publisher_travels_to_another_process_and_targets_are_replaced() -> None:
+def test_publisher_works_in_another_process_and_targets_are_replaced() -> None:
     @ray.remote(num_cpus=0)
     def work(publisher: BoardPublisher) -> None:
         publisher.publish({"kind": "message", "text": "from afar"})
@@ -57,59 +51,41 @@ def test_publisher_travels_to_another_process_and_targets_are_replaced() -> None
 
     board = start_board()
     publisher = BoardPublisher(board)
-    publisher.publish({"kind": "message", "text": "here"})
-    ray.get(work.remote(publisher), timeout=60)
-    assert ray.get(board.targets.remote(), timeout=30) == [("learner", "rank-0", "10.0.0.1:2")]
-    assert {event["text"] for event in ray.get(board.next.remote(0, 5.0), timeout=30)} == {"here", "from afar"}
-    ray.get(board.remove_target.remote("learner", "rank-0"), timeout=30)
-    assert ray.get(board.targets.remote(), timeout=30) == []
-    ray.kill(board)
-
-
-def test_follower_hands_on_every_event_once_and_drains_at_the_end() -> None:
-    board = start_board()
-    seen: list[int] = []
-    first = threading.Event()
-
-    def handle(event: dict[str, Any]) -> None:
-        seen.append(event["step"])
-        first.set()
-
-    publisher = BoardPublisher(board)
-    with BoardFollower(board, handle, poll_s=60.0):
-        publisher.publish({"kind": "step", "step": 0})
-        assert first.wait(30)
-        for step in range(1, 50):
-            publisher.publish({"kind": "step", "step": step})
-    assert seen == list(range(50))
-    ray.kill(board)
+    seen: list[str] = []
+    with BoardFollower(board, lambda event: seen.append(event["text"])) as follower:
+        assert follower.targets() == []
+        publisher.publish({"kind": "message", "text": "here"})
+        ray.get(work.remote(publisher), timeout=60)
+    assert follower.targets() == [("learner", "rank-0", "10.0.0.1:2")]
+    assert seen == ["here", "from afar"]
+    ray.kill(board.actor)
 
 
 def test_error_in_the_handler_reaches_the_run() -> None:
     board = start_board()
-    failed = threading.Event()
 
     def handle(event: dict[str, Any]) -> None:
-        failed.set()
         raise ZeroDivisionError("the handler's own")
 
-    follower = BoardFollower(board, handle)
-    follower.__enter__()
-    follower.check()
-    BoardPublisher(board).publish({"kind": "message", "text": "x"})
-    assert failed.wait(30)
+    def follow() -> None:
+        with BoardFollower(board, handle) as follower:
+            follower.check()
+            BoardPublisher(board).publish({"kind": "message", "text": "x"})
+            assert isinstance(follower.done.exception(timeout=30), ZeroDivisionError)
+
     with pytest.raises(ZeroDivisionError):
-        follower.close()
-    with pytest.raises(ZeroDivisionError):
-        follower.check()
-    ray.kill(board)
+        follow()
+    ray.kill(board.actor)
 
 
-def test_dead_board_is_a_sentence() -> None:
+def test_dead_board_is_a_sentence_on_both_sides() -> None:
     board = start_board()
     publisher = BoardPublisher(board)
     publisher.publish({"kind": "message", "text": "x"})
-    ray.kill(board)
+    follower = BoardFollower(board, lambda event: None).__enter__()
+    ray.kill(board.actor)
+    with pytest.raises(BoardError, match="board is gone"):
+        follower.done.result(timeout=30)
     with pytest.raises(BoardError, match="board is gone"):
         publisher.publish({"kind": "message", "text": "y"})
     with pytest.raises(BoardError, match="board is gone"):

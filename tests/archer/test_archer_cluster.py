@@ -1,18 +1,33 @@
-"""What a run reserves of a Ray cluster, and a cluster that has no room for it."""
+"""What a run reserves of a Ray cluster; clusters that do not answer, or have no room."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from archer.config.models import RunConfig
-from archer.driver.cluster import _require_resources, needed_cpus
+from archer.driver.board import BoardFollower, start_board
+from archer.driver.cluster import (
+    _join,
+    _require_placement,
+    _require_total,
+    _time_limit,
+    _TimeLimit,
+    needed_cpus,
+)
+from archer.driver.learner_job import train
 from archer.errors import RunError
+from learner.entry import TrainArgs
 
 
 def _config(**sections: Any) -> RunConfig:
@@ -30,8 +45,98 @@ def test_a_cluster_without_room_is_refused_with_numbers(ray_cluster: None) -> No
 
     have = int(ray.cluster_resources()["CPU"])
     with pytest.raises(RunError, match=rf"reserves {have + 0.03:g} CPUs and the Ray cluster has {have:g}.*num_cpus"):
-        _require_resources(_config(rollout={"workers": have - 1}))
-    _require_resources(_config(rollout={"workers": have - 2}))
+        _require_total(_config(rollout={"workers": have - 1}))
+    _require_total(_config(rollout={"workers": have - 2}))
+
+
+@pytest.fixture
+def four_cpus_are_taken(ray_cluster: None) -> Iterator[None]:
+    import ray
+
+    class Holder:
+        def ready(self) -> None: ...
+
+    holder = ray.remote(Holder).options(num_cpus=ray.cluster_resources()["CPU"] - 4).remote()
+    ray.get(holder.ready.remote(), timeout=60)
+    yield
+    ray.kill(holder)
+
+
+def test_a_cluster_without_free_room_is_refused_after_the_start_timeout(four_cpus_are_taken: None) -> None:
+    limit = {"start_timeout_s": 1.0}
+    _require_placement(_config(cluster=limit, rollout={"cpus_per_worker": 2.5}))
+    with pytest.raises(
+        RunError, match=r"no room for 1 x rollout worker \(3.5 CPU\), 1 x learner rank.*within 1 s.*are free"
+    ):
+        _require_placement(_config(cluster=limit, rollout={"cpus_per_worker": 3.5}))
+
+
+def test_ranks_without_room_end_the_run_after_the_start_timeout(four_cpus_are_taken: None, tmp_path: Path) -> None:
+    config = _config(cluster={"start_timeout_s": 2.0}, learner={"ranks": 5})
+    unused: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(TrainArgs))
+    args = TrainArgs(**{**unused, "learner": config.learner, "run_dir": tmp_path})
+    with (
+        BoardFollower(start_board(), lambda event: None) as follower,
+        pytest.raises(RunError, match=r"no room for the 5 ranks of the learner within cluster\.start_timeout_s"),
+    ):
+        train(config, args, follower, "http://127.0.0.1:0")
+
+
+def test_address_without_a_listener_is_a_sentence_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(RunError, match=rf"no Ray cluster answers at {address} .*ray start --head.*RAY_ADDRESS"):
+        _join(address, 60.0)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "nonsense", "127.0.0.1:port"])
+def test_address_that_is_none_is_a_sentence(address: str) -> None:
+    code = f"from archer.driver.cluster import _join; _join({address!r}, 30.0)"
+    assert re.search(rf"RunError: no Ray cluster answers at {address} \(\w", _error(code))
+
+
+def test_cluster_that_does_not_answer_is_given_up_after_the_start_timeout() -> None:
+    """A process that accepts connections and never answers, as a stopped one does; Ray alone tries for nine minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        code = (
+            "from archer.config.loading import load_config; from archer.driver.cluster import cluster\n"
+            "with cluster(load_config('demo', ['cluster.start_timeout_s=3'])): pass"
+        )
+        error = _error(code, RAY_ADDRESS=address)
+    assert error == (
+        f"archer.errors.RunError: the Ray cluster at {address} did not answer within 3 s (cluster.start_timeout_s); "
+        "start one with `ray start --head`, or unset cluster.address and RAY_ADDRESS to use this machine alone. If the "
+        "cluster requires a token, set RAY_AUTH_MODE=token"
+    )
+
+
+def _error(code: str, **environment: str) -> str:
+    """The last line of the traceback of `code`, run in a process that is on no cluster."""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    return run.stderr.strip().splitlines()[-1]
+
+
+def test_time_limit_ends_what_catches_every_exception() -> None:
+    def retry_forever() -> None:
+        while True:
+            try:
+                time.sleep(60)
+            except Exception:  # noqa: BLE001 - as Ray does
+                continue
+
+    with pytest.raises(_TimeLimit), _time_limit(0.1):
+        retry_forever()
+    with _time_limit(60.0):
+        pass
 
 
 def test_another_cluster_on_the_machine_is_not_asked_whether_ours_lives() -> None:

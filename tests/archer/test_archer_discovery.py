@@ -7,9 +7,11 @@ import urllib.request
 from collections.abc import Iterable
 
 import pytest
-from prometheus_client import CollectorRegistry, Gauge
+from ray.exceptions import ActorDiedError
 
+from actors.errors import RolloutTimeout
 from archer.driver.discovery import DiscoveryError, DiscoveryServer
+from buffer.errors import ReplayError
 
 
 def get(url: str) -> tuple[str, str]:
@@ -19,9 +21,9 @@ def get(url: str) -> tuple[str, str]:
 
 def test_lists_every_target_with_labels_and_itself() -> None:
     growing = [("engine", "worker-0", "10.0.0.1:9001")]
-    registry = CollectorRegistry()
-    Gauge("archer_test_value", "A value.", registry=registry).set(4)
-    with DiscoveryServer("127.0.0.1", 0, run="demo", sources={"pool": lambda: growing}, registry=registry) as server:
+    with DiscoveryServer("127.0.0.1", 0, run="demo") as server:
+        assert len(server.targets()) == 1
+        server.add_source("pool", lambda: growing)
         body, content_type = get(server.url)
         assert content_type == "application/json"
         groups = json.loads(body)
@@ -29,32 +31,36 @@ def test_lists_every_target_with_labels_and_itself() -> None:
         own = next(group["targets"][0] for group in groups if group["labels"]["role"] == "driver")
         metrics, content_type = get(f"http://{own}/metrics")
         assert content_type.startswith("text/plain")
-        assert "archer_test_value 4.0" in metrics
+        assert "archer_discovery_source_failures" in metrics
         growing.append(("shard", "shard-0", "10.0.0.2:9001"))
         assert len(json.loads(get(f"http://{own}/")[0])) == 3
-        growing.clear()
+        server.clear()
         assert len(json.loads(get(f"http://{own}/")[0])) == 1
 
 
-def test_source_that_fails_keeps_its_last_answer_and_is_counted() -> None:
+@pytest.mark.parametrize(
+    "error", [TimeoutError("no answer within 5 s"), RolloutTimeout("no answer"), ActorDiedError(), ReplayError("gone")]
+)
+def test_source_that_fails_keeps_its_last_answer_and_is_counted(error: Exception) -> None:
     answers: list[list[tuple[str, str, str]]] = [[("shard", "shard-0", "a:1")]]
 
     def source() -> Iterable[tuple[str, str, str]]:
         if not answers:
-            raise TimeoutError("no answer within 5 s")
+            raise error
         return answers.pop()
 
-    registry = CollectorRegistry()
-    with DiscoveryServer("127.0.0.1", 0, run="r", sources={"replay": source}, registry=registry) as server:
+    name = type(error).__name__
+    with DiscoveryServer("127.0.0.1", 0, run="r") as server:
+        server.add_source(name, source)
         assert len(server.targets()) == 2
         assert len(server.targets()) == 2
         metrics = get(f"http://127.0.0.1:{server.port}/metrics")[0]
-        assert 'archer_discovery_source_failures_total{source="replay"} 1.0' in metrics
+        assert f'archer_discovery_source_failures_total{{source="{name}"}} 1.0' in metrics
 
 
 def test_other_paths_are_not_found() -> None:
     with (
-        DiscoveryServer("127.0.0.1", 0, run="r", sources={}, registry=CollectorRegistry()) as server,
+        DiscoveryServer("127.0.0.1", 0, run="r") as server,
         pytest.raises(urllib.error.HTTPError, match="404"),
     ):
         get(f"http://127.0.0.1:{server.port}/nothing")
@@ -64,25 +70,24 @@ def test_port_taken_is_a_sentence_with_the_port_and_the_key() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(DiscoveryError, match=rf"port {port} .*metrics\.port"):
-            DiscoveryServer("127.0.0.1", port, run="r", sources={}, registry=CollectorRegistry())
+            DiscoveryServer("127.0.0.1", port, run="r")
 
 
 def test_host_that_is_not_ours_is_a_sentence() -> None:
     with pytest.raises(DiscoveryError, match=r"192\.0\.2\.1:0.*metrics\.host"):
-        DiscoveryServer("192.0.2.1", 0, run="r", sources={}, registry=CollectorRegistry())
+        DiscoveryServer("192.0.2.1", 0, run="r")
 
 
 def test_port_is_free_again_after_close() -> None:
-    registry = CollectorRegistry()
-    first = DiscoveryServer("127.0.0.1", 0, run="r", sources={}, registry=registry)
+    first = DiscoveryServer("127.0.0.1", 0, run="r")
     first.close()
-    second = DiscoveryServer("127.0.0.1", first.port, run="r", sources={}, registry=registry)
+    second = DiscoveryServer("127.0.0.1", first.port, run="r")
     assert second.port == first.port
     second.close()
 
 
 def test_listening_everywhere_lists_an_address_that_answers() -> None:
-    with DiscoveryServer("0.0.0.0", 0, run="r", sources={}, registry=CollectorRegistry()) as server:
+    with DiscoveryServer("0.0.0.0", 0, run="r") as server:
         assert server.host != "0.0.0.0"
         own = json.loads(get(server.url)[0])[0]["targets"][0]
         assert own == f"{server.host}:{server.port}"

@@ -19,9 +19,10 @@ from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError, RunError
 from archer.results.comparison import Comparison, print_comparison
+from archer.results.plots import returns_plot
 from archer.results.policies import Policy
-from archer.results.statistics import FIRST_HELD_OUT_SEED, Decoding, EvalResult, Evaluation, differences
-from archer.results.summary import bootstrap_interval, returns_plot
+from archer.results.statistics import Decoding, EvalResult, Evaluation, bootstrap_interval, differences
+from learner.seeds import EVALUATION_SEED
 
 ENV = "twenty_questions_subset"
 
@@ -102,7 +103,7 @@ def test_table_has_a_line_for_each_policy_and_decoding() -> None:
     assert second.split()[0] == "[b]"
     assert second.split()[-4:] == ["+0.25", "+0.00", "to", "+0.75"]
     assert header.split()[-3:] == ["tokens/s", "difference", "95%"]
-    assert note == "difference: of return, to a on the same seeds"
+    assert note == "difference: mean return minus that of a, paired by seed"
     assert len(printed(comparison(evaluation("a", [-4.0, -6.0])), width=60)) == 2  # nothing to compare with
 
 
@@ -119,13 +120,15 @@ def test_table_is_turned_where_the_terminal_is_narrow() -> None:
 def test_title_says_held_out_only_of_seeds_that_are() -> None:
     made = comparison(evaluation("a", [-4.0]))
     assert made.title == f"{ENV}: 4 episodes"
-    made.first_seed = FIRST_HELD_OUT_SEED
+    made.first_seed = EVALUATION_SEED
     assert made.title == f"{ENV}: 4 held-out episodes"
 
 
 def test_what_went_wrong_is_said_below_the_table() -> None:
     lines = printed(comparison(evaluation("a", [-4.0, math.nan])), width=60)
-    assert lines[-1].startswith("a, sampled: 1 of 4 episodes dropped because they failed, the first with EnvFailed")
+    assert lines[-1].startswith(
+        "a, sampled: 1 of 4 episodes dropped because the environment failed; first error: EnvFailed"
+    )
 
 
 def test_task_without_success_leaves_the_column_empty() -> None:
@@ -202,7 +205,7 @@ def test_results_stand_in_a_new_folder(
     assert all(ENV in folder.name for folder in folders)
     for folder in folders:
         assert sorted(file.name for file in folder.iterdir()) == ["evaluation.json", "returns.png"]
-    assert json.loads((folders[0] / "evaluation.json").read_text())["first_seed"] == FIRST_HELD_OUT_SEED
+    assert json.loads((folders[0] / "evaluation.json").read_text())["first_seed"] == EVALUATION_SEED
     assert "newborn" in capsys.readouterr().out
 
 

@@ -9,12 +9,7 @@ import pytest
 
 from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
-from archer.results.statistics import FIRST_HELD_OUT_SEED
-from learner.train import EVALUATION_SEED
-
-
-def test_evaluation_seeds_are_those_of_training_runs() -> None:
-    assert FIRST_HELD_OUT_SEED == EVALUATION_SEED
+from learner.seeds import EVALUATION_SEED
 
 
 @pytest.mark.engine
@@ -50,7 +45,7 @@ def test_models_are_played_on_the_same_seeds_and_compared(tmp_path: Path) -> Non
 
     tree = json.loads((tmp_path / "results" / "evaluation.json").read_text())
     assert tree["complete"]
-    seeds = list(range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 12))
+    seeds = list(range(EVALUATION_SEED, EVALUATION_SEED + 12))
     assert all([row["seed"] for row in result["rows"]] == seeds for result in tree["results"])
     tokens = [[row["tokens"] for row in result["rows"]] for result in tree["results"]]
     assert all(4 <= count <= 32 for counts in tokens for count in counts)

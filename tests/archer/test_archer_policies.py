@@ -114,13 +114,13 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "adapter" / "adapter_config.json").touch()
     (tmp_path / "notes.txt").touch()
     for source, words in (
-        ("runs/young", "cycle-00001 holds no policy"),
-        ("runs/mien", "there is no run 'runs/mien'; runs holds mine, young"),
+        ("runs/young", "cycle-00001 has no policy"),
+        ("runs/mien", "there is no run 'runs/mien'; runs has mine, young"),
         ("./nothing", "there is no folder './nothing'"),
         ("empty", "neither a run .* nor a Hugging Face model"),
         ("adapter", "'adapter' is an adapter without its base"),
         ("notes.txt", "'notes.txt' is a file"),
-        ("rollout.workers=2", "a setting is given by --set rollout.workers=2"),
+        ("rollout.workers=2", "give a setting with --set rollout.workers=2"),
     ):
         with pytest.raises(ConfigError, match=words):
             choose_policies([source], env="twenty_questions")
@@ -143,9 +143,9 @@ def test_run_whose_critic_plays_is_not_passed_off_as_its_clone(tmp_path: Path) -
 def test_settings_that_an_evaluation_ignores_are_refused(tmp_path: Path) -> None:
     model = make_model(tmp_path / "newborn")
     for text, words in (
-        ("learner.critic.lr=1", "changes nothing in an evaluation; these do: rollout, env.kwargs"),
-        ("model.path=gpt2", "changes nothing"),
-        ("env.id=twenty_questions", "chosen by --env"),
+        ("learner.critic.lr=1", "has no effect on an evaluation; these settings have: rollout, env.kwargs"),
+        ("model.path=gpt2", "has no effect"),
+        ("env.id=twenty_questions", "choose the environment .* with --env"),
         ("rollout.wrokers=2", "did you mean"),
         ("rollout.workers", "key=value"),
     ):
@@ -165,8 +165,8 @@ def test_model_that_no_engine_could_play_with_is_refused(tmp_path: Path) -> None
 
     check(model)
     for source, override, words in (
-        (broken, "seed=0", "broken' can't be played"),
-        (model, "rollout.renderer=chat", "newborn' can't be played: .*template"),
+        (broken, "seed=0", "broken' cannot be played"),
+        (model, "rollout.renderer=chat", "newborn' cannot be played: .*template"),
         (model, "rollout.sampling.max_tokens=64", "window of 64 tokens.* no room for a prompt"),
         (model, "rollout.engine.max_model_len=65", "window of 64 tokens, less than"),
     ):

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archer.driver import run_folder as runfolder
-from archer.driver.run_folder import RunFolder, RunFolderError, read_rows, write_atomic
+from archer.driver.run_folder import RunFolder, RunFolderError, read_rows
 from archer.errors import ConfigError
+from buffer import atomic_files
 
 
 def start(tmp_path: Path, name: str = "a", **kwargs: bool) -> RunFolder:
@@ -128,18 +128,18 @@ def test_latest_checkpoint_is_the_newest_complete_one(tmp_path: Path) -> None:
         assert newest.name == "cycle-00010"
 
 
-def test_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "summary.json"
-    write_atomic(file, "old")
-
+def test_write_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runfolder.os, "fsync", fail)
-    with pytest.raises(RunFolderError, match=r"no space left.*summary\.json"):
-        write_atomic(file, "new" * 1000)
-    assert file.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
+    with start(tmp_path) as folder:
+        folder.write_summary({"cycles": 1})
+        before = sorted(folder.path.iterdir())
+        monkeypatch.setattr(atomic_files.os, "fsync", fail)
+        with pytest.raises(RunFolderError, match=r"no space left.*summary\.json"):
+            folder.write_summary({"cycles": 2})
+        assert json.loads(folder.summary_path.read_text()) == {"cycles": 1}
+        assert sorted(folder.path.iterdir()) == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")

@@ -60,7 +60,7 @@ def main() -> None:
         controller = Controller.remote()
         actor_id = ray.get(controller.id.remote(), timeout=60)
         for name, server in (("the other's", f"http://{other.webui_url}"), ("the run's", api_server)):
-            asked = found_dead.options(runtime_env=environment(server))
+            asked = found_dead.options(runtime_env=environment(server, 60.0))
             dead = ray.get(asked.remote(actor_id), timeout=60)
             print(f"{name}: {'dead' if dead else 'alive or unknown'}")
     other.shutdown()

@@ -68,7 +68,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -
 
 
 def test_seeds_of_runs_and_of_evaluations_lie_apart() -> None:
-    from learner.train import EVALUATION_SEED
+    from learner.seeds import EVALUATION_SEED
 
     starts = sorted(first_seed(seed) for seed in range(500))
     assert starts[0] == 0

@@ -1,0 +1,134 @@
+"""The pictures of a run and of a comparison, as PNG files."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archer.errors import RunError
+from archer.results.plot_style import INK, dress, legend, new_figure, save
+from archer.results.statistics import EvalResult
+
+Row = dict[str, Any]
+
+_LINE, _CLONE, _FINAL = "#1f6f8b", "#c8553d", "#2a7f3f"
+_DECODING = {"sampled": _LINE, "greedy": _CLONE}
+
+
+def learning_curve(rows: list[Row], path: Path, *, title: str) -> Path:
+    """Draw the return over episodes to a PNG of 1600 x 900 pixels.
+
+    The returns sampled in each cycle are points and a smoothed line; evaluations are marks with their 95% interval.
+    Raises RunError if there is nothing to draw.
+    """
+    cycles = [row for row in rows if row["kind"] == "cycle" and row["metrics"].get("return") is not None]
+    evaluations = [row for row in rows if row["kind"] == "evaluation"]
+    if not cycles and not evaluations:
+        raise RunError(f"no cycle and no evaluation has finished, so there is no curve to draw at {path}")
+    figure, axes = new_figure(4.5)
+    if cycles:
+        _draw_cycles(axes, cycles)
+    last_episodes = max((row["metrics"]["episodes"] for row in cycles), default=0)
+    # A run that was lengthened later has two evaluations of one name; the last row counts.
+    for row in {row["name"]: row for row in evaluations}.values():
+        _draw_evaluation(axes, row, last_episodes)
+    dress(axes, title, grid="y")
+    axes.set_xlabel("episodes", color=INK)
+    axes.set_ylabel("return per episode", color=INK)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    legend(axes, loc="lower right")
+    return save(figure, path)
+
+
+def returns_plot(results: Sequence[EvalResult], path: Path, *, title: str) -> Path:
+    """Draw the mean return of each policy and decoding, with its 95% interval, to a PNG 1600 pixels wide.
+
+    Each policy has one line, in the order of `results`; the dashed lines are the first policy's means. Raises RunError
+    if there is nothing to draw.
+    """
+    if not results:
+        raise RunError(f"no evaluation has finished, so there is nothing to draw at {path}")
+    names = list(dict.fromkeys(result.name for result in results))
+    decodings = list(dict.fromkeys(result.decoding for result in results))
+    figure, axes = new_figure(1.3 + len(names) * (0.35 + 0.3 * len(decodings)))
+    for result in results:
+        line = names.index(result.name) + 0.3 * (decodings.index(result.decoding) - (len(decodings) - 1) / 2)
+        _draw_result(axes, result, line, reference=len(names) > 1 and result.name == names[0])
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, 28) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    dress(axes, title, grid="x")
+    axes.set_xlabel("return per episode: mean and 95% interval", color=INK)
+    if len(decodings) > 1:
+        legend(figure, loc="outside lower right", ncols=2)
+    return save(figure, path)
+
+
+def _draw_result(axes: Any, result: EvalResult, line: float, *, reference: bool) -> None:
+    """Draw a mark with its interval, and the numbers at the right edge."""
+    mean, low, high = result.return_mean, result.return_low, result.return_high
+    colour = _DECODING[result.decoding]
+    if reference:
+        axes.axvline(mean, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
+    axes.errorbar(
+        [mean],
+        [line],
+        xerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
+        fmt="o",
+        color=colour,
+        markersize=7,
+        capsize=4,
+        linewidth=1.5,
+        zorder=5,
+        label=result.decoding if line < 0.5 else None,
+    )
+    axes.annotate(
+        f"{mean:.2f} ({low:.2f} to {high:.2f})",
+        (1, line),
+        xytext=(6, 0),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        verticalalignment="center",
+        fontsize=9,
+        color=colour,
+    )
+
+
+def _draw_cycles(axes: Any, cycles: list[Row]) -> None:
+    episodes = np.array([row["metrics"]["episodes"] for row in cycles], dtype=float)
+    returns = np.array([row["metrics"]["return"] for row in cycles], dtype=float)
+    axes.plot(episodes, returns, ".", color=_LINE, alpha=0.35, markersize=5)
+    axes.plot(episodes, _smooth(returns), color=_LINE, linewidth=2, label="sampled while training")
+
+
+def _draw_evaluation(axes: Any, row: Row, last: float) -> None:
+    episodes = row["collected_episodes"]
+    mean, low, high = row["return_mean"], row["return_low"], row["return_high"]
+    colour = {"clone": _CLONE, "final": _FINAL}.get(row["name"], INK)
+    label = {"clone": "cloned policy", "final": "final policy"}.get(row["name"])
+    if row["name"] == "clone" and last > 0:
+        axes.axhline(mean, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
+    axes.errorbar(
+        [episodes],
+        [mean],
+        yerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
+        fmt="o" if label else ".",
+        color=colour,
+        markersize=7 if label else 4,
+        capsize=4,
+        linewidth=1.5,
+        zorder=5,
+        clip_on=False,
+        label=None if label is None else f"{label}: {mean:.2f} (95% {low:.2f} to {high:.2f})",
+    )
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Return the centred mean over about a tenth of the cycles, [n] -> [n]; its width shrinks towards both ends."""
+    half = max(1, round(len(values) / 20))
+    reach = [min(half, i, len(values) - 1 - i) for i in range(len(values))]
+    return np.array([values[i - side : i + side + 1].mean() for i, side in enumerate(reach)])

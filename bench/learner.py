@@ -96,7 +96,7 @@ class Contender:
         """One optimizer step over all rows: its metrics, `seconds` of the slowest rank and `cpu_seconds` of all."""
         device = self.engines.policy.device
         share = deal(self.rows, dist.get_world_size(), micro_batch)[dist.get_rank()]
-        settings = Phase(phase, 1, len(self.rows), "episode", fresh=len(self.rows[0].fresh[0]))  # type: ignore[arg-type]
+        settings = Phase(phase, 1, len(self.rows), "episode")  # type: ignore[arg-type]
         dist.barrier()
         synchronize(device)
         begin, cpu = time.perf_counter(), time.process_time()

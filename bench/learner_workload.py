@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 
+from buffer.episodes.schema import Episode
+from buffer.rollout_records import FreshActions
 from learner.algorithms.utterance_critic import ActorCritic
 from learner.config import LearnerConfig
 from learner.models.critic import Critic
@@ -64,40 +66,53 @@ def make_row(rng: np.random.Generator, case: Case, turns: int) -> Row:
         pieces.append(text(ACTION_TOKENS))
         end.append(sum(map(len, pieces)))
         pieces.append(text(OBSERVATION_TOKENS[case.observation]))
-    fresh = [[text(ACTION_TOKENS) for _ in range(case.fresh)] for _ in range(turns)]
+    fresh = [text(ACTION_TOKENS) for _ in range(turns * case.fresh)]
     uniform = -float(np.log(vocabulary))
-    return Row(
+    episode = Episode(
         episode_id="bench",
         tokens=np.concatenate(pieces),
         action_start=np.array(start, dtype=np.int32),
         action_end=np.array(end, dtype=np.int32),
         reward=rng.normal(size=turns).astype(np.float32),
+        logprobs=np.empty(0, dtype=np.float32),
+        versions=np.empty(0, dtype=np.int32),
         terminated=True,
-        turns=np.arange(turns, dtype=np.int32),
-        fresh=fresh,
-        fresh_logprobs=[[np.full(len(a), uniform, dtype=np.float32) for a in actions] for actions in fresh],
-        fresh_versions=[[np.ones(len(a), dtype=np.int32) for a in actions] for actions in fresh],
+        truncated=False,
+    )
+    return Row(episode, np.arange(turns, dtype=np.int32), fresh=_fresh_actions(fresh, case.fresh, uniform))
+
+
+def _fresh_actions(actions: Sequence[np.ndarray], per_state: int, logprob: float) -> FreshActions:
+    """The record of these actions, `per_state` of each state in turn, as version 1 wrote them."""
+    total = sum(map(len, actions))
+    return FreshActions(
+        tokens=np.concatenate(actions),
+        offsets=np.cumsum([0, *map(len, actions)]),
+        logprobs=np.full(total, logprob, dtype=np.float32),
+        versions=np.ones(total, dtype=np.int32),
+        counts=np.full(len(actions) // per_state, per_state, dtype=np.int32),
     )
 
 
 def one_by_one(rows: Sequence[Row]) -> list[Row]:
     """Each turn as an episode of its own that ends after it: what a buffer of transitions holds."""
-    return [
-        replace(
-            row,
-            tokens=row.tokens[: row.state_end(turn + 1)],
-            action_start=row.action_start[: turn + 1],
-            action_end=row.action_end[: turn + 1],
-            reward=row.reward[: turn + 1],
-            terminated=row.terminated and turn + 1 == len(row.turns),
-            turns=np.array([turn], dtype=np.int32),
-            fresh=[row.fresh[turn]],
-            fresh_logprobs=[row.fresh_logprobs[turn]],
-            fresh_versions=[row.fresh_versions[turn]],
-        )
-        for row in rows
-        for turn in map(int, row.turns)
-    ]
+    return [_alone(row, turn) for row in rows for turn in map(int, row.turns)]
+
+
+def _alone(row: Row, turn: int) -> Row:
+    assert row.fresh is not None
+    episode = row.episode
+    cut = replace(
+        episode,
+        tokens=episode.tokens[: episode.state_end(turn + 1)],
+        action_start=episode.action_start[: turn + 1],
+        action_end=episode.action_end[: turn + 1],
+        reward=episode.reward[: turn + 1],
+        terminated=episode.terminated and turn + 1 == len(row.turns),
+    )
+    actions = row.fresh_at(turn)
+    fresh = _fresh_actions(actions, len(actions), float(row.fresh.logprobs[0]))
+    return Row(cut, np.array([turn], dtype=np.int32), fresh=fresh)
 
 
 def build(case: Case, dtype: Precision, *, separate: bool) -> ActorCritic:

@@ -11,6 +11,7 @@ import torch
 from ray.actor import ActorHandle
 from torch import Tensor
 
+from buffer.episodes.schema import Episode
 from buffer.node_affinity import this_node
 from buffer.rollout_records import FreshActions
 from learner.config import LearnerConfig
@@ -71,16 +72,19 @@ class CriticScorer:
 def _row(state: np.ndarray, actions: FreshActions) -> Row:
     """The state as an episode whose next action is open, with the candidates as its branches."""
     end = np.array([len(state)], dtype=np.int32)
-    return Row(
+    nothing = np.empty(0, dtype=np.int32)
+    episode = Episode(
         episode_id="",
         tokens=state,
         action_start=end,
         action_end=end,
         reward=np.zeros(1, dtype=np.float32),
+        logprobs=nothing,
+        versions=nothing,
         terminated=False,
-        turns=np.zeros(1, dtype=np.int32),
-        fresh=[np.split(actions.tokens, actions.offsets[1:-1])],
+        truncated=False,
     )
+    return Row(episode, np.zeros(1, dtype=np.int32), fresh=actions)
 
 
 def start_scorer(config: LearnerConfig, model: str | Path, critic: Path | None = None) -> ActorHandle:

@@ -292,7 +292,7 @@ class Trainer:
             result = self.algorithm.step(phase, batch.micro_batches, batch.samples, self.state.version)
             bad = [name for name, value in result.metrics.items() if not math.isfinite(value)]
             if bad:
-                mine = [row.episode_id for micro_batch in batch.micro_batches for row in micro_batch]
+                mine = [row.episode.episode_id for micro_batch in batch.micro_batches for row in micro_batch]
                 raise NonFiniteLossError(f"{', '.join(bad)} not finite; rank {self.rank} trained on {', '.join(mine)}")
         except NonFiniteLossError as error:
             raise NonFiniteLossError(

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from learner.algorithms.base import MicroBatches
-from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
+from learner.algorithms.on_policy import OnPolicy, episodes_of, on_tokens
 from learner.algorithms.setup import Setup
 from learner.config import GrpoConfig
 from learner.errors import LearnerError
@@ -32,8 +32,8 @@ class Grpo(OnPolicy):
         return made
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
-        rows = rows_of(batches)
-        mine = [(row.episode_id, row.seed, float(row.reward.sum())) for row in rows]
+        own = episodes_of(batches)
+        mine = [(episode.episode_id, episode.seed, float(episode.reward.sum())) for episode in own]
         shared: list[list[tuple[str, int, float]]] = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(shared, mine)
         episodes = [episode for part in shared for episode in part]
@@ -49,4 +49,4 @@ class Grpo(OnPolicy):
             scale=self.section.scale,
         )
         found = {episode_id: value for (episode_id, _, _), value in zip(episodes, advantages, strict=True)}
-        return {row.episode_id: on_tokens(row, found[row.episode_id].expand(len(row.reward))) for row in rows}
+        return {e.episode_id: on_tokens(e, found[e.episode_id].expand(e.turns)) for e in own}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from buffer.episodes.schema import Episode
 from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
 from learner.algorithms.setup import Setup
 from learner.config import OnPolicyConfig
@@ -66,12 +67,12 @@ class OnPolicy(Algorithm):
         """The advantage of each action token, [tokens] in order, by episode id, of all this rank's rows."""
 
     def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:
-        for row in rows_of(batches):
-            if len(row.versions) == 0 or row.versions.min() < 0:
+        for episode in episodes_of(batches):
+            if len(episode.versions) == 0 or episode.versions.min() < 0:
                 raise LearnerError(
                     f"{type(self).__name__.lower()} compares its policy with the one that wrote an episode, and the "
-                    f"tokens of {row.episode_id} carry no policy's log-probabilities (demonstrations and imports have "
-                    "none); learn from them by archer_offline or filtered_bc"
+                    f"tokens of {episode.episode_id} carry no policy's log-probabilities (demonstrations and imports "
+                    "have none); learn from them by archer_offline or filtered_bc"
                 )
         found = self.token_advantages(batches)
         if self.section.normalise_advantage:
@@ -91,7 +92,7 @@ class OnPolicy(Algorithm):
             total = policy_gradient_loss(
                 logprob,
                 behaviour,
-                torch.cat([self._advantages[row.episode_id] for row in rows]).to(device),
+                torch.cat([self._advantages[row.episode.episode_id] for row in rows]).to(device),
                 versions == version,
                 importance_cap=1.0,
                 clip=section.clip,
@@ -114,11 +115,11 @@ class OnPolicy(Algorithm):
         return StepResult(metrics, stop=section.kl_stop is not None and metrics["actor/kl"] > section.kl_stop)
 
 
-def rows_of(batches: Sequence[MicroBatches]) -> list[Row]:
-    """All rows of a sweep, in order."""
-    return [row for micro_batches in batches for rows in micro_batches for row in rows]
+def episodes_of(batches: Sequence[MicroBatches]) -> list[Episode]:
+    """Return the episodes of all rows of a sweep, in order."""
+    return [row.episode for micro_batches in batches for rows in micro_batches for row in rows]
 
 
-def on_tokens(row: Row, per_turn: Tensor) -> Tensor:
-    """A number per turn of the episode [turns] as one per action token [tokens]."""
-    return per_turn.repeat_interleave(torch.from_numpy((row.action_end - row.action_start).astype("int64")))
+def on_tokens(episode: Episode, per_turn: Tensor) -> Tensor:
+    """Return a value per turn [turns] as a value per action token [tokens]."""
+    return per_turn.repeat_interleave(torch.from_numpy((episode.action_end - episode.action_start).astype("int64")))

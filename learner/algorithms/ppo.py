@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from buffer.episodes.schema import Episode
 from learner.algorithms.base import MicroBatches, Phase, StepResult
 from learner.algorithms.on_policy import OnPolicy
 from learner.algorithms.setup import Setup
@@ -52,20 +53,20 @@ class Ppo(OnPolicy):
             layout = self.encoder.encode(rows, ("action", "next_state")).to(self.value.device)
             with torch.no_grad():
                 values, last = self.value(layout, layout.predictions["action"], _last_states(layout, rows))
-            tokens = [int((row.action_end - row.action_start).sum()) for row in rows]
+            tokens = [int((row.episode.action_end - row.episode.action_start).sum()) for row in rows]
             for row, value, end in zip(rows, values.cpu().split(tokens), last.cpu(), strict=True):
-                found[row.episode_id] = advantage = self._advantage(row, value, end)
-                self._targets[row.episode_id] = advantage + value
+                found[row.episode.episode_id] = advantage = self._advantage(row.episode, value, end)
+                self._targets[row.episode.episode_id] = advantage + value
         return found
 
-    def _advantage(self, row: Row, value: Tensor, last_value: Tensor) -> Tensor:
+    def _advantage(self, episode: Episode, value: Tensor, last_value: Tensor) -> Tensor:
         section = self.section
-        ends = np.cumsum(row.action_end - row.action_start) - 1
+        ends = np.cumsum(episode.action_end - episode.action_start) - 1
         reward, discount, trace = torch.zeros_like(value), torch.ones_like(value), torch.ones_like(value)
         trace *= section.lambda_token
-        reward[ends] = torch.from_numpy(row.reward)
+        reward[ends] = torch.from_numpy(episode.reward)
         discount[ends], trace[ends] = section.gamma, section.lambda_turn
-        return generalised_advantage(reward, value, last_value * (not row.terminated), discount, trace)
+        return generalised_advantage(reward, value, last_value * (not episode.terminated), discount, trace)
 
     def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:
         self._targets = {}
@@ -84,7 +85,7 @@ class Ppo(OnPolicy):
         def loss(rows: Sequence[Row]) -> Tensor:
             layout = self.encoder.encode(rows, ("action",)).to(self.value.device)
             values, _ = self.value(layout, layout.predictions["action"])
-            target = torch.cat([self._targets[row.episode_id] for row in rows]).to(values.device)
+            target = torch.cat([self._targets[row.episode.episode_id] for row in rows]).to(values.device)
             total = value_loss(values, target)
             sums["value_loss"] += total.item()
             sums["value"] += values.sum().item()

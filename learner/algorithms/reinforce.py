@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithms.base import MicroBatches
-from learner.algorithms.on_policy import OnPolicy, on_tokens, rows_of
+from learner.algorithms.on_policy import OnPolicy, episodes_of, on_tokens
 from learner.algorithms.setup import Setup
 from learner.config import ReinforceConfig
 from learner.engine.engines import moments
@@ -29,7 +29,8 @@ class Reinforce(OnPolicy):
         return cls(setup.policy(), setup, setup.config.reinforce)
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
-        rows = rows_of(batches)
-        found = {row.episode_id: returns_to_go(torch.from_numpy(row.reward), self.section.gamma) for row in rows}
+        episodes = episodes_of(batches)
+        gamma = self.section.gamma
+        found = {episode.episode_id: returns_to_go(torch.from_numpy(episode.reward), gamma) for episode in episodes}
         baseline = moments(g.to(self.policy.device) for g in found.values())[0] if self.section.baseline else 0.0
-        return {row.episode_id: on_tokens(row, found[row.episode_id] - baseline) for row in rows}
+        return {e.episode_id: on_tokens(e, found[e.episode_id] - baseline) for e in episodes}

@@ -224,11 +224,11 @@ def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarra
     """
     reward, discount, terminated = [], [], []
     for row in rows:
-        last = len(row.action_start)
+        episode, last = row.episode, row.episode.turns
         for turn in row.turns:
             end = min(int(turn) + n, last)
             steps = np.arange(end - turn)
-            reward.append(float((row.reward[turn:end] * gamma**steps).sum()))
+            reward.append(float((episode.reward[turn:end] * gamma**steps).sum()))
             discount.append(gamma ** (end - int(turn)))
-            terminated.append(float(row.terminated and end == last))
+            terminated.append(float(episode.terminated and end == last))
     return tuple(np.asarray(a, dtype=np.float32) for a in (reward, discount, terminated))  # type: ignore[return-value]

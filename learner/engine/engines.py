@@ -80,7 +80,7 @@ class Engine:
             self.ds.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
             total = loss(micro_batch)
             if not torch.isfinite(total):
-                unsound += [row.episode_id for row in micro_batch]
+                unsound += [row.episode.episode_id for row in micro_batch]
             # DeepSpeed averages gradients over ranks; the factor `ranks` turns the mean into the sum.
             self.ds.backward(total * (ranks / global_size))
             if index == len(micro_batches) - 1:

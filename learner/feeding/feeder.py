@@ -171,8 +171,8 @@ class Feeder:
             return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
         drawn = cast("PrioritisedDrawn", sample)
         weights = drawn.importance_weights(phase.importance)
-        homes = list(zip(drawn.shards.tolist(), drawn.seqs.tolist(), strict=True))
-        return [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], homes=homes[cut]) for cut in cuts]
+        keys = list(zip(drawn.shards.tolist(), drawn.seqs.tolist(), strict=True))
+        return [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], keys=keys[cut]) for cut in cuts]
 
     def update_priorities(self, micro_batches: list[list[Row]], td_errors: Sequence[np.ndarray]) -> None:
         """Tell replay the TD errors of what was drawn from it; called on every rank after each step.
@@ -181,9 +181,9 @@ class Feeder:
             td_errors: of each micro-batch, float32 [samples].
         """
         mine = [
-            (*home, turns, errors)
+            (*key, turns, errors)
             for rows, of_rows in zip(micro_batches, td_errors, strict=True)
-            for home, turns, errors in _by_row(rows, of_rows)
+            for key, turns, errors in _by_row(rows, of_rows)
         ]
         gathered = self._leader.gather(mine)
         if gathered is None:
@@ -242,11 +242,11 @@ class Feeder:
 
 
 def _by_row(rows: Sequence[Row], errors: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
-    """(home, turns, TD errors) of each row; `errors` run over the samples of all."""
+    """(key, turns, TD errors) of each row; `errors` run over the samples of all."""
     ends = np.cumsum([len(row.turns) for row in rows])
     for row, part in zip(rows, np.split(errors, ends[:-1]), strict=True):
-        if row.home is not None:
-            yield row.home, row.turns, part
+        if row.key is not None:
+            yield row.key, row.turns, part
 
 
 def _view(phase: Phase) -> Literal["critic", "actor"]:

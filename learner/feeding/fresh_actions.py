@@ -6,20 +6,19 @@ steps, while the learner is at work on earlier ones. No action serves two sample
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from buffer.rollout_records import FreshActions
 from learner.errors import LearnerError
 from learner.passes.rows import Row
 
 if TYPE_CHECKING:
-    from buffer.rollout_records import FreshActions
     from learner.protocols import RolloutService
 
 # Episode and turn: what makes two states equal.
@@ -47,12 +46,16 @@ class FreshSupply:
 
     def __init__(self, rollouts: RolloutService, steps: Sequence[Sequence[Row]], n: int, *, logprobs: bool) -> None:
         self._n = n
-        self._logprobs = logprobs
         self._stock: dict[State, _Stock] = {}
         self._asked: dict[Future[FreshActions], int] = {}
-        needed = Counter(state for rows in steps for state, _ in _states(rows))
+        needed = Counter(state for rows in steps for row in rows for state in _states_of(row))
         for rows in steps:
-            new = {state: prompt for state, prompt in _states(rows) if state not in self._stock}
+            new = {
+                state: row.episode.tokens[: row.episode.state_end(state[1])]
+                for row in rows
+                for state in _states_of(row)
+                if state not in self._stock
+            }
             if not new:
                 continue
             counts = np.array([needed[state] * n for state in new], dtype=np.int32)
@@ -69,22 +72,27 @@ class FreshSupply:
             LearnerError: if the engines gave another number of actions than they were asked for.
         """
         for row in rows:
-            row.fresh, row.fresh_logprobs, row.fresh_versions = [], [], []
-            for turn in row.turns:
-                stock = self._stock[row.episode_id, int(turn)]
-                answer = self._answer(stock.answer, timeout_s)
-                bounds = answer.offsets[stock.next : stock.next + self._n + 1]
-                stock.next += self._n
-                spans = [slice(a, b) for a, b in itertools.pairwise(bounds)]
-                row.fresh.append([answer.tokens[span] for span in spans])
-                row.fresh_versions.append([answer.versions[span] for span in spans])
-                if self._logprobs:
-                    row.fresh_logprobs.append([answer.logprobs[span] for span in spans])
+            row.fresh = FreshActions.join([self._take(state, timeout_s) for state in _states_of(row)])
 
     def cancel(self) -> None:
         """Tell the engines that nobody waits for what isn't written yet."""
         for answer in self._asked:
             answer.cancel()
+
+    def _take(self, state: State, timeout_s: float) -> FreshActions:
+        """Return the next `n` actions of a state."""
+        stock = self._stock[state]
+        answer = self._answer(stock.answer, timeout_s)
+        offsets = answer.offsets[stock.next : stock.next + self._n + 1]
+        stock.next += self._n
+        span = slice(offsets[0], offsets[-1])
+        return FreshActions(
+            tokens=answer.tokens[span],
+            offsets=offsets - offsets[0],
+            logprobs=answer.logprobs[span],  # stays empty if the request asked for none
+            versions=answer.versions[span],
+            counts=np.array([self._n], dtype=np.int32),
+        )
 
     def _answer(self, future: Future[FreshActions], timeout_s: float) -> FreshActions:
         answer = future.result(timeout_s)
@@ -94,8 +102,6 @@ class FreshSupply:
         return answer
 
 
-def _states(rows: Sequence[Row]) -> Iterator[tuple[State, np.ndarray]]:
-    """Each sample's state and its tokens, what the engines are asked to continue."""
-    for row in rows:
-        for turn in map(int, row.turns):
-            yield (row.episode_id, turn), row.tokens[: row.state_end(turn)]
+def _states_of(row: Row) -> list[State]:
+    """Return the state of each sample of a row."""
+    return [(row.episode.episode_id, int(turn)) for turn in row.turns]

@@ -40,7 +40,7 @@ class PackedEncoder:
         sees = np.zeros(shape, dtype=np.int32)
         for index, row in enumerate(rows):
             n = trunks[index]
-            ids[index, :n] = row.tokens[:n]
+            ids[index, :n] = row.episode.tokens[:n]
             branch[index, :n] = 0
             sees[index, :n] = np.arange(1, n + 1)
         if fresh is not None:
@@ -70,10 +70,11 @@ class _Samples(NamedTuple):
         state, action, path = [], [], []
         steps = np.arange(1, horizon + 1)
         for row in rows:
-            bounds = np.append(row.action_start, len(row.tokens))
-            state.append(row.action_start[row.turns])
-            action.append(row.action_end[row.turns])
-            path.append(bounds[np.minimum(row.turns[:, None] + steps, len(row.action_start))])
+            episode = row.episode
+            bounds = np.append(episode.action_start, len(episode.tokens))
+            state.append(bounds[row.turns])
+            action.append(episode.action_end[row.turns])
+            path.append(bounds[np.minimum(row.turns[:, None] + steps, episode.turns)])
         index = np.repeat(np.arange(len(rows)), [len(row.turns) for row in rows])
         return cls(index, *(np.concatenate(found).astype(np.int64) for found in (state, action, path)))
 
@@ -115,9 +116,9 @@ class _Fresh(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Row], samples: _Samples, trunk: int) -> _Fresh:
-        per_sample = len(rows[0].fresh[0])
-        texts = [text for row in rows for actions in row.fresh for text in actions]
-        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        given = [row.fresh for row in rows if row.fresh is not None]
+        per_sample = int(given[0].counts[0])
+        lengths = np.concatenate([np.diff(fresh.offsets) for fresh in given])
         # Of each action: its row, the first action of that row, and the column after its last token.
         row = np.repeat(samples.row, per_sample)
         state = np.repeat(samples.state, per_sample)
@@ -125,15 +126,15 @@ class _Fresh(NamedTuple):
         end = np.cumsum(lengths)
         end += trunk - (end - lengths)[first]
         last = np.where(lengths > 0, end, state) - 1
-        of = np.repeat(np.arange(len(texts)), lengths)
+        of = np.repeat(np.arange(len(lengths)), lengths)
         within = _within(lengths)
         shape = (len(samples.row), per_sample)
         return cls(
             row[of],
             (end - lengths)[of] + within,
-            np.concatenate(texts).astype(np.int64),
+            np.concatenate([fresh.tokens for fresh in given]).astype(np.int64),
             state[of] + within,
-            (np.arange(len(texts)) - first + 1)[of],
+            (np.arange(len(lengths)) - first + 1)[of],
             state[of],
             of // per_sample,
             of % per_sample,

@@ -61,16 +61,16 @@ class SeparateEncoder:
                 sequences.append(self._sequence(tokens))
 
         for row in rows:
-            last = len(row.action_start)
+            episode = row.episode
             for sample, turn in enumerate(map(int, row.turns)):
-                state = row.tokens[: row.state_end(turn)]
+                state = episode.tokens[: episode.state_end(turn)]
                 add("state", state)
-                add("action", row.tokens[: int(row.action_end[turn])])
-                add("next_state", row.tokens[: row.state_end(min(turn + horizon, last))])
+                add("action", episode.tokens[: int(episode.action_end[turn])])
+                add("next_state", episode.tokens[: episode.state_end(min(turn + horizon, episode.turns))])
                 for ahead in range(1, horizon + 1):
-                    add("next_states", row.tokens[: row.state_end(min(turn + ahead, last))])
+                    add("next_states", episode.tokens[: episode.state_end(min(turn + ahead, episode.turns))])
                 if "fresh" in found:
-                    for tokens in row.fresh[sample]:
+                    for tokens in row.fresh_at(sample):
                         add("fresh", np.concatenate((state, tokens)))
         lengths = np.array([len(sequence) for sequence in sequences])
         shape = (len(sequences), int(lengths.max()))
@@ -82,7 +82,7 @@ class SeparateEncoder:
         for part, indices in found.items():
             at = torch.tensor(indices, dtype=torch.long)
             if part == "fresh":
-                at = at.view(-1, len(rows[0].fresh[0]))
+                at = at.view(sum(len(row.turns) for row in rows), -1)
             elif part == "next_states":
                 at = at.view(-1, horizon)
             points[str(part)] = Points(at, column[at])

@@ -11,6 +11,8 @@ from actor_cases import Served, load_model, reference_logprobs, save_model
 
 from actors.config import SamplingConfig
 from actors.errors import EngineDied, PromptTooLong
+from buffer.episodes.schema import Episode
+from buffer.rollout_records import FreshActions
 from learner.models.policy import Policy
 from learner.models.pretrained import load_causal_model
 from learner.passes.packed_encoder import PackedEncoder
@@ -66,33 +68,34 @@ def _played(served, sampling, episodes=6, turns=4, fresh=3):
     rng = np.random.default_rng(7)
     rows = []
     for number in range(episodes):
-        tokens, record = rng.integers(3, 272, 3 + number).tolist(), []
-        row = {name: [] for name in ("start", "end", "fresh", "fresh_logprobs", "fresh_versions")}
+        tokens = rng.integers(3, 272, 3 + number).tolist()
+        record, proposals, start, end = [], [], [], []
         for _ in range(turns):
             action, *others = served.generate(tokens, 1 + fresh, sampling)
-            row["start"].append(len(tokens))
-            row["end"].append(len(tokens) + len(action.token_ids))
+            start.append(len(tokens))
+            end.append(len(tokens) + len(action.token_ids))
             record.append(action)
-            row["fresh"].append([np.array(a.token_ids, np.int32) for a in others])
-            row["fresh_logprobs"].append([np.array(a.logprobs, np.float32) for a in others])
-            row["fresh_versions"].append([np.array(a.versions, np.int32) for a in others])
+            proposals += others
             tokens = [*tokens, *action.token_ids, *rng.integers(3, 272, 2).tolist()]
-        rows.append(
-            Row(
-                episode_id=f"episode-{number}",
-                tokens=np.array(tokens, np.int32),
-                action_start=np.array(row["start"], np.int32),
-                action_end=np.array(row["end"], np.int32),
-                reward=np.zeros(turns, np.float32),
-                terminated=False,
-                turns=np.arange(turns, dtype=np.int32),
-                logprobs=np.array([x for a in record for x in a.logprobs], np.float32),
-                versions=np.array([x for a in record for x in a.versions], np.int32),
-                fresh=row["fresh"],
-                fresh_logprobs=row["fresh_logprobs"],
-                fresh_versions=row["fresh_versions"],
-            )
+        episode = Episode(
+            episode_id=f"episode-{number}",
+            tokens=np.array(tokens, np.int32),
+            action_start=np.array(start, np.int32),
+            action_end=np.array(end, np.int32),
+            reward=np.zeros(turns, np.float32),
+            logprobs=np.array([x for a in record for x in a.logprobs], np.float32),
+            versions=np.array([x for a in record for x in a.versions], np.int32),
+            terminated=False,
+            truncated=True,
         )
+        written = FreshActions(
+            tokens=np.array([x for a in proposals for x in a.token_ids], np.int32),
+            offsets=np.cumsum([0, *(len(a.token_ids) for a in proposals)]),
+            logprobs=np.array([x for a in proposals for x in a.logprobs], np.float32),
+            versions=np.array([x for a in proposals for x in a.versions], np.int32),
+            counts=np.full(turns, fresh, np.int32),
+        )
+        rows.append(Row(episode, np.arange(turns, dtype=np.int32), fresh=written))
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from learner_cases import llama, make_row
+from learner_cases import change, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from buffer.sampling.request import SampleRequest
@@ -82,10 +82,7 @@ def episodes(seed: int, count: int = 8) -> list[Row]:
     """Rows of whole episodes with what a rollout records; four in a row are a group."""
     rows = [make_row(1000 * seed + i, all_turns=True, terminated=i % 3 > 0) for i in range(count)]
     for index, row in enumerate(rows):
-        tokens = int((row.action_end - row.action_start).sum())
-        row.logprobs = np.full(tokens, -4.0, dtype=np.float32)
-        row.versions = np.ones(tokens, dtype=np.int32)
-        row.seed = index // 4
+        change(row, seed=index // 4)
     return rows
 
 
@@ -124,10 +121,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.held = [
-            SimpleNamespace(**{**vars(row), "turns": len(row.reward)})  # an Episode's `turns` is their number
-            for row in episodes(0)
-        ]
+        self.held = [row.episode for row in episodes(0)]
 
     def sample(self, request: SampleRequest, *, timeout_s: float) -> Any:
         self.asked.append({**vars(request), "timeout_s": timeout_s})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
+from buffer.episodes.schema import Episode
+from buffer.rollout_records import FreshActions
 from learner.passes.rows import Row
 
 VOCABULARY = 64
@@ -62,18 +65,62 @@ def make_row(seed: int, *, turns: int = 6, fresh: int = 2, all_turns: bool = Fal
         tokens += list(rng.integers(1, VOCABULARY, 2))
     chosen = np.arange(turns) if all_turns else rng.permutation(turns)[: rng.integers(1, turns + 1)]
     actions = [[rng.integers(1, VOCABULARY, rng.integers(1, 5)).astype(np.int32) for _ in range(fresh)] for _ in chosen]
-    return Row(
-        episode_id=f"episode-{seed}",
+    episode = make_episode(
+        f"episode-{seed}", tokens, start, end, rng.normal(size=turns), terminated=terminated, logprob=-4.0
+    )
+    return Row(episode, chosen.astype(np.int32), fresh=flat_actions(actions, -4.0) if fresh else None)
+
+
+def make_episode(
+    episode_id: str,
+    tokens: Sequence[int] | np.ndarray,
+    start: Sequence[int] | np.ndarray,
+    end: Sequence[int] | np.ndarray,
+    reward: Sequence[float] | np.ndarray,
+    *,
+    terminated: bool = True,
+    logprob: float = 0.0,
+    seed: int = 0,
+) -> Episode:
+    """Return an episode whose action tokens have this behaviour log-probability and version 1."""
+    written = int(np.sum(end) - np.sum(start))
+    return Episode(
+        episode_id=episode_id,
         tokens=np.array(tokens, dtype=np.int32),
         action_start=np.array(start, dtype=np.int32),
         action_end=np.array(end, dtype=np.int32),
-        reward=rng.normal(size=turns).astype(np.float32),
+        reward=np.array(reward, dtype=np.float32),
+        logprobs=np.full(written, logprob, dtype=np.float32),
+        versions=np.ones(written, dtype=np.int32),
         terminated=terminated,
-        turns=chosen.astype(np.int32),
-        fresh=actions,
-        fresh_logprobs=[[np.full(len(a), -4.0, dtype=np.float32) for a in group] for group in actions],
-        fresh_versions=[[np.ones(len(a), dtype=np.int32) for a in group] for group in actions],
+        truncated=not terminated,
+        seed=seed,
     )
+
+
+def change(row: Row, **columns: Any) -> None:
+    """Give the row an episode with other columns."""
+    row.episode = replace(row.episode, **columns)
+
+
+def flat_actions(
+    actions: Sequence[Sequence[Sequence[int] | np.ndarray]], logprob: float = 0.0, version: int = 1
+) -> FreshActions:
+    """Return fresh actions, listed by sample, as the record that the engines return."""
+    flat = [np.asarray(action, dtype=np.int32) for group in actions for action in group]
+    offsets = np.cumsum([0, *map(len, flat)])
+    return FreshActions(
+        tokens=np.concatenate(flat),
+        offsets=offsets,
+        logprobs=np.full(offsets[-1], logprob, dtype=np.float32),
+        versions=np.full(offsets[-1], version, dtype=np.int32),
+        counts=np.array([len(group) for group in actions], dtype=np.int32),
+    )
+
+
+def some_fresh(row: Row, samples: Sequence[int]) -> FreshActions:
+    """Return the fresh actions of these samples of a row, with log-probability -4 and version 1."""
+    return flat_actions([row.fresh_at(sample) for sample in samples], -4.0)
 
 
 def run_ranks(ranks: int, function: Callable[..., None], *args: Any) -> None:

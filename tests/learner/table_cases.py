@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from learner_cases import flat_actions, make_episode
 from torch import Tensor, nn
 
 from learner.algorithms.registry import build
@@ -140,25 +141,14 @@ def table_algorithm(name: AlgorithmName, *, temperature: float = 1.0, **settings
 def one_turn(state: Sequence[int], action: Sequence[int], reward: float = 0.0, *, name: str = "", seed: int = 0) -> Row:
     """A terminated episode of a single turn, with nothing after its action."""
     start, end = len(state), len(state) + len(action)
-    return Row(
-        episode_id=name or f"{list(state)}-{list(action)}",
-        tokens=np.array([*state, *action], dtype=np.int32),
-        action_start=np.array([start], dtype=np.int32),
-        action_end=np.array([end], dtype=np.int32),
-        reward=np.array([reward], dtype=np.float32),
-        terminated=True,
-        turns=np.array([0], dtype=np.int32),
-        logprobs=np.zeros(len(action), dtype=np.float32),
-        versions=np.ones(len(action), dtype=np.int32),
-        seed=seed,
-    )
+    name = name or f"{list(state)}-{list(action)}"
+    episode = make_episode(name, [*state, *action], [start], [end], [reward], seed=seed)
+    return Row(episode, np.array([0], dtype=np.int32))
 
 
 def give_fresh(row: Row, per_turn: Sequence[Sequence[Sequence[int]]], logprob: float = 0.0, version: int = 1) -> Row:
     """Put fresh actions at the turns of `row`, each token with this behaviour log-probability and version."""
-    row.fresh = [[np.array(action, dtype=np.int32) for action in actions] for actions in per_turn]
-    row.fresh_logprobs = [[np.full(len(a), logprob, dtype=np.float32) for a in actions] for actions in row.fresh]
-    row.fresh_versions = [[np.full(len(a), version, dtype=np.int32) for a in actions] for actions in row.fresh]
+    row.fresh = flat_actions(per_turn, logprob, version)
     return row
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from algorithm_cases import episodes, make_algorithm, run_cycle
+from learner_cases import change
 
 from learner.algorithms.archer import Archer
 from learner.algorithms.grpo import Grpo
@@ -66,9 +67,9 @@ def test_reinforce_gives_each_token_its_turns_return() -> None:
     algorithm = make_algorithm("reinforce", reinforce={"baseline": False, "gamma": 0.5})
     assert isinstance(algorithm, Reinforce)
     row = episodes(0)[0]
-    row.reward = np.array([0, 0, 4, 0, 0, 8], dtype=np.float32)
-    found = algorithm.token_advantages([[[row]]])[row.episode_id]
-    expected = np.repeat([1 + 0.25, 2 + 0.5, 4 + 1, 2, 4, 8], row.action_end - row.action_start)
+    change(row, reward=np.array([0, 0, 4, 0, 0, 8], dtype=np.float32))
+    found = algorithm.token_advantages([[[row]]])[row.episode.episode_id]
+    expected = np.repeat([1 + 0.25, 2 + 0.5, 4 + 1, 2, 4, 8], row.episode.action_end - row.episode.action_start)
     np.testing.assert_allclose(found, expected)
 
 
@@ -78,11 +79,11 @@ def test_grpo_compares_an_episode_with_its_group_only() -> None:
     assert algorithm.group == 4
     rows = episodes(0)
     for index, row in enumerate(rows):
-        row.reward = np.zeros(6, dtype=np.float32)
-        row.reward[-1] = index  # the second group's are all higher, and that must not matter
+        change(row, reward=np.zeros(6, dtype=np.float32))
+        row.episode.reward[-1] = index  # the second group's are all higher, and that must not matter
     found = algorithm.token_advantages([[rows]])
     for index, row in enumerate(rows):
-        np.testing.assert_allclose(found[row.episode_id], index % 4 - 1.5)
+        np.testing.assert_allclose(found[row.episode.episode_id], index % 4 - 1.5)
 
 
 @pytest.mark.parametrize("terminated", [True, False])
@@ -91,14 +92,14 @@ def test_ppo_bootstraps_through_limits_and_stops_at_ends(terminated: bool) -> No
     algorithm = make_algorithm("ppo", ppo={"gamma": 1.0, "lambda_turn": 1.0, "lambda_token": 1.0})
     assert isinstance(algorithm, Ppo)
     row = episodes(0)[0]
-    row.terminated = terminated
-    advantage = algorithm.token_advantages([[[row]]])[row.episode_id]
+    change(row, terminated=terminated)
+    advantage = algorithm.token_advantages([[[row]]])[row.episode.episode_id]
     layout = algorithm.encoder.encode([row], ("action", "next_state"))
     where = layout.points["next_state"]
     last = type(where)(where.row[-1:], where.column[-1:])
     with torch.no_grad():
         values, end = algorithm.value(layout, layout.predictions["action"], last)
-    to_go = np.repeat(np.cumsum(row.reward[::-1])[::-1], row.action_end - row.action_start)
+    to_go = np.repeat(np.cumsum(row.episode.reward[::-1])[::-1], row.episode.action_end - row.episode.action_start)
     expected = to_go + (0.0 if terminated else float(end)) - values.numpy()
     np.testing.assert_allclose(advantage, expected, atol=1e-5)
 
@@ -109,24 +110,26 @@ def test_ppos_advantages_are_those_of_a_recursion_over_tokens() -> None:
     algorithm = make_algorithm("ppo", ppo={"gamma": gamma, "lambda_turn": across, "lambda_token": within})
     assert isinstance(algorithm, Ppo)
     rows = episodes(0)[:3]
-    assert {row.terminated for row in rows} == {True, False}
+    assert {row.episode.terminated for row in rows} == {True, False}
     found = algorithm.token_advantages([[rows[:2]], [rows[2:]]])
     for row in rows:
         layout = algorithm.encoder.encode([row], ("action", "next_state"))
         with torch.no_grad():
             values, after = algorithm.value(layout, layout.predictions["action"], layout.points["next_state"])
-        lengths = row.action_end - row.action_start
+        lengths = row.episode.action_end - row.episode.action_start
         turn_of = np.repeat(np.arange(len(lengths)), lengths)
-        following, carried, expected = float(after[-1]) * (not row.terminated), 0.0, []
+        following, carried, expected = float(after[-1]) * (not row.episode.terminated), 0.0, []
         for h in reversed(range(len(turn_of))):
             ends = h + 1 == len(turn_of) or turn_of[h + 1] != turn_of[h]
-            reward = float(row.reward[turn_of[h]]) if ends else 0.0
+            reward = float(row.episode.reward[turn_of[h]]) if ends else 0.0
             discount, trace = (gamma, across) if ends else (1.0, within)
             carried = reward + discount * following - float(values[h]) + discount * trace * carried
             following = float(values[h])
             expected.append(carried)
-        np.testing.assert_allclose(found[row.episode_id], expected[::-1], atol=1e-5)
-        np.testing.assert_allclose(algorithm._targets[row.episode_id], found[row.episode_id] + values, atol=1e-5)
+        np.testing.assert_allclose(found[row.episode.episode_id], expected[::-1], atol=1e-5)
+        np.testing.assert_allclose(
+            algorithm._targets[row.episode.episode_id], found[row.episode.episode_id] + values, atol=1e-5
+        )
 
 
 def _seen_norms(engine: Engine, lr: float) -> list[float]:
@@ -153,7 +156,9 @@ def test_the_gradients_of_actor_and_critic_are_clipped_apart_and_none_is_stale()
     norms = {"critic": _seen_norms(algorithm.engines.critic, 0.0), "actor": _seen_norms(algorithm.policy, 0.0)}
     rows = episodes(0)[:2]
     for row in rows:
-        row.reward *= 100.0  # a critic whose gradient would drown the actor's under one clipping
+        change(
+            row, reward=row.episode.reward * 100.0
+        )  # a critic whose gradient would drown the actor's under one clipping
     samples = sum(len(row.turns) for row in rows)
     before = {}
     for phase in (*algorithm.phases(0), *algorithm.phases(0)):
@@ -199,8 +204,8 @@ def test_ppo_learns_the_value_alone_while_it_warms_up() -> None:
 
 def test_action_record_follows_the_turns_that_count() -> None:
     row = episodes(0)[0]
-    lengths = row.action_end - row.action_start
-    row.logprobs = np.arange(lengths.sum(), dtype=np.float32)
+    lengths = row.episode.action_end - row.episode.action_start
+    change(row, logprobs=np.arange(lengths.sum(), dtype=np.float32))
     row.turns = np.array([2, 0], dtype=np.int32)
     logprobs, versions = action_record([row])
     start = lengths[:2].sum()

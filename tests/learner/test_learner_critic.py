@@ -72,8 +72,7 @@ def test_an_encoder_backbone_reads_each_state_by_itself(tmp_path: Path) -> None:
     config = CriticConfig(backbone=str(tmp_path / "critic"), max_tokens=16)
     critic, encoder = build_critic(LearnerConfig(critic=config), tmp_path / "policy", tokenizer)
     row, changed = make_row(5, all_turns=True), make_row(5, all_turns=True)
-    changed.tokens = changed.tokens.copy()
-    changed.tokens[row.state_end(3) :] = 7
+    changed.episode.tokens[row.episode.state_end(3) :] = 7
     layout = encoder.encode([row], PARTS, 1)
     assert layout.input_ids.shape[1] == 16, "longer states keep their last tokens"
     with torch.no_grad():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from learner_cases import llama
+from learner_cases import flat_actions, llama, make_episode
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from archer.config.sections import TinyModelConfig
@@ -44,16 +44,8 @@ def _episode(tokenizer: object) -> Row:
     """Observations and actions by turns; the last sentence is a fresh action at the last state."""
     ids = [np.array(tokenizer(s, add_special_tokens=False)["input_ids"], dtype=np.int32) for s in SENTENCES]  # type: ignore[operator]
     ends = np.cumsum([len(part) for part in ids[:5]]).astype(np.int32)
-    return Row(
-        episode_id="e",
-        tokens=np.concatenate(ids[:5]),
-        action_start=ends[[0, 2]],
-        action_end=ends[[1, 3]],
-        reward=np.zeros(2, dtype=np.float32),
-        terminated=True,
-        turns=np.array([0, 1], dtype=np.int32),
-        fresh=[[ids[5]], [ids[5]]],
-    )
+    episode = make_episode("e", np.concatenate(ids[:5]), ends[[0, 2]], ends[[1, 3]], [0.0, 0.0])
+    return Row(episode, np.array([0, 1], dtype=np.int32), fresh=flat_actions([[ids[5]], [ids[5]]]))
 
 
 def test_a_pretrained_encoder_reads_states_and_actions_as_it_reads_text(minilm: Path, policy: Path) -> None:

@@ -21,7 +21,7 @@ def _feeder(memory: Memory) -> Feeder:
 
 
 def _ids(batches: Any) -> list[list[str]]:
-    return [sorted(row.episode_id for rows in batch.micro_batches for row in rows) for batch in batches]
+    return [sorted(row.episode.episode_id for rows in batch.micro_batches for row in rows) for batch in batches]
 
 
 @pytest.mark.parametrize(("batch", "sizes"), [(4, [4, 4]), (3, [3, 3, 2]), (100, [8]), (1, [1] * 8)])
@@ -91,7 +91,7 @@ def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, bl
     # Two actions for each of six turns of each episode drawn, whatever was asked for together.
     assert sum(engines.asked) == 2 * 6 * 20
     rows = [row for batch in batches for rows in batch.micro_batches for row in rows]
-    assert all(len(actions) == 2 for row in rows for actions in row.fresh)
+    assert all(row.fresh.counts.tolist() == [2] * 6 for row in rows)
 
 
 def test_what_stale_engines_owed_is_asked_for_again() -> None:

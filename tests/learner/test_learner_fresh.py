@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,7 +47,7 @@ class Engines:
 
 
 def _row(seed: int, turns: list[int]) -> Row:
-    return replace(make_row(seed, fresh=0), turns=np.array(turns, dtype=np.int32))
+    return Row(make_row(seed).episode, np.array(turns, dtype=np.int32))
 
 
 def _steps() -> list[list[Row]]:
@@ -63,16 +62,16 @@ def test_fresh_actions_land_at_their_state_and_none_serves_twice() -> None:
     for rows in steps:
         supply.attach(rows, 1.0)
         for row in rows:
-            assert len(row.fresh) == len(row.fresh_logprobs) == len(row.fresh_versions) == len(row.turns)
+            assert row.fresh is not None
+            assert row.fresh.counts.tolist() == [n] * len(row.turns)
+            np.testing.assert_array_equal(row.fresh.logprobs, -row.fresh.tokens)
+            np.testing.assert_array_equal(row.fresh.versions, row.fresh.tokens + 1)
             for sample, turn in enumerate(row.turns):
-                assert len(row.fresh[sample]) == n
-                end = row.action_start[turn]
-                for action, logprobs, versions in zip(
-                    row.fresh[sample], row.fresh_logprobs[sample], row.fresh_versions[sample], strict=True
-                ):
-                    assert action[:2].tolist() == [end, row.tokens[end - 1]]
-                    np.testing.assert_array_equal(logprobs, -action)
-                    np.testing.assert_array_equal(versions, action + 1)
+                end = row.episode.action_start[turn]
+                actions = row.fresh_at(sample)
+                assert len(actions) == n
+                for action in actions:
+                    assert action[:2].tolist() == [end, row.episode.tokens[end - 1]]
                     serials.append(int(action[2]))
     assert sorted(serials) == list(range(9 * n))
 
@@ -83,7 +82,7 @@ def test_a_state_is_asked_for_once_with_the_first_step_that_needs_it() -> None:
     one, two = _row(1, []), _row(2, [])
 
     def state(row: Row, turn: int) -> bytes:
-        return row.tokens[: row.action_start[turn]].tobytes()
+        return row.episode.tokens[: row.episode.action_start[turn]].tobytes()
 
     assert engines.asked == [
         [(state(one, 0), 6), (state(one, 5), 4), (state(two, 3), 6)],
@@ -94,8 +93,10 @@ def test_a_state_is_asked_for_once_with_the_first_step_that_needs_it() -> None:
 def test_logprobs_are_there_only_where_they_were_asked_for() -> None:
     rows = [_row(1, [2, 4])]
     FreshSupply(Engines(), [rows], 1, logprobs=False).attach(rows, 1.0)  # type: ignore[arg-type]
-    assert len(rows[0].fresh) == len(rows[0].fresh_versions) == 2
-    assert rows[0].fresh_logprobs == []
+    fresh = rows[0].fresh
+    assert fresh is not None
+    assert len(fresh.versions) == len(fresh.tokens) > 0
+    assert fresh.logprobs.size == 0
 
 
 def test_an_answer_to_another_question_is_refused() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from learner_cases import change
 from table_cases import PAD, TOKENS, give_fresh, gradients_of, one_turn, pair, table_algorithm
 from torch import Tensor
 
@@ -176,7 +177,8 @@ def test_the_clipped_surrogate_begins_as_the_plain_gradient() -> None:
 def _with_logprobs(row: Row, temperature: float) -> Row:
     """The row with what its fresh actions' tokens were sampled with."""
     table = _logprobs(_theta(temperature) / temperature).detach().numpy()
-    row.fresh_logprobs = [[table[UTTERANCES.index(tuple(a.tolist()))].copy() for a in row.fresh[0]]]
+    assert row.fresh is not None
+    row.fresh.logprobs = np.concatenate([table[UTTERANCES.index(tuple(a.tolist()))] for a in row.fresh_at(0)])
     return row
 
 
@@ -241,7 +243,7 @@ def _played(utterances: list[tuple[int, ...]]) -> list[Row]:
     for number, utterance in enumerate(utterances):
         index = UTTERANCES.index(tuple(utterance))
         row = one_turn([STATE], list(utterance), float(REWARDS[index]), name=f"e{number}")
-        row.logprobs = table[index].copy()
+        change(row, logprobs=table[index].copy())
         rows.append(row)
     return rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from learner_cases import gpt2, llama, make_row
+from learner_cases import change, flat_actions, gpt2, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 
 from learner.models.critic import Critic
@@ -59,9 +59,11 @@ def _actions_alone(rows: list[Row], part: str) -> list[tuple[np.ndarray, int]]:
     found = []
     for row in rows:
         for sample, turn in enumerate(row.turns):
-            data = row.tokens[row.action_start[turn] : row.action_end[turn]]
-            for action in row.fresh[sample] if part == "fresh" else [data]:
-                found.append((np.concatenate((row.tokens[: row.state_end(int(turn))], action)), len(action)))
+            data = row.episode.tokens[row.episode.action_start[turn] : row.episode.action_end[turn]]
+            for action in row.fresh_at(sample) if part == "fresh" else [data]:
+                found.append(
+                    (np.concatenate((row.episode.tokens[: row.episode.state_end(int(turn))], action)), len(action))
+                )
     return found
 
 
@@ -71,9 +73,10 @@ def test_values_know_nothing_of_later_turns_nor_of_pads() -> None:
     critic = Critic(AutoModel.from_config(llama()), 32).eval()
     row, changed = make_row(1, fresh=0), make_row(1, fresh=0)
     row.turns = changed.turns = np.array([2], dtype=np.int32)
-    end = row.state_end(2)
-    changed.tokens = changed.tokens.copy()
-    changed.tokens[end:] = (changed.tokens[end:] + 7) % 60 + 1
+    end = row.episode.state_end(2)
+    tokens = changed.episode.tokens.copy()
+    tokens[end:] = (tokens[end:] + 7) % 60 + 1
+    change(changed, tokens=tokens)
     encoder = PackedEncoder(0)
     with torch.no_grad():
         alone = critic(encoder.encode([row], PARTS[:3]), v=("state",), q=("action",))
@@ -89,12 +92,10 @@ def test_values_know_nothing_of_later_turns_nor_of_pads() -> None:
 def _numbered(first: int, turns: int) -> Row:
     """An episode of tokens `first`, `first` + 1, ...; fresh action k at a state ends in 1000 + 10 * its length + k."""
     row = make_row(turns, turns=turns, all_turns=True, fresh=0)
-    row.tokens = np.arange(first, first + len(row.tokens), dtype=np.int32)
+    change(row, tokens=np.arange(first, first + len(row.episode.tokens), dtype=np.int32))
     row.turns = row.turns[::-1].copy()  # in another order than that of the episode
-    row.fresh = []
-    for turn in row.turns:
-        last = 1000 + 10 * (first + row.action_start[turn])
-        row.fresh.append([np.array([2000, last + k][k:], dtype=np.int32) for k in range(2)])
+    lasts = [1000 + 10 * (first + int(row.episode.action_start[turn])) for turn in row.turns]
+    row.fresh = flat_actions([[[2000, last + k][k:] for k in range(2)] for last in lasts])
     return row
 
 
@@ -106,11 +107,11 @@ def test_each_part_is_read_at_the_last_token_of_its_own_turn(encoder: Encoder) -
     read = {part: layout.input_ids[where].tolist() for part, where in layout.points.items()}
     expected: dict[str, list[object]] = {part: [] for part in PARTS}
     for row in rows:
-        first, count = int(row.tokens[0]), len(row.reward)
-        ends = [int(row.action_start[t]) if t < count else len(row.tokens) for t in range(count + 1)]
+        first, count = int(row.episode.tokens[0]), len(row.episode.reward)
+        ends = [int(row.episode.action_start[t]) if t < count else len(row.episode.tokens) for t in range(count + 1)]
         for turn in map(int, row.turns):
             expected["state"].append(first + ends[turn] - 1)
-            expected["action"].append(first + int(row.action_end[turn]) - 1)
+            expected["action"].append(first + int(row.episode.action_end[turn]) - 1)
             path = [first + ends[min(turn + ahead, count)] - 1 for ahead in range(1, horizon + 1)]
             expected["next_states"].append(path)
             expected["next_state"].append(path[-1])
@@ -124,13 +125,15 @@ def test_each_token_of_an_action_is_predicted_where_its_predecessor_stands() -> 
     layout = PackedEncoder(0).encode(rows, ("action", "fresh"), 1)
     action = layout.predictions["action"]
     assert (layout.input_ids[action.row, action.column] == action.token - 1).all()
-    written = [row.tokens[row.action_start[t] : row.action_end[t]] for row in rows for t in row.turns]
+    written = [
+        row.episode.tokens[row.episode.action_start[t] : row.episode.action_end[t]] for row in rows for t in row.turns
+    ]
     assert action.token.tolist() == np.concatenate(written).tolist()
     fresh = layout.predictions["fresh"]
-    texts = [text for row in rows for actions in row.fresh for text in actions]
+    texts = [text for row in rows for sample in range(len(row.turns)) for text in row.fresh_at(sample)]
     assert fresh.token.tolist() == np.concatenate(texts).tolist()
     stands = layout.input_ids[fresh.row, fresh.column].tolist()
-    states = [int(row.tokens[row.action_start[t] - 1]) for row in rows for t in row.turns]
+    states = [int(row.episode.tokens[row.episode.action_start[t] - 1]) for row in rows for t in row.turns]
     before = [
         [state, *text[:-1].tolist()]
         for state, *both in zip(states, texts[::2], texts[1::2], strict=True)
@@ -158,8 +161,8 @@ def test_tree_mask_by_hand() -> None:
 def test_last_state_is_the_whole_episode() -> None:
     row = make_row(3, turns=2, all_turns=True)
     layout = PackedEncoder(0).encode([row], ("state", "next_state"), 1)
-    assert layout.points["next_state"].column.tolist() == [row.action_start[1] - 1, len(row.tokens) - 1]
-    assert layout.points["state"].column.tolist() == [row.action_start[0] - 1, row.action_start[1] - 1]
+    assert layout.points["next_state"].column.tolist() == [row.episode.action_start[1] - 1, len(row.episode.tokens) - 1]
+    assert layout.points["state"].column.tolist() == [row.episode.action_start[0] - 1, row.episode.action_start[1] - 1]
 
 
 def test_causal_and_encoder_backbones_are_told_apart() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,20 +36,7 @@ def _own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _episode(seed: int) -> Episode:
     row = make_row(seed, all_turns=True, turns=4)
-    tokens = int((row.action_end - row.action_start).sum())
-    return Episode(
-        episode_id=f"episode-{seed}",
-        tokens=row.tokens,
-        action_start=row.action_start,
-        action_end=row.action_end,
-        reward=row.reward,
-        logprobs=np.full(tokens, -4.0, dtype=np.float32),
-        versions=np.full(tokens, 1, dtype=np.int32),
-        terminated=True,
-        truncated=False,
-        seed=seed,
-        created_at=datetime.datetime.now(datetime.UTC),
-    )
+    return replace(row.episode, seed=seed)
 
 
 class Rollouts:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from learner_cases import make_row
+from learner_cases import change, make_row
 
 from learner.algorithms.utterance_critic import n_step_returns
 from learner.losses import (
@@ -143,7 +143,7 @@ def test_behaviour_kl_is_unbiased() -> None:
 @pytest.mark.parametrize("terminated", [True, False])
 def test_n_step_returns(terminated: bool) -> None:
     row = make_row(0, turns=4, all_turns=True, terminated=terminated)
-    row.reward = np.array([1.0, 2.0, 4.0, 8.0], dtype=np.float32)
+    change(row, reward=np.array([1.0, 2.0, 4.0, 8.0], dtype=np.float32))
     reward, discount, ended = n_step_returns([row], 3, 0.5)
     np.testing.assert_allclose(reward, [1 + 1 + 1, 2 + 2 + 2, 4 + 4, 8])
     np.testing.assert_allclose(discount, [0.125, 0.125, 0.25, 0.5])

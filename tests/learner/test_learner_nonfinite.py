@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,10 +72,10 @@ def test_a_poisoned_episode_is_named_and_the_last_checkpoint_goes_on(tmp_path: P
     trainer._cycle(online=False)
     saved = _weights(trainer.algorithm)
 
-    whole = memory.held[3].reward
-    poison = whole.copy()
+    whole = memory.held[3]
+    poison = whole.reward.copy()
     poison[2] = 1e30  # finite, as the schema wants it; its square is not
-    memory.held[3].reward = poison
+    memory.held[3] = replace(whole, reward=poison)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer._cycle(online=False)
     said = str(caught.value)
@@ -86,7 +87,7 @@ def test_a_poisoned_episode_is_named_and_the_last_checkpoint_goes_on(tmp_path: P
     ]
     assert len(named) <= 2, "only the micro-batch that went wrong"
 
-    memory.held[3].reward = whole
+    memory.held[3] = whole
     (left,) = checkpoint_folders(tmp_path / "checkpoints")
     assert left.name == "cycle-00001"
     resumed = _trainer(tmp_path, memory)
@@ -103,7 +104,7 @@ def test_weights_are_left_as_they_were_before_the_step_that_failed(tmp_path: Pat
     memory = Memory()
     trainer = _trainer(tmp_path, memory)
     before = _weights(trainer.algorithm)
-    memory.held[0].reward = np.full_like(memory.held[0].reward, 1e30)
+    memory.held[0] = replace(memory.held[0], reward=np.full_like(memory.held[0].reward, 1e30))
     with pytest.raises(NonFiniteLossError):
         trainer._cycle(online=False)
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(trainer.algorithm), strict=True))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from algorithm_cases import OneRank, episodes, make_algorithm
+from learner_cases import flat_actions, some_fresh
 
 from buffer.client.remote import RemoteClient
 from buffer.episodes.schema import Episode, episodes_to_batch
@@ -34,7 +35,8 @@ def critic_step(name: AlgorithmName, rows: list[Row], samples: int, **changes: o
 
 def with_fresh(rows: list[Row], actions: int) -> list[Row]:
     for row in rows:
-        row.fresh = [(group * actions)[:actions] for group in row.fresh]
+        samples = range(len(row.turns))
+        row.fresh = flat_actions([(row.fresh_at(sample) * actions)[:actions] for sample in samples], -4.0)
     return rows
 
 
@@ -46,7 +48,7 @@ def test_a_sample_of_weight_two_counts_as_one_that_stands_twice(name: AlgorithmN
         row.weights = np.where(np.arange(len(row.turns)) == 1, 2.0, 1.0).astype(np.float32)
     for row in twice:
         row.turns = np.append(row.turns, row.turns[1]).astype(np.int32)
-        row.fresh = [*row.fresh, row.fresh[1]]
+        row.fresh = some_fresh(row, [*range(len(row.turns) - 1), 1])
     samples = sum(len(row.turns) for row in twice)
     by_weight = critic_step(name, weighted, samples, **PRIORITISED)
     by_number = critic_step(name, twice, samples)
@@ -104,11 +106,11 @@ def test_draws_follow_the_td_errors_that_came_back(tmp_path: Path, unit: str) ->
         for batch in feeder.batches(phase, version=0):
             rows = [row for micro_batch in batch.micro_batches for row in micro_batch]
             assert all(len(row.weights) == len(row.turns) for row in rows)
-            drawn.append(Counter({row.episode_id: len(row.turns) for row in rows}))
+            drawn.append(Counter({row.episode.episode_id: len(row.turns) for row in rows}))
             largest = max(row.weights.max() for row in rows)
             assert largest == pytest.approx(1.0)
             errors = [
-                np.concatenate([np.full(len(r.turns), 5.0 if r.episode_id == "e7" else 0.0) for r in rows])
+                np.concatenate([np.full(len(r.turns), 5.0 if r.episode.episode_id == "e7" else 0.0) for r in rows])
                 for rows in batch.micro_batches
             ]
             feeder.update_priorities(batch.micro_batches, errors)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from learner_cases import run_ranks
+from learner_cases import change, run_ranks, some_fresh
 
 from learner.passes.rows import Row
 
@@ -46,16 +46,8 @@ SEPARATE = ("archer", "archer_offline", "chai", "filtered_bc")
 
 def _one_turn_each(rows: list[Row]) -> list[Row]:
     """Each turn in a row of its own, so that nothing shares a pass but one state and its actions."""
-    from dataclasses import replace
-
     return [
-        replace(
-            row,
-            turns=row.turns[i : i + 1],
-            fresh=row.fresh[i : i + 1],
-            fresh_logprobs=row.fresh_logprobs[i : i + 1],
-            fresh_versions=row.fresh_versions[i : i + 1],
-        )
+        Row(row.episode, row.turns[i : i + 1], fresh=some_fresh(row, [i]))
         for row in rows
         for i in range(len(row.turns))
     ]
@@ -128,7 +120,7 @@ def _poison(rank: int, folder: Path) -> None:
         algorithm = make_algorithm("archer", zero_stage=stage)
         rows = episodes(0)[rank * 2 : rank * 2 + 2]
         if rank == 1:
-            rows[1].reward = np.full_like(rows[1].reward, 1e30)
+            change(rows[1], reward=np.full_like(rows[1].episode.reward, 1e30))
         with pytest.raises(NonFiniteLossError, match=r"episodes episode-3$"):
             algorithm.step(algorithm.phases(0)[0], [rows[:1], rows[1:]], 24, 1)
     (folder / f"poisoned-{rank}").touch()

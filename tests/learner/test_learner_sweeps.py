@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from algorithm_cases import Memory, OneRank, episodes, make_algorithm
+from learner_cases import change
 
 from learner.algorithms.base import Phase
 from learner.config import LearnerConfig
@@ -80,8 +81,10 @@ def test_a_batch_larger_than_replay_is_refused_before_the_first_step(unit: Any, 
 def test_on_policy_methods_refuse_what_no_policy_wrote() -> None:
     algorithm = make_algorithm("ppo")
     rows = episodes(0)[:4]
-    rows[2].versions = np.full_like(rows[2].versions, -1)
-    with pytest.raises(LearnerError, match=rf"^ppo .* tokens of {rows[2].episode_id} carry no .*archer_offline"):
+    change(rows[2], versions=np.full_like(rows[2].episode.versions, -1))
+    with pytest.raises(
+        LearnerError, match=rf"^ppo .* tokens of {rows[2].episode.episode_id} carry no .*archer_offline"
+    ):
         algorithm.begin(algorithm.phases(0)[0], [[rows]])
 
 
@@ -90,7 +93,7 @@ def test_grpo_refuses_episodes_without_a_group() -> None:
     algorithm = make_algorithm("grpo")
     rows = episodes(0)[:4]
     for number, row in enumerate(rows):
-        row.seed = number
+        change(row, seed=number)
     with pytest.raises(LearnerError, match=r"each of these 4 has a seed of its own"):
         algorithm.begin(algorithm.phases(0)[0], [[rows]])
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from learner_cases import make_episode
 from table_cases import give_fresh, gradients_of, pair, table_algorithm
 
 from learner.algorithms.utterance_critic import ActorCritic
@@ -45,27 +46,20 @@ def _episode(actions: tuple[int, ...], first: int) -> Row:
         tokens += [action, state]
         if state == END:
             break
-    begins = np.array(start, dtype=np.int32)
-    return Row(
-        episode_id=f"{first}-{actions}",
-        tokens=np.array(tokens, dtype=np.int32),
-        action_start=begins,
-        action_end=begins + 1,
-        reward=np.array(reward, dtype=np.float32),
-        terminated=state == END,
-        turns=np.arange(len(start), dtype=np.int32),
-    )
+    ends = [begin + 1 for begin in start]
+    episode = make_episode(f"{first}-{actions}", tokens, start, ends, reward, terminated=state == END)
+    return Row(episode, np.arange(len(start), dtype=np.int32))
 
 
 def _data(turns: int = 2, *, first_turn_only: bool = False) -> list[Row]:
     """Every episode of so many turns once, or, of their first turns alone, each action as often as the other."""
     rows = [_episode(actions, s) for s in STATES for actions in itertools.product((LEFT, RIGHT), repeat=turns)]
-    unique = {tuple(row.tokens): row for row in rows}
+    unique = {tuple(row.episode.tokens): row for row in rows}
     rows = list(unique.values()) if not first_turn_only else rows
     for row in rows:
         if first_turn_only:
             row.turns = row.turns[:1]
-        give_fresh(row, [FRESH[int(row.tokens[row.action_start[turn] - 1])] for turn in row.turns])
+        give_fresh(row, [FRESH[int(row.episode.tokens[row.episode.action_start[turn] - 1])] for turn in row.turns])
     return rows
 
 
@@ -133,7 +127,7 @@ def test_archer_with_the_better_action_of_each_state_finds_the_optimal_values() 
     def step() -> None:
         best = {s: LEFT if q_table[pair(s, LEFT)] > q_table[pair(s, RIGHT)] else RIGHT for s in STATES}
         for row in rows:
-            give_fresh(row, [[[best[int(row.tokens[at - 1])]]] for at in row.action_start])
+            give_fresh(row, [[[best[int(row.episode.tokens[at - 1])]]] for at in row.episode.action_start])
         algorithm.step(algorithm.phases(0)[0], [rows], sum(len(row.turns) for row in rows), 1)
 
     _learn(algorithm.engines, step)
@@ -149,7 +143,11 @@ def test_chais_best_of_all_actions_finds_the_optimal_values() -> None:
 def test_iql_finds_the_expectile_of_the_datas_actions() -> None:
     """Of two values the expectile e weighs the better by e and the worse by 1 - e, times how often the data has it."""
     rows = _data()
-    taken = [(int(row.tokens[at - 1]), int(row.tokens[at])) for row in rows for at in row.action_start]
+    taken = [
+        (int(row.episode.tokens[at - 1]), int(row.episode.tokens[at]))
+        for row in rows
+        for at in row.episode.action_start
+    ]
 
     def expectile(s: int, q: Table) -> float:
         better, worse = sorted((LEFT, RIGHT), key=lambda a: -q[s, a])

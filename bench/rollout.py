@@ -1,16 +1,16 @@
-"""Action tokens per second of a rollout worker, against `LLM.generate` on the same prompts.
+"""Measure the action tokens per second of a rollout worker against `LLM.generate` on the same prompts.
 
-For each number of episodes at once, in one run, repeated and in turn:
+For each number of concurrent episodes, the program measures three contenders, alternating over the repeats:
 
-- `episodes`: the worker (a Ray actor with its own engine) plays real episodes and appends them to real replay shards;
-- `requests`: the same engine answers the prompts of these episodes, all known beforehand, as single requests with as
-  many in flight as there were episodes: no environment, no waiting for the previous turn;
-- `generate`: `LLM.generate` of the same vLLM, same arguments, same prompts and as many tokens for each, all handed over
-  in one call, with as many sequences at once as there were episodes.
+- `episodes`: the worker (a Ray actor with its own engine) plays episodes and appends them to replay shards;
+- `requests`: the same engine answers the prompts of these episodes as single requests, with as many in flight as there
+  were episodes. All prompts are known in advance: there is no environment and no dependence between turns;
+- `generate`: `LLM.generate` of the same vLLM with the same arguments, prompts and number of tokens per prompt, in one
+  call, with as many concurrent sequences as there were episodes.
 
-What lies between `generate` and `requests` is vLLM's asynchronous front end (one request per utterance, a second
-process); between `requests` and `episodes` the turns that wait for one another, environment, renderer and replay.
-The split of the worker's event-loop thread says which.
+The difference between `generate` and `requests` is the cost of vLLM's asynchronous front end (one request per action,
+a second process). The difference between `requests` and `episodes` is the cost of sequential turns, environment,
+renderer and replay. A second table splits the time of the worker's event-loop thread.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from buffer.service import ReplayService
 T = TypeVar("T")
 CALL_TIMEOUT_S = 900.0
 
-# Episodes at once to episodes in all: enough that the end, where fewer are in flight, weighs little.
+# Concurrent episodes to total episodes. The total is large, because fewer episodes are in flight at the end.
 FULL = {1: 12, 16: 96, 64: 320, 256: 1024}
 QUICK = {1: 4, 16: 48}
 
 COLUMNS = {
-    "at_once": "episodes at once",
+    "at_once": "concurrent episodes",
     "episodes_tokens_per_second": "episodes, tok/s",
     "requests_tokens_per_second": "requests, tok/s",
     "generate_tokens_per_second": "generate, tok/s",
@@ -59,7 +59,7 @@ COLUMNS = {
     "episodes_ratio": "episodes / requests",
 }
 SPLIT = {
-    "at_once": "episodes at once",
+    "at_once": "concurrent episodes",
     "environment": "environment",
     "renderer": "renderer",
     "front_end": "vLLM front end, asyncio",
@@ -71,7 +71,7 @@ SPLIT = {
 
 @dataclass
 class Prompts:
-    """Every turn of some episodes, turn by turn: the state, and how many tokens were written at it."""
+    """The state of every turn of some episodes, and the number of tokens sampled there; ordered by turn."""
 
     tokens: list[list[int]]
     lengths: list[int]
@@ -87,7 +87,7 @@ class Prompts:
 
 
 class Stopwatch:
-    """Seconds by name."""
+    """Accumulates seconds by name."""
 
     def __init__(self) -> None:
         self.seconds = {"environment": 0.0, "renderer": 0.0, "append": 0.0}
@@ -104,7 +104,7 @@ class Stopwatch:
 
 
 class Timed:
-    """Another object, some of whose methods are on the watch."""
+    """A proxy of an object that measures some of its methods."""
 
     def __init__(self, inner: Any, watch: Stopwatch, name: str, methods: Sequence[str]) -> None:
         self._inner = inner
@@ -133,13 +133,13 @@ class MeasuredWorker(RolloutWorker):
         return await super()._append_all(episodes)
 
     def _make_env(self) -> envs.AsyncEnv:
-        # Inline environments are called on the event loop, so the time of the call is the time it takes.
+        # Inline environments run on the event loop, so the duration of the call is the time they take there.
         env = envs.make(self._args.env_id, **self._args.env_kwargs)
         timed: Any = Timed(env, self._watch, "environment", ("reset", "step"))
         return envs.AsyncEnv(timed, timeout_s=self._args.config.env_timeout_s)
 
     async def episodes(self, first_seed: int, count: int, at_once: int) -> tuple[dict[str, float], Prompts]:
-        """Play `count` episodes with `at_once` in flight: rate, split of the wall time, and their prompts."""
+        """Play `count` episodes, `at_once` concurrently; return the rate and split of wall time, and the prompts."""
         self._played.clear()
         self._watch.seconds = dict.fromkeys(self._watch.seconds, 0.0)
         engine = self._engine_seconds()
@@ -159,7 +159,7 @@ class MeasuredWorker(RolloutWorker):
         return {"tokens_per_second": tokens / wall, **figures}, Prompts.of(self._played)
 
     async def requests(self, prompts: Prompts, at_once: int) -> float:
-        """Tokens per second for single requests, all prompts known beforehand."""
+        """Return the tokens per second of single requests with known prompts."""
         sampling = self._args.config.sampling
         begin = time.perf_counter()
         answers = await in_flight(at_once, [partial(self._engine.generate, p, 1, sampling) for p in prompts.tokens])
@@ -171,7 +171,7 @@ class MeasuredWorker(RolloutWorker):
 
 
 async def in_flight(at_once: int, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Await all `calls` with `at_once` under way; the next starts when one ends."""
+    """Return the results of all `calls`, of which `at_once` run concurrently."""
     waiting = iter(calls)
     results: list[Any] = []
 
@@ -193,7 +193,7 @@ class Generate:
         self._llm = LLM(**{**engine_arguments(model, config, seed, EXTENSION), "max_num_seqs": at_once})
 
     def generate(self, prompts: Prompts, sampling: SamplingConfig) -> float:
-        """Tokens per second; each prompt gets as many tokens as the worker wrote."""
+        """Return the tokens per second; each prompt gets as many tokens as the worker sampled there."""
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -218,7 +218,7 @@ class Generate:
 
 
 def measure(config: RunConfig, model: str, at_once: int, count: int, repeats: int, folder: Path) -> dict[str, Any]:
-    """One row: medians over `repeats`, the three contenders in turn."""
+    """Return one row: the medians over `repeats` of the three contenders."""
     replay = ReplayService.start(config.replay, directory=folder / f"replay-{at_once}", seed=config.seed)
     args = WorkerArgs(
         config=config.rollout, model=model, env_id=config.env.id, replay=replay.client(), run=f"bench-{at_once}"
@@ -240,7 +240,7 @@ def measure(config: RunConfig, model: str, at_once: int, count: int, repeats: in
         figures["tokens_per_turn"] = float(np.mean(prompts.lengths))
         figures["prompt_tokens_mean"] = float(np.mean([len(p) for p in prompts.tokens]))
         runs.append(figures)
-        say(f"  {at_once} at once, {repeat + 1}/{repeats}: {figures['ratio']:.2f} of LLM.generate")
+        say(f"  {at_once} concurrent, {repeat + 1}/{repeats}: {figures['ratio']:.2f} of LLM.generate")
     ray.kill(worker)
     ray.kill(baseline)
     replay.stop()
@@ -248,15 +248,15 @@ def measure(config: RunConfig, model: str, at_once: int, count: int, repeats: in
 
 
 def ask(reference: Any) -> Any:
-    """The answer of an actor, or an error that it is missing."""
+    """Return an actor's answer. Raises GetTimeoutError."""
     return ray.get(reference, timeout=CALL_TIMEOUT_S)
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--config", default="demo", help="preset or YAML file: task, sampling and engine")
-    options.add_argument("--model", help="folder of a model that plays; by default the preset's, cloned for a moment")
-    options.add_argument("--repeats", type=int, help="rounds of the three contenders; the medians are shown")
+    options.add_argument("--config", default="demo", help="preset or YAML file with environment, sampling and engine")
+    options.add_argument("--model", help="model folder; the default is the preset's model after a short cloning")
+    options.add_argument("--repeats", type=int, help="number of repeats; the table shows medians")
     arguments = options.parse_args()
     sizes = QUICK if arguments.quick else FULL
     repeats = arguments.repeats or (1 if arguments.quick else 3)
@@ -270,8 +270,8 @@ def main() -> None:
         with local_cluster(num_cpus=4):
             rows = [measure(config, model, at_once, count, repeats, folder) for at_once, count in sizes.items()]
     print_table("Action tokens per second", COLUMNS, rows)
-    print_table("Where the worker's wall time goes while it plays (shares)", SPLIT, rows)
-    say(f"written to {report('rollout', arguments, rows, config=arguments.config, repeats=repeats)}")
+    print_table("Split of the worker's wall time while it plays (fractions)", SPLIT, rows)
+    say(f"wrote {report('rollout', arguments, rows, config=arguments.config, repeats=repeats)}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 from collections.abc import Awaitable, Coroutine, Sequence
@@ -44,8 +45,7 @@ class VllmEngine:
         self.window: int = llm.model_config.max_model_len
         self.died = asyncio.Event()
         self._llm = llm
-        self._stop_token_ids = list(stop_token_ids)
-        self._params: dict[tuple[float, int, int, bool, int | None], SamplingParams] = {}
+        self._stop_token_ids = tuple(stop_token_ids)
         self._request_ids = itertools.count()
         self._watch_processes()
 
@@ -64,6 +64,9 @@ class VllmEngine:
         """Start the engine's processes and load `model`, a Hugging Face folder or name.
 
         Loading blocks the event loop. Raises EngineStartError.
+
+        Args:
+            extension: class that vLLM mixes into its worker class; tests install faulty weight receivers through it.
         """
         set_environment(config)
         own_children()
@@ -108,7 +111,9 @@ class VllmEngine:
                 "environment's observations, or lower its max_turns"
             )
         temperature = 0.0 if greedy else sampling.temperature
-        params = self._sampling_params(temperature, min(sampling.max_tokens, room), n, logprobs=logprobs)
+        params = _sampling_params(
+            temperature, min(sampling.max_tokens, room), n, self._stop_token_ids, logprobs=logprobs, target=None
+        )
         return _actions(await self._request(list(prompt), params))
 
     async def probe(self, tokens: Sequence[int], temperature: float) -> np.ndarray:
@@ -119,17 +124,13 @@ class VllmEngine:
         neither of the last two: they bypass the cache and ignore the temperature.)
         """
         ids = [int(token) for token in tokens]
-        outputs = await asyncio.gather(
-            *(
-                self._request(ids[: i + 1], self._sampling_params(temperature, 1, 1, target=ids[i + 1]))
-                for i in range(len(ids) - 1)
-            )
-        )
-        logprobs = np.empty(len(outputs), np.float32)
-        for i, (output,) in enumerate(outputs):
-            flat = output.logprobs
-            logprobs[i] = flat.logprobs[flat.token_ids.index(ids[i + 1])]
-        return logprobs
+
+        async def logprob(i: int) -> float:
+            params = _sampling_params(temperature, 1, 1, self._stop_token_ids, logprobs=False, target=ids[i])
+            (output,) = await self._request(ids[:i], params)
+            return float(output.logprobs.logprobs[output.logprobs.token_ids.index(ids[i])])
+
+        return np.array(await asyncio.gather(*(logprob(i) for i in range(1, len(ids)))), np.float32)
 
     # Weights. Between `start_weight_update` and `finish_weight_update` requests are frozen, not lost.
 
@@ -194,33 +195,6 @@ class VllmEngine:
             raise EngineDied(f"{self.name}: the engine's process ended with requests in flight") from error
         return result.outputs
 
-    def _sampling_params(
-        self, temperature: float, max_tokens: int, n: int, *, logprobs: bool = True, target: int | None = None
-    ) -> SamplingParams:
-        key = (temperature, max_tokens, n, logprobs, target)
-        params = self._params.get(key)
-        if params is None:
-            from vllm import SamplingParams
-            from vllm.sampling_params import RequestOutputKind
-
-            params = SamplingParams(
-                n=n,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                logprobs=0 if logprobs and target is None else None,
-                logprob_token_ids=None if target is None else [target],
-                flat_logprobs=True,
-                stop_token_ids=self._stop_token_ids,
-                # stop_token_ids include the tokenizer's end of text.
-                ignore_eos=True,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-                # These parameters never change, so vLLM need not copy them for each request.
-                skip_clone=True,
-            )
-            self._params[key] = params
-        return params
-
     async def _call(self, call: Coroutine[Any, Any, T]) -> T:
         """Await one of vLLM's calls. Raises EngineDied if the engine dies meanwhile; vLLM would keep waiting."""
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -261,6 +235,31 @@ class VllmEngine:
             loop.remove_reader(handle)
             os.close(handle)
         self._handles = []
+
+
+@functools.cache
+def _sampling_params(
+    temperature: float, max_tokens: int, n: int, stop_token_ids: tuple[int, ...], logprobs: bool, target: int | None
+) -> SamplingParams:
+    """Return sampling parameters. With a `target`, the answer contains the log-probability of that token."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=n,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        logprobs=0 if logprobs else None,
+        logprob_token_ids=None if target is None else [target],
+        flat_logprobs=True,
+        stop_token_ids=list(stop_token_ids),
+        # stop_token_ids include the tokenizer's end of text.
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        # These parameters never change, so vLLM need not copy them for each request.
+        skip_clone=True,
+    )
 
 
 def _actions(outputs: Sequence[Any]) -> FreshActions:

@@ -80,11 +80,10 @@ class PoolClient:
         def finish(answer: Future[FreshActions]) -> None:
             if not result.set_running_or_notify_cancel():
                 return
-            error = answer.exception()
-            if error is None:
+            if (error := answer.exception()) is None:
                 result.set_result(answer.result())
             else:
-                result.set_exception(_plain(error))
+                result.set_exception(_pool_error(error))
 
         reference.future().add_done_callback(finish)
         result.add_done_callback(lambda done: ray.cancel(reference) if done.cancelled() else None)
@@ -133,13 +132,15 @@ class PoolClient:
                 "actor in the Ray session folder"
             ) from None
         except (RayTaskError, RayActorError) as error:
-            raise _plain(error) from None
+            raise _pool_error(error) from None
 
 
-def _plain(error: BaseException) -> BaseException:
-    """Return the exception as the pool raised it, without Ray's wrapper."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        return error.cause
-    if isinstance(error, RayActorError):
+def _pool_error(error: BaseException) -> BaseException:
+    if isinstance(error, RayActorError) and not isinstance(error, RayTaskError):
         return WorkersLostError(f"the pool of rollout workers has ended: {error}")
-    return error
+    return unwrapped(error)
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Return the exception as the actor raised it, without Ray's wrapper."""
+    return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error

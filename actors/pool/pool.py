@@ -7,10 +7,10 @@ again under the same id.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import ray
-from ray.actor import ActorHandle
 
 from actors.errors import ActorError
 from actors.pool.client import PoolClient
@@ -96,14 +96,33 @@ class RolloutPool:
 
     # Weights
 
-    async def engines(self, timeout_s: float) -> list[tuple[str, str, ActorHandle]]:
-        """Wait for a worker that can take weights; return name, incarnation and actor of all that can."""
+    async def engines(self, timeout_s: float) -> list[str]:
+        """Wait for an engine that can take weights; return the incarnations of all that can."""
         await self._sup.wait_for(self._sup.alive, timeout_s, "no engine started to take weights")
-        return [(w.name, w.incarnation, w.handle) for w in self._sup.alive() if w.handle is not None]
+        return [worker.incarnation for worker in self._sup.alive()]
 
-    async def engine_failed(self, incarnation: str) -> None:
-        for worker in self._sup.workers:
-            await self._sup.fail(worker, incarnation)
+    async def update_engines(
+        self, incarnations: list[str], method: str, arguments: list[Any], timeout_s: float
+    ) -> dict[str, str]:
+        """Call `method` on the engines of `incarnations`, with one argument for each if there are `arguments`.
+
+        Return the incarnations that died or did not answer in time, with the reasons. Raises WeightTransferError.
+        """
+        alive = {worker.incarnation: worker for worker in self._sup.alive()}
+        lost = {name: f"it died before {method}" for name in incarnations if name not in alive}
+
+        async def update(index: int, name: str) -> None:
+            argument = arguments[index : index + 1]
+            try:
+                await self._sup.call(alive[name], "update_engine", method, *argument, timeout_s=timeout_s)
+            except WorkerGone as error:
+                lost[name] = f"{error} during {method}"
+
+        calls = [update(index, name) for index, name in enumerate(incarnations) if name in alive]
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return lost
 
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:
         await self._sup.weights_arrived(incarnations, version)

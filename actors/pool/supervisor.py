@@ -20,6 +20,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.errors import ActorError, EngineDied, RolloutTimeout, StaleWorkersError, WorkersLostError
+from actors.pool.client import unwrapped
 from actors.rollout.worker import RolloutWorker, WorkerArgs
 from buffer.rollout_records import WorkerStatus
 
@@ -27,7 +28,7 @@ State = Literal["starting", "ready", "stale", "dead", "retired"]
 
 
 class WorkerGone(Exception):
-    """A worker died or hung during a call; the supervisor restarts it."""
+    """A worker died or hung during a call; the supervisor restarts it. The message is the reason."""
 
 
 @dataclass
@@ -123,29 +124,26 @@ class Supervisor:
 
     # Work
 
-    async def call(self, worker: Worker, method: str, *args: Any) -> Any:
+    async def call(self, worker: Worker, method: str, *args: Any, timeout_s: float | None = None) -> Any:
         """Call a method of a worker and return the result.
 
         Raises WorkerGone if the worker died or hung, and is then restarted; otherwise the error that the method raised.
         """
         incarnation = worker.incarnation
         answer = getattr(worker.handle, method).remote(*args)
+        timeout_s = timeout_s or self.args.config.request_timeout_s
         try:
-            return await asyncio.wait_for(answer, self.args.config.request_timeout_s)
+            return await asyncio.wait_for(answer, timeout_s)
         except (RayTaskError, RayActorError, TimeoutError) as error:
-            cause = _cause(error)
+            cause = unwrapped(error)
             if not isinstance(cause, (RayActorError, EngineDied, TimeoutError)):
                 raise cause from None
-        await self.fail(worker, incarnation)
-        raise WorkerGone(incarnation)
-
-    async def fail(self, worker: Worker, incarnation: str) -> None:
-        """Kill and restart this incarnation of `worker`. Does nothing if the incarnation is dead already."""
-        if worker.incarnation != incarnation or worker.state not in ("ready", "stale"):
-            return
-        worker.state = "dead"
-        await self.notify()
-        _kill(worker)
+            hung = isinstance(cause, TimeoutError)
+        if worker.incarnation == incarnation and worker.state in ("ready", "stale"):
+            worker.state = "dead"
+            await self.notify()
+            _kill(worker)
+        raise WorkerGone(f"it did not answer within {timeout_s:g} s" if hung else "its process ended")
 
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:
         """Make `version` the current policy version, which `incarnations` hold; the other workers become stale."""
@@ -239,7 +237,7 @@ class Supervisor:
                 "raise rollout.engine.startup_timeout_s"
             ) from None
         except RayTaskError as error:
-            raise WorkersLostError(f"{worker.name} cannot start: {_cause(error)}") from error
+            raise WorkersLostError(f"{worker.name} cannot start: {unwrapped(error)}") from error
         if worker.state == "retired":
             return
         worker.version = self.args.version
@@ -268,8 +266,3 @@ def _kill(worker: Worker) -> None:
     """End the actor's process; its engine's processes then end too (`actors.engine.process_guard`)."""
     if worker.handle is not None:
         ray.kill(worker.handle)
-
-
-def _cause(error: Exception) -> Exception:
-    """Return the exception as the worker raised it, without Ray's wrapper."""
-    return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error

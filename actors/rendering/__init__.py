@@ -6,6 +6,6 @@
 """
 
 from actors.rendering.factory import make_renderer, render_demonstration
-from actors.rendering.renderer import Renderer, as_messages, as_text
+from actors.rendering.renderer import Renderer, as_messages
 
-__all__ = ["Renderer", "as_messages", "as_text", "make_renderer", "render_demonstration"]
+__all__ = ["Renderer", "as_messages", "make_renderer", "render_demonstration"]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from actors.errors import RenderError
-from actors.rendering.renderer import as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -15,11 +14,12 @@ if TYPE_CHECKING:
 
 
 class PlainRenderer:
-    """Renders each observation and each action as one line.
+    """Renders each observation and each action as one line; each message of an observation is a line.
 
     An action ends with a newline if the tokenizer encodes "\\n" as one token, else with the end-of-text token. The
     end-of-text token always ends an action, and so does every token that contains a newline (some vocabularies have
-    "?\\n" as one token). If the token limit cut an action, its newline is part of the next observation.
+    "?\\n" as one token). If the token limit cut an action, its
+    newline is part of the next observation.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -59,7 +59,9 @@ class PlainRenderer:
         return [*self._encode(text), self._end]
 
     def _line(self, observation: Observation) -> list[int]:
-        return self._encode(as_text(observation) + "\n")
+        if not isinstance(observation, str):
+            observation = "\n".join(message["content"] for message in observation)
+        return self._encode(observation + "\n")
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False)

@@ -1,4 +1,4 @@
-"""The protocol of renderers, and observations as messages or text.
+"""The protocol of renderers, and observations as messages.
 
 The tokens of an episode only grow: the state of turn t is a prefix of the state of turn t + 1, and the tokens that the
 engine sampled stay unchanged. A renderer appends the separator and the new observation.
@@ -41,10 +41,3 @@ def as_messages(observation: Observation) -> list[Message]:
     if isinstance(observation, str):
         return [{"role": "user", "content": observation}]
     return list(observation)
-
-
-def as_text(observation: Observation) -> str:
-    """Return `observation` as text; the contents of messages become lines."""
-    if isinstance(observation, str):
-        return observation
-    return "\n".join(message["content"] for message in observation)

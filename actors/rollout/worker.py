@@ -15,7 +15,6 @@ from ray.actor import ActorHandle
 import envs
 from actors.config import RolloutConfig
 from actors.engine.engine import VllmEngine
-from actors.engine.launch import EXTENSION
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
 from actors.rendering.factory import make_renderer
 from actors.rollout.action_request import ActionRequest
@@ -41,7 +40,6 @@ class WorkerArgs:
     version: policy version of `model`.
     scorer: actor that picks one of `candidates` sampled actions at each state (`actors.rollout.critic_choice`); None
         plays the policy's own action.
-    extension: class that vLLM mixes into its worker; tests install faulty weight receivers through it.
     """
 
     config: RolloutConfig
@@ -54,7 +52,6 @@ class WorkerArgs:
     version: int = 0
     scorer: ActorHandle | None = None
     candidates: int = 1
-    extension: str = EXTENSION
 
 
 class RolloutWorker:
@@ -91,7 +88,6 @@ class RolloutWorker:
             seed=self._seed,
             version=self._args.version,
             name=self._name,
-            extension=self._args.extension,
         )
         self._metrics = WorkerMetrics()
         self._metrics.version.set(self._engine.version)

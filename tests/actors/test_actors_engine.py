@@ -47,7 +47,7 @@ def test_logprobs_are_those_of_the_distribution_sampled_from(served, folder):
 
 
 def test_sampling_follows_the_temperature_and_cuts_nothing(served, folder):
-    """Frequencies of single tokens against the model's own distribution: no top-k, no top-p, temperature applied."""
+    """Compare token frequencies with the model's distribution: temperature applied, no top-k, no top-p."""
     model = load_model(folder)
     one = SamplingConfig(temperature=0.7, max_tokens=1)
     drawn = [c.token_ids[0] for c in served.generate(PROMPT, 4000, one)]
@@ -58,13 +58,13 @@ def test_sampling_follows_the_temperature_and_cuts_nothing(served, folder):
     chi_square = ((counts - expected)[often] ** 2 / expected[often]).sum()
     freedom = often.sum()
     assert chi_square < freedom + 6 * np.sqrt(2 * freedom)
-    # A cut at the 50 likeliest would leave the tail empty.
+    # With top_k=50 the tail would be empty.
     tail = np.argsort(-probabilities)[100:]
     assert counts[tail].sum() > 0.5 * expected[tail].sum()
 
 
 def _played(served, sampling, episodes=6, turns=4, fresh=3):
-    """Rows of the learner with what the engine wrote: an action each turn, and fresh ones at the same state."""
+    """Return rows of the learner with the engine's actions: a played one at each turn, and fresh ones at its state."""
     rng = np.random.default_rng(7)
     rows = []
     for number in range(episodes):
@@ -101,7 +101,7 @@ def _played(served, sampling, episodes=6, turns=4, fresh=3):
 
 @pytest.mark.parametrize("temperature", [0.7, 1.6])
 def test_the_learner_computes_the_logprobs_that_the_engine_wrote_down(served, folder, temperature):
-    """Of every token of played and of fresh actions, stop tokens too, in one packed pass with pads."""
+    """Compare every token of played and fresh actions, stop tokens included, in one packed pass with padding."""
     rows = _played(served, SamplingConfig(temperature=temperature, max_tokens=40))
     layout = PackedEncoder(0).encode(rows, ("action", "fresh"))
     policy = Policy(load_causal_model(folder, "float32"), temperature)

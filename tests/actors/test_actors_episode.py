@@ -1,4 +1,4 @@
-"""Episodes and jobs without a model: tokens as read and written, the window's end, environments that raise."""
+"""Episodes, workers and jobs on a scripted engine: stored tokens, the context window, failing environments."""
 
 import asyncio
 
@@ -92,7 +92,7 @@ def test_a_first_observation_longer_than_the_window_says_so_with_numbers():
 
 @pytest.fixture
 def worker(monkeypatch, tmp_path):
-    """A worker on a scripted engine, and what it stores."""
+    """A factory of workers on a scripted engine, and the ids of the stored episodes."""
     stored = []
 
     class Replay:
@@ -104,7 +104,7 @@ def worker(monkeypatch, tmp_path):
         return ScriptedEngine(["hello\n"])
 
     monkeypatch.setattr(actors.rollout.worker.VllmEngine, "start", start)
-    # The process's own registry takes each metric once.
+    # The default registry accepts each metric once per process.
     metrics = actors.rollout.worker.WorkerMetrics
     monkeypatch.setattr(actors.rollout.worker, "WorkerMetrics", lambda: metrics(CollectorRegistry()))
     folder = save_model(tmp_path)
@@ -203,7 +203,7 @@ def test_a_job_starts_no_more_than_its_end_admits():
     assert not job.admits()
     for seed in taken[1:]:
         job.finish(_done(seed))
-    # A resumed run goes on at the lowest seed that is not finished.
+    # A resumed run continues at the lowest seed that is not finished.
     assert job.report().next_seed == 100
     job.stopped = True
     end = 116

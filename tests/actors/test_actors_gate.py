@@ -1,4 +1,4 @@
-"""The gate before the workers: order, room, and requests that give up."""
+"""The gate before the workers: order, room, and cancelled requests."""
 
 from __future__ import annotations
 

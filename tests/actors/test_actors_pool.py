@@ -56,13 +56,13 @@ def pool(folder, replay):
 
 
 def _held(replay, **kwargs):
-    """Episode ids in replay, each as often as it is stored."""
+    """Return the episodes in replay by id."""
     sample = replay.sample(SampleRequest(2000, unit="episode", **kwargs))
     return {episode.episode_id: episode for episode in sample.episodes}
 
 
 def _until(condition, what, timeout_s=120):
-    """What `condition` returns once that is true."""
+    """Wait until `condition()` is true and return its value."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} within {timeout_s} s"
@@ -76,7 +76,7 @@ def _engine_process(name, actor_pid):
             try:
                 if "EngineCore" in " ".join(process.cmdline()):
                     return process
-            except psutil.NoSuchProcess:  # a child that vLLM ran for a moment
+            except psutil.NoSuchProcess:  # a short-lived child of vLLM
                 continue
         return None
 
@@ -99,7 +99,7 @@ def test_collect_plays_each_seed_once_and_stores_it(pool, replay):
     held = _held(replay)
     assert {f"test-sampled-{seed}" for seed in range(100, 120)} <= set(held)
     assert {episode.worker for episode in held.values()} == {"worker-0", "worker-1"}
-    # The same seeds again, as after a crash of the learner: nothing is stored twice.
+    # The same seeds again, as after a crash of the learner: replay stores no episode twice.
     pool.collect(20, first_seed=100, timeout_s=200)
     assert replay.stats().inserted_episodes == before + 20
 
@@ -143,7 +143,7 @@ def test_each_state_gets_its_own_number_and_logprobs_can_be_spared(pool):
 
 def test_requests_that_nobody_waits_for_are_given_up(pool):
     prompts = [np.array([70, 80 + i], np.int32) for i in range(64)]
-    many = [pool.request(prompts, 64) for _ in range(40)]  # more than is let through to the engines at once
+    many = [pool.request(prompts, 64) for _ in range(40)]  # more than the gate admits at once
     assert all(future.cancel() for future in many[1:])
     assert len(pool.request(prompts, 1).result(120).offsets) == 65
     assert len(many[0].result(120).offsets) == 64 * 64 + 1
@@ -204,7 +204,7 @@ def test_restarted_workers_are_stale_until_a_broadcast_reaches_them(pool, folder
         pool.collect(8, first_seed=3000, timeout_s=200)
     with pytest.raises(StaleWorkersError):
         pool.request([np.array([70, 80], np.int32)], 1).result(60)
-    # One that is still coming up misses it, and gets the next.
+    # A worker that is still starting misses this broadcast and receives the next.
     broadcaster.broadcast(1)
     assert len(pool.collect(8, first_seed=3000, timeout_s=200).returns) == 8
     pool.ready(200)

@@ -1,4 +1,4 @@
-"""Rendering: tokens only grow, actions end in their stop token, templates that rewrite history are refused."""
+"""Rendering: tokens only grow, actions end with a stop token, templates that rewrite history are rejected."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def _play(renderer, observations, actions):
 def test_each_state_is_a_prefix_of_the_next_and_holds_the_action_as_written(kind):
     renderer = make_renderer(kind, byte_tokenizer(**CHAT))
     actions = [renderer.encode_action(text) for text in ("Is it alive?", "Is it a dog?")]
-    # What an engine may write and no tokenizer would: bytes that are no text, and a cut action.
+    # Tokens that an engine may sample and a tokenizer never produces: invalid UTF-8, and a cut action.
     actions += [[200, 201, 202], [*renderer.encode_action("Is it")[:-1]]]
     observations = ["Begin.", "Yes.", "No.", "Invalid.", "Over."]
     states = _play(renderer, observations, actions)
@@ -56,7 +56,7 @@ def test_every_token_that_holds_a_newline_ends_a_plain_action():
     assert merged in renderer.stop_token_ids
     tokens = renderer.extend(renderer.start("Begin."), [merged], "Yes.")
     assert tokenizer.decode(tokens) == "Begin.\n?\nYes.\n"
-    # A demonstration's stop token is the newline by itself, whatever the tokenizer would merge.
+    # A demonstration's stop token is the single newline, also if the tokenizer would merge it.
     assert renderer.encode_action("Is it?")[-1] == tokenizer.convert_tokens_to_ids("Ċ")
 
 
@@ -98,14 +98,14 @@ def test_a_chat_conversation_is_what_the_template_writes():
         assert tokenizer.decode(tokens) == expected
 
 
-def test_a_template_that_drops_earlier_turns_is_refused_and_told_where():
+def test_a_template_that_drops_earlier_turns_is_refused_and_named():
     forgetful = "{% for message in messages[-2:] %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
     with pytest.raises(RenderError, match=r"token \d+"):
         ChatRenderer(byte_tokenizer(chat_template=forgetful))
 
 
 def test_a_template_that_rewrites_an_action_is_refused_at_that_turn():
-    # As templates of reasoning models do: thoughts of earlier turns vanish.
+    # Templates of reasoning models drop the thoughts of earlier turns.
     thoughtless = CHAT_TEMPLATE.replace(
         "message['content'] | trim",
         "(message['content'].split('</think>')[-1] if not loop.last else message['content']) | trim",
@@ -140,7 +140,7 @@ def test_demonstrations_become_valid_episodes():
         assert episode.ret == demo.ret
         assert set(episode.versions) == {-1}
         assert not np.any(episode.logprobs)
-        # The stop token is part of each action, so that stopping is learnt.
+        # The stop token is part of each action, so the policy learns to stop.
         assert all(episode.tokens[end - 1] in renderer.stop_token_ids for end in episode.action_end)
 
 

@@ -1,4 +1,4 @@
-"""Reports over episodes: one entry each, in the order of their seeds, with dropped episodes apart."""
+"""Reports over episodes: one entry per finished episode, in the order of the seeds."""
 
 import numpy as np
 

@@ -5,10 +5,10 @@ import actors.engine.weight_receiver
 
 
 class Forgetful(actors.engine.extension.EngineExtension):
-    """A receiver that can be told to leave out what ours does after loading."""
+    """A receiver that omits a step of the product's receiver on request."""
 
     def forget_heads(self, forget: bool) -> None:
-        """Do not pack the output head anew."""
+        """Do not rebuild the packed output head."""
         keep = actors.engine.weight_receiver.__dict__.setdefault("_kept", actors.engine.weight_receiver.repack_heads)
         actors.engine.weight_receiver.repack_heads = (lambda model: None) if forget else keep
 

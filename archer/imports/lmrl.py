@@ -46,7 +46,7 @@ def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCou
     """Yield the episodes of a file (a `Reader` of `archer.imports.formats`)."""
     if env not in OPTIONS:
         raise ConfigError(f"--format lmrl is for {', '.join(OPTIONS)}; {env} has no conversations of this form")
-    replayer = _Replayer(env, kwargs)
+    played, reveals = envs.make(env, **kwargs), _reveals(env)
     seen: set[str] = set()
     for number, item in enumerate(read_items(path, counts)):
         counts.read += 1
@@ -56,13 +56,13 @@ def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCou
             if key in seen:
                 raise Unfit("a duplicate of an earlier conversation")
             seen.add(key)
-            episode = replayer.replay(number, turns, done, word)
+            episode = _replay(played, number, turns, done, word, reveals)
         except Unfit as error:
             found = "" if error.found is None else f", {quoted(error.found)}"
             counts.drop(error.reason, f"conversation {number}{found}")
             continue
         yield episode
-    replayer.env.close()
+    played.close()
 
 
 def _parse(item: Any) -> tuple[list[tuple[str, str]], bool, str]:
@@ -96,53 +96,46 @@ def _turn(turn: str) -> tuple[str, str]:
     return question + "?", answer
 
 
-class _Replayer:
-    """Replays conversations in an environment."""
-
-    def __init__(self, env_id: str, kwargs: Mapping[str, Any]) -> None:
-        self.env_id = env_id
-        self.env = envs.make(env_id, **kwargs)
-        self.reveals = _reveals(env_id)
-
-    def replay(self, number: int, turns: list[tuple[str, str]], done: bool, word: str) -> envs.Demonstration:
-        """Return the episode of these turns. Raises Unfit."""
-        observation, task_id = self._reset(word)
-        observations: list[envs.Observation] = [observation]
-        rewards: list[float] = []
-        terminated = truncated = False
-        success: bool | None = False
-        for turn, (question, answer) in enumerate(turns):
-            if terminated:
-                raise Unfit("it continues after the correct guess", turns[turn - 1][0])
-            if truncated:
-                raise Unfit(f"more turns than the limit of {self.env.spec.max_turns}", len(turns))
-            _, reward, terminated, truncated, info = self.env.step(question)
-            if done and not terminated and turn == len(turns) - 1:
-                raise Unfit("marked as won, but its last question does not guess the word", question)
-            if not terminated and self.reveals(word, answer):
-                raise Unfit("an answer reveals the word before it is guessed", answer)
-            observations.append(answer)
-            rewards.append(reward)
-            success = info.get(envs.SUCCESS)
-        return envs.Demonstration(
-            env=self.env_id,
-            task_id=task_id,
-            seed=number,
-            observations=observations,
-            actions=[question for question, _ in turns],
-            rewards=rewards,
-            terminated=terminated,
-            # A conversation that stops early is cut short, not lost.
-            truncated=not terminated,
-            success=bool(success),
-        )
-
-    def _reset(self, word: str) -> tuple[envs.Observation, str]:
-        try:
-            observation, info = self.env.reset(seed=0, options={OPTIONS[self.env_id]: word.split(",")[0].strip()})
-        except envs.EnvArgumentError:
-            raise Unfit(f"`word` is unknown to {self.env_id}", word) from None
-        return observation, str(info.get(envs.TASK_ID, ""))
+def _replay(
+    env: envs.TextEnv,
+    seed: int,
+    turns: list[tuple[str, str]],
+    done: bool,
+    word: str,
+    reveals: Callable[[str, str], bool],
+) -> envs.Demonstration:
+    """Return the episode of these turns. Raises Unfit."""
+    try:
+        observation, info = env.reset(seed=0, options={OPTIONS[env.spec.id]: word.split(",")[0].strip()})
+    except envs.EnvArgumentError:
+        raise Unfit(f"`word` is unknown to {env.spec.id}", word) from None
+    task_id = str(info.get(envs.TASK_ID, ""))
+    observations: list[envs.Observation] = [observation]
+    rewards: list[float] = []
+    terminated = truncated = False
+    for turn, (question, answer) in enumerate(turns):
+        if terminated:
+            raise Unfit("it continues after the correct guess", turns[turn - 1][0])
+        if truncated:
+            raise Unfit(f"more turns than the limit of {env.spec.max_turns}", len(turns))
+        _, reward, terminated, truncated, info = env.step(question)
+        if done and not terminated and turn == len(turns) - 1:
+            raise Unfit("marked as won, but its last question does not guess the word", question)
+        if not terminated and reveals(word, answer):
+            raise Unfit("an answer reveals the word before it is guessed", answer)
+        observations.append(answer)
+        rewards.append(reward)
+    return envs.Demonstration(
+        env=env.spec.id,
+        task_id=task_id,
+        seed=seed,
+        observations=observations,
+        actions=[question for question, _ in turns],
+        rewards=rewards,
+        terminated=terminated,
+        truncated=not terminated,  # A conversation that stops early is cut short, not lost.
+        success=bool(info.get(envs.SUCCESS)),
+    )
 
 
 def _reveals(env_id: str) -> Callable[[str, str], bool]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from archer.config.models import RunConfig
 from archer.results.comparison import Comparison
 from archer.results.policies import Policy
-from archer.results.statistics import Decoding, EvalResult, Evaluation
+from archer.results.statistics import EvalResult, Evaluation
 
 if TYPE_CHECKING:
     from actors.pool.client import PoolClient
@@ -31,7 +31,16 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
             with _engines(policy) as pool:
                 for decoding in comparison.decodings:
                     progress.print(f"playing {policy.name}, {decoding}: {comparison.episodes} episodes")
-                    yield _play(policy, pool, comparison, decoding)
+                    greedy = decoding == "greedy"
+                    report = pool.collect(
+                        comparison.episodes,
+                        first_seed=comparison.first_seed,
+                        store=False,
+                        greedy=greedy,
+                        timeout_s=policy.config.learner.timeout_s,
+                    )
+                    result = EvalResult.from_report(report, name=policy.name, env=comparison.env.id, greedy=greedy)
+                    yield Evaluation(result, report)
 
 
 def reservation(configs: Sequence[RunConfig]) -> RunConfig:
@@ -81,16 +90,3 @@ def _engines(policy: Policy) -> Iterator[PoolClient]:
         yield pool
     finally:
         pool.shutdown()
-
-
-def _play(policy: Policy, pool: PoolClient, comparison: Comparison, decoding: Decoding) -> Evaluation:
-    greedy = decoding == "greedy"
-    report = pool.collect(
-        comparison.episodes,
-        first_seed=comparison.first_seed,
-        store=False,
-        greedy=greedy,
-        timeout_s=policy.config.learner.timeout_s,
-    )
-    result = EvalResult.from_report(report, name=policy.name, env=comparison.env.id, greedy=greedy)
-    return Evaluation(result, report)

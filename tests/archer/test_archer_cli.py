@@ -1,4 +1,4 @@
-"""The command as a person meets it: exit statuses, what stands on stderr, what is printed."""
+"""The command line: exit statuses, errors on stderr, printed output."""
 
 import io
 import subprocess
@@ -16,7 +16,7 @@ from archer.commands.terminal import plain_text
 
 
 def archer(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the console command in a process of its own."""
+    """Run the console command in a new process."""
     script = "import sys; sys.path[:] = [p for p in sys.path if p]; from archer.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd, input=stdin
@@ -30,11 +30,20 @@ def assert_refused(answer: subprocess.CompletedProcess[str], status: int, *words
         assert word in answer.stderr
 
 
-def test_help_lists_the_commands_that_are_there() -> None:
+def test_help_lists_every_command() -> None:
     answer = archer("--help")
     assert answer.returncode == 0
     for command in ("demo", "train", "eval", "record", "import", "export", "play", "config", "envs", "replay"):
         assert f" {command} " in answer.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import archer, archer.cli; "
+        "print(sorted({'torch', 'ray', 'vllm', 'transformers', 'pyarrow', 'numpy', 'envs'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stdout.strip() == "[]"
 
 
 def test_config_prints_the_resolved_form() -> None:
@@ -83,7 +92,7 @@ def test_bad_argument_is_refused_with_status_2(tmp_path: Path, arguments: list[s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unknown_environment_is_a_sentence() -> None:
+def test_unknown_environment_is_refused_with_the_nearest() -> None:
     assert_refused(archer("play", "twenty_question"), 2, "unknown environment", "twenty_questions")
 
 
@@ -119,7 +128,7 @@ def test_person_leaves_by_end_of_input() -> None:
     assert "left after 1 turn; return -1" in answer.stdout
 
 
-def test_bytes_that_are_no_text_are_an_action_like_any_other() -> None:
+def test_bytes_that_are_not_utf8_are_an_ordinary_action() -> None:
     script = "import sys; sys.path[:] = [p for p in sys.path if p]; from archer.cli import main; main()"
     command = [sys.executable, "-c", script, "play", "wordle", "--set", "env.kwargs.words=[crane, apple]"]
     answer = subprocess.run(command, capture_output=True, timeout=120, input=b"\xff\xfe\n\x1b[2J\ncrane\napple\n")
@@ -162,7 +171,7 @@ def test_text_from_a_game_cannot_steer_the_terminal() -> None:
     assert plain_text([{"role": "user", "content": "hi"}, {"role": "tool", "content": "x"}]) == "user: hi\ntool: x"
 
 
-def test_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+def test_interrupted_run_says_how_to_resume(tmp_path: Path) -> None:
     script = (
         "import sys, types\n"
         "def run(config, folder, *, resume):\n"

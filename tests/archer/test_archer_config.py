@@ -1,4 +1,4 @@
-"""Configuration: what is accepted, what is refused, and with which sentence."""
+"""The configuration: accepted and refused input, and the error messages."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def test_file_and_overrides_become_one_config(base: Path) -> None:
         base, ["learner.critic.lr=3e-4", "env.kwargs={noise: 0.1}", "mode=async", "model.build.heads=1"]
     )
     assert config.learner.critic.lr == 3e-4
-    assert config.learner.actor.lr == 1e-5  # YAML 1.1 would have read this as text
+    assert config.learner.actor.lr == 1e-5  # YAML 1.1 reads 1e-5 as text
     assert config.env.kwargs == {"noise": 0.1}
     assert config.mode == "async"
     assert config.model.build is not None
@@ -148,7 +148,7 @@ def test_folder_that_holds_no_adapter_is_named(base: Path, tmp_path: Path) -> No
     assert load_config(base, settings).learner.lora is not None
 
 
-def test_every_mistake_is_named_at_once_and_where_it_stands(base: Path) -> None:
+def test_every_mistake_is_named_at_once_with_its_origin(base: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(base, ["cyles=3", "learner.critic.lrate=1"])
     text = str(caught.value)
@@ -208,14 +208,14 @@ def test_missing_model_folder_is_named(base: Path, tmp_path: Path) -> None:
         ("seed: 1\nseed: 2\n", "'seed' is given twice"),
     ],
 )
-def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_file_without_a_mapping_is_refused(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_config(file)
 
 
-def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "binary.yaml"
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"binary\.yaml"):
@@ -236,7 +236,7 @@ KEYS = st.sampled_from(["seed", "learner", "learner.critic.lr", "env.kwargs", "m
 
 @given(key=KEYS, value=st.one_of(st.text(), st.sampled_from(["2024-13-45", "&a [*a]", "!!python/x y"])))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_override_is_taken_or_refused_with_a_sentence(base: Path, key: str, value: str) -> None:
+def test_any_override_is_accepted_or_refused_with_a_sentence(base: Path, key: str, value: str) -> None:
     try:
         config = load_config(base, [f"{key}={value}"], check=False)
     except ConfigError:

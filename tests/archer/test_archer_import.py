@@ -1,4 +1,4 @@
-"""`archer import`: conversations of LMRL-Gym as episodes, and an account of what can't be one."""
+"""`archer import`: conversations of LMRL-Gym as episodes, and the report on dropped conversations."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_won_game_and_one_that_was_not(tmp_path: Path) -> None:
         (item(ASIA, PARIS), "duplicate"),
     ],
 )
-def test_what_can_not_be_an_episode_is_counted_by_reason(tmp_path: Path, bad: Any, reason: str) -> None:
+def test_unfit_conversations_are_counted_by_reason(tmp_path: Path, bad: Any, reason: str) -> None:
     episodes, counts = read(write(tmp_path, [item(ASIA, PARIS), bad, item(PARIS)]))
     assert (len(episodes), counts.read, counts.kept, counts.dropped) == (2, 3, 2, 1)
     (said,) = counts.lines()
@@ -94,7 +94,7 @@ def test_what_can_not_be_an_episode_is_counted_by_reason(tmp_path: Path, bad: An
     assert "conversation 1" in said
 
 
-def test_by_the_papers_rule_to_name_the_city_is_a_guess(tmp_path: Path) -> None:
+def test_by_the_rule_of_the_paper_naming_the_city_is_a_guess(tmp_path: Path) -> None:
     file = write(tmp_path, [item("Is your city in the Paris region? Yes.")])
     (episode,), _ = read(file, compat=True)
     assert (episode.rewards, episode.success) == ([0.0], True)
@@ -122,7 +122,7 @@ def test_twenty_questions(tmp_path: Path) -> None:
         ("[]", 0, None),
     ],
 )
-def test_text_that_breaks_off_gives_what_came_before(tmp_path: Path, text: str, kept: int, reason: str | None) -> None:
+def test_damaged_text_keeps_what_is_before_the_damage(tmp_path: Path, text: str, kept: int, reason: str | None) -> None:
     episodes, counts = read(write(tmp_path, text))
     assert len(episodes) == counts.kept == kept
     assert len(counts.lines()) == (reason is not None)
@@ -171,7 +171,7 @@ def test_wrong_arguments_leave_nothing_behind(tmp_path: Path, changes: dict[str,
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_left_is_an_error_after_the_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_usable_episode_is_an_error_after_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="no usable episode of guess_my_city"):
         import_episodes(
             write(tmp_path, [item(PARIS, word="atlantis")]),
@@ -221,7 +221,7 @@ def test_an_imported_folder_is_imported_again_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="no shared/data/lmrl_guess_my_city_sample.json beside the checkout")
-def test_a_real_piece_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_sample_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import_episodes(
         SAMPLE,
         format_name="lmrl",

@@ -1,4 +1,4 @@
-"""`archer record`: scripted episodes in a folder of their own, and who can read them."""
+"""`archer record`: scripted episodes in a new folder, and the programs that read them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(out: Path, **changes) -> None:
     record(ENV, out=out, **({"episodes": 12, "skill": 0.3, "seed": 5} | changes))
 
 
-def test_the_folder_holds_what_the_script_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_contains_the_scripted_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "new" / "folder")
     said = capsys.readouterr().out
     folder = tmp_path / "new" / "folder"
@@ -108,7 +108,7 @@ def test_nested_arguments() -> None:
         ([ENV, "--out", "new", "--model", "./nowhere"], ["./nowhere", "cannot be loaded"]),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind(
+def test_refused_arguments_leave_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -122,7 +122,7 @@ def test_what_is_refused_leaves_nothing_behind(
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["full", "full/something.txt"]
 
 
-def test_an_interrupted_writing_gives_the_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_removes_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -41,7 +41,7 @@ def test_an_export_is_taken_as_demonstrations_and_imported_again(episodes, tmp_p
     assert conversations(episodes) == conversations(tmp_path / "exported") == conversations(tmp_path / "imported")
 
 
-def test_what_cannot_be_exported_or_told_is_said(episodes, tmp_path):
+def test_wrong_sources_and_targets_are_named(episodes, tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere does not exist"):
         export(tmp_path / "nowhere", to=tmp_path / "out")
     with pytest.raises(ConfigError, match=r"holds no episodes\.parquet and no replay"):
@@ -59,7 +59,7 @@ def test_what_cannot_be_exported_or_told_is_said(episodes, tmp_path):
 
 
 def test_a_folder_is_served_until_ctrl_c(episodes):
-    # A test run in the background ignores SIGINT, and its children would too.
+    # A process in the background ignores SIGINT, and its children inherit that.
     program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += "from archer.cli import main; sys.argv = ['archer', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", program, "replay", "serve", str(episodes), "--token", "secret"]

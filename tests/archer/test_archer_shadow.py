@@ -1,4 +1,4 @@
-"""A folder of the user's own that hides a room is found before anything starts."""
+"""A folder of the user that hides a room is found before a process starts."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def test_module_of_the_same_name_is_refused(tmp_path: Path) -> None:
         check_shadowing(tmp_path)
 
 
-def test_other_folders_do_no_harm_until_one_has_a_rooms_name(tmp_path: Path) -> None:
+def test_other_folders_pass_until_one_has_the_name_of_a_room(tmp_path: Path) -> None:
     for name in ("environments", "data", "configs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
@@ -48,8 +48,8 @@ def test_other_folders_do_no_harm_until_one_has_a_rooms_name(tmp_path: Path) -> 
         check_shadowing(tmp_path)
 
 
-def test_verdict_is_what_a_worker_started_there_would_import(tmp_path: Path) -> None:
-    """A folder without __init__.py hides a room behind some installs and not behind others; ask Python itself."""
+def test_check_agrees_with_what_a_worker_would_import(tmp_path: Path) -> None:
+    """Whether a folder without __init__.py hides a room depends on the kind of install, so the test asks Python."""
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "mine.py").write_text("")
     imported = run("import envs; print(getattr(envs, '__file__', None))", tmp_path)

@@ -1,4 +1,4 @@
-"""Episodes from elsewhere, told again in another tokenizer."""
+"""Imported episodes, rendered in the tokens of another tokenizer."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def test_every_kind_of_source_gives_the_conversations_back(
         assert read_imports([str(tmp_path / source)], env=ENV) == demonstrations, source
 
 
-def test_another_tokenizer_tells_the_same_story_under_ids_of_its_own(
+def test_another_tokenizer_gives_the_same_messages_under_new_ids(
     demonstrations: list[envs.Demonstration], episodes: list[Episode], tmp_path: Path
 ) -> None:
     write_demonstrations(episodes, tmp_path / "some.arrow")
     twice = read_imports([str(tmp_path / "some.arrow")] * 2, env=ENV)
     build_tiny_model(["yes no\n" * 40], tmp_path / "other", TINY, seed=1)
-    told = render([*demonstrations, *twice], tmp_path / "other", RolloutConfig(), imported=len(twice))
-    assert len({episode.episode_id for episode in told}) == 18
-    assert {episode.worker for episode in told[6:]} == {"import"}
-    for mine, theirs in zip(told[6:12], episodes, strict=True):
+    rendered = render([*demonstrations, *twice], tmp_path / "other", RolloutConfig(), imported=len(twice))
+    assert len({episode.episode_id for episode in rendered}) == 18
+    assert {episode.worker for episode in rendered[6:]} == {"import"}
+    for mine, theirs in zip(rendered[6:12], episodes, strict=True):
         assert mine.messages == theirs.messages
         np.testing.assert_array_equal(mine.reward, theirs.reward)
         assert set(mine.versions) == {-1}
@@ -73,7 +73,7 @@ def test_episodes_beyond_the_window_are_left_out(episodes: list[Episode]) -> Non
     assert fitting(episodes, None, 8) == episodes
 
 
-def test_what_can_not_be_imported_is_named(episodes: list[Episode], tmp_path: Path) -> None:
+def test_unreadable_sources_are_named(episodes: list[Episode], tmp_path: Path) -> None:
     write_demonstrations(episodes, tmp_path / "some.arrow")
     (tmp_path / "torn.arrow").write_bytes((tmp_path / "some.arrow").read_bytes()[:500])
     (tmp_path / "text.parquet").write_text("not parquet")

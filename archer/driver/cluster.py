@@ -10,7 +10,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -25,20 +25,23 @@ _NO_SERVER = "127.0.0.1:0"
 
 
 @contextmanager
-def cluster(config: RunConfig) -> Iterator[str]:
+def cluster(*configs: RunConfig) -> Iterator[str]:
     """Join the cluster at `cluster.address` or RAY_ADDRESS, else start one on this machine; leave it at the end.
 
+    The cluster has room for each of `configs`, one after the other; the first one gives the settings of the cluster.
     Yields the URL of the cluster's API server, or a URL at which no server listens if the cluster has none. Raises
     RunError if the cluster does not answer, or has no room for the run, within `cluster.start_timeout_s`.
     """
     # Otherwise Ray prints the output of every worker, and a notice for each version of its metrics agent.
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS")
+    settings = configs[0].cluster
+    address = settings.address or os.environ.get("RAY_ADDRESS")
     try:
-        context = _join(address, config.cluster.start_timeout_s) if address else _start(config)
-        _require_total(config)
-        _require_placement(config)
+        context = _join(address, settings.start_timeout_s) if address else _start(configs)
+        for config in configs:
+            _require_total(config)
+            _require_placement(config)
         yield f"http://{context.dashboard_url or _NO_SERVER}"
     finally:
         ray.shutdown()
@@ -62,13 +65,13 @@ def _join(address: str, timeout_s: float) -> Any:
         raise RunError(f"no Ray cluster answers at {address} ({reason}); {help_text}") from error
 
 
-def _start(config: RunConfig) -> Any:
-    settings = config.cluster
+def _start(configs: Sequence[RunConfig]) -> Any:
+    settings = configs[0].cluster
     try:
         with _time_limit(settings.start_timeout_s):
             return ray.init(
                 address="local",
-                num_cpus=settings.num_cpus or needed_cpus(config),
+                num_cpus=max(config.cluster.num_cpus or needed_cpus(config) for config in configs),
                 object_store_memory=settings.object_store_mb << 20,
                 include_dashboard=False,
                 log_to_driver=False,

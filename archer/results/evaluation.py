@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from archer.config.models import RunConfig
 from archer.results.comparison import Comparison
 from archer.results.policies import Policy
 from archer.results.statistics import EvalResult, Evaluation
@@ -25,7 +24,7 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
     from archer.driver.cluster import cluster  # imports Ray
 
     progress.print("starting Ray")
-    with cluster(reservation([policy.config for policy in policies])):
+    with cluster(*(policy.config for policy in policies)):
         for number, policy in enumerate(policies, start=1):
             progress.print(f"starting the engine of {policy.name} ({number} of {len(policies)})")
             with _engines(policy) as pool:
@@ -41,24 +40,6 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
                     )
                     result = EvalResult.from_report(report, name=policy.name, env=comparison.env.id, greedy=greedy)
                     yield Evaluation(result, report)
-
-
-def reservation(configs: Sequence[RunConfig]) -> RunConfig:
-    """Return a configuration that reserves from Ray the largest need among `configs`, which run one by one."""
-    rollouts = [config.rollout for config in configs]
-    cpus = [config.cluster.num_cpus for config in configs if config.cluster.num_cpus is not None]
-    needs = {
-        "workers": 1,
-        "cpus_per_worker": max(rollout.workers * rollout.cpus_per_worker for rollout in rollouts),
-        "gpus_per_worker": max(rollout.workers * rollout.gpus_per_worker for rollout in rollouts),
-    }
-    first = configs[0]
-    return first.model_copy(
-        update={
-            "rollout": first.rollout.model_copy(update=needs),
-            "cluster": first.cluster.model_copy(update={"num_cpus": max(cpus, default=None)}),
-        }
-    )
 
 
 @contextmanager

@@ -40,6 +40,19 @@ def test_a_cluster_of_its_own_has_room_for_the_smallest_share() -> None:
     assert needed_cpus(_config(replay={"cpus_per_shard": 0.0})) == 2
 
 
+def test_one_cluster_has_room_for_each_of_several_configurations() -> None:
+    code = (
+        "import ray; from archer.config.loading import load_config; from archer.driver.cluster import cluster\n"
+        "configs = [load_config('demo', [text]) for text in ('cluster.num_cpus=4', 'rollout.workers=5')]\n"
+        "with cluster(*configs): print(ray.cluster_resources()['CPU'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert float(run.stdout.splitlines()[-1]) == 7  # five workers, one rank, and replay
+
+
 def test_a_cluster_without_room_is_refused_with_numbers(ray_cluster: None) -> None:
     import ray
 

@@ -8,7 +8,6 @@ from archer.config.loading import dump_config, load_config
 from archer.config.sections import TinyModelConfig
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
-from archer.results.evaluation import reservation
 from archer.results.policies import check_models, choose_policies
 
 
@@ -172,15 +171,3 @@ def test_model_that_no_engine_could_play_with_is_refused(tmp_path: Path) -> None
     ):
         with pytest.raises(ConfigError, match=words):
             check(source, override)
-
-
-def test_one_cluster_is_large_enough_for_the_hungriest(tmp_path: Path) -> None:
-    settings = (
-        ["rollout.workers=3", "rollout.cpus_per_worker=1", "cluster.num_cpus=5"],
-        ["rollout.workers=1", "rollout.cpus_per_worker=2", "rollout.gpus_per_worker=1"],
-    )
-    runs = [make_run(tmp_path, f"run-{i}", *texts) for i, texts in enumerate(settings)]
-    reserved = reservation([policy.config for policy in choose_policies(runs)])
-    rollout = reserved.rollout
-    assert (rollout.workers, rollout.cpus_per_worker, rollout.gpus_per_worker) == (1, 3.0, 1.0)
-    assert reserved.cluster.num_cpus == 5

@@ -1,15 +1,15 @@
-"""Critic and actor samples per second of the learner, packed against one-by-one encoding.
+"""Measure critic and actor samples per second of the learner, with packed and with one-by-one encoding.
 
-A sample is one turn of one episode. Packed, all turns of an episode and their fresh actions share one pass; one by one,
-every turn is a sample of its own whose history is encoded anew. Both go through the same step of `Archer` on DeepSpeed
-engines: layout, passes, gradient clipping, AdamW, the target's average. Losses and gradient norms of the two must agree
-before anything is timed; each contender then runs with the micro-batch that was fastest in trials, its rows sorted by
-length. For the critic there are two ways to go one by one: `separate` has a sequence for each state and each action, as
-others do; `rows` has one row for each turn, in which action and fresh action already share the state. The ratio is that
-to the faster of the two. Beside it stands the ratio of CPU time, which a busy machine disturbs less than the wall time.
+A sample is one turn of one episode. Packed, all turns of an episode and their fresh actions share one pass. One by one,
+every turn is a separate sample, and its history is encoded again. Both take the same step of `Archer` on DeepSpeed
+engines: layout, passes, gradient clipping, AdamW, the target's average. The program first checks that the losses and
+gradient norms of the two agree. Each contender then runs with the micro-batch that was fastest in trials, its rows
+sorted by length. The critic has two one-by-one contenders: `separate` has a sequence for each state and each action, as
+in other libraries; `rows` has a row for each turn, in which action and fresh action share the state. The ratio is that
+to the faster one. The ratio of CPU time is printed too, because a busy machine disturbs it less than the wall time.
 
-The share of the machine is that of the model's matrix products over useful tokens (no pads, no attention scores) in
-the rate of one product, measured on the same ranks: at the model's width, and at a large size.
+The share of the machine is the rate of the models' matrix products over useful tokens (no pads, no attention scores),
+divided by the rate of one matrix product on the same ranks, at the model's width and at a large size.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from learner.passes.precision import DTYPES, Precision
 from learner.passes.rows import Row, deal
 
 TURNS = (5, 10, 20)
-# The largest relative gap in losses and gradient norms at which two contenders still compute the same thing.
+# The largest relative gap in losses and gradient norms between contenders that compute the same function.
 TOLERANCE = 1e-4
 MATMUL_ROWS, LARGE = 1024, 2048
 TIMEOUT = timedelta(seconds=900)
@@ -81,7 +81,7 @@ USE = {
 
 @dataclass
 class Contender:
-    """One way to encode: its engines, its rows, and the sizes of micro-batch to try, in rows."""
+    """One encoding: its engines, its rows, and the micro-batch sizes to try, in rows."""
 
     name: str
     engines: ActorCritic
@@ -93,7 +93,7 @@ class Contender:
         self.samples = sum(len(row.turns) for row in self.rows)
 
     def step(self, phase: str, micro_batch: int) -> dict[str, float]:
-        """One optimizer step over all rows: its metrics, `seconds` of the slowest rank and `cpu_seconds` of all."""
+        """Take one step over all rows; return its metrics, `seconds` of the slowest rank and `cpu_seconds` of all."""
         device = self.engines.policy.device
         share = deal(self.rows, dist.get_world_size(), micro_batch)[dist.get_rank()]
         settings = Phase(phase, 1, len(self.rows), "episode")  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class Contender:
 
 
 def contenders(case: Case, rows: list[Row], dtype: Precision) -> list[Contender]:
-    """The packed one first."""
+    """Return the contenders, the packed one first."""
     turns = one_by_one(rows)
     return [
         Contender("packed", build(case, dtype, separate=False), rows, (16, 8, 4, 2)[: case.trials]),
@@ -120,38 +120,38 @@ def contenders(case: Case, rows: list[Row], dtype: Precision) -> list[Contender]
 
 
 def check(field: Sequence[Contender]) -> float:
-    """The largest relative gap between the first steps of the contenders.
+    """Return the largest relative gap between the first steps of the contenders.
 
     Raises:
-        ValueError: if it is above `TOLERANCE`.
+        ValueError: the gap is above `TOLERANCE`.
     """
     largest = 0.0
-    # The actor first: its step leaves the critic as it is, while the critic's would be seen in the actor's.
+    # The actor is first: its step does not change the critic, but a critic step would change the actor's loss.
     for phase, names in (("actor", ("loss", "norm")), ("critic", ("q_loss", "v_loss", "target", "norm"))):
-        # One step each, and all of it from that one: AdamW's first steps are as long for a gradient that is rounding
-        # alone as for any other, and would have the contenders apart from the second on.
+        # Only first steps are compared. AdamW's first step has full length even where the gradient is only rounding
+        # error, so the weights of the contenders differ from the second step on.
         steps = (contender.step(phase, contender.micro_batches[0]) for contender in field)
         first, *others = ([metrics[f"{phase}/{name}"] for name in names] for metrics in steps)
         for contender, other in zip(field[1:], others, strict=True):
             gaps = [abs(a - b) / abs(a) for a, b in zip(first, other, strict=True)]
             if not max(gaps) <= TOLERANCE:
                 raise ValueError(
-                    f"{phase} step: {names} are {first} packed and {other} by {contender.name!r}, more than a share of "
-                    f"{TOLERANCE} apart; the contenders don't compute the same thing, see learner/passes/layout.py"
+                    f"{phase} step: {names} are {first} packed and {other} with {contender.name!r}, a relative gap "
+                    f"above {TOLERANCE}; the contenders compute different functions, see learner/passes/layout.py"
                 )
             largest = max(largest, *gaps)
     return largest
 
 
 def fastest(contender: Contender, phase: str) -> tuple[float, int]:
-    """Seconds and micro-batch of the shortest step, after one step to warm up."""
+    """Return seconds and micro-batch of the fastest step, after a warm-up step."""
     contender.step(phase, contender.micro_batches[0])
     return min((contender.step(phase, size)["seconds"], size) for size in contender.micro_batches)
 
 
 def measure(case: Case, turns: int, phase: str, field: Sequence[Contender], rates: dict[str, float]) -> dict[str, Any]:
-    """One row: medians over the repeats, all contenders in turn."""
-    # For the actor both ways to go one by one are the same: its encoder is a causal model's.
+    """Return one row: medians over the repeats, in which the contenders take turns."""
+    # The actor's encoder is always that of a causal model, so its two one-by-one contenders are the same.
     field = field if phase == "critic" else field[:2]
     trials = {contender.name: fastest(contender, phase) for contender in field}
     counts, memory = {}, {}
@@ -194,7 +194,7 @@ def measure(case: Case, turns: int, phase: str, field: Sequence[Contender], rate
 
 
 def run_rank(rank: int, case: Case, port: int, out: Path) -> None:
-    """All measurements of `case`; rank 0 writes them to `out`."""
+    """Make all measurements of `case`; rank 0 writes them to `out`."""
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(rank)
@@ -237,7 +237,7 @@ def run_rank(rank: int, case: Case, port: int, out: Path) -> None:
 
 
 def run(case: Case, folder: Path) -> list[dict[str, Any]]:
-    """`case` in rank processes of its own."""
+    """Return the rows of `case`, measured in new rank processes."""
     out = folder / "rows.json"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -281,7 +281,7 @@ def main() -> None:
         for observation in arguments.observations or OBSERVATION_TOKENS:
             for count in ranks:
                 rows += run(replace(base, observation=observation, ranks=count), Path(scratch))
-                # Each time: it takes most of an hour, and one that is ended keeps what it has measured.
+                # The whole program takes most of an hour, so each case is saved at once.
                 path = report("learner", arguments, rows, **about)
     print_table("Samples per second", COLUMNS, rows)
     print_table("Use of the machine", USE, rows)

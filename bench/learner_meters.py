@@ -1,4 +1,4 @@
-"""What `learner.py` measures a step with: FLOPs, memory, and the machine's own rate. All are collective."""
+"""The meters of `learner.py`: FLOPs and memory of a step, and the machine's rate. All functions are collective."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from learner.passes.precision import DTYPES
 
 
 class Meter:
-    """Counts tokens and the FLOPs of matrix products while it is on; a backward pass counts twice its forward pass."""
+    """Counts tokens and FLOPs of matrix products until `totals`; a backward pass counts as two forward passes."""
 
     def __init__(self, engines: ActorCritic, pad_token_id: int) -> None:
         self._pad = pad_token_id
@@ -61,7 +61,7 @@ class Meter:
         return 3 if torch.is_grad_enabled() else 1
 
     def totals(self, device: torch.device) -> dict[str, float]:
-        """Sums over the ranks; the meter is off from here on."""
+        """Remove the hooks and return sums over the ranks."""
         for hook in self._hooks:
             hook.remove()
         sums = torch.tensor([self.encoded, self.useful, self.flops], dtype=torch.float64, device=device)
@@ -71,7 +71,7 @@ class Meter:
 
 
 def step_memory(step: Callable[[], object], device: torch.device) -> float:
-    """MiB that a step takes at its peak beyond what lies in memory between steps, on the rank that takes most."""
+    """Return the peak memory of a step beyond the memory held between steps, in MiB, on the rank that needs most."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -79,9 +79,9 @@ def step_memory(step: Callable[[], object], device: torch.device) -> float:
         step()
         taken = torch.cuda.max_memory_allocated(device) - before
     else:
-        # What earlier steps freed must go back to the system, or a later step would find it and take nothing.
+        # Memory that earlier steps freed must return to the system, or the next step would reuse it and appear to take none.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is resident now
         before = _resident("VmRSS")
         step()
         taken = _resident("VmHWM") - before
@@ -91,7 +91,7 @@ def step_memory(step: Callable[[], object], device: torch.device) -> float:
 
 
 def _resident(entry: str) -> int:
-    """Bytes, from this process's status."""
+    """Return an entry of this process's status in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(entry + ":"):
             return int(line.split()[1]) << 10
@@ -99,7 +99,7 @@ def _resident(entry: str) -> int:
 
 
 def matmul_rate(rows: int, inner: int, outer: int, dtype: str, device: torch.device) -> float:
-    """FLOP/s of [rows, inner] x [inner, outer] on all ranks together, each busy at the same time."""
+    """Return the FLOP/s of [rows, inner] x [inner, outer], summed over ranks that compute at the same time."""
     a = torch.randn(rows, inner, device=device, dtype=DTYPES[dtype])
     b = torch.randn(inner, outer, device=device, dtype=DTYPES[dtype])
     rounds = max(1, int(5e9 / (2 * rows * inner * outer)))

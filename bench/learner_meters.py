@@ -79,7 +79,7 @@ def step_memory(step: Callable[[], object], device: torch.device) -> float:
         step()
         taken = torch.cuda.max_memory_allocated(device) - before
     else:
-        # Memory that earlier steps freed must return to the system, or the next step would reuse it and appear to take none.
+        # Freed memory must return to the system, or the next step would reuse it and appear to take none.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is resident now
         before = _resident("VmRSS")

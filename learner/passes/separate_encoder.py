@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from learner.passes.layout import Layout, Part, Points
 from learner.passes.rows import Row
 
 
+@dataclass
 class SeparateEncoder:
     """Lays out each state, and each state with an action, as one sequence, for encoders.
 
-    Args:
+    Attributes:
         pad_token_id: fills the end of short sequences.
         translate: int64 [policy vocabulary], the backbone's id of each token of the policy; or a function from the
             policy's ids [length] to the backbone's; None keeps the ids.
@@ -23,32 +25,19 @@ class SeparateEncoder:
         max_tokens: the longest sequence; of a longer one the last tokens are kept.
     """
 
-    def __init__(
-        self,
-        pad_token_id: int,
-        *,
-        translate: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None,
-        prefix: Sequence[int] = (),
-        suffix: Sequence[int] = (),
-        read_first: bool = False,
-        max_tokens: int | None = None,
-    ) -> None:
-        self.pad_token_id = pad_token_id
-        self.translate = translate
-        self.prefix = np.asarray(prefix, dtype=np.int64)
-        self.suffix = np.asarray(suffix, dtype=np.int64)
-        self.read_first = read_first
-        self.max_tokens = max_tokens
+    pad_token_id: int
+    translate: np.ndarray | Callable[[np.ndarray], np.ndarray] | None = None
+    prefix: Sequence[int] = ()
+    suffix: Sequence[int] = ()
+    read_first: bool = False
+    max_tokens: int | None = None
 
     def _sequence(self, tokens: np.ndarray) -> np.ndarray:
-        if self.translate is None:
-            tokens = tokens.astype(np.int64)
-        else:
+        if self.translate is not None:
             tokens = self.translate(tokens) if callable(self.translate) else self.translate[tokens]
         if self.max_tokens is not None:
-            room = self.max_tokens - len(self.prefix) - len(self.suffix)
-            tokens = tokens[-room:]
-        return np.concatenate((self.prefix, tokens, self.suffix))
+            tokens = tokens[-(self.max_tokens - len(self.prefix) - len(self.suffix)) :]
+        return np.concatenate((self.prefix, tokens, self.suffix), dtype=np.int64, casting="unsafe")
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
         """Return the layout of `rows`, see `Encoder.encode`."""
@@ -81,10 +70,8 @@ class SeparateEncoder:
         points = {}
         for part, indices in found.items():
             at = torch.tensor(indices, dtype=torch.long)
-            if part == "fresh":
+            if part in ("fresh", "next_states"):
                 at = at.view(sum(len(row.turns) for row in rows), -1)
-            elif part == "next_states":
-                at = at.view(-1, horizon)
             points[str(part)] = Points(at, column[at])
         position = torch.arange(shape[1]).expand(shape)
         mask = torch.arange(shape[1]) < torch.from_numpy(lengths).unsqueeze(1)

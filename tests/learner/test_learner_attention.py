@@ -1,4 +1,4 @@
-"""The ways to attend over a tree agree with the dense mask, in masks, in outputs and in gradients."""
+"""Attention functions over a tree agree with the dense mask in masks, outputs and gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from learner.passes.packed_encoder import PackedEncoder
 
 
 def _layout(seed: int = 0) -> Layout:
-    """Rows of unlike length, so that trunks and branches both have pads."""
+    """Return a layout of rows of different lengths, so that trunks and branches both have pads."""
     rows = [make_row(seed, turns=3), make_row(seed + 1, turns=7, all_turns=True), make_row(seed + 2, turns=5)]
     return PackedEncoder(0).encode(rows, ("state", "action", "fresh"))
 
@@ -32,7 +32,7 @@ def _model(attends: str) -> PreTrainedModel:
 
 
 def _logits(model: PreTrainedModel, layout: Layout) -> Tensor:
-    """Of the tokens that aren't pads: [tokens, vocabulary]."""
+    """Return the logits of all tokens except pads: [tokens, vocabulary]."""
     logits = model(
         input_ids=layout.input_ids,
         attention_mask=layout.mask(model.base_model),
@@ -43,7 +43,7 @@ def _logits(model: PreTrainedModel, layout: Layout) -> Tensor:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_what_flex_attention_asks_is_the_dense_mask(seed: int) -> None:
+def test_the_mask_function_on_a_grid_of_indices_is_the_dense_mask(seed: int) -> None:
     tree = _tree(_layout(10 * seed))
     visible = mask_mod(tree)
     rows, length = tree.branch.shape
@@ -51,7 +51,7 @@ def test_what_flex_attention_asks_is_the_dense_mask(seed: int) -> None:
     assert visible(row, torch.zeros_like(row), query, key).equal(tree_mask(tree)[:, 0])
 
 
-def test_the_trunk_is_causal_and_the_rest_of_the_dense_mask_is_the_branches_mask() -> None:
+def test_the_dense_mask_is_a_causal_trunk_and_the_mask_of_the_branches() -> None:
     tree = _tree(_layout())
     dense = tree_mask(tree)
     assert (branch_mask(tree, torch.float32) == 0).equal(dense[:, :, tree.trunk :])
@@ -71,13 +71,13 @@ def test_tree_attention_gives_outputs_and_gradients_of_the_dense_mask() -> None:
         torch.testing.assert_close(b.grad, a.grad, atol=1e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_tree_attention_takes_sequences_without_branches_and_ones_that_transformers_masks() -> None:
+def test_tree_attention_accepts_rows_without_branches_and_padded_sequences() -> None:
     dense, tree = _model("sdpa").eval(), _model(TREE).eval()
     row = make_row(4, turns=7, all_turns=True)
     layout = PackedEncoder(0).encode([row, make_row(5, turns=2)], ("state", "action"))
     assert layout.mask(tree.base_model).shape[2] == 0
     ids = layout.input_ids[:1, :6]
-    padded = torch.tensor([[0, 0, 1, 1, 1, 1]])  # on the left, where a causal pass alone would read the pads
+    padded = torch.tensor([[0, 0, 1, 1, 1, 1]])  # pads on the left, which a causal mask alone does not hide
     with torch.no_grad():
         torch.testing.assert_close(_logits(tree, layout), _logits(dense, layout), atol=1e-5, rtol=0)
         expected, got = (model(ids, attention_mask=padded).logits[:, 2:] for model in (dense, tree))
@@ -85,7 +85,7 @@ def test_tree_attention_takes_sequences_without_branches_and_ones_that_transform
 
 
 def test_flex_attention_gives_the_same_logits() -> None:
-    """Uncompiled, as a CPU without a compiler can run it."""
+    """Runs uncompiled, because a CPU may have no compiler."""
     layout = _layout()
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         expected, got = (_logits(_model(attends).eval(), layout) for attends in ("sdpa", FLEX))
@@ -107,6 +107,8 @@ def test_compiled_flex_attention_gives_outputs_and_gradients_of_the_dense_mask()
 
 
 @pytest.mark.parametrize(("accelerator", "attends"), [("cpu", TREE), ("cuda", FLEX)])
-def test_the_device_that_trains_chooses(monkeypatch: pytest.MonkeyPatch, accelerator: str, attends: str) -> None:
+def test_the_accelerator_selects_the_attention_function(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, attends: str
+) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", accelerator)
     assert implementation() == attends

@@ -1,4 +1,4 @@
-"""Checkpoints that carry their name are whole; broken ones are refused with a sentence."""
+"""Checkpoints under their final name are complete; damaged ones are refused with a clear message."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def _write(folder: Path, cycle: int, keep: int = 2) -> Path:
     return commit(partial, keep)
 
 
-def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
+def test_the_newest_checkpoints_are_kept_and_listed(tmp_path: Path) -> None:
     for cycle in (1, 2, 10):
         _write(tmp_path, cycle)
     assert [path.name for path in checkpoint_folders(tmp_path)] == ["cycle-00002", "cycle-00010"]
     assert TrainerState.read(checkpoint_folders(tmp_path)[-1]) == TrainerState(cycle=10, evaluations={"clone": -15.0})
 
 
-def test_a_checkpoint_that_was_never_finished_is_not_one(tmp_path: Path) -> None:
+def test_an_unfinished_checkpoint_is_not_listed(tmp_path: Path) -> None:
     whole = _write(tmp_path, 1)
     (begin(tmp_path, 2) / "state.json").write_text("{")
     assert checkpoint_folders(tmp_path) == [whole]
-    # The next attempt at the same cycle starts from nothing.
+    # The next attempt at the same cycle starts with an empty folder.
     assert list(begin(tmp_path, 2).iterdir()) == []
 
 
@@ -41,15 +41,15 @@ def test_writing_a_cycle_again_replaces_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "says"), [(None, "no state.json"), ("{", "can't be read"), ('{"a": 1}', "older")])
-def test_what_is_no_checkpoint_is_refused_with_a_sentence(tmp_path: Path, content: str | None, says: str) -> None:
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path, content: str | None, says: str) -> None:
     if content is not None:
         (tmp_path / "state.json").write_text(content)
     with pytest.raises(CheckpointError, match=says):
         TrainerState.read(tmp_path)
 
 
-def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> None:
-    """The disk refuses in the middle of writing: a sentence, and the older checkpoint as it was."""
+def test_a_full_disk_leaves_the_previous_checkpoint_unchanged(tmp_path: Path) -> None:
+    """The disk is full in the middle of a write."""
     before = _write(tmp_path / "checkpoints", 1)
     trainer = Trainer.__new__(Trainer)
     trainer.rank = 1
@@ -67,7 +67,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -
     assert checkpoint_folders(tmp_path / "checkpoints") == [before]
 
 
-def test_seeds_of_runs_and_of_evaluations_lie_apart() -> None:
+def test_seeds_of_runs_and_of_evaluations_do_not_overlap() -> None:
     from learner.seeds import EVALUATION_SEED
 
     starts = sorted(first_seed(seed) for seed in range(500))

@@ -1,4 +1,4 @@
-"""Critic backbones, and what is refused before the first step."""
+"""Critic backbones, and the backbones that are refused before the first step."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_a_backbone_from_scratch_reads_the_policys_vocabulary(tmp_path: Path) ->
     assert critic.backbone.embed_tokens.weight.shape == (VOCABULARY, 16)
 
 
-def test_an_encoder_backbone_reads_each_state_by_itself(tmp_path: Path) -> None:
-    """RoBERTa over the policy's words under other ids, as it is beside GPT-2; later tokens don't matter to a state."""
+def test_an_encoder_backbone_reads_each_state_separately(tmp_path: Path) -> None:
+    """RoBERTa has the policy's words with other ids, like GPT-2's; tokens after a state do not change its value."""
     tokenizer = _policy(tmp_path / "policy")
     words = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in reversed(range(VOCABULARY)))]
     roberta = RobertaModel(
@@ -82,7 +82,7 @@ def test_an_encoder_backbone_reads_each_state_by_itself(tmp_path: Path) -> None:
     assert (one[:, 4:] - other[:, 4:]).abs().max() > 1e-5
 
 
-def test_vocabulary_is_translated_by_the_text_of_each_piece() -> None:
+def test_ids_are_translated_by_the_text_of_each_piece() -> None:
     policy = _tokenizer(["a", "b", "<end>"], eos_token="<end>", pad_token="<end>")
     critic = _tokenizer(
         ["<s>", "<pad>", "</s>", "<unk>", "b", "a"], pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
@@ -90,7 +90,7 @@ def test_vocabulary_is_translated_by_the_text_of_each_piece() -> None:
     assert translate_vocabulary(policy, critic, "critic").tolist() == [5, 4, 2]
 
 
-def test_a_critic_of_another_language_is_refused(tmp_path: Path) -> None:
+def test_a_critic_with_an_unrelated_vocabulary_is_refused(tmp_path: Path) -> None:
     policy = _tokenizer([f"w{i}" for i in range(50)], pad_token="w0")
     critic = _tokenizer(["<unk>", *(f"v{i}" for i in range(50))], unk_token="<unk>", pad_token="<unk>")
     with pytest.raises(LearnerError, match=r"49 of the policy's 50 tokens.*have no counterpart"):

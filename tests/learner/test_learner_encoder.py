@@ -1,4 +1,4 @@
-"""A critic on a real pretrained encoder, all-MiniLM-L6-v2, which comes in a package and needs no download."""
+"""A critic on a pretrained encoder, all-MiniLM-L6-v2, which a Python package contains."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def minilm() -> Path:
 
 @pytest.fixture(scope="module")
 def policy(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small policy over the encoder's own word pieces."""
+    """Return the folder of a small policy with the encoder's vocabulary."""
     folder = tmp_path_factory.mktemp("policy")
     tokenizer = AutoTokenizer.from_pretrained(minilm)
     tokenizer.save_pretrained(folder)
@@ -41,14 +41,14 @@ def policy(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _episode(tokenizer: object) -> Row:
-    """Observations and actions by turns; the last sentence is a fresh action at the last state."""
+    """Return an episode of alternating observations and actions; the last sentence is a fresh action."""
     ids = [np.array(tokenizer(s, add_special_tokens=False)["input_ids"], dtype=np.int32) for s in SENTENCES]  # type: ignore[operator]
     ends = np.cumsum([len(part) for part in ids[:5]]).astype(np.int32)
     episode = make_episode("e", np.concatenate(ids[:5]), ends[[0, 2]], ends[[1, 3]], [0.0, 0.0])
     return Row(episode, np.array([0, 1], dtype=np.int32), fresh=flat_actions([[ids[5]], [ids[5]]]))
 
 
-def test_a_pretrained_encoder_reads_states_and_actions_as_it_reads_text(minilm: Path, policy: Path) -> None:
+def test_a_pretrained_encoder_reads_states_and_actions_like_plain_text(minilm: Path, policy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
     critic, encoder = build_critic(LearnerConfig(critic=CriticConfig(backbone=str(minilm))), policy, tokenizer)
     row = _episode(tokenizer)
@@ -69,8 +69,8 @@ def test_a_pretrained_encoder_reads_states_and_actions_as_it_reads_text(minilm: 
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_an_encoder_of_another_family_reads_the_text(minilm: Path, tmp_path: Path) -> None:
-    """A byte-level policy has no piece in common with the encoder, but what it writes can be read."""
+def test_an_encoder_of_another_tokenizer_family_reads_the_text(minilm: Path, tmp_path: Path) -> None:
+    """A byte-level policy shares no pieces with the encoder, so its tokens are decoded and tokenized again."""
     sentences = [" ".join(SENTENCES[:n]) for n in (1, 3)]
     build_tiny_model(
         sentences * 20, tmp_path, TinyModelConfig(vocab_size=300, hidden_size=32, heads=1, layers=1), seed=0

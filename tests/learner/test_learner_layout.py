@@ -1,4 +1,4 @@
-"""Packed passes against one pass for each state and action; indices and masks that must not slip."""
+"""Packed passes agree with separate passes, and each part is read at the right position."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def config(request: pytest.FixtureRequest) -> PretrainedConfig:
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_packed_values_are_the_separate_ones(config: PretrainedConfig, horizon: int) -> None:
+def test_packed_values_equal_separate_values(config: PretrainedConfig, horizon: int) -> None:
     rows = [make_row(seed) for seed in range(5)]
     critic = Critic(AutoModel.from_config(config), 32).eval()
     q, v = ("action", "fresh"), ("state", "next_state", "next_states")
@@ -44,7 +44,7 @@ def test_packed_values_are_the_separate_ones(config: PretrainedConfig, horizon: 
 
 
 @pytest.mark.parametrize("part", ["action", "fresh"])
-def test_packed_logprobs_are_those_of_each_action_alone(config: PretrainedConfig, part: str) -> None:
+def test_packed_logprobs_equal_those_of_separate_passes(config: PretrainedConfig, part: str) -> None:
     rows = [make_row(seed) for seed in range(5)]
     policy = Policy(AutoModelForCausalLM.from_config(config).eval(), temperature=0.7)
     layout = PackedEncoder(0).encode(rows, ("fresh", "action"), 1)
@@ -55,7 +55,7 @@ def test_packed_logprobs_are_those_of_each_action_alone(config: PretrainedConfig
 
 
 def _actions_alone(rows: list[Row], part: str) -> list[tuple[np.ndarray, int]]:
-    """Each action behind its own state, and the action's length."""
+    """Return each action after its state, and the length of the action."""
     found = []
     for row in rows:
         for sample, turn in enumerate(row.turns):
@@ -67,8 +67,8 @@ def _actions_alone(rows: list[Row], part: str) -> list[tuple[np.ndarray, int]]:
     return found
 
 
-def test_values_know_nothing_of_later_turns_nor_of_pads() -> None:
-    """Change every token after a state, and add a longer row beside it: the state's value stays as it is."""
+def test_values_do_not_depend_on_later_turns_or_pads() -> None:
+    """A state keeps its value if every later token changes and a longer row is added to the layout."""
     torch.manual_seed(0)
     critic = Critic(AutoModel.from_config(llama()), 32).eval()
     row, changed = make_row(1, fresh=0), make_row(1, fresh=0)
@@ -90,10 +90,10 @@ def test_values_know_nothing_of_later_turns_nor_of_pads() -> None:
 
 
 def _numbered(first: int, turns: int) -> Row:
-    """An episode of tokens `first`, `first` + 1, ...; fresh action k at a state ends in 1000 + 10 * its length + k."""
+    """Return an episode of tokens `first`, `first` + 1, ...; fresh action k of a state ends in 1000 + 10 length + k."""
     row = make_row(turns, turns=turns, all_turns=True, fresh=0)
     change(row, tokens=np.arange(first, first + len(row.episode.tokens), dtype=np.int32))
-    row.turns = row.turns[::-1].copy()  # in another order than that of the episode
+    row.turns = row.turns[::-1].copy()  # not in the order of the episode
     lasts = [1000 + 10 * (first + int(row.episode.action_start[turn])) for turn in row.turns]
     row.fresh = flat_actions([[[2000, last + k][k:] for k in range(2)] for last in lasts])
     return row
@@ -101,7 +101,7 @@ def _numbered(first: int, turns: int) -> Row:
 
 @pytest.mark.parametrize("encoder", [PackedEncoder(0), SeparateEncoder(0)], ids=["packed", "separate"])
 def test_each_part_is_read_at_the_last_token_of_its_own_turn(encoder: Encoder) -> None:
-    """Every token has a number of its own, so a part that is read at another turn, or at a pad, shows another one."""
+    """Every token is unique, so a part that is read at a wrong position gives a wrong token."""
     rows, horizon = [_numbered(1, 3), _numbered(100, 7)], 2
     layout = encoder.encode(rows, PARTS, horizon)
     read = {part: layout.input_ids[where].tolist() for part, where in layout.points.items()}
@@ -119,8 +119,8 @@ def test_each_part_is_read_at_the_last_token_of_its_own_turn(encoder: Encoder) -
     assert read == expected
 
 
-def test_each_token_of_an_action_is_predicted_where_its_predecessor_stands() -> None:
-    """Its number less one, or the last of its state; the stop token, an action's last, is among them."""
+def test_each_token_of_an_action_is_predicted_at_the_token_before_it() -> None:
+    """The predictions include the first token, which follows the state, and the stop token."""
     rows = [_numbered(1, 3), _numbered(100, 7)]
     layout = PackedEncoder(0).encode(rows, ("action", "fresh"), 1)
     action = layout.predictions["action"]
@@ -143,7 +143,7 @@ def test_each_token_of_an_action_is_predicted_where_its_predecessor_stands() -> 
 
 
 def test_tree_mask_by_hand() -> None:
-    """Trunk of three tokens, a branch of two at its second token, one pad."""
+    """A trunk of three tokens, a branch of two after its second token, and one pad."""
     mask = tree_mask(Tree(torch.tensor([[0, 0, 0, 1, 1, -1]]), torch.tensor([[1, 2, 3, 2, 2, 0]]), 3))
     expected = torch.tensor(
         [
@@ -165,7 +165,7 @@ def test_last_state_is_the_whole_episode() -> None:
     assert layout.points["state"].column.tolist() == [row.episode.action_start[0] - 1, row.episode.action_start[1] - 1]
 
 
-def test_causal_and_encoder_backbones_are_told_apart() -> None:
+def test_is_causal_distinguishes_causal_models_from_encoders() -> None:
     from transformers import RobertaConfig
 
     assert is_causal(llama())

@@ -1,4 +1,4 @@
-"""Adapters: what is shared, what is exported, what is refused."""
+"""Adapters: sharing of the base, merging, files, and the adapters that are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _base(seed: int = 0, architecture: str = "llama") -> PreTrainedModel:
 
 
 def _trained(base: PreTrainedModel, seed: int = 1, config: LoraConfig = LORA) -> PreTrainedModel:
-    """An adapter that has moved."""
+    """Return a tree over `base` whose adapter changes its outputs."""
     model = with_adapter(base, config)
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -62,14 +62,14 @@ def test_policy_critic_target_and_reference_hold_one_copy_of_the_base() -> None:
     held = {id(p): p for tree in trees for p in tree.parameters()}
     frozen = sum(p.numel() for p in held.values() if not p.requires_grad)
     assert frozen == own
-    # Each tree trains tensors that no other one has.
+    # No two trees train the same tensor.
     trained = [{id(p) for p in tree.parameters() if p.requires_grad} for tree in trees]
     assert all(a.isdisjoint(b) for a, b in itertools.combinations(trained, 2))
     assert [bool(t) for t in trained] == [True, True, True, False]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_the_merged_weights_are_the_policy_and_the_reference_is_untouched(architecture: str) -> None:
+def test_merged_weights_compute_like_the_adapter_and_the_base_is_unchanged(architecture: str) -> None:
     base = _base(architecture=architecture)
     before = _logprobs(share(base))
     model = _trained(base)
@@ -82,7 +82,7 @@ def test_the_merged_weights_are_the_policy_and_the_reference_is_untouched(archit
     torch.testing.assert_close(_logprobs(share(base)), before, atol=0, rtol=0)
 
 
-def test_an_adapter_goes_to_a_folder_and_back_and_peft_reads_it(tmp_path: Path) -> None:
+def test_an_adapter_is_saved_and_loaded_and_peft_reads_it(tmp_path: Path) -> None:
     base = _base()
     base.save_pretrained(tmp_path / "base")
     record = Base(str(tmp_path / "base"), fingerprint(base))
@@ -96,7 +96,7 @@ def test_an_adapter_goes_to_a_folder_and_back_and_peft_reads_it(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("one_rank")
-def test_a_run_starts_from_an_adapter_and_stays_close_to_it(tmp_path: Path) -> None:
+def test_policy_and_reference_start_from_a_given_adapter(tmp_path: Path) -> None:
     settings = {"lora": {"rank": 4, "alpha": 8}, "clone": {"steps": 0}, "actor": {"kl_to_clone": 0.1}}
     base = make_algorithm("archer", **settings).policy_model
     with torch.no_grad():
@@ -116,14 +116,14 @@ def test_an_adapter_for_another_base_is_refused_with_both_names(tmp_path: Path) 
     require_base(folder, Base("moved/elsewhere", mine.fingerprint))
     with pytest.raises(AdapterError, match=r"made for the base models/mine \(\w+\), and the base here is models/other"):
         load_adapter(with_adapter(_base(1), LORA), folder, LORA, other)
-    # One that tells no more than a name, as any adapter of peft's.
+    # Without base.json, as in other adapters of peft, only the name of the base is compared.
     (folder / "base.json").unlink()
     load_adapter(with_adapter(_base(), LORA), folder, LORA, Base("hub/mine", "?"))
     with pytest.raises(AdapterError, match=r"models/mine, and the base here is models/other"):
         load_adapter(with_adapter(_base(1), LORA), folder, LORA, other)
 
 
-def test_an_adapter_of_another_shape_or_none_at_all_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_of_another_shape_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     mine = Base("mine", fingerprint(_base()))
     folder = _save(_trained(_base()), tmp_path / "adapter", mine)
     wider = LoraConfig(rank=8, alpha=8)
@@ -139,12 +139,12 @@ def test_an_adapter_of_another_shape_or_none_at_all_is_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("targets", "says"), [(["c_attn"], r"has no such layers.*q_proj"), (["embed_tokens"], "the embedding")]
 )
-def test_targets_that_cannot_be_are_refused(targets: list[str], says: str) -> None:
+def test_impossible_targets_are_refused(targets: list[str], says: str) -> None:
     with pytest.raises(AdapterError, match=says):
         with_adapter(_base(), LoraConfig(targets=targets))
 
 
-def test_a_base_is_the_same_in_either_precision_and_another_one_is_not() -> None:
+def test_the_fingerprint_ignores_precision_and_detects_other_weights() -> None:
     assert fingerprint(_base()) == fingerprint(_base().bfloat16())
     assert fingerprint(_base()) != fingerprint(_base(1))
     changed = _base()
@@ -153,13 +153,13 @@ def test_a_base_is_the_same_in_either_precision_and_another_one_is_not() -> None
     assert fingerprint(changed) != fingerprint(_base())
 
 
-def test_an_adapter_beside_cloning_is_refused_by_the_configuration() -> None:
+def test_an_adapter_together_with_cloning_is_refused() -> None:
     with pytest.raises(ValueError, match=r"lora.adapter.*clone.steps"):
         LearnerConfig.model_validate({"lora": {"adapter": "somewhere"}, "clone": {"steps": 5}})
 
 
 def test_activations_are_recomputed_by_the_adapter_that_made_them() -> None:
-    """Two trees over one base, both passes before either backward: a switch between adapters would mix them up."""
+    """Two trees over one base make both forward passes before the first backward pass."""
     gradients = []
     for recompute in (False, True):
         base = _base()

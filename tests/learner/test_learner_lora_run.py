@@ -1,4 +1,4 @@
-"""A run with adapters through the trainer itself, on engines that only record what they are sent."""
+"""A run with adapters through the real trainer, with engines that only record what they receive."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LORA = {"rank": 4, "alpha": 8}
 
 @pytest.fixture(autouse=True)
 def _own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process registers its metrics once, and here are several trainers in one."""
+    """Give each trainer its own registry, because a process can register metrics only once."""
     monkeypatch.setattr("learner.train.LearnerMetrics", lambda: LearnerMetrics(CollectorRegistry()))
 
 
@@ -40,7 +40,7 @@ def _episode(seed: int) -> Episode:
 
 
 class Rollouts:
-    """Engines that play the same episodes at the same seeds, and prove whatever they are sent."""
+    """Engines that return the same episodes for the same seeds and pass every proof; also the replay."""
 
     stale_error = died_error = KeyError
     names, incarnations = ("engine",), ("engine.0",)
@@ -94,7 +94,7 @@ class Rollouts:
             next_seed=first_seed + episodes,
         )
 
-    # And as replay.
+    # The methods of the replay client.
 
     def sweep(self, **_: Any) -> list[Episode]:
         return self.held
@@ -112,7 +112,7 @@ class Rollouts:
 def _run(
     run: Path, model: Path, learner: dict[str, Any], *, cycles: int = 2, resume: Path | None = None
 ) -> tuple[list[dict[str, float]], list[str]]:
-    """The metrics of each cycle of a PPO run, and what its engines were sent."""
+    """Run PPO; return the metrics of each cycle and the kinds of weights that the engines received."""
     run.mkdir(exist_ok=True)
     demonstrations = run / "demonstrations.arrow"
     write_demonstrations([_episode(i) for i in range(8)], demonstrations)
@@ -152,7 +152,7 @@ def _run(
 @pytest.mark.parametrize(
     ("clone", "dtype", "cloned"), [("full", "float32", ["all"]), ("adapter", "bfloat16", ["base", "adapter"])]
 )
-def test_a_resumed_run_learns_as_one_that_went_straight_on(
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     tmp_path: Path, clone: str, dtype: str, cloned: list[str]
 ) -> None:
     model = save_model(tmp_path / "model", tied=True)
@@ -169,7 +169,7 @@ def test_a_resumed_run_learns_as_one_that_went_straight_on(
     assert straight[1]["actor/kl_to_clone"] > 0
 
 
-def test_a_run_from_an_adapter_tells_the_engines_and_refuses_another_base(tmp_path: Path) -> None:
+def test_a_run_from_an_adapter_broadcasts_it_first_and_refuses_another_base(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", tied=True)
     _run(tmp_path / "first", model, {"lora": LORA}, cycles=1)
     checkpoint = tmp_path / "first" / "checkpoints" / "cycle-00001"
@@ -178,6 +178,6 @@ def test_a_run_from_an_adapter_tells_the_engines_and_refuses_another_base(tmp_pa
     assert sent == ["base", "adapter", "adapter"], "before the first episode, and after the cycle"
     with pytest.raises(AdapterError, match=r"for the base .*first/clone \(\w+\), and the base here is .*model \(\w+\)"):
         _run(tmp_path / "third", model, learner)
-    # The clone of the run was replaced by another model: its adapters mean nothing on that one.
+    # Another model replaced the run's clone, so its adapters are refused.
     with pytest.raises(AdapterError, match=r"cycle-00001/adapter was made for the base .*first/clone"):
         _run(tmp_path / "fourth", model, {"lora": LORA, "clone": {"steps": 0}}, resume=checkpoint)

@@ -1,4 +1,4 @@
-"""Mixed precision, recomputed activations and the optimizer on the host: what each may change, and what not."""
+"""Mixed precision, recomputed activations and the optimizer on the host: what each changes and what it must not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = 40
 
 
 class Weight(nn.Module):
-    """One weight of ones, beside which bfloat16 has nothing nearer than 0.004."""
+    """One weight of ones. The neighbours of 1 in bfloat16 are 0.004 away."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def _small_steps(rank: int, out: Path) -> None:
         (out / "found.json").write_text(json.dumps(found))
 
 
-def test_steps_far_below_a_rounding_of_bfloat16_add_up_at_every_stage(tmp_path: Path) -> None:
+def test_steps_below_a_bfloat16_rounding_accumulate_at_every_stage(tmp_path: Path) -> None:
     assert torch.ones(1).sub(STEPS * SMALL_LR).bfloat16() == 1.0, "else the test shows nothing"
     run_ranks(2, _small_steps, tmp_path)
     for dtype, moved in json.loads((tmp_path / "found.json").read_text()).values():
@@ -64,8 +64,8 @@ def test_steps_far_below_a_rounding_of_bfloat16_add_up_at_every_stage(tmp_path: 
         assert moved == pytest.approx(STEPS * SMALL_LR, rel=0.01)
 
 
-def test_the_average_of_a_target_goes_on_where_bfloat16_would_stop() -> None:
-    """A target in bfloat16 stays at 1 for ever: tau times the distance is less than half a rounding."""
+def test_the_average_of_a_target_moves_by_less_than_a_bfloat16_rounding() -> None:
+    """A target in bfloat16 would stay at 1, because tau times the distance is less than half a rounding."""
     online = Weight()
     with torch.no_grad():
         online.weight.add_(0.01)
@@ -77,7 +77,7 @@ def test_the_average_of_a_target_goes_on_where_bfloat16_would_stop() -> None:
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4}])
-def test_passes_are_in_bfloat16_heads_losses_and_what_is_trained_in_float32(lora: dict[str, Any] | None) -> None:
+def test_passes_are_in_bfloat16_and_heads_and_trained_weights_in_float32(lora: dict[str, Any] | None) -> None:
     algorithm: Any = make_algorithm("archer", dtype="bfloat16", lora=lora)
     seen: dict[str, set[torch.dtype]] = {"projection": set(), "value head": set()}
 
@@ -93,12 +93,12 @@ def test_passes_are_in_bfloat16_heads_losses_and_what_is_trained_in_float32(lora
     for engine in (algorithm.policy, algorithm.engines.critic):
         assert {p.dtype for p in engine.module.parameters() if p.requires_grad} == {torch.float32}
     base = {p.dtype for p in algorithm.policy_model.parameters() if not p.requires_grad}
-    assert base == ({torch.bfloat16} if lora else set()), "a base that nobody trains is held in half the bytes"
+    assert base == ({torch.bfloat16} if lora else set()), "a base that is not trained is held in bfloat16"
 
 
 @pytest.mark.parametrize("attends", [TREE, FLEX])
 def test_bfloat16_reads_the_same_branches(attends: str) -> None:
-    """Pads and unseen keys must not leak, nor make a softmax undefined, where a mask is rounded."""
+    """A rounded mask must hide pads and masked keys, and must not make a softmax undefined."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(llama(attn_implementation=attends, head_dim=16)).eval()
     layout = PackedEncoder(0).encode([make_row(0, turns=3), make_row(1, all_turns=True)], ("state", "fresh"))
@@ -132,7 +132,7 @@ def test_recomputing_activations_changes_no_loss(name: Any, lora: dict[str, Any]
     assert (policy_again, value_again) == (2 * policy, 2 * value), "each block's pass twice: forward, and in backward"
 
 
-def test_q_and_v_apart_read_backbones_of_their_own() -> None:
+def test_separate_backbones_serve_q_and_v() -> None:
     torch.manual_seed(0)
     q, v = (AutoModel.from_config(llama()).eval() for _ in range(2))
     layout = PackedEncoder(0).encode(episodes(0, 2), ("state", "action"))
@@ -149,7 +149,7 @@ def test_q_and_v_apart_read_backbones_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("use_gpu", [False, True])
-def test_offload_is_deepspeeds_and_wants_shards(use_gpu: bool) -> None:
+def test_offload_is_configured_in_deepspeed_and_needs_zero_1_or_more(use_gpu: bool) -> None:
     config = LearnerConfig(zero_stage=2, optimizer_offload=True, use_gpu=use_gpu)
     said = deepspeed_config(config, 1.0)
     assert said["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": use_gpu}

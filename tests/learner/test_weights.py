@@ -1,4 +1,4 @@
-"""Broadcast of weights: what is sent, what arrives in a real engine, and that the proof sees what does not."""
+"""Broadcast of weights to a real engine, and the faults that the proof detects."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ TEMPERATURE = 0.7
 
 
 class OneEngine:
-    """A rollout service and sync client over a single engine of this process, without Ray."""
+    """A rollout service and sync client for one engine of this process, without Ray."""
 
     stale_error = StaleWorkersError
     died_error = EngineDied
@@ -57,7 +57,7 @@ class OneEngine:
 
 
 class Busy(OneEngine):
-    """With requests that have written tokens when an update begins, however fast or slow the machine is."""
+    """A client with requests in flight that have generated tokens when an update begins."""
 
     def __init__(self, served, prompt):
         super().__init__(served)
@@ -69,7 +69,7 @@ class Busy(OneEngine):
             return self.served.submit(self.served.engine.generate(self.prompt, n, sampling))
 
         self.running = ask(32, 250)
-        # The engine steps all of its requests together: those asked for before have written as many.
+        # The engine steps all requests together, so the earlier ones have generated at least as many tokens.
         short = ask(32, 2)
         try:
             short.result(60)
@@ -79,7 +79,7 @@ class Busy(OneEngine):
 
 
 class Counting(OneEngine):
-    """With the bytes of each update."""
+    """A client that records the bytes of each update."""
 
     def __init__(self, served):
         super().__init__(served)
@@ -107,14 +107,14 @@ def _broadcaster(model, rollouts):
 
 @pytest.fixture(scope="module", params=["llama-untied", "llama-tied", "gpt2-tied"])
 def engine(request, tmp_path_factory):
-    """(served engine, the model it started from), with a receiver that can be made to forget things."""
+    """Return an engine with a faulty receiver, and the folder of the model that it started from."""
     folder = save_model(
         tmp_path_factory.mktemp(request.param),
         request.param.partition("-")[0],
         tied=request.param.endswith("-tied"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        # The engine's process imports the faulty receiver by name.
+        # The engine's process imports the faulty receiver by its name.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
         served = Served(folder, extension="weights_cases.Forgetful")
     yield served, folder
@@ -122,7 +122,7 @@ def engine(request, tmp_path_factory):
 
 
 @pytest.mark.engine
-def test_weights_arrive_again_and_again_and_are_proved(engine):
+def test_several_broadcasts_arrive_and_are_proved(engine):
     served, folder = engine
     model = load_model(folder)
     broadcaster = _broadcaster(model, OneEngine(served))
@@ -137,7 +137,7 @@ def test_weights_arrive_again_and_again_and_are_proved(engine):
 
 
 @pytest.mark.engine
-def test_requests_in_flight_go_on_and_carry_both_versions(engine):
+def test_requests_in_flight_continue_with_tokens_of_both_versions(engine):
     served, folder = engine
     old, new = load_model(folder), load_model(folder)
     change(old, 10)
@@ -150,7 +150,7 @@ def test_requests_in_flight_go_on_and_carry_both_versions(engine):
     assert both, "no request was in flight during the broadcast"
     for completion in both:
         assert completion.versions == sorted(completion.versions)
-        # Each token's log-probability is that of the version it is labelled with, over all that came before.
+        # Each token has the log-probability of the version that it is labelled with.
         versions, tokens = np.array(completion.versions), prompt + completion.token_ids
         for version, model in ((10, old), (11, new)):
             expected = reference_logprobs(model, tokens, TEMPERATURE)[len(prompt) - 1 :]
@@ -159,10 +159,10 @@ def test_requests_in_flight_go_on_and_carry_both_versions(engine):
 
 
 @pytest.mark.engine
-def test_adapters_alone_are_sent_and_merged_into_the_base_that_came_first(engine):
+def test_the_base_is_sent_once_and_then_only_adapters(engine):
     served, folder = engine
     base = load_model(folder)
-    change(base, 40)  # not what the engine has: the clone of a run is not either
+    change(base, 40)  # the engine started from other weights, as in a run with a clone
     model = with_adapter(base, LoraConfig(rank=4))
     rollouts = Counting(served)
     broadcaster = _broadcaster(model, rollouts)
@@ -175,20 +175,20 @@ def test_adapters_alone_are_sent_and_merged_into_the_base_that_came_first(engine
         (completion,) = served.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
         expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-3)
-    # The base went once, and then less than a third of it each time.
+    # The base was sent once, and each adapter is less than a third of its size.
     assert rollouts.sent[0] >= whole
     assert max(rollouts.sent[1:]) < whole / 3
     assert len(rollouts.sent) == 4
-    # Merged anew from the base each time: the same adapter gives the same weights to the last bit.
+    # Each adapter is merged into the base itself, so the same adapter gives exactly the same weights.
     assert np.array_equal(answers[17], answers[15])
     assert np.abs(answers[16] - answers[15]).max() > 0.1
-    # And whole weights after it are whole weights.
+    # A later broadcast of whole weights replaces the base too.
     change(base, 41)
     assert _broadcaster(base, OneEngine(served)).broadcast(18).max_gap < 1e-3
 
 
 @pytest.mark.engine
-def test_a_receiver_that_skips_the_output_head_is_caught(engine, request):
+def test_the_proof_detects_a_stale_output_head(engine, request):
     served, folder = engine
     if "untied" in request.node.name:
         pytest.skip("an untied head receives weights of its own")
@@ -203,7 +203,7 @@ def test_a_receiver_that_skips_the_output_head_is_caught(engine, request):
 
 
 @pytest.mark.engine
-def test_an_update_that_changes_nothing_is_caught_and_named(engine):
+def test_the_proof_detects_an_update_without_effect(engine):
     served, folder = engine
     model = load_model(folder)
     broadcaster = _broadcaster(model, OneEngine(served))
@@ -260,7 +260,7 @@ def test_the_source_gives_checkpoint_names_and_each_weight_once(tmp_path, archit
 
 
 class Recorder(OneEngine):
-    """A client that dies as often as told, and keeps what it was sent."""
+    """A client whose engines die in the first `deaths` broadcasts, and that records what it receives."""
 
     def __init__(self, deaths=0):
         self.deaths = deaths
@@ -293,7 +293,7 @@ def _zeros(tokens):
     return np.zeros(len(tokens) - 1, np.float32)
 
 
-def test_a_broadcast_whose_engines_died_waits_for_others_and_then_gives_up(tmp_path):
+def test_a_broadcast_is_repeated_when_all_engines_died_and_fails_after_four_attempts(tmp_path):
     model = load_model(save_model(tmp_path))
 
     def broadcast(rollouts):

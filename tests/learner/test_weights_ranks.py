@@ -1,4 +1,4 @@
-"""Under ZeRO-3 on two ranks the source gathers what one rank alone would hold."""
+"""Under ZeRO-3 on two ranks, the source yields the same weights as on one rank."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def _rank(rank: int, port: int, folder: str, out: str) -> None:
     if rank == 0:
         first = iter(source)
         next(first)
-        # Broken off: the other rank is in the middle of its gathers, and must not be left there.
+        # This pass was interrupted while the other rank gathers; `drain` completes its gathers.
         source.drain()
     else:
         for _ in source:

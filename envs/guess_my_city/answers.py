@@ -1,11 +1,13 @@
-"""What the city's inhabitant answers: yes, no, a fact by template, or that they don't know. Never the city's name."""
+"""The answers of the table: yes, no, a fact in a template, or "I don't know." An answer never contains the
+city's name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from envs.guess_my_city.conditions import all_of, any_of
-from envs.guess_my_city.question_parser import Asked, Guess, Reading, Told
+from envs.guess_my_city.question_parser import Guess, OpenQuestion, Reading, YesNoQuestion
 from envs.guess_my_city.table import City
 from envs.guess_my_city.text_folding import fold
 
@@ -14,7 +16,7 @@ NO = "No."
 UNKNOWN = "I don't know."
 SECRET = "You have to guess that."
 SHOWN = 3
-"""At most so many things of a kind are told at once."""
+"""Greatest number of things that an answer lists."""
 
 _WEATHER = {
     "tropical": "It is tropical and hot all year.",
@@ -37,26 +39,28 @@ _PARTS = {"centre": "In the middle of its country"}
 
 
 def answer(city: City, reading: Reading) -> str:
-    """The answer of somebody from `city` to a question that was understood."""
+    """Return the answer of a person from `city` to a parsed question."""
     if isinstance(reading, Guess):
         return YES if reading.city is city else NO
-    if isinstance(reading, Asked):
+    if isinstance(reading, YesNoQuestion):
         return {True: YES, False: NO, None: UNKNOWN}[truth(city, reading)]
-    return _told(city, reading) or UNKNOWN
+    return _answer_open(city, reading) or UNKNOWN
 
 
-def truth(city: City, asked: Asked) -> bool | None:
-    """Whether what is asked holds of the city; None where the table is silent or part of it wasn't understood."""
-    if not asked.conditions or not asked.whole:
+def truth(city: City, question: YesNoQuestion) -> bool | None:
+    """Return whether the conditions of a question hold; None if the table does not say, or part of the question is not
+    parsed.
+    """
+    if not question.conditions or not question.whole:
         return None
-    truths = [condition.holds(city) for condition in asked.conditions]
-    found = any_of(truths) if asked.any else all_of(truths)
-    # Near what it isn't on, a city may be all the same.
-    return None if asked.nearby and found is False else found
+    truths = [condition.holds(city) for condition in question.conditions]
+    found = any_of(truths) if question.any else all_of(truths)
+    # A city may be near a place that it is not in.
+    return None if question.nearby and found is False else found
 
 
-def _told(city: City, told: Told) -> str | None:
-    return _TELL[told.subject](city, told.words)
+def _answer_open(city: City, question: OpenQuestion) -> str | None:
+    return _ANSWERS[question.subject](city, question.words)
 
 
 def _known(city: City, words: Sequence[str]) -> str | None:
@@ -132,14 +136,14 @@ def _transport(city: City, words: Sequence[str]) -> str | None:
 
 
 def _things(template: str, name: str) -> Callable[[City, Sequence[str]], str | None]:
-    def tell(city: City, words: Sequence[str]) -> str | None:
+    def list_things(city: City, words: Sequence[str]) -> str | None:
         value = getattr(city, name)
         return _list(template, (value,) if isinstance(value, str) else value or ())
 
-    return tell
+    return list_things
 
 
-_TELL: dict[str, Callable[[City, Sequence[str]], str | None]] = {
+_ANSWERS: dict[str, Callable[[City, Sequence[str]], str | None]] = {
     "name": lambda city, words: SECRET,
     "languages": _things("People mostly speak {}.", "languages"),
     "religion": _things("The largest religion is {}.", "religion"),

@@ -1,19 +1,25 @@
-"""What a yes/no question may ask: conditions that hold of a city, don't, or on which the table is silent (None)."""
+"""Conditions of yes/no questions: each holds for a city, does not hold, or is unknown (None) because the table has no
+entry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from envs.guess_my_city.table import City
 
 Truth = bool | None
 Phrase = tuple[str, ...]
+"""The stems of the words of a phrase."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Something a city is or is not. id: what it is called; kind: the part of it before the colon."""
+    """A property that a city has or does not have.
+
+    id: name; the part before the colon is its `kind`.
+    """
 
     id: str
     holds: Callable[[City], Truth]
@@ -23,20 +29,24 @@ class Condition:
         return self.id.partition(":")[0]
 
 
+Meanings = Iterable[tuple[Condition, Iterable[str]]]
+"""Conditions with the phrases that mean them."""
+
+
 def any_of(truths: Iterable[Truth]) -> Truth:
-    """True where one is, False where all are, else None."""
+    """Return True if one is True, False if all are False, else None."""
     found = list(truths)
     return True if True in found else None if None in found else False
 
 
 def all_of(truths: Iterable[Truth]) -> Truth:
-    """False where one is, True where all are, else None."""
+    """Return False if one is False, True if all are True, else None."""
     found = list(truths)
     return False if False in found else None if None in found else True
 
 
 def people_condition(more: bool, millions: float) -> Condition:
-    """Whether a city has more (or fewer) inhabitants than so many millions; silent within its band."""
+    """Return the condition of more (or fewer) than `millions` inhabitants; unknown inside the city's range."""
 
     def holds(city: City) -> Truth:
         low, high = city.people
@@ -48,23 +58,25 @@ def people_condition(more: bool, millions: float) -> Condition:
 
 
 def olympics_condition(season: str | None, year: int | None) -> Condition:
-    """Whether a city held the Olympic games: of a season, in a year, or any."""
+    """Return the condition of having held Olympic games: of a season, in a year, or any."""
 
     def holds(city: City) -> Truth:
         years = (city.olympics if season != "winter" else ()) + (city.winter_olympics if season != "summer" else ())
-        # The games of 2020 were held in 2021.
+        # The games of 2020 took place in 2021.
         return bool(years) if year is None else year in years or (year == 2021 and 2020 in years)
 
     return Condition(f"olympics:{season or 'any'} {year or 'ever'}", holds)
 
 
 def largest_within(where: str, holds: Callable[[City], Truth]) -> Condition:
-    """Whether a city is the largest of its province or part of the world, as far as its rank in its country tells."""
+    """Return the condition of being the largest city of a province or region, as far as its rank in the country implies
+    it.
+    """
     return Condition(f"largest in its {where}", holds)
 
 
 def province_capital(province: Condition) -> Condition:
-    """Whether a city is the seat of government of that province."""
+    """Return the condition of being the seat of government of that province."""
     return Condition(
         f"province capital:{province.id}",
         lambda city: all_of([province.holds(city), city.province_capital if province.holds(city) else None]),
@@ -72,5 +84,20 @@ def province_capital(province: Condition) -> Condition:
 
 
 def either(one: Condition, other: Condition) -> Condition:
-    """Whether one of the two holds."""
+    """Return the condition that one of two conditions holds."""
     return Condition(f"{one.id}|{other.id}", lambda city: any_of([one.holds(city), other.holds(city)]))
+
+
+def listed(cities: Collection[City], other: Truth) -> Callable[[City], Truth]:
+    """Return a condition that is True for these cities and `other` for all others."""
+    return lambda city: True if city in cities else other
+
+
+def has(value: str, name: str, other: Truth) -> Callable[[City], Truth]:
+    """Return a condition that is True for cities whose field `name` contains `value`, and `other` for all others."""
+    return lambda city: True if value in getattr(city, name) else other
+
+
+def known(value: object) -> Truth:
+    """Return a field of three values as a truth: "unsure" and None are unknown."""
+    return value if isinstance(value, bool) else None

@@ -1,8 +1,8 @@
-"""The scripted player of Guess My City: between random questions and the question that tells the most.
+"""The scripted player of Guess My City: asks the most informative question, or a random one.
 
-Each turn, with probability `skill`, it asks the question whose answers tell most apart (by entropy) of the cities that
-all answers so far allow; of equally good ones it takes a guess, which may end the game. Otherwise it asks any of its
-questions at random, repeats included. Skilled turns use every answer so far, those to random questions too.
+With probability `skill` it asks the question with the highest entropy of answers over the cities that all answers so
+far allow; among equal ones it prefers a guess, which may end the game. Otherwise it asks any of its questions at
+random, repeats included. All answers narrow the possible cities, those to random questions too.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ TOPICS = (
 
 
 class GuessMyCityDemonstrator:
-    """Plays `GuessMyCity(cities=cities)`. It never looks at the hidden city.
+    """Plays `GuessMyCity(cities=cities)`. It does not look at the hidden city.
 
-    Its questions are one guess per city and those about facts whose answers differ among the cities.
+    Its questions are one guess per city, and the questions about facts whose answers differ among the cities.
     """
 
     def __init__(
@@ -121,9 +121,7 @@ class GuessMyCityDemonstrator:
         compat: bool = False,
         oracle: Mapping[str, Any] | None = None,
     ) -> None:
-        # It takes what the environment takes; by which rule a lost game ends makes no difference to its questions, and
-        # whoever answers, it believes what the table says.
-        del compat, oracle
+        del compat, oracle  # arguments of the environment; the table is the model of its answers
         self.skill = skill
         self.cities = choose_cities(cities)
         self.everything = (1 << len(self.cities)) - 1
@@ -135,7 +133,7 @@ class GuessMyCityDemonstrator:
 
     def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
         self._possible = self.everything
-        # Not the environment's own stream, which drew the city.
+        # Independent of the random stream of the environment, which drew the city from the same seed.
         self._random = random.Random(f"asker {seed}")
 
     def act(self) -> str:
@@ -146,22 +144,22 @@ class GuessMyCityDemonstrator:
             return self._random.choice(best)
         best, most = [], -1.0
         for question, masks in self.questions.items():  # guesses come first
-            told = _entropy([(mask & self._possible).bit_count() for mask in masks.values()])
-            if told > most + 1e-9:
-                best, most = [question], told
-            elif told > most - 1e-9 and (question in self.guesses) == (best[0] in self.guesses):
+            bits = _entropy([(mask & self._possible).bit_count() for mask in masks.values()])
+            if bits > most + 1e-9:
+                best, most = [question], bits
+            elif bits > most - 1e-9 and (question in self.guesses) == (best[0] in self.guesses):
                 best.append(question)
         return self._random.choice(best)
 
     def see(self, action: str, observation: Observation, info: Mapping[str, Any]) -> None:
         self._possible &= self.questions[action].get(str(observation), self.everything)
-        # Another oracle than the table may contradict it.
+        # An oracle other than the table may contradict the table.
         self._possible = self._possible or self.everything
 
 
 @cache
 def fact_questions() -> tuple[str, ...]:
-    """Every question about a fact that the player knows to ask, in a fixed order."""
+    """Return every question about a fact that the player can ask, in a fixed order."""
     table = load_table()
     regions = dict.fromkeys(r for city in table.cities.values() for r in (*city.continents, *city.regions))
     languages = dict.fromkeys(language for city in table.cities.values() for language in city.languages)
@@ -181,7 +179,7 @@ def _the(region: str) -> str:
 
 
 def _answers(cities: Sequence[City], questions: Iterable[str]) -> Iterable[tuple[str, dict[str, int]]]:
-    """Question -> answer -> bit mask of the cities that give it, for questions whose answers differ."""
+    """Yield question and answer -> bit mask of the cities with that answer, for questions whose answers differ."""
     for question in questions:
         reading = read(question)
         assert reading is not None, question
@@ -194,6 +192,6 @@ def _answers(cities: Sequence[City], questions: Iterable[str]) -> Iterable[tuple
 
 
 def _entropy(counts: Sequence[int]) -> float:
-    """Bits that an answer tells, where `counts` of the possible cities give each."""
+    """Return the entropy of the answers in bits, given how many of the possible cities give each."""
     total = sum(counts)
     return log2(total) - sum(count * log2(count) for count in counts if count) / total

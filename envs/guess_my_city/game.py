@@ -1,7 +1,8 @@
-"""The game, after LMRL-Gym's Guess My City (Abdulhai et al. 2023): -1 a question, 0 for the right guess that ends it.
+"""The environment `GuessMyCity`, after LMRL-Gym's Guess My City (Abdulhai et al. 2023).
 
-From there come the game, the reward and the 20 turns. Ours differs in that answers come from a table of facts, say
-"I don't know." where it is silent, and never tell the city's name, and in what counts as a guess (`compat`).
+As in the original: -1 a question, 0 for the right guess, which ends the episode, and 20 turns. Different: answers come
+from a table of facts, are "I don't know." if the table has no entry, and never contain the city's name; and a guess is
+a question that only names a city (see `compat`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from envs.guess_my_city.table import City, load_table
 from envs.guess_my_city.text_folding import fold
 from envs.oracles.base import Enquiry
 from envs.oracles.make import make_oracle
+from envs.toolkit.argument_checks import check_distinct
 
 OPENING = "Questions:"
 INVALID = "Invalid question."
@@ -29,11 +31,11 @@ INSTRUCTIONS = (
     "within another name."
 )
 LONGEST_ANSWER = 400
-"""Characters of an oracle's answer."""
+"""Greatest length of an oracle's answer, in characters."""
 
 MAX_TURNS = 20
 COMPAT_LENGTH = 10_000
-"""By the paper's rule the city is looked for in so many characters of a question, and not beyond."""
+"""Number of characters of a question in which the paper's rule looks for the city."""
 
 
 def _look_up(enquiry: Enquiry) -> str:
@@ -42,13 +44,13 @@ def _look_up(enquiry: Enquiry) -> str:
 
 
 class GuessMyCity:
-    """Somebody is from one of about 90 large cities; find out which.
+    """A person is from one of about 90 large cities; find out which.
 
-    cities: the cities that may be hidden, by name; None for all. Any city may be guessed either way.
-    compat: the paper's rules: a question that holds the city's name anywhere, whatever it asks, guesses it, and the
-        twentieth question ends the game (`terminated`) instead of cutting it short (`truncated`).
-    oracle: who answers questions that aren't guesses, a mapping with a `kind` (`envs.oracles`); None for the table. An
-        answer that tells the city is passed over.
+    cities: names of the cities that may be hidden; None for all. Any city may be guessed in both cases.
+    compat: use the paper's rules: a question that contains the city's name anywhere guesses it, and the twentieth
+        question terminates the episode instead of truncating it.
+    oracle: answers questions that are not guesses; a mapping with a `kind` (`envs.oracles.settings`), or None for the
+        table. An answer that contains the city's name is replaced by "I don't know."
 
     `reset(options={"city": ...})` hides that city; otherwise the seed draws it.
     """
@@ -72,7 +74,7 @@ class GuessMyCity:
         self._city: City | None = None
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Hide a city. Raises EnvArgumentError for an option that is unknown or a city that is not in play."""
+        """Hide a city. Raises EnvArgumentError for an unknown option or a city that is not in play."""
         index = random.Random(seed).randrange(len(self.cities))
         for name, value in (options or {}).items():
             if name != "city":
@@ -84,11 +86,11 @@ class GuessMyCity:
             index = self.cities.index(city)
         self._city = self.cities[index]
         self._questions = 0
-        # The task's number, not its name: a task id may be shown where the city must not be.
+        # A number, because a task id may be shown to the policy.
         return OPENING, self._info(False) | {TASK_ID: f"city-{index:03d}"}
 
     def step(self, action: str) -> Step:
-        """Answer one question. Any string is one; what isn't understood is answered so."""
+        """Answer one question. A question that cannot be parsed costs the turn."""
         if self._city is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         self._questions += 1
@@ -109,10 +111,10 @@ class GuessMyCity:
         if len(action) > MAX_LENGTH or not fold(action):
             return INVALID, self._info(False) | {INVALID_ACTION: True}
         instructions = INSTRUCTIONS.format(secret=city.name)
-        said = " ".join(self._oracle.answer(Enquiry(self.spec.id, city.name, action, instructions)).split())
-        if not said or city.named_in(said):
-            said = UNKNOWN
-        return said[:LONGEST_ANSWER], self._info(False) | {INVALID_ACTION: said == INVALID}
+        text = " ".join(self._oracle.answer(Enquiry(self.spec.id, city.name, action, instructions)).split())
+        if not text or city.named_in(text):
+            text = UNKNOWN
+        return text[:LONGEST_ANSWER], self._info(False) | {INVALID_ACTION: text == INVALID}
 
     def _info(self, success: bool) -> Info:
         assert self._city is not None
@@ -120,12 +122,13 @@ class GuessMyCity:
 
 
 def choose_cities(names: Sequence[str] | None) -> tuple[City, ...]:
-    """The cities of those names, checked against the table; all of them for None. Raises EnvArgumentError."""
+    """Return the cities of these names; all cities for None. Raises EnvArgumentError for an unknown or repeated
+    city.
+    """
     table = load_table()
     if names is None:
         return tuple(table.cities.values())
-    if isinstance(names, str):
-        raise EnvArgumentError(f"{GuessMyCity.spec.id}: cities is the string {names!r}: give a list of names")
+    check_distinct(GuessMyCity.spec.id, "cities", names)
     chosen = []
     for name in names:
         city = table.city_of_name.get(fold(str(name)))
@@ -134,6 +137,6 @@ def choose_cities(names: Sequence[str] | None) -> tuple[City, ...]:
                 f"{GuessMyCity.spec.id}: no city {name!r} in the table: {nearest(str(name), table.cities)}"
             )
         chosen.append(city)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise EnvArgumentError(f"{GuessMyCity.spec.id}: cities must hold at least one city, and each once")
+    if len(set(chosen)) != len(chosen):
+        raise EnvArgumentError(f"{GuessMyCity.spec.id}: cities names a city twice")
     return tuple(chosen)

@@ -1,7 +1,7 @@
-"""What a question means: a guess at the city, conditions that it may meet, or a subject to tell something about.
+"""Parses a question: a guess, a yes/no question with conditions, or an open question with a subject.
 
-Nothing is guessed at. A yes/no question counts as understood in full only where every word of it belongs to a condition
-or changes nothing ("famous", "located"); where other words are left, its answer would not be known to be true.
+A yes/no question is `whole` only if each word belongs to a condition or does not change the meaning ("famous",
+"located"). With other words left, the table cannot answer it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ from envs.guess_my_city.table import City, load_table, read_data
 from envs.guess_my_city.text_folding import fold, plain, stem, stems
 
 MAX_LENGTH = 1000
-"""Questions longer than this many characters are not read."""
+"""Longer questions are refused, in characters."""
 CACHED_QUESTIONS = 65_536
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A guess at the city; None for a city that the table doesn't have."""
+    """A guess; `city` is None for a city that is not in the table."""
 
     city: City | None
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A yes/no question: whether all (or any) of the conditions hold. `whole`: every word of it was understood."""
+class YesNoQuestion:
+    """A yes/no question: whether all of the conditions hold, or any of them if `any` is set.
+
+    whole: whether every word was parsed.
+    nearby: whether it asks for places near the city.
+    """
 
     conditions: tuple[Condition, ...]
     any: bool = False
@@ -46,16 +50,16 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Told:
-    """An open question: tell about the subject, and of its things the one that holds one of these words."""
+class OpenQuestion:
+    """An open question about a subject; `words` restrict the answer to things that contain one of them."""
 
     subject: str
     words: tuple[str, ...] = ()
 
 
-Reading = Guess | Asked | Told
+Reading = Guess | YesNoQuestion | OpenQuestion
 
-# What may be told where a yes/no question names nothing in particular: "Is it known for its cuisine?"
+# Subjects that answer a yes/no question that names no particular thing: "Is it known for its cuisine?"
 _INSTEAD = frozenset(
     {"languages", "religion", "nickname", "people_of", "people", "weather", "river", "dish", "festival", "sport"}
     | {"industry", "landmarks", "history", "transport", "currency", "height"}
@@ -84,7 +88,7 @@ _MORE = frozenset(
 
 
 def read(question: str) -> Reading | None:
-    """What a question means; None where it isn't understood. Texts too long to be a question are not read."""
+    """Parse a question; return None if it cannot be parsed or is too long."""
     return None if len(question) > MAX_LENGTH else _read(question)
 
 
@@ -98,14 +102,14 @@ def _read(question: str) -> Reading | None:
         return guess
     kind = ask_kind(text)
     if kind == "name":
-        return Told("name")
+        return OpenQuestion("name")
     if kind == "yes/no":
         return _read_conditions(text)
     return _read_subject(text) if kind == "open" else None
 
 
 def _read_guess(text: str, spelt: list[str]) -> Guess | None:
-    """A guess: nothing but a city's name, alone or behind "is it", "are you from" and the like."""
+    """Parse a guess: only the name of a city, alone or after "is it", "are you from" and the like."""
     parts = guess_parts(text)
     rest, within = parts or (text, False)
     city = _city_named(rest)
@@ -115,12 +119,12 @@ def _read_guess(text: str, spelt: list[str]) -> Guess | None:
         return None
     words = spelt[-len(rest.split()) :]
     named = len(words) <= 3 and all(word[:1].isupper() for word in words) and fold(" ".join(words)) == rest
-    # A name that the table doesn't know is not the hidden city's; "Catholic" or "Nordic" is no name.
+    # An unknown name is a wrong guess. "Catholic" or "Nordic" is not a name.
     return Guess(None) if named and not (len(words) == 1 and rest.endswith(_ADJECTIVES)) else None
 
 
 def _city_named(text: str) -> City | None:
-    """The city that `text` names, with or without its country or province behind it."""
+    """Return the city that `text` names, with or without its country or province after it."""
     names = load_table().city_of_name
     words = text.split()
     for end in range(min(len(words), 6), 0, -1):
@@ -156,23 +160,23 @@ def _read_conditions(text: str) -> Reading | None:
         elif word not in _words("fillers"):
             whole = False
     if not conditions or _ANY.search(text):
-        told = _read_subject(text)
-        if told is not None and told.subject in _INSTEAD:
-            return told
+        open_question = _read_subject(text)
+        if open_question is not None and open_question.subject in _INSTEAD:
+            return open_question
     if not _ABOUT_IT.search(text):
         return None
-    # What lies near the city is not where it lies.
+    # A place near the city does not answer a question about the city's own place.
     whole = whole and (nearby or not _WITHIN.search(text) or all(c.kind != "near" for c in conditions))
-    return Asked(_of_where(conditions), " or " in f" {text} ", whole, nearby)
+    return YesNoQuestion(_of_where(conditions), " or " in f" {text} ", whole, nearby)
 
 
 def _millions(number: str, unit: str | None) -> float:
-    """ "10" or "10 5" million, "1 000 000", "500" thousand, in millions."""
+    """Return a number in millions: "10" or "10 5" million, "1 000 000", "500" thousand."""
     digits = number.strip().split()
     scale = {"million": 1.0, "m": 1.0, "billion": 1e3, "thousand": 1e-3, "k": 1e-3}.get((unit or "").strip())
     if scale is not None and len(digits) == 2 and len(digits[1]) < 3:
         return float(f"{digits[0]}.{digits[1]}") * scale
-    # An int, since a string of digits may be as long as a question.
+    # At most 12 digits, because a question may be one long number.
     return min(int("".join(digits)[:12]), 10**12) * (scale if scale is not None else 1e-6)
 
 
@@ -183,7 +187,7 @@ def _olympics(text: str) -> Condition:
 
 
 def _match(words: Phrase, *, speaking: bool) -> tuple[list[Condition], list[str]]:
-    """Conditions by the longest phrases, from the left, and the words that belong to none."""
+    """Return the conditions of the longest phrases, from the left, and the words that belong to none."""
     known = lexicon()
     spoken = language_lexicon() if speaking else {}
     longest = _longest_phrase()
@@ -210,7 +214,9 @@ def _longest_phrase() -> int:
 
 
 def _of_where(conditions: list[Condition]) -> tuple[Condition, ...]:
-    """The capital or the largest city of a province or a part of the world, not of a country."""
+    """Return the conditions with capital and largest city related to the province or region in the question, not to the
+    country.
+    """
     provinces = [condition for condition in conditions if condition.kind == "province"]
     wider = [condition for condition in conditions if condition.kind == "region"]
     found = []
@@ -243,10 +249,10 @@ def _subjects() -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((name, re.compile(rf"\b(?:{'|'.join(ways)})\b".replace("KIND", kinds))) for name, ways in subjects)
 
 
-def _read_subject(text: str) -> Told | None:
+def _read_subject(text: str) -> OpenQuestion | None:
     for subject, pattern in _subjects():
         if pattern.search(text):
             words = set(text.split())
             kinds = tuple(kind for kind in _kinds() if kind in words or f"{kind}s" in words)
-            return Told(subject, kinds if subject == "landmarks" else ())
+            return OpenQuestion(subject, kinds if subject == "landmarks" else ())
     return None

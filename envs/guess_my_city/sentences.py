@@ -1,4 +1,4 @@
-"""The shape of a question: its last sentence, "it" for the hidden city, and what kind of question it is."""
+"""The form of a question: its last sentence, "it" in place of the hidden city, and the kind of question."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from envs.guess_my_city.text_folding import fold
 
-# How people speak of the hidden city. What stands for it becomes "it".
+# Expressions for the hidden city; they become "it".
 _PEOPLE_SAY = (
     (r"^(?:(?:so|ok|okay|well|now|then|and|please|sorry|hello|hi|hmm|um|next|first|final|question|my) )+(?=\w)", ""),
     (r"^\d+ ", ""),
@@ -66,16 +66,16 @@ _WHETHER = re.compile(r"^(?:(?:can|could|would) you )?(?:please )?(?:tell me|say
 
 
 def last_sentence(text: str) -> str:
-    """The sentence that ends at the last question mark (all of the text where there is none)."""
+    """Return the sentence that ends at the last question mark; the last sentence of the text if there is none."""
     head, mark, _ = text.rpartition("?")
     lines = (head if mark else text).strip().strip("\"'").splitlines()
     line = lines[-1] if lines else ""
-    # Behind a colon stands the question itself; "St." ends no sentence.
+    # The question follows a colon; "St." does not end a sentence.
     return re.split(r":\s*|(?<!\bSt)(?<!\bst)[.!?]+\s+", line)[-1].strip()
 
 
 def canonical(sentence: str) -> str:
-    """A sentence, folded, with "it" for the ways to speak of the hidden city."""
+    """Return a folded sentence with "it" in place of expressions for the hidden city."""
     text = fold(sentence)
     for pattern, replacement in _SAY:
         text = pattern.sub(replacement, text).strip()
@@ -83,7 +83,9 @@ def canonical(sentence: str) -> str:
 
 
 def ask_kind(text: str) -> Literal["name", "open", "yes/no"] | None:
-    """Whether a canonical text asks for the city's name, for something else, or for yes or no; None: for nothing."""
+    """Return whether a canonical text asks for the city's name, an open question or a yes/no question; None if it asks
+    nothing.
+    """
     if _NAME.search(text):
         return "name"
     if _OPEN.match(text):
@@ -92,6 +94,6 @@ def ask_kind(text: str) -> Literal["name", "open", "yes/no"] | None:
 
 
 def guess_parts(text: str) -> tuple[str, bool] | None:
-    """What a canonical text may guess, and whether it says "in": ("paris", False) of "is it paris"."""
+    """Return the guess in a canonical text and whether it says "in": ("paris", False) for "is it paris"; else None."""
     match = _GUESS.match(text)
     return None if match is None else (match["name"], bool(match["place"]))

@@ -1,8 +1,8 @@
 """The table of facts: cities, and countries whose facts their cities inherit.
 
-The data are TOML files in `data/`; `cities_europe.toml` explains the form of a city, `countries.toml` that of a
-country, `topics.toml` what else a city may be known for. Reading them checks them: an unknown field, country or topic,
-a name that stands for two cities and a fact that would tell the city's name raise TableError, which names the entry.
+The data are TOML files in `data/`; `cities_europe.toml` documents the entry of a city, `countries.toml` that of a
+country, and `topics.toml` holds other things that a city is known for. Reading checks them: an unknown field, country
+or topic, a name of two cities, or a fact that contains the city's name raises TableError, which names the entry.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEATHERS = (
 )
 PARTS = ("north", "northeast", "east", "southeast", "south", "southwest", "west", "northwest", "centre")
 
-TOLD = (
+ANSWER_FIELDS = (
     *(
         "regions",
         "languages",
@@ -47,18 +47,18 @@ TOLD = (
     ),
     *("dish", "festival", "nickname", "history", "industry", "people_of", "sport"),
 )
-"""Fields that answers tell as they stand."""
+"""Fields whose values answers contain unchanged."""
 
 Unsure = bool | Literal["unsure"] | None
 
 
 class TableError(EnvError):
-    """The table of facts contradicts itself, names what is not there, or gives a city away."""
+    """The table of facts contradicts itself, contains an unknown name, or reveals a city's name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Country:
-    """What holds for each city of it, unless the city says otherwise."""
+    """Facts that hold for each city of a country that has no fact of its own."""
 
     name: str
     continents: tuple[str, ...]
@@ -74,7 +74,7 @@ class Country:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class City:
-    """One city. The fields are those of the data files; things of several names keep them joined by "|"."""
+    """One city, with the fields of the data files. Things with several names keep them joined by "|"."""
 
     name: str
     country: Country
@@ -117,18 +117,20 @@ class City:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Its names, folded; the first is the one it goes by."""
+        """Folded names; the first is the usual one."""
         return tuple(dict.fromkeys(fold(name) for name in (self.name, *self.also)))
 
     def named_in(self, text: str) -> bool:
-        """Whether `text` tells this city: by its name, also inside another word, or by another of its names."""
+        """Return whether `text` contains the city's usual name, also inside a word, or another of its names as
+        a word.
+        """
         folded = fold(text)
         return self.names[0] in folded or any(f" {name} " in f" {folded} " for name in self.names[1:])
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cities by name, topics with the phrases that mean them, and the landmarks that are nobody's own (folded)."""
+    """Cities by name, topics with their phrases, and the (folded) landmarks that several cities have."""
 
     cities: Mapping[str, City]
     topics: Mapping[str, tuple[str, ...]]
@@ -142,7 +144,7 @@ class Table:
             for name in city.names:
                 other = found.setdefault(name, city)
                 if other is not city:
-                    raise TableError(f"{name!r} names both {other.name!r} and {city.name!r}: drop it from one")
+                    raise TableError(f"{name!r} names both {other.name!r} and {city.name!r}: remove it from one")
         return found
 
     @cached_property
@@ -152,7 +154,7 @@ class Table:
 
 @cache
 def load_table() -> Table:
-    """The table of this package, read and checked once per process."""
+    """Return the table of this package, read and checked once per process."""
     countries = {
         key: _make(Country, f"countries.toml: {key}", entry) for key, entry in read_data("countries.toml").items()
     }
@@ -162,21 +164,21 @@ def load_table() -> Table:
         for key, entry in read_data(name).items():
             city = _read_city(f"{name}: {key}", entry, countries, topics["topics"])
             if city.name in cities:
-                raise TableError(f"{name}: {key}: there is another city called {city.name!r}")
+                raise TableError(f"{name}: {key}: another city is called {city.name!r}")
             cities[city.name] = city
     table = Table(
         cities,
         {topic: (topic, *phrases) for topic, phrases in topics["topics"].items()},
         frozenset(fold(landmark) for landmark in topics["common"]["landmarks"]),
     )
-    if not table.city_of_name:  # made now, so that a name of two cities shows at loading
+    if not table.city_of_name:  # computed here, so that faults are reported when the table is loaded
         raise TableError("the table is empty")
     return table
 
 
 @cache
 def read_data(name: str) -> dict[str, Any]:
-    """A TOML file of `data/`."""
+    """Return the content of a TOML file in `data/`."""
     return tomllib.loads(files(__package__).joinpath("data", name).read_text(encoding="utf-8"))
 
 
@@ -185,10 +187,10 @@ def _read_city(
 ) -> City:
     country = countries.get(entry.get("country", ""))
     if country is None:
-        raise TableError(f"{where}: country {entry.get('country')!r} is none of countries.toml")
+        raise TableError(f"{where}: country {entry.get('country')!r} is not in countries.toml")
     named = [topic.strip() for topic in entry.get("topics", "").split(",") if topic.strip()]
     if unknown := [topic for topic in named if topic not in topics]:
-        raise TableError(f"{where}: {unknown} are no topics of topics.toml")
+        raise TableError(f"{where}: {unknown} are not topics of topics.toml")
     inherited = {name: getattr(country, name) for name in INHERITED}
     own: dict[str, Any] = {"capital": fold(country.capital) == fold(entry.get("name", ""))}
     city = _make(City, where, inherited | own | dict(entry) | {"country": country, "topics": frozenset(named)})
@@ -196,18 +198,18 @@ def _read_city(
         _check_word(where, "weather", kind, WEATHERS)
     for part in city.part.split("|"):
         _check_word(where, "part", part, PARTS)
-    for name in TOLD:
+    for name in ANSWER_FIELDS:
         value = getattr(city, name)
         for thing in (value,) if isinstance(value, str) else value or ():
             if city.named_in(thing.partition("|")[0]):
-                raise TableError(f"{where}: {name} {thing!r} tells the city's name: reword it")
+                raise TableError(f"{where}: {name} {thing!r} contains the city's name: reword it")
     if len(city.people) != 2 or city.people[0] > city.people[1]:
         raise TableError(f"{where}: people is {city.people}: give the least and the greatest count, in millions")
     return city
 
 
 def _make(kind: type[Any], where: str, entry: Mapping[str, Any]) -> Any:
-    """An entry as a `kind`, lists as tuples. Raises TableError for a field that is unknown or missing."""
+    """Return an entry as a `kind`, with lists as tuples. Raises TableError for an unknown or missing field."""
     known = {f.name for f in fields(kind)}
     if unknown := entry.keys() - known:
         raise TableError(f"{where}: unknown fields {sorted(unknown)}")

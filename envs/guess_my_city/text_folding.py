@@ -1,4 +1,4 @@
-"""Text as questions and the table share it: folded to plain lower-case words, singular and plural as one."""
+"""Text normalization for questions and the table: plain lower-case words, with plurals reduced to singulars."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-# Letters that Unicode doesn't take apart into a plain letter and a mark.
+# Letters that Unicode does not decompose into a plain letter and a mark.
 _LETTERS = str.maketrans(
     {"ı": "i", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "đ": "d", "Đ": "D", "æ": "ae", "œ": "oe", "ð": "d", "þ": "th"}
 )
@@ -17,20 +17,22 @@ _KEPT = frozenset({"us", "is", "was", "has", "does", "its", "this", "yes", "les"
 
 
 def plain(text: str) -> str:
-    """Without accents and apostrophes, every other run of signs one space: "Xi'an, China" -> "Xian China"."""
+    """Return a text without accents and apostrophes, with other signs as single spaces: "Xi'an, China" -> "Xian
+    China".
+    """
     text = unicodedata.normalize("NFKD", text.translate(_LETTERS))
     text = "".join(char for char in text if not unicodedata.combining(char))
     return _SIGNS.sub(" ", _APOSTROPHES.sub("", text)).strip()
 
 
 def fold(text: str) -> str:
-    """`plain` in lower case."""
+    """Return `plain(text)` in lower case."""
     return plain(text).casefold()
 
 
 @lru_cache(maxsize=16_384)
 def stem(word: str) -> str:
-    """The singular of a regular plural."""
+    """Return the singular of a regular plural."""
     if word in _KEPT or len(word) < 4 or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):
@@ -41,5 +43,5 @@ def stem(word: str) -> str:
 
 
 def stems(text: str) -> tuple[str, ...]:
-    """The words of `text`, folded, singular, without articles and "of": what phrases are compared by."""
+    """Return the words of a text, folded and singular, without articles and "of". Phrases are compared in this form."""
     return tuple(stem(word) for word in fold(text).split() if word not in _SMALL)

@@ -1,4 +1,4 @@
-"""What a seed stands for: the shop's rows, who writes to the desk, what they want of it and what they tell at first."""
+"""Cases drawn from a seed: the rows of the shop, the customer, the request and what the first message discloses."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from envs.support_desk.policy import RETURN_DAYS, Kind, Reason, Request
-from envs.support_desk.shop import DELIVERED, PAYMENTS, PROCESSING, SHIPPED, Customer, Line, Order, Stock, product_of
+from envs.support_desk.records import DELIVERED, PAYMENTS, PROCESSING, SHIPPED, Customer, Line, Order, Stock, product_of
 
 Topic: TypeAlias = Literal["name", "email", "zip", "order", "item", "new", "payment", "address"]
-"""What a customer can be asked for."""
+"""Details that the agent can ask a customer for."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEVELS = range(1, 4)
 FORBIDDEN = 0.35
-"""Share of the cases whose request the policy forbids."""
-TOLD = 0.5
-"""Chance, above level 1, that a customer tells at once what the desk will need."""
+"""Probability that the policy forbids the request."""
+DISCLOSED = 0.5
+"""Probability, above level 1, that the first message discloses a detail that the desk needs."""
 NUMBER_FORGOTTEN = 0.4
 PUSHY = 0.5
 
@@ -28,7 +28,7 @@ NEEDED: Mapping[Kind, tuple[Topic, ...]] = {
     "exchange": ("email", "zip", "order", "item", "new"),
     "address": ("email", "zip", "order", "address"),
 }
-"""What the desk must know to do it."""
+"""Details that the desk needs for a request."""
 FORBIDDEN_BY: Mapping[Kind, tuple[Reason, ...]] = {
     "cancel": ("identity", "owner", "shipped"),
     "return": ("identity", "owner", "late", "final_sale", "payment"),
@@ -58,12 +58,13 @@ LONGEST_AGO = 90
 class Case:
     """One customer's case.
 
-    customer: who the customer says to be; zip: what they say their zip is.
-    hint: an item of the order, by which a customer who has forgotten its number can tell which it is.
-    reasons: why the policy forbids the request; empty where it must be met.
-    told: what the first message tells.
-    knows_order: whether the customer knows the order's number.
-    pushes: how often a refusal is met with a plea.
+    customer: the customer that the writer claims to be.
+    zip: the zip code that they state.
+    hint: an item of the order, which identifies it if the customer has forgotten its number.
+    reasons: why the policy forbids the request; empty if it must be met.
+    disclosed: details in the first message.
+    knows_order: whether the customer knows the number of the order.
+    pushes: number of refusals that the customer answers with a plea.
     """
 
     stock: Stock
@@ -72,14 +73,14 @@ class Case:
     request: Request
     hint: str
     reasons: frozenset[Reason]
-    told: frozenset[Topic]
+    disclosed: frozenset[Topic]
     knows_order: bool
     pushes: int
     wording: int
 
 
 def draw_case(seed: int, kinds: Collection[Kind], level: int) -> Case:
-    """The case of a seed. Exactly one rule stands against a forbidden request, and none against any other."""
+    """Return the case of a seed. Exactly one rule forbids a forbidden request, and none any other."""
     rng = random.Random(seed)
     kind = rng.choice(sorted(kinds))
     twist = rng.choice(FORBIDDEN_BY[kind]) if rng.random() < FORBIDDEN else None
@@ -99,12 +100,12 @@ def draw_case(seed: int, kinds: Collection[Kind], level: int) -> Case:
     item = order.lines[0].item
     request = _draw_request(rng, kind, twist, order, stock)
 
-    told = {topic for topic in NEEDED[kind] if level == 1 or rng.random() < TOLD}
+    disclosed = {topic for topic in NEEDED[kind] if level == 1 or rng.random() < DISCLOSED}
     if twist == "payment" or (kind == "return" and rng.random() < 0.5):
-        told.add("payment")  # what is asked for and forbidden is said unasked
+        disclosed.add("payment")  # a forbidden wish is always disclosed
     forgotten = level > 2 and twist != "owner" and rng.random() < NUMBER_FORGOTTEN
     if forgotten:
-        told.discard("order")
+        disclosed.discard("order")
     shuffled = list(orders)
     rng.shuffle(shuffled)
     return Case(
@@ -114,7 +115,7 @@ def draw_case(seed: int, kinds: Collection[Kind], level: int) -> Case:
         request=request,
         hint=item,
         reasons=frozenset() if twist is None else frozenset({twist}),
-        told=frozenset(told),
+        disclosed=frozenset(disclosed),
         knows_order=not forgotten,
         pushes=int(level > 2 and rng.random() < PUSHY),
         wording=rng.randrange(3),
@@ -156,7 +157,7 @@ def _draw_address(rng: random.Random) -> str:
 
 
 def _fit_order(rng: random.Random, order: Order, kind: Kind, twist: Reason | None) -> Order:
-    """The order with what makes the request of this kind allowed, or forbidden for this reason alone."""
+    """Return the order changed so that the request is allowed, or forbidden for exactly this reason."""
     status, days = order.status, order.days
     if kind in ("cancel", "address"):
         status = rng.choice((SHIPPED, DELIVERED)) if twist == "shipped" else PROCESSING

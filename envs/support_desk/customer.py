@@ -1,4 +1,4 @@
-"""The customer, a script: understands what it is asked by keywords, answers by template, and knows when it is done."""
+"""The scripted customer: recognizes questions by keywords, answers in templates, and decides when it leaves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from envs.support_desk.cases import Case, Topic
 from envs.support_desk.policy import Reason
 
 MAX_LENGTH = 500
-"""Texts longer than this many characters are not read."""
+"""Longer texts are not understood, in characters."""
 
 WORDINGS = ("I want to", "I'd like to", "Please help me to")
 NOT_UNDERSTOOD = "Sorry, I don't understand."
@@ -60,7 +60,7 @@ _DONE = re.compile(
 
 
 class Reply(NamedTuple):
-    """What the customer says; whether it made sense of what it heard; whether it is done with the desk."""
+    """The customer's words, whether it understood the agent, and whether it leaves."""
 
     text: str
     understood: bool = True
@@ -69,21 +69,26 @@ class Reply(NamedTuple):
 
 @dataclass
 class Customer:
-    """The customer of a case. `told` grows as it answers; `refused` is None until a refusal with a reason was heard."""
+    """The customer of a case.
+
+    disclosed: the topics that it has mentioned.
+    refused: the reasons of the last refusal that stated one, or None.
+    pleas: number of pleas so far.
+    """
 
     case: Case
-    told: set[Topic]
+    disclosed: set[Topic]
     refused: frozenset[Reason] | None = None
     pleas: int = 0
 
     def opening(self) -> str:
-        """The first message: the request with what is told of it, and what is told of the customer."""
-        known = [f"my {topic} is {_say(self.case, topic)}" for topic in ("email", "zip") if topic in self.told]
+        """Return the first message: the request and the disclosed details."""
+        known = [f"my {topic} is {_say(self.case, topic)}" for topic in ("email", "zip") if topic in self.disclosed]
         identity = " and ".join(known)
         return f"{self._request()} {identity[0].upper()}{identity[1:]}." if known else self._request()
 
     def hear(self, text: str) -> Reply:
-        """Answer what the agent said. Any string may be said."""
+        """Return the reply to any text of the agent."""
         heard = " ".join(text.lower().split()) if len(text) <= MAX_LENGTH else ""
         asks = _ASKS.search(heard) is not None
         if asks and (answer := self._answer(heard)):
@@ -96,9 +101,9 @@ class Customer:
         return Reply(answer) if answer else Reply(NOT_UNDERSTOOD, understood=False)
 
     def _answer(self, heard: str) -> str:
-        """Answers to all that is asked for, or "" where nothing is that is understood."""
+        """Return the answers to all recognized questions, or "" if there is none."""
         asked = [topic for topic, form in _TOPICS.items() if form.search(heard)]
-        self.told.update(asked)  # type: ignore[arg-type]
+        self.disclosed.update(asked)  # type: ignore[arg-type]
         answers = [_ANSWERS[topic](self.case) for topic in asked]
         if not answers and _REQUEST.search(heard):
             answers = [self._request()]
@@ -116,16 +121,16 @@ class Customer:
         return Reply(ACCEPTS, done=True)
 
     def _request(self) -> str:
-        """What the customer wants, with the details told so far."""
-        case, told, request = self.case, self.told, self.case.request
-        item = f"the {request.item}" if "item" in told else "an item"
-        if "order" in told and case.knows_order:
+        """Return the request with the details disclosed so far."""
+        case, disclosed, request = self.case, self.disclosed, self.case.request
+        item = f"the {request.item}" if "item" in disclosed else "an item"
+        if "order" in disclosed and case.knows_order:
             order = f"order {request.order}"
         else:
-            order = "an order" if request.kind in ("cancel", "address") or "item" not in told else "my order"
-        payment = f" and be paid by {request.payment}" if "payment" in told and request.payment else ""
-        new = f"a {request.new}" if "new" in told else "another"
-        address = request.address if "address" in told else "another address"
+            order = "an order" if request.kind in ("cancel", "address") or "item" not in disclosed else "my order"
+        payment = f" and be paid by {request.payment}" if "payment" in disclosed and request.payment else ""
+        new = f"a {request.new}" if "new" in disclosed else "another"
+        address = request.address if "address" in disclosed else "another address"
         wishes = {
             "cancel": f"cancel {order}",
             "return": f"return {item} of {order}{payment}",

@@ -1,4 +1,4 @@
-"""The scripted agent of the desk: between anything that might be done and what serves the case best."""
+"""The scripted agent of the desk: plays the best action for the case, or any possible one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from envs.base import PRIVILEGED
 from envs.support_desk.cases import LEVELS, NEEDED, Case, Topic
 from envs.support_desk.game import Observe
 from envs.support_desk.policy import Kind, Request
-from envs.support_desk.shop import product_of
+from envs.support_desk.records import product_of
 from envs.support_desk.tools import DONE, RESULTS
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 from envs.toolkit.tool_calls import write_call
@@ -26,11 +26,11 @@ IDENTITY = "What are your email and zip?"
 
 
 class SupportDeskDemonstrator(MixedDemonstrator):
-    """Plays `SupportDesk`: with probability `skill` a turn what serves the case best, else anything that it could do.
+    """Plays `SupportDesk`: the best action for the case with probability `skill`, else any possible action.
 
-    It knows the case, and so need not work out whether the request is allowed; but it asks, verifies and looks before
-    it acts, as one who doesn't know must. What it does at random goes by what the customer has told: a question, a call
-    with what is known, or closing the case with any result.
+    It knows the case and therefore whether the request is allowed, but it asks, verifies and looks up before it acts,
+    as an agent without this knowledge must. Its random actions use what the customer has disclosed: a question, a call
+    with known values, or closing the case with any result.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class SupportDeskDemonstrator(MixedDemonstrator):
         observe: Observe = "full",
         cases: int | None = None,
     ) -> None:
-        del tasks, level, observe, cases  # It takes what the environment takes, and reads the case of each episode.
+        del tasks, level, observe, cases  # arguments of the environment; `info` holds the case
         super().__init__(skill=skill)
 
     def best_actions(self) -> list[str]:
@@ -50,14 +50,14 @@ class SupportDeskDemonstrator(MixedDemonstrator):
 
     def _look(self, info: Mapping[str, Any]) -> None:
         self.state = info[PRIVILEGED]
-        self._valid = possible_actions(self.state["case"], self.state["told"])
+        self._valid = possible_actions(self.state["case"], self.state["disclosed"])
 
 
 def best_action(state: Mapping[str, Any]) -> str:
-    """The next thing to do for a case, from what is known so far."""
+    """Return the best next action for a case, given what is known so far."""
     case: Case = state["case"]
-    request, told = case.request, state["told"]
-    missing = [topic for topic in NEEDED[request.kind] if topic not in told]
+    request, disclosed = case.request, state["disclosed"]
+    missing = [topic for topic in NEEDED[request.kind] if topic not in disclosed]
     if {"email", "zip"} <= set(missing):
         return IDENTITY
     if not state["verified"]:
@@ -76,23 +76,23 @@ def best_action(state: Mapping[str, Any]) -> str:
     return call_for(request) if request not in state["changes"] else write_call("close", result=DONE)
 
 
-def possible_actions(case: Case, told: frozenset[Topic]) -> list[str]:
-    """What could be done by one who knows what was told so far: sensible or not."""
+def possible_actions(case: Case, disclosed: frozenset[Topic]) -> list[str]:
+    """Return the actions, sensible or not, that are possible with what the customer has disclosed."""
     request = case.request
     found = [IDENTITY, *QUESTIONS.values(), *(write_call("close", result=result) for result in RESULTS)]
-    if {"email", "zip"} <= told:
+    if {"email", "zip"} <= disclosed:
         found.append(_verify(case))
-    if "order" in told and case.knows_order:
+    if "order" in disclosed and case.knows_order:
         found.append(write_call("order", order=request.order))
-        if told.issuperset(NEEDED[request.kind]):
+        if disclosed.issuperset(NEEDED[request.kind]):
             found.append(call_for(request))
-    if "new" in told and request.new:
+    if "new" in disclosed and request.new:
         found.append(write_call("product", product=product_of(request.new)))
     return found
 
 
 def _order_to_see(case: Case, seen: frozenset[int]) -> int:
-    """The order itself where its number is known, else the first of the customer's that was not looked at."""
+    """Return the order itself if its number is known, else the customer's first order that was not looked at."""
     if case.knows_order:
         return case.request.order
     own = sorted(order.id for order in case.stock.orders if order.customer == case.customer.id)
@@ -104,7 +104,7 @@ def _verify(case: Case) -> str:
 
 
 def call_for(request: Request) -> str:
-    """The call that does what is requested."""
+    """Return the call that does a request."""
     if request.kind == "cancel":
         return write_call("cancel", order=request.order)
     if request.kind == "return":

@@ -1,4 +1,6 @@
-"""The desk: the agent talks with a customer in plain text and works on the shop's database by calls of tools."""
+"""The environment `SupportDesk`: the agent writes to a customer in plain text and works on the shop's database by tool
+calls.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,18 @@ FAILED = "Case closed: not solved."
 
 
 class SupportDesk:
-    """Meet what a customer asks for, or refuse it where the policy forbids it: 1 for a case that is solved.
+    """Meet a customer's request, or refuse it if the policy forbids it: 1 for a solved case, else 0.
 
-    A case is solved if, when it ends, the database is as the request demands (unchanged where it was refused), no call
-    broke the policy, and what was forbidden was refused for a true reason. It ends when the agent closes it, or when
-    the customer goes: told that it is done, or refused with a reason. A call that can't be done costs 0.02.
+    A case is solved if, at its end, the database is as the request demands (unchanged if refused), no call broke the
+    policy, and a forbidden request was refused for a true reason. It ends when the agent closes it, or when the
+    customer leaves because the request is done or refused with a reason. A call that cannot be done costs 0.02.
 
-    tasks: the kinds of request that occur, of "cancel", "return", "exchange" and "address"; None for all.
-    level: how much a customer keeps back. 1: nothing; 2: some of what is needed, until asked for it; 3: may not know
-        the order's number, and may plead when refused.
-    observe: "full" tells policy and tools with the first message; "brief" gives the message alone, for a policy that
-        knows them by heart.
-    cases: so many cases take turns (seed modulo cases), which can be learnt by heart; None draws one for each seed.
+    tasks: kinds of requests, of "cancel", "return", "exchange" and "address"; None for all.
+    level: how much the customer withholds. 1: nothing; 2: some of the needed details, until asked; 3: may also not know
+        the number of the order, and may plead after a refusal.
+    observe: "full" gives policy and tools with the first message; "brief" gives the message alone, for a policy that
+        knows them.
+    cases: number of distinct cases (seed modulo cases), which a policy can memorize; None draws one case per seed.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -78,14 +80,14 @@ class SupportDesk:
         }
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Draw the case of `seed`. There are no reset options: any raises EnvArgumentError."""
+        """Draw the case of `seed`. Raises EnvArgumentError for any option, because there are none."""
         refuse_options(self.spec.id, options)
         number = seed if self.cases is None else seed % self.cases
         case = self._case = draw_case(number, self.tasks, self.level)
         self._shop = self._shop or Shop()
         self._shop.fill(case.stock)
         self._goal = self._shop.snapshot() if case.reasons else self._shop.snapshot_after(*case.request.operation)
-        self._customer = Customer(case, set(case.told))
+        self._customer = Customer(case, set(case.disclosed))
         self._verified: int | None = None
         self._checks = 0
         self._seen: frozenset[int] = frozenset()
@@ -98,7 +100,7 @@ class SupportDesk:
         return first, self._info() | {TASK_ID: f"{case.request.kind}-{number}"}
 
     def step(self, action: str) -> Step:
-        """A call of a tool where the action begins with a brace, else something said to the customer."""
+        """Do a tool call if the action begins with a bracket, else say it to the customer."""
         if self._case is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         if not is_call(action):
@@ -127,7 +129,7 @@ class SupportDesk:
         assert self._shop is not None
         reasons = self._case.reasons
         answered = bool(refused) and refused <= reasons if reasons else not refused
-        kept = self._checks > 0 and not self._broken  # a customer who was never checked is not to be refused either
+        kept = self._checks > 0 and not self._broken  # the policy demands verification before a refusal too
         solved = answered and kept and self._shop.snapshot() == self._goal
         verdict = SOLVED if solved else FAILED
         info = self._info() | {SUCCESS: solved}
@@ -158,7 +160,7 @@ class SupportDesk:
         return f"{product}, {price} dollars: {colours}."
 
     def _change(self, request: Request) -> str:
-        """Do it, whether or not the policy allows it; what it breaks is remembered."""
+        """Do a request, allowed or not, and record the rules that it breaks."""
         assert self._shop is not None
         broken = broken_by(self._shop, self._verified, request.order, request)
         operation, *args = request.operation
@@ -174,7 +176,7 @@ class SupportDesk:
     def _info(self) -> Info:
         privileged = {
             "case": self._case,
-            "told": frozenset(self._customer.told),
+            "disclosed": frozenset(self._customer.disclosed),
             "verified": self._verified is not None,
             "checks": self._checks,
             "seen": self._seen,

@@ -1,17 +1,29 @@
-"""The shop behind the desk: its order database, real SQLite in memory, and what the desk can do to it.
+"""The shop behind the desk: an order database, SQLite in memory, and the operations of the desk.
 
-One connection serves all episodes of an environment. An episode is one transaction that is never committed: `open_shop`
-rolls the one before back and writes the rows of the next, so a fresh database costs no more than its rows. Whatever the
-agent says reaches SQLite as a parameter, never as SQL.
+One connection serves all episodes of an environment. An episode is one transaction that is never committed: `Shop.fill`
+rolls the last one back and writes the rows of the next, so a new episode costs no more than its rows. Text from the
+agent reaches SQLite as a parameter only, never as SQL.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
+from envs.support_desk.records import (
+    CANCELLED,
+    DELIVERED,
+    KEPT,
+    PROCESSING,
+    RETURNED,
+    SHIPPED,
+    Customer,
+    Line,
+    Order,
+    Stock,
+    product_of,
+)
 from envs.toolkit.tool_calls import ToolError
 
 SCHEMA = """
@@ -33,72 +45,17 @@ CHANGEABLE = (
     "SELECT item, stock FROM variants ORDER BY item",
     "SELECT orders, item, amount, payment FROM refunds ORDER BY orders, item",
 )
-"""What the desk's tools can change, in a form that two databases can be compared by."""
-
-PROCESSING, SHIPPED, DELIVERED, CANCELLED = "processing", "shipped", "delivered", "cancelled"
-KEPT, RETURNED = "kept", "returned"
-PAYMENTS = ("card", "paypal", "voucher")
-
-
-@dataclass(frozen=True)
-class Customer:
-    id: int
-    name: str
-    email: str
-    zip: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """One item of an order, such as a "blue mug"."""
-
-    item: str
-    final_sale: bool
-    status: str = KEPT
-
-
-@dataclass(frozen=True)
-class Order:
-    """days: since it was placed, shipped or delivered, whichever its status says."""
-
-    id: int
-    customer: int
-    status: str
-    days: int
-    payment: str
-    address: str
-    lines: tuple[Line, ...]
-
-    def line(self, item: str) -> Line | None:
-        return next((line for line in self.lines if line.item == item), None)
-
-
-@dataclass(frozen=True)
-class Stock:
-    """All that the shop's tables hold at the beginning of an episode.
-
-    prices: product -> price. stock: item -> how many are left.
-    """
-
-    customers: tuple[Customer, ...]
-    orders: tuple[Order, ...]
-    prices: Mapping[str, int]
-    stock: Mapping[str, int]
-
-
-def product_of(item: str) -> str:
-    """The product that an item is a variant of: "mug" of "blue mug"."""
-    return item.rpartition(" ")[2]
+"""Queries of everything that the tools can change, so that two databases can be compared."""
 
 
 class Shop:
-    """The database, and the operations of the desk on it. An operation that can't be done raises ToolError.
+    """The database and the operations of the desk. An operation that cannot be done raises ToolError.
 
-    The operations do what they are told, whether or not the desk's policy allows it: that is `policy`'s to say.
+    Operations do not check the policy of the desk; `envs.support_desk.policy` does.
     """
 
     def __init__(self) -> None:
-        # No thread owns it: an environment may be made on one and played on another, never on two at once.
+        # An environment may be made on one thread and played on another, but never on two at once.
         self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._db.executescript(SCHEMA)
 
@@ -125,11 +82,11 @@ class Shop:
         )
 
     def snapshot(self) -> tuple[list[Any], ...]:
-        """All rows that an operation can change."""
+        """Return all rows that an operation can change."""
         return tuple(self._db.execute(query).fetchall() for query in CHANGEABLE)
 
     def snapshot_after(self, operation: str, *args: Any) -> tuple[list[Any], ...]:
-        """The rows as they would be after an operation, which is then undone."""
+        """Return these rows as they would be after an operation, and undo the operation."""
         self._db.execute("SAVEPOINT before")
         getattr(self, operation)(*args)
         after = self.snapshot()
@@ -141,7 +98,7 @@ class Shop:
         self._db.close()
 
     def find_customer(self, email: str, zip_code: str) -> Customer | None:
-        """The customer with this email and zip."""
+        """Return the customer with this email and zip, or None."""
         row = self._db.execute(
             "SELECT id, name, email, zip FROM customers WHERE email = ? AND zip = ?", (email.lower(), zip_code)
         ).fetchone()
@@ -152,7 +109,7 @@ class Shop:
         return [row[0] for row in rows]
 
     def order(self, order_id: int) -> Order:
-        """Raises ToolError where there is none."""
+        """Return an order. Raises ToolError if there is none."""
         row = self._db.execute(
             "SELECT id, customer, status, days, payment, address FROM orders WHERE id = ?", (order_id,)
         ).fetchone()
@@ -166,7 +123,9 @@ class Shop:
         return Order(number, customer, order_status, days, payment, address, held)
 
     def stock(self, product: str) -> tuple[int, list[tuple[str, int]]]:
-        """Price of a product; item and number left of each of its variants. Raises ToolError where there is none."""
+        """Return the price of a product, and item and number left of each variant. Raises ToolError if there is
+        none.
+        """
         row = self._db.execute("SELECT price FROM products WHERE name = ?", (product,)).fetchone()
         if row is None:
             raise ToolError(f"no product {product[:20]!a}")
@@ -174,14 +133,14 @@ class Shop:
         return row[0], rows.fetchall()
 
     def left(self, item: str) -> int:
-        """How many of an item are left. Raises ToolError where there is no such item."""
+        """Return the number left of an item. Raises ToolError if there is no such item."""
         row = self._db.execute("SELECT stock FROM variants WHERE item = ?", (item,)).fetchone()
         if row is None:
             raise ToolError(f"no item {item[:20]!a}")
         return int(row[0])
 
     def cancel(self, order_id: int) -> None:
-        """Cancel an order and pay all of it back the way it was paid."""
+        """Cancel an order and refund all of it to its payment."""
         order = self.order(order_id)
         if order.status == CANCELLED:
             raise ToolError(f"order {order_id} is cancelled already")
@@ -195,13 +154,13 @@ class Shop:
         self._db.execute("UPDATE orders SET address = ? WHERE id = ?", (address, order_id))
 
     def take_back(self, order_id: int, item: str, payment: str) -> None:
-        """Take an item back and pay for it by `payment`."""
+        """Take an item back and refund it to `payment`."""
         self._delivered_line(order_id, item)
         self._db.execute("UPDATE items SET status = ? WHERE orders = ? AND item = ?", (RETURNED, order_id, item))
         self._refund(order_id, item, payment)
 
     def exchange(self, order_id: int, item: str, new: str) -> None:
-        """Give an item of the stock for one of the order, which goes back into the stock."""
+        """Exchange an item of an order for an item of the stock."""
         order = self._delivered_line(order_id, item)
         if not self.left(new):
             raise ToolError(f"{new} is out of stock")
@@ -212,7 +171,7 @@ class Shop:
         self._db.execute("UPDATE variants SET stock = stock + 1 WHERE item = ?", (item,))
 
     def _delivered_line(self, order_id: int, item: str) -> Order:
-        """The order, if it was delivered with this item in it and the item was not returned. Else raises ToolError."""
+        """Return the order if it was delivered with this item and the item was not returned; else raise ToolError."""
         order = self.order(order_id)
         line = order.line(item)
         if line is None:
@@ -231,7 +190,7 @@ class Shop:
 
 
 def describe_order(order: Order) -> str:
-    """An order as the desk's tool tells it."""
+    """Return the text of an order for the tool's answer."""
     ago = f"{order.days} day{'' if order.days == 1 else 's'} ago"
     verb = {PROCESSING: "placed", SHIPPED: "shipped", DELIVERED: "delivered", CANCELLED: "placed"}[order.status]
     when = f"{verb} {ago}" if order.status in (SHIPPED, DELIVERED) else f"{order.status}, {verb} {ago}"

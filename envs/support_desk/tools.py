@@ -1,11 +1,11 @@
-"""The agent's tools, as they are declared to it."""
+"""The tools, as they are declared to the agent."""
 
 from __future__ import annotations
 
 from typing import get_args
 
 from envs.support_desk.policy import Reason
-from envs.support_desk.shop import PAYMENTS
+from envs.support_desk.records import PAYMENTS
 from envs.toolkit.tool_calls import Parameter, Tool, Toolbox
 
 DONE = "done"

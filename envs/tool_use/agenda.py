@@ -1,4 +1,4 @@
-"""A calendar of one week: meetings of whole hours that never overlap."""
+"""A calendar of one week: meetings of whole hours that do not overlap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_TITLE = 30
 
 @dataclass(frozen=True, order=True)
 class Meeting:
-    """A meeting from `start` o'clock for `hours`; its title is its name, of which there is one."""
+    """A meeting of `hours` hours that begins at `start` o'clock. Titles are unique."""
 
     day: str
     start: int
@@ -30,13 +30,13 @@ class Meeting:
 
 
 class Agenda:
-    """The meetings. What can't be done raises ToolError."""
+    """The meetings of a week. An operation that cannot be done raises ToolError."""
 
     def __init__(self, meetings: Iterable[Meeting]) -> None:
         self.meetings = {meeting.title: meeting for meeting in meetings}
 
     def agenda(self, day: str) -> str:
-        """A day's meetings."""
+        """Return the meetings of a day."""
         found = sorted(meeting for meeting in self.meetings.values() if meeting.day == day)
         return f"{day}: {', '.join(map(str, found)) or 'nothing'}."
 
@@ -51,7 +51,7 @@ class Agenda:
         return f"Booked {day} {meeting}."
 
     def shift(self, title: str, day: str, start: int) -> str:
-        """Put a meeting elsewhere."""
+        """Move a meeting to another time."""
         meeting = replace(self._meeting(title), day=day, start=start)
         self._check(meeting)
         self.meetings[title] = meeting
@@ -63,7 +63,7 @@ class Agenda:
         return f"Cancelled {title}."
 
     def first_free(self, day: str, hours: int) -> int | None:
-        """The earliest start on a day at which so many hours are free."""
+        """Return the earliest start on a day with `hours` free hours, or None."""
         taken = {hour for m in self.meetings.values() if m.day == day for hour in range(m.start, m.end)}
         starts = range(OPENS, CLOSES - hours + 1)
         return next((start for start in starts if taken.isdisjoint(range(start, start + hours))), None)

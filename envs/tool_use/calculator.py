@@ -1,7 +1,6 @@
-"""A calculator: arithmetic of one line, read by Python's parser and worked out by a list of what is allowed.
+"""A calculator for one line of arithmetic, parsed by Python's parser and evaluated by a list of permitted operations.
 
-Nothing is evaluated by Python itself, and no number along the way gets larger than `LIMIT`, so that any line is
-worked out at once.
+Python does not evaluate the line, and no intermediate number exceeds `LIMIT`, so every line is evaluated quickly.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ LIMIT = 10**15
 MAX_EXPONENT = 64
 
 _WORDS = ("abs", "max", "min", "round", "sqrt")
-# A name may follow no digit, or the parser would warn of it on the terminal.
+# A name must not follow a digit, because the parser would print a warning.
 _ALLOWED = re.compile(rf"(?:[-+*/%(),. ]|\d|(?<![\d.])\b(?:{'|'.join(_WORDS)})\b)*")
 
 
@@ -49,32 +48,32 @@ _FUNCTIONS: Mapping[str, Callable[..., Number]] = {
     "abs": abs,
     "max": lambda *numbers: max(numbers),
     "min": lambda *numbers: min(numbers),
-    # Bounded below too: rounding an integer to -n digits works out 10**n.
+    # Bounded below too, because rounding an integer to -n digits computes 10**n.
     "round": lambda number, digits=0: round(number, max(-20, min(int(digits), 20))) if digits else round(number),
     "sqrt": math.sqrt,
 }
 
 
 def calculate(expression: str) -> str:
-    """The value of an expression of numbers, + - * / // % ** , brackets and a few functions. Raises ToolError."""
+    """Return the value of an expression of numbers, + - * / // % **, brackets and some functions. Raises ToolError."""
     if len(expression) > MAX_LENGTH:
         raise ToolError(f"longer than {MAX_LENGTH} characters")
     if not _ALLOWED.fullmatch(expression):
         raise ToolError(f"only numbers, + - * / // % ** ( ) and {', '.join(_WORDS)} are understood")
     try:
         tree = ast.parse(expression.strip(), mode="eval")
-    except (SyntaxError, RecursionError, MemoryError) as error:  # the last two: too many brackets for the parser
+    except (SyntaxError, RecursionError, MemoryError) as error:  # the last two for too many nested brackets
         raise ToolError("this is not arithmetic") from error
     try:
         return write_number(_value(tree.body))
     except ZeroDivisionError as error:
         raise ToolError("division by zero") from error
-    except (OverflowError, ValueError, TypeError) as error:  # a root of -1, too many arguments of a function
+    except (OverflowError, ValueError, TypeError) as error:  # such as a root of -1
         raise ToolError("this has no value") from error
 
 
 def write_number(number: Number) -> str:
-    """A number as short as it can be said: 0.3 for 0.1 + 0.2, 4 for 8 / 2."""
+    """Return the shortest text of a number: 0.3 for 0.1 + 0.2, 4 for 8 / 2."""
     return str(number) if isinstance(number, int) else format(number, ".10g")
 
 

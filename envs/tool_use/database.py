@@ -1,9 +1,9 @@
-"""A database for SQL of anyone's writing: real SQLite in memory, which no statement can leave, fill or hold up.
+"""A database for SQL from the policy: SQLite in memory, which no statement can leave, fill or block.
 
-Four things see to that. An authorizer lets through reading, and changes of the two tables' rows, with functions that
-are quick and depend on nothing but their arguments: no other file, no schema, no pragma, no recursion, no clock and no
-chance. A progress handler ends a statement after `MAX_STEPS` instructions. Limits bound what one statement and one
-value may hold, and a number of pages what all the tables may.
+Four mechanisms ensure this. An authorizer permits reading, changes to the rows of the two tables, and fast
+deterministic functions: no other file, schema, pragma, recursion, clock or random number. A progress handler ends a
+statement after `MAX_STEPS` instructions. Limits bound the size of a statement and of a value. A page limit bounds the
+size of all tables.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ CREATE TABLE sales (id INTEGER PRIMARY KEY, item TEXT, city TEXT, amount INTEGER
 """
 MAX_QUERY = 500
 MAX_ROWS = 20
-"""Rows that an answer tells."""
+"""Greatest number of rows in an answer."""
 MAX_VALUE = 1_000
-"""Bytes of one value, and of one row."""
+"""Greatest size of one value and of one row, in bytes."""
 MAX_STEPS = 50_000
 STEPS_AT_ONCE = 1_000
 MAX_PAGES = 64
-"""Of 4 KiB each."""
+"""Greatest size of the database, in pages of 4 KiB."""
 
 FUNCTIONS = frozenset(
     {
@@ -63,10 +63,10 @@ class Database:
     """The tables `staff` and `sales`. Rows are written to SQLite at the first query of an episode, not at its reset."""
 
     def __init__(self) -> None:
-        # No thread owns it: an environment may be made on one and played on another, never on two at once.
+        # An environment may be made on one thread and played on another, but never on two at once.
         self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
         self._db.executescript(f"PRAGMA max_page_count = {MAX_PAGES}; PRAGMA temp_store = MEMORY; {SCHEMA}")
-        # Bytes that are no text can be cast to it, and would else fail when the rows are compared.
+        # A policy can cast bytes that are not UTF-8 to text; without this, comparing the rows would fail.
         self._db.text_factory = _decode
         for limit, value in _LIMITS.items():
             self._db.setlimit(limit, value)
@@ -80,7 +80,7 @@ class Database:
         self._filled = False
 
     def query(self, query: str) -> str:
-        """Rows of an answer, `; ` between them, or how many rows were changed. Raises ToolError."""
+        """Return the rows of a statement, separated by `; `, or the number of changed rows. Raises ToolError."""
         if not _STATEMENT.match(query):
             raise ToolError("only SELECT, INSERT, UPDATE and DELETE are allowed")
         self._fill()
@@ -90,7 +90,7 @@ class Database:
             found = cursor.fetchmany(MAX_ROWS + 1)
             columns, changed = cursor.description, cursor.rowcount
             cursor.close()
-        except (sqlite3.Error, sqlite3.Warning) as error:  # a Warning: several statements at once
+        except (sqlite3.Error, sqlite3.Warning) as error:  # Warning: several statements at once
             raise ToolError(self._explain(error)) from error
         if columns is None:
             return f"{changed} row{'' if changed == 1 else 's'} changed."
@@ -100,7 +100,7 @@ class Database:
         return text[:MAX_VALUE] + (" ..." if len(found) > MAX_ROWS or len(text) > MAX_VALUE else "")
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
-        """All rows as they are now, by table, in order."""
+        """Return all rows now, by table, in order."""
         if not self._filled:
             return {table: sorted(self._rows[table]) for table in TABLES}
         with self._unguarded():
@@ -120,7 +120,7 @@ class Database:
 
     @contextmanager
     def _unguarded(self) -> Iterator[None]:
-        """For statements of our own, which a policy's rows may make long."""
+        """Context manager for statements of this class, which may be long because of the policy's rows."""
         self._db.set_authorizer(None)
         self._db.set_progress_handler(None, 0)
         try:
@@ -130,7 +130,7 @@ class Database:
             self._db.set_progress_handler(self._count_steps, STEPS_AT_ONCE)
 
     def _count_steps(self) -> bool:
-        """Called every so many instructions; a true answer ends the statement, and undoes what it changed."""
+        """Progress handler, called every STEPS_AT_ONCE instructions. True ends the statement and undoes its changes."""
         self._steps += STEPS_AT_ONCE
         return self._steps > MAX_STEPS
 

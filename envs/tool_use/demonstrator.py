@@ -1,4 +1,4 @@
-"""The scripted player of tool use: between any look or slip and the next call of the script."""
+"""The scripted player of tool use: plays the next call of a solution, a look or a mistake."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from envs.base import PRIVILEGED, Observation
 from envs.tool_use.agenda import DAYS
+from envs.tool_use.content import TITLES
 from envs.tool_use.database import TABLES
 from envs.tool_use.game import Observe
-from envs.tool_use.tasks import LEVELS, TITLES
+from envs.tool_use.tasks import LEVELS
 from envs.tool_use.tools import DONE
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
 from envs.toolkit.tool_calls import write_call
@@ -21,7 +22,7 @@ LOOKS = (
     *(write_call("agenda", day=day) for day in DAYS),
     *(write_call("sql", query=f"SELECT * FROM {table}") for table in TABLES),
 )
-SLIPS = (
+MISTAKES = (
     FINISH,
     write_call("delete", path="todo.txt"),
     write_call("write", path="todo.txt", text="call Ann"),
@@ -31,10 +32,10 @@ SLIPS = (
 
 
 class ToolUseDemonstrator(MixedDemonstrator):
-    """Plays `ToolUse`: with probability `skill` a turn the next call of a solution that was not made yet.
+    """Plays `ToolUse`: the next call of a solution with probability `skill`, else a look or a mistake.
 
-    Otherwise it looks at something or slips: calls done, or spoils a file, a table or the calendar. It knows what there
-    is to find out, but finds it out before it uses it. What a slip spoilt it does not mend.
+    A mistake calls `done` too early, or spoils a file, a table or the calendar; it is not repaired. The solution is
+    known in advance, but it looks up each fact before it uses it.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class ToolUseDemonstrator(MixedDemonstrator):
         observe: Observe = "full",
         cases: int | None = None,
     ) -> None:
-        del tasks, level, observe, cases  # It takes what the environment takes, and reads the task of each episode.
+        del tasks, level, observe, cases  # arguments of the environment; `info` holds the task
         super().__init__(skill=skill)
         self._left: list[str] = []
 
@@ -64,4 +65,4 @@ class ToolUseDemonstrator(MixedDemonstrator):
 
     def _look(self, info: Mapping[str, Any]) -> None:
         self.state = info[PRIVILEGED]
-        self._valid = LOOKS + SLIPS
+        self._valid = LOOKS + MISTAKES

@@ -1,4 +1,4 @@
-"""What the tools work on: files, tables and meetings, and the state that a task is judged by."""
+"""The objects behind the tools: files, tables and meetings, and the state by which a task is judged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from envs.toolkit.tool_calls import Call
 
 @dataclass
 class Content:
-    """What is there at the beginning of an episode."""
+    """The content at the beginning of an episode."""
 
     files: dict[str, str] = field(default_factory=dict)
     rows: dict[str, Rows] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Content:
 
 
 class State(NamedTuple):
-    """All that a tool can change, in a form that two states can be compared by."""
+    """Everything that a tool can change, in a form that can be compared."""
 
     files: dict[str, str]
     rows: dict[str, list[tuple[Any, ...]]]
@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 
 class Desktop:
-    """Files, tables and meetings behind the tools of one environment."""
+    """Files, tables and meetings of one environment."""
 
     def __init__(self) -> None:
         self._database = Database()
@@ -59,11 +59,11 @@ class Desktop:
         }
 
     def do(self, call: Call) -> str:
-        """What a tool answers. Raises ToolError for what can't be done; then nothing has changed."""
+        """Return the answer of a tool. If the call cannot be done, raises ToolError and changes nothing."""
         return self._tools[call.tool](**call.args)
 
     def state(self) -> State:
-        """Blanks around the text of a file make no difference."""
+        """Return the state. White space around the text of a file is ignored."""
         files = {path: text.strip() for path, text in self._files.files.items()}
         return State(files, self._database.rows(), frozenset(self._agenda.meetings.values()))
 

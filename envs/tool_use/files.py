@@ -1,4 +1,4 @@
-"""A small file system in memory: paths and texts. A folder is there as long as a file is in it."""
+"""A small file system in memory: paths and texts. A folder exists as long as it contains a file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from envs.toolkit.tool_calls import ToolError
 
 MAX_FILES = 40
 MAX_SIZE = 1_000
-"""Characters of one file."""
+"""Greatest size of one file, in characters."""
 MAX_PATH = 60
 
 _PATH = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*", re.ASCII)
 
 
 class Files:
-    """The files. What can't be done raises ToolError."""
+    """The files. An operation that cannot be done raises ToolError."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self.files = dict(files)
 
     def list(self, folder: str = "") -> str:
-        """The paths in a folder and below it; of all files where none is named."""
+        """Return the paths in a folder and below it; of all files without a folder."""
         prefix = folder.strip("/") + "/" if folder.strip("/.") else ""
         found = sorted(path for path in self.files if path.startswith(prefix))
         if not found:
@@ -39,7 +39,7 @@ class Files:
         return f"Wrote {path}."
 
     def edit(self, path: str, old: str, new: str) -> str:
-        """Put `new` in place of `old` wherever it stands in the file."""
+        """Replace every occurrence of `old` in a file with `new`."""
         self._require(path)
         if not old or old not in self.files[path]:
             raise ToolError(f"{path} has no {old[:20]!a}")

@@ -1,4 +1,4 @@
-"""Small office work by tools: a task, files, tables and a calendar, and a state that is judged at the end."""
+"""The environment `ToolUse`: office tasks with files, tables and a calendar, judged by the state at the end."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FAILED = "The task is not solved."
 
 
 class ToolUse:
-    """Do a task by calls of tools, then call `done`: 1 if files, tables and calendar are as they should be, else 0.
+    """Do a task by tool calls, then call `done`: 1 if files, tables and calendar are exactly as they should be, else 0.
 
-    They must be so in everything: a file too many or a row changed besides is no solution. Which calls led there makes
-    no difference. A call that can't be done changes nothing and costs its turn.
+    An additional file or a changed row makes the state wrong. The calls that led to the state do not matter. A call
+    that cannot be done changes nothing and costs the turn.
 
-    tasks: the families that occur, of those of `level`; None for all of them.
-    level: 1: tasks of one step; 2: also tasks that must look something up first; 3: also several things together.
-    observe: "full" tells tools and tables with the task; "brief" gives the task alone, for a policy that knows them by
-        heart.
-    cases: so many cases take turns (seed modulo cases), which can be learnt by heart; None draws one for each seed.
+    tasks: families of tasks to draw from, of those of `level`; None for all of them.
+    level: 1: tasks of one step; 2: also tasks that must look something up first; 3: also tasks that combine several
+        steps.
+    observe: "full" gives tools and tables with the task; "brief" gives the task alone, for a policy that knows them.
+    cases: number of distinct cases (seed modulo cases), which a policy can memorize; None draws one case per seed.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -61,7 +61,7 @@ class ToolUse:
         self._goal: State | None = None
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Draw the task of `seed`. There are no reset options: any raises EnvArgumentError."""
+        """Draw the task of `seed`. Raises EnvArgumentError for any option, because there are none."""
         refuse_options(self.spec.id, options)
         number = seed if self.cases is None else seed % self.cases
         content, task = draw_task(number, self.tasks)
@@ -78,7 +78,7 @@ class ToolUse:
         return first, self._info() | {TASK_ID: f"{task.family}-{number}"}
 
     def step(self, action: str) -> Step:
-        """One call. Any string is an action; what is no call is answered so."""
+        """Do one call. An action that is not a call costs the turn."""
         if self._task is None or self._desktop is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         try:

@@ -1,7 +1,7 @@
-"""The tasks: what a seed asks for, the content in which, and a script of calls that does it.
+"""The tasks: for a seed, an instruction and a script of calls that does it.
 
-Each family is a function that may add to the content it is given, and answers the task in words and the calls that do
-it. The state that those calls lead to is the goal; whatever other calls lead there will do.
+A family is a function that may add to the content and returns the instruction and the calls. The state after these
+calls is the goal; any other calls that lead to this state solve the task too.
 """
 
 from __future__ import annotations
@@ -10,21 +10,10 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from envs.tool_use.agenda import CLOSES, DAYS, OPENS, Agenda, Meeting
+from envs.tool_use.agenda import CLOSES, DAYS, OPENS, Agenda
+from envs.tool_use.content import CHORES, COSTS, LONGEST_MEETING, MONTHS, TITLES, draw_content
 from envs.tool_use.desktop import Content
 from envs.toolkit.tool_calls import write_call
-
-NAMES = ("Ann", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo", "Ida", "Jack", "Kim", "Leo")
-CITIES = ("Bonn", "Kiel", "Oslo", "Rome")
-TEAMS = ("design", "sales", "support")
-GOODS = ("chair", "clock", "lamp", "mug", "vase")
-COSTS = ("food", "fuel", "gas", "paper", "rent", "taxi")
-MONTHS = ("january", "february", "march", "april", "may", "june")
-SUBJECTS = ("budget", "contract", "holiday", "insurance", "invoice", "party")
-TITLES = ("demo", "hiring", "lunch", "planning", "review", "standup", "training")
-CHORES = ("buy milk", "call Ann", "pay rent", "print tickets", "water plants")
-STAFF, SALES, LETTERS, MEETINGS = 6, 8, 3, 4
-LONGEST_MEETING = 2
 
 Script = tuple[str, ...]
 Family = Callable[[random.Random, Content], tuple[str, Script]]
@@ -32,7 +21,7 @@ Family = Callable[[random.Random, Content], tuple[str, Script]]
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its family, its words, and the calls of a solution, without the one that says done."""
+    """A task: family, instruction, and the calls of a solution without the final `done`."""
 
     family: str
     text: str
@@ -40,40 +29,12 @@ class Task:
 
 
 def draw_task(seed: int, families: Collection[str]) -> tuple[Content, Task]:
-    """Content and task of a seed."""
+    """Return the content and task of a seed."""
     rng = random.Random(seed)
     family = rng.choice(sorted(families))
     content = draw_content(rng)
     text, script = FAMILIES[family](rng, content)
     return content, Task(family, text, script)
-
-
-def draw_content(rng: random.Random) -> Content:
-    """Files, tables and meetings that have to do with no task in particular."""
-    content = Content()
-    content.files["todo.txt"] = "\n".join(rng.sample(CHORES, 2))
-    for name, subject in zip(rng.sample(NAMES, LETTERS), rng.sample(SUBJECTS, LETTERS), strict=True):
-        content.files[f"letters/{name.lower()}.txt"] = f"Dear {name}, this is about the {subject}."
-    content.rows["staff"] = [
-        (name, rng.choice(TEAMS), rng.choice(CITIES), 100 * rng.randrange(20, 60)) for name in rng.sample(NAMES, STAFF)
-    ]
-    content.rows["sales"] = [
-        (i + 1, rng.choice(GOODS), rng.choice(CITIES), rng.randrange(10, 100)) for i in range(SALES)
-    ]
-    content.meetings = _draw_meetings(rng)
-    return content
-
-
-def _draw_meetings(rng: random.Random) -> list[Meeting]:
-    """Meetings on the first three days, of which each has room for one more."""
-    meetings: list[Meeting] = []
-    for title in rng.sample(TITLES, MEETINGS):
-        day, hours = rng.choice(DAYS[:3]), rng.randrange(1, LONGEST_MEETING + 1)
-        meeting = Meeting(day, rng.randrange(OPENS, CLOSES - hours + 1), hours, title)
-        apart = all(m.day != day or m.end <= meeting.start or meeting.end <= m.start for m in meetings)
-        if apart and Agenda([*meetings, meeting]).first_free(day, LONGEST_MEETING) is not None:
-            meetings.append(meeting)
-    return meetings
 
 
 # --- one step ---------------------------------------------------------------------------------------------
@@ -272,7 +233,7 @@ LEVELS: Mapping[int, tuple[str, ...]] = {
     2: tuple(FAMILIES)[:12],
     3: tuple(FAMILIES),
 }
-"""The families up to each level: one step, a look and a step, several things together."""
+"""Level -> the families up to it: one step; a lookup and a step; several steps."""
 
 
 def _new_title(rng: random.Random, content: Content) -> str:
@@ -291,7 +252,7 @@ def _hours(hours: int) -> str:
 
 
 def _costs(rng: random.Random, content: Content, month: str) -> tuple[str, list[int]]:
-    """A new file of costs, and its amounts."""
+    """Add a file of costs to the content; return its path and amounts."""
     path, amounts = f"costs/{month}.txt", [rng.randrange(5, 100) for _ in range(rng.randrange(2, 5))]
     names = rng.sample(COSTS, len(amounts))
     content.files[path] = "\n".join(f"{name} {amount}" for name, amount in zip(names, amounts, strict=True))

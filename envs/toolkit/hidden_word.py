@@ -9,9 +9,9 @@ from typing import Any
 from envs.errors import EnvArgumentError, nearest
 
 
-def choose_hidden_word(env_id: str, words: Sequence[str], seed: int, options: Mapping[str, Any] | None) -> int:
+def choose_hidden_word(env_id: str, words: Sequence[str], rng: random.Random, options: Mapping[str, Any] | None) -> int:
     """Return the index in `words` of the word to hide. Raises EnvArgumentError for an unknown option or word."""
-    index = random.Random(seed).randrange(len(words))
+    index = rng.randrange(len(words))
     for name, value in (options or {}).items():
         if name != "word":
             raise EnvArgumentError(f"{env_id}: unknown reset option {name!r}: the only one is 'word'")

@@ -1,8 +1,8 @@
-"""The scripted player of Twenty Questions: between random questions and the question that tells the most.
+"""The scripted player of Twenty Questions: asks the most informative question, or a random one.
 
-Each turn, with probability `skill`, it asks the question that splits the words still possible most evenly; of equally
-good ones it takes a guess, which may end the game. Otherwise it asks any question at random, repeats included. Skilled
-turns use every answer so far, those to random questions too.
+With probability `skill` it asks the question that splits the possible words most evenly; among equal ones it prefers a
+guess, which may end the game. Otherwise it asks any of its questions at random, repeats included. All answers narrow
+the possible words, those to random questions too.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from envs.twenty_questions.table import load_table
 
 
 class TwentyQuestionsDemonstrator:
-    """Plays `TwentyQuestions(words=words, noise=noise)`. It never looks at the hidden word.
+    """Plays `TwentyQuestions(words=words, noise=noise)`. It does not look at the hidden word.
 
-    Its questions are one guess per word and, of the table's attributes, those that tell the words apart in ways of
-    their own: an attribute that all or none of the words have says nothing, one that a single word has (or lacks) says
-    no more than a guess, and of attributes that split the words alike the table's first is asked.
+    Its questions are one guess per word, and the attributes that split the words in a new way. An attribute of all or
+    no words gives no information, one that isolates a single word gives no more than a guess, and of attributes with
+    the same split only the first in the table is asked.
 
-    With noise an answer may be wrong. When no word is left possible, all that were not guessed are possible again.
+    With noise, an answer may be wrong. When no word is left, all words that were not guessed become possible again.
     """
 
     env: ClassVar[type[TwentyQuestions]] = TwentyQuestions
@@ -37,9 +37,7 @@ class TwentyQuestionsDemonstrator:
         compat: bool = False,
         oracle: Mapping[str, Any] | None = None,
     ) -> None:
-        # It takes what the environment takes; by which rule a lost game ends makes no difference to its questions, and
-        # whoever answers, it believes what the table says.
-        del compat, oracle
+        del compat, oracle  # arguments of the environment; the table is the model of its answers
         self.skill = skill
         self.noise = noise
         self.words = choose_words(self.env.spec.id, self.env.default_words if words is None else words)
@@ -52,7 +50,7 @@ class TwentyQuestionsDemonstrator:
 
     def begin(self, observation: Observation, info: Mapping[str, Any], *, seed: int) -> None:
         self._possible = self._not_guessed = self.everything
-        # Not the environment's own stream, which drew the word.
+        # Independent of the random stream of the environment, which drew the word from the same seed.
         self._random = random.Random(f"asker {seed}")
 
     def act(self) -> str:
@@ -83,12 +81,12 @@ class TwentyQuestionsDemonstrator:
             self._possible = self._not_guessed or self.everything
 
     def _guesses(self) -> dict[str, int]:
-        """Guess -> bit mask of the words it is right for (bit i for word i)."""
+        """Return guess -> bit mask of the words that it names (bit i for word i)."""
         things = load_table().things
         return {things[word].guess: 1 << i for i, word in enumerate(self.words)}
 
     def _attribute_questions(self) -> dict[str, int]:
-        """Question -> bit mask of the words it is true of."""
+        """Return question -> bit mask of the words for which it is true."""
         found: dict[str, int] = {}
         splits: set[frozenset[int]] = set()
         for attribute in load_table().attributes.values():

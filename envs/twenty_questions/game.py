@@ -1,4 +1,6 @@
-"""The game: one hidden word, -1 a question, 0 for the right guess that ends it."""
+"""The environment `TwentyQuestions`: one hidden object, -1 a question, 0 for the right guess, which ends the
+episode.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, EnvSpec, Inf
 from envs.errors import EnvArgumentError, EnvStateError, nearest
 from envs.oracles.base import Enquiry
 from envs.oracles.make import make_oracle
+from envs.toolkit.argument_checks import check_distinct
+from envs.toolkit.hidden_word import choose_hidden_word
 from envs.twenty_questions.question_keys import MAX_LENGTH, key, normalise
 from envs.twenty_questions.table import Attribute, Table, Thing, load_table
 
@@ -34,14 +38,16 @@ CACHED_QUESTIONS = 65_536
 
 @lru_cache(maxsize=CACHED_QUESTIONS)
 def _understand(question: str) -> Thing | Attribute | None:
-    """What a question guesses or asks about, or None where it isn't understood. Guesses and attributes never clash."""
+    """Return what a question guesses or asks about, or None if it cannot be parsed. A key is never both."""
     table = load_table()
     found = key(question)
     return table.thing_of_key.get(found) or table.attribute_of_key.get(found)
 
 
 def understand(question: str) -> Thing | Attribute | None:
-    """`_understand` with its cache kept clear of texts too long to be a question."""
+    """Return `_understand(question)`; texts too long to be a question are refused, so that they do not fill its
+    cache.
+    """
     return None if len(question) > MAX_LENGTH else _understand(question)
 
 
@@ -53,7 +59,7 @@ def _look_up(enquiry: Enquiry) -> str:
 
 
 def read_truth(answer: str) -> bool | None:
-    """What an oracle's answer comes to; None where it begins with neither yes nor no."""
+    """Return the truth value of an oracle's answer; None if it begins with neither yes nor no."""
     first = normalise(answer[:MAX_LENGTH]).partition(" ")[0]
     return {"yes": True, "no": False}.get(first)
 
@@ -61,12 +67,12 @@ def read_truth(answer: str) -> bool | None:
 class TwentyQuestions:
     """Twenty Questions over the whole table, or over `words` of it.
 
-    words: the words that may be hidden; None for all of them. Any object may be guessed either way.
+    words: words that may be hidden; None for all. Any object may be guessed in both cases.
     noise: probability that the answer to a question about an attribute is flipped. Guesses are always answered truly.
-    compat: the paper's rule, by which the twentieth question ends the game (`terminated`: nothing follows a lost game)
-        instead of cutting it short (`truncated`: a critic bootstraps from what would have followed). The turn is plain
-        in the state here, so both are well-posed.
-    oracle: who answers questions that aren't guesses, a mapping with a `kind` (`envs.oracles`); None for the table.
+    compat: terminate the episode at the twentieth question, as in the paper, instead of truncating it. A critic
+        bootstraps through a truncated end. Both are well-posed, because the state contains the turn.
+    oracle: answers questions that are not guesses; a mapping with a `kind` (`envs.oracles.settings`), or None for the
+        table.
 
     `reset(options={"word": ...})` hides that word; otherwise the seed draws it.
     """
@@ -101,22 +107,16 @@ class TwentyQuestions:
         self._word: str | None = None
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Hide a word. Raises EnvArgumentError for an option that is unknown or a word that is not in play."""
+        """Hide a word. Raises EnvArgumentError for an unknown option or a word that is not in play."""
         self._random = random.Random(seed)
-        index = self._random.randrange(len(self.words))
-        for name, value in (options or {}).items():
-            if name != "word":
-                raise EnvArgumentError(f"{self.spec.id}: unknown reset option {name!r}: the only one is 'word'")
-            if value not in self.words:
-                raise EnvArgumentError(f"{self.spec.id}: no word {value!r} in play: {nearest(str(value), self.words)}")
-            index = self.words.index(value)
+        index = choose_hidden_word(self.spec.id, self.words, self._random, options)
         self._word = self.words[index]
         self._questions = 0
-        # The task's number, not its word: a task id may be shown where the word must not be.
+        # A number, because a task id may be shown to the policy.
         return OPENING, self._info(False) | {TASK_ID: f"word-{index:03d}"}
 
     def step(self, action: str) -> Step:
-        """Answer one question. Any string is one; what isn't understood is answered so."""
+        """Answer one question. A question that cannot be parsed costs the turn."""
         if self._word is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         self._questions += 1
@@ -131,11 +131,11 @@ class TwentyQuestions:
         if isinstance(meant, Thing):
             found = meant.word == self._word
             return YES if found else NO, self._info(found)
-        said = INVALID
+        oracle_answer = INVALID
         if normalise(action):
             instructions = INSTRUCTIONS.format(secret=self._word)
-            said = self._oracle.answer(Enquiry(self.spec.id, self._word, action, instructions))
-        truth = read_truth(said)
+            oracle_answer = self._oracle.answer(Enquiry(self.spec.id, self._word, action, instructions))
+        truth = read_truth(oracle_answer)
         if truth is None:
             return INVALID, self._info(False) | {INVALID_ACTION: True}
         if self.noise and self._random.random() < self.noise:
@@ -162,15 +162,12 @@ class TwentyQuestionsSubset(TwentyQuestions):
 
 
 def choose_words(env_id: str, words: Sequence[str] | None) -> tuple[str, ...]:
-    """`words`, checked against the table; all of its words for None. Raises EnvArgumentError."""
+    """Return `words` after checking them against the table; all words for None. Raises EnvArgumentError."""
     known = load_table().things
     if words is None:
         return tuple(known)
-    if isinstance(words, str):
-        raise EnvArgumentError(f"{env_id}: words is the string {words!r}: give a list of words")
+    check_distinct(env_id, "words", words)
     for word in words:
         if word not in known:
             raise EnvArgumentError(f"{env_id}: no object {word!r} in the table: {nearest(word, known)}")
-    if not words or len(set(words)) != len(words):
-        raise EnvArgumentError(f"{env_id}: words must hold at least one word, and each once")
     return tuple(words)

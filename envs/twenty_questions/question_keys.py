@@ -1,7 +1,7 @@
-"""Plain-English questions to keys: two questions that ask the same thing get the same key.
+"""Maps a question in plain English to a key; questions that ask the same thing have the same key.
 
-The table's own questions go through `key` as the player's do, so a question is understood when, small words and
-grammar set aside, it is one that the table lists. Nothing is guessed at: what matches no key is not understood.
+The questions of the table and those of the player are mapped by the same function `key`. A question is understood if,
+apart from small words and grammar, the table lists it. A question without a matching key is not understood.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 MAX_LENGTH = 200
-"""Questions longer than this many characters are not read."""
+"""Longer questions are refused, in characters."""
 
 _Rule = tuple[re.Pattern[str], str]
 
@@ -21,13 +21,13 @@ def _rules(*pairs: tuple[str, str]) -> tuple[_Rule, ...]:
 
 _AUXILIARY = "(?:can|could|would|should|will|might|may|must|do|did|does)"
 
-# Order matters: each rule sees what the rules before it left.
+# The order matters: each rule is applied to the result of the rules before it.
 _WORDS = _rules(
-    # What people say before the question itself.
+    # Phrases before the question itself.
     (r"^(?:(?:so|ok|okay|well|um|hmm|and|now|then|please|maybe|perhaps|tell me|i wonder|if|whether) )+", ""),
     (r"^(?:let me guess|my guess is|i guess|i think|i say|i am guessing)(?: that)? ", "it is "),
     (r"^it is it is ", "it is "),
-    # Who and what is spoken of.
+    # References to the object and to people.
     (r"\b(?:the|this|that|your|these|those) (?:object|thing|item|word|answer|secret|mystery)s?\b", "it"),
     (r"^(is|does|can|could|would|will|has|are|do) (?:this|that|these|those|they)\b", r"\1 it"),
     (r"^are it\b", "is it"),
@@ -35,7 +35,7 @@ _WORDS = _rules(
     (r"\bthem\b", "it"),
     (r"\b(?:human being|human|man|woman|adult)$", "person"),
     (r"\b(?:people|someone|somebody|a person|a human|humans|one|i|we|most people|anyone)\b(?= )", "you"),
-    # Small words that change nothing here.
+    # Small words that do not change the meaning.
     (
         r"\b(?:usually|normally|typically|often|generally|commonly|mostly|mainly|primarily|sometimes|ever|really"
         r"|actually|likely|possibly|probably|perhaps|also|just|very|quite|a bit|kind of a?|sort of a?|type of a?"
@@ -87,7 +87,9 @@ _SHAPES = _rules(
 
 
 def normalise(text: str) -> str:
-    """Lower case, letters and digits alone, single spaces, contractions opened; "" where there is nothing to read."""
+    """Return the text in lower case, with letters and digits only, single spaces and contractions expanded; "" if it is
+    too long.
+    """
     if len(text) > MAX_LENGTH:
         return ""
     text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
@@ -96,7 +98,7 @@ def normalise(text: str) -> str:
 
 
 def key(question: str) -> str:
-    """The key of a question; "" for a text that holds no words or too many."""
+    """Return the key of a question; "" for a text without words or a text that is too long."""
     text = normalise(question)
     for pattern, replacement in _WORDS:
         text = pattern.sub(replacement, text)
@@ -107,7 +109,7 @@ def key(question: str) -> str:
 
 
 def guess_keys(name: str) -> set[str]:
-    """Keys of the guesses of a name, in the singular and the regular plurals."""
+    """Return the keys of the guesses of a name, in the singular and in regular plurals."""
     words = normalise(name)
     plurals = {words, words + "s", words + "es"}
     if words.endswith("y"):

@@ -1,8 +1,8 @@
-"""The knowledge table: objects by category, and for each attribute the objects of which it is true.
+"""The knowledge table: objects by category, and the objects that have each attribute.
 
-The data are TOML files in `data/`; `objects.toml` explains its own form and `attributes_*.toml` theirs. Reading them
-checks them: a name that is no object, a question with two meanings or an attribute that is true of nothing raises
-TableError that names the file and the entry.
+The data are TOML files in `data/`; `objects.toml` and `attributes_kinds.toml` document their formats. Reading checks
+them: an unknown object, a question with two meanings, or an attribute of no object raises TableError, which names the
+file and the entry.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _ATTRIBUTE_FIELDS = {"ask", "also", "yes", "no"}
 
 
 class TableError(EnvError):
-    """The knowledge table contradicts itself or names what is not there."""
+    """The knowledge table contradicts itself or contains an unknown name."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its word, its category, its names (the word first) and the question that guesses it."""
+    """One object: word, category, names (the word first) and the question that guesses it."""
 
     word: str
     category: str
@@ -43,7 +43,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One yes/no attribute: the short question for it, other ways to ask, and the words of which it is true."""
+    """One yes/no attribute: short question, other ways to ask it, and the words for which it is true."""
 
     id: str
     question: str
@@ -53,7 +53,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Table:
-    """Objects, attributes, and which question asks what."""
+    """Objects, attributes, and the keys of their questions."""
 
     things: Mapping[str, Thing]
     attributes: Mapping[str, Attribute]
@@ -66,26 +66,26 @@ class Table:
             for question in (attribute.question, *attribute.also):
                 other = found.setdefault(key(question), attribute)
                 if other is not attribute:
-                    raise TableError(f"{question!r} asks both {other.id!r} and {attribute.id!r}: drop it from one")
+                    raise TableError(f"{question!r} asks both {other.id!r} and {attribute.id!r}: remove it from one")
         return found
 
     @cached_property
     def thing_of_key(self) -> dict[str, Thing]:
-        """Question key -> the object it guesses."""
+        """Question key -> the object that it guesses."""
         found: dict[str, Thing] = {}
         for thing in self.things.values():
             for name in thing.names:
                 for guess in guess_keys(name):
                     other = found.setdefault(guess, thing)
                     if other is not thing:
-                        raise TableError(f"{name!r} names both {other.word!r} and {thing.word!r}: drop it from one")
+                        raise TableError(f"{name!r} names both {other.word!r} and {thing.word!r}: remove it from one")
         clash = found.keys() & self.attribute_of_key.keys()
         if clash:
             raise TableError(f"both a guess and an attribute's question: {sorted(clash)}: reword the attribute")
         return found
 
     def categories(self) -> dict[str, list[str]]:
-        """Category -> its words."""
+        """Return category -> its words."""
         found: dict[str, list[str]] = {}
         for thing in self.things.values():
             found.setdefault(thing.category, []).append(thing.word)
@@ -94,18 +94,20 @@ class Table:
 
 @cache
 def load_table() -> Table:
-    """The table of this package, read and checked once per process."""
+    """Return the table of this package, read and checked once per process."""
     things = _read_things(_read("objects.toml"))
     attributes: dict[str, Attribute] = {}
     for name in ATTRIBUTE_FILES:
         for attribute_id, entry in _read(name).items():
             if attribute_id in attributes:
-                raise TableError(f"{name}: attribute {attribute_id!r} is there twice")
+                raise TableError(f"{name}: attribute {attribute_id!r} is defined twice")
             attributes[attribute_id] = _read_attribute(
                 f"{name}: {attribute_id}", attribute_id, entry, things, attributes
             )
     table = Table(things, attributes)
-    if not (table.attribute_of_key and table.thing_of_key):  # made now, so that a fault shows at loading
+    if not (
+        table.attribute_of_key and table.thing_of_key
+    ):  # computed here, so that faults are reported when the table is loaded
         raise TableError("the table is empty")
     return table
 
@@ -120,7 +122,7 @@ def _read_things(categories: Mapping[str, Mapping[str, list[str]]]) -> dict[str,
         for phrase, others in entries.items():
             word = phrase.removeprefix("a ").removeprefix("an ")
             if word in things:
-                raise TableError(f"objects.toml: {word!r} is there twice")
+                raise TableError(f"objects.toml: {word!r} is defined twice")
             names = tuple(dict.fromkeys(normalise(name) for name in (word, *others)))
             things[word] = Thing(word, category, names, f"Is it {phrase}?")
     return things
@@ -139,15 +141,19 @@ def _read_attribute(
     true_of = _words(where, entry["yes"], things, earlier)
     false_of = _words(where, entry.get("no", ""), things, earlier)
     if not false_of <= true_of:
-        raise TableError(f"{where}: `no` is for exceptions to `yes`; these are none: {sorted(false_of - true_of)}")
+        raise TableError(
+            f"{where}: `no` lists exceptions to `yes`; these are not in `yes`: {sorted(false_of - true_of)}"
+        )
     true_of -= false_of
     if not true_of or len(true_of) == len(things):
-        raise TableError(f"{where}: true of {'nothing' if not true_of else 'everything'}, so no use as a question")
+        raise TableError(
+            f"{where}: true of {'nothing' if not true_of else 'everything'}, which makes it useless as a question"
+        )
     return Attribute(attribute_id, entry["ask"], tuple(entry.get("also", ())), frozenset(true_of))
 
 
 def _words(where: str, text: str, things: Mapping[str, Thing], earlier: Mapping[str, Attribute]) -> set[str]:
-    """The words that a comma-separated list stands for: words, `everything`, `kind:CATEGORY`, `as:ATTRIBUTE`."""
+    """Return the words in a comma-separated list of words, `everything`, `kind:CATEGORY` and `as:ATTRIBUTE`."""
     found: set[str] = set()
     for item in (part.strip() for part in text.split(",") if part.strip()):
         prefix, _, name = item.partition(":")
@@ -161,6 +167,6 @@ def _words(where: str, text: str, things: Mapping[str, Thing], earlier: Mapping[
         else:
             members = [item] if item in things else []
         if not members:
-            raise TableError(f"{where}: {item!r} is no object, kind:CATEGORY or as:EARLIER_ATTRIBUTE")
+            raise TableError(f"{where}: {item!r} is not an object, kind:CATEGORY or as:EARLIER_ATTRIBUTE")
         found.update(members)
     return found

@@ -1,4 +1,4 @@
-"""The scripted player of web forms: between anything possible and a shortest way to submit what is asked."""
+"""The scripted player of web forms: plays a step of a shortest solution, or any valid action."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from envs.web_forms.tasks import Task
 
 
 class WebFormsDemonstrator(MixedDemonstrator):
-    """Plays `WebForms(level=level, kind=kind)`: with probability `skill` a turn the next right thing, else any.
+    """Plays `WebForms(level=level, kind=kind)`: a step of a shortest solution with probability `skill`, else any valid
+    action.
 
-    It knows the whole site and where everything is, which the policy must find out.
+    It knows the whole site, which the policy cannot see.
     """
 
     def __init__(self, *, skill: float, level: int = 3, kind: str | None = None) -> None:
-        del level, kind  # It takes whatever task it sees.
+        del level, kind  # arguments of the environment; `info` holds the task
         super().__init__(skill=skill)
 
     def best_actions(self) -> list[str]:
@@ -26,7 +27,9 @@ class WebFormsDemonstrator(MixedDemonstrator):
 
 
 def next_actions(task: Task, state: State) -> list[Action]:
-    """The next things to do, each as good as the others: fill in what is wrong here, else go where there is more."""
+    """Return the next actions, all equally good: fill in a wrong field of this page, else go to a page with one, else
+    submit.
+    """
     page = task.site.pages[state.page]
     here = list(_to_fill(task, state, state.page))
     if here:
@@ -41,7 +44,9 @@ def next_actions(task: Task, state: State) -> list[Action]:
 
 
 def _to_fill(task: Task, state: State, name: str) -> Iterator[Element]:
-    """The fields of a page that don't hold what they should: what is asked, and elsewhere what they held at first."""
+    """Yield the fields of a page with a wrong value. Fields that the task does not mention must keep their
+    first value.
+    """
     wanted = dict(task.site.initial) | dict(task.needs)
     if not _logging_in(task.site, state):
         wanted = {key: value for key, value in wanted.items() if key not in (USER, PASSWORD)}
@@ -53,12 +58,12 @@ def _to_fill(task: Task, state: State, name: str) -> Iterator[Element]:
 
 
 def _logging_in(site: Site, state: State) -> bool:
-    """Whether the account is still to be entered: from here, nothing behind it can be reached."""
+    """Return whether the account must still be entered: no page behind it can be reached from here."""
     return site.account is not None and state.page in ("home", "log in")
 
 
 def _submits(element: Element, task: Task) -> bool:
-    """Whether this button submits what is wanted, all fields being right."""
+    """Return whether a button submits the right form, given right fields."""
     return element.form == task.wanted.form and dict(element.fixed).items() <= task.wanted.fields.items()
 
 
@@ -70,7 +75,7 @@ def _setting(number: int, element: Element, task: Task) -> Action:
 
 
 def _step_towards(site: Site, state: State, ends: set[str]) -> Element:
-    """The link or button on a shortest way to one of the pages `ends`."""
+    """Return the link or button on a shortest path to one of the pages `ends`."""
     first: dict[str, Element] = {}
     queue = deque([state.page])
     while queue:

@@ -1,4 +1,4 @@
-"""The game: pages as a compact accessibility tree, and 1 for submitting what the task asks for."""
+"""The environment `WebForms`: shows pages as a compact accessibility tree; 1 for submitting what the task asks for."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ _QUOTED = re.compile(r'"([^"]*)"')
 
 
 class WebForms:
-    """Find a page of a small web site, fill in its form as told, and submit it: 1 if all of it is right, else 0.
+    """Find a page of a small web site, fill in its form as the task says, and submit it: 1 if all fields are right,
+    else 0.
 
-    level: which kinds of tasks a seed draws from. 1: one page with a field or two to set, or a link to follow; 2: also
-        forms of several fields, and products two links away; 3: also forms over several pages, a log-in before the
-        form, and products on shelves that aren't told.
-    kind: one kind of task alone, of any level.
+    level: kinds of tasks that a seed draws from. 1: one page with one or two fields to set, or one link to follow. 2:
+        also forms with several fields, and products two links away. 3: also forms over several pages, a log-in before
+        the form, and products on shelves that the task does not name.
+    kind: draw tasks of this kind only, whatever its level.
 
-    The first submission ends the episode, right or wrong. It is judged by what was sent, all of its fields.
+    The first submission ends the episode. It is judged by the values of all fields that it sends.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -50,22 +51,22 @@ class WebForms:
 
     @staticmethod
     def check_arguments(*, level: int = 3, kind: str | None = None) -> None:
-        """Raise EnvArgumentError for a level or kind that there isn't."""
+        """Raise EnvArgumentError for an unknown level or kind."""
         check_one_of("web_forms", "level", level, list(LEVELS))
         if kind is not None and kind not in KINDS:
             raise EnvArgumentError(f"web_forms: there is no kind {kind!r}: {nearest(str(kind), KINDS)}")
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Draw the site and task of `seed`. There are no reset options: any raises EnvArgumentError."""
+        """Draw the site and task of `seed`. Raises EnvArgumentError for any option, because there are none."""
         refuse_options(self.spec.id, options)
         task = self._task = draw_task(seed, self.kinds)
         state = self._state = begin(task.site)
         self._quoted = _QUOTED.findall(task.instruction)
-        page = tell_page(task.site.pages[state.page], state)
+        page = describe_page(task.site.pages[state.page], state)
         return f"{task.instruction}\n{VERBS}\n{page}", self._info(task, state) | {TASK_ID: f"{task.kind}-{seed}"}
 
     def step(self, action: str) -> Step:
-        """Do one thing on the page. Any string is an action; what isn't understood is answered so."""
+        """Do one action on the page. An action that cannot be parsed costs the turn."""
         if self._task is None or self._state is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         task, before = self._task, self._state
@@ -78,19 +79,19 @@ class WebForms:
             solved = state.posted == task.wanted
             text = SOLVED if solved else FAILED
             return text, float(solved), True, False, self._info(task, state, solved=solved)
-        text = self._tell(task, state, outcome)
+        text = self._describe(task, state, outcome)
         return text, 0.0, False, False, self._info(task, state, invalid=not outcome.understood)
 
     def close(self) -> None:
         self._task = self._state = None
 
     @staticmethod
-    def _tell(task: Task, state: State, outcome: Outcome) -> str:
-        """What is new: words of the site, the one element that changed, or the page that one came to."""
+    def _describe(task: Task, state: State, outcome: Outcome) -> str:
+        """Return what is new: a message of the site, the element that changed, or the new page."""
         if outcome.says:
             return outcome.says
         page = task.site.pages[state.page]
-        return tell_page(page, state) if outcome.touched is None else tell_element(page, outcome.touched, state)
+        return describe_page(page, state) if outcome.touched is None else describe_element(page, outcome.touched, state)
 
     def _info(self, task: Task, state: State, *, solved: bool = False, invalid: bool = False) -> Info:
         page = task.site.pages[state.page]
@@ -103,13 +104,13 @@ class WebForms:
         }
 
 
-def tell_page(page: Page, state: State) -> str:
-    """A page as an accessibility tree: its title, then its elements in their order, a line each."""
-    return "\n".join([f"Page: {page.title}", *(tell_element(page, element, state) for element in page.elements)])
+def describe_page(page: Page, state: State) -> str:
+    """Return a page as an accessibility tree: its title, then one line per element."""
+    return "\n".join([f"Page: {page.title}", *(describe_element(page, element, state) for element in page.elements)])
 
 
-def tell_element(page: Page, element: Element, state: State) -> str:
-    """One element: its number, role and label, and of a field its value now."""
+def describe_element(page: Page, element: Element, state: State) -> str:
+    """Return one element: number, role, label, and the value of a field."""
     if element.kind == "text":
         return element.label
     head = f"[{page.number(element)}] {element.kind} "
@@ -125,7 +126,7 @@ def tell_element(page: Page, element: Element, state: State) -> str:
 
 
 def valid_actions(page: Page, quoted: list[str]) -> list[str]:
-    """What can be done on a page; into text fields, what the task quotes."""
+    """Return the actions that a page allows; text fields take the texts that the task quotes."""
     found = []
     for number, element in enumerate(page.numbered, start=1):
         if element.kind == "textbox":

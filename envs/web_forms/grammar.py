@@ -1,12 +1,12 @@
-"""What the player does to a page, as text: one element, by its number in square brackets, and perhaps a value.
+"""Parses an action on a page: an element by its number in square brackets, and a value for some verbs.
 
     click[3]            a link or button, or a box or radio button to switch
-    type[2] Ada Park    write into a text field, in place of what it held
+    type[2] Ada Park    replace the content of a text field
     select[4] Peru      choose from a list
     check[5]            tick a box; uncheck[5] clears it
 
-The calls of BrowserGym's action set say the same and are read too: `click('3')`, `fill('2', 'Ada Park')`,
-`select_option('4', 'Peru')`, `check('5')`, `uncheck('5')`.
+The calls of BrowserGym's action set are parsed as well: `click('3')`, `fill('2', 'Ada Park')`, `select_option('4',
+'Peru')`, `check('5')`, `uncheck('5')`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Literal, TypeAlias, get_args
 Verb: TypeAlias = Literal["click", "type", "select", "check", "uncheck"]
 
 MAX_LENGTH = 1000
-"""Actions longer than this many characters are not read."""
+"""Longer actions are refused, in characters."""
 
-# ASCII, or a "click" with a Kelvin sign for its k would pass.
+# ASCII only; otherwise a Kelvin sign would match the k of "click".
 _FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
 _SAME = {"fill": "type", "select_option": "select"}
 _WITH_VALUE = ("type", "select")
@@ -33,7 +33,11 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Action:
-    """element: what stands in the brackets: a number, or the label of a link or button. value: "" for a click."""
+    """An action.
+
+    element: text in the brackets: a number, or the label of a link or button.
+    value: "" for a click.
+    """
 
     verb: Verb
     element: str
@@ -41,7 +45,7 @@ class Action:
 
 
 def read_action(text: str) -> Action | None:
-    """The action that a text means, or None where it isn't understood. White space is squeezed to single spaces."""
+    """Return the action that a text means, or None if it cannot be parsed. White space becomes single spaces."""
     if len(text) > MAX_LENGTH:
         return None
     text = " ".join(text.split())
@@ -63,7 +67,7 @@ def read_action(text: str) -> Action | None:
 
 
 def write_action(action: Action) -> str:
-    """An action as the player would type it, which `read_action` reads back."""
+    """Return an action as the player types it; `read_action` parses it."""
     return f"{action.verb}[{action.element}] {action.value}".rstrip()
 
 

@@ -1,4 +1,4 @@
-"""A web site of linked pages with forms: what is on them, what can be done there, and what was submitted in the end."""
+"""A web site of linked pages with forms: its elements, its state, the actions on it, and the submitted values."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Kind: TypeAlias = Literal["link", "button", "textbox", "combobox", "checkbox", "
 Value: TypeAlias = str | bool
 
 USER, PASSWORD = "User", "Password"
-"""Labels of the fields by which one logs in."""
+"""Labels of the fields of the log-in."""
 
 MAX_TEXT = 100
-"""What is typed beyond this many characters is cut off, as by a field's `maxlength`."""
+"""Longer texts are cut off, as by the `maxlength` of a field."""
 
 
 @dataclass(frozen=True)
 class Posted:
-    """What a browser would send: the form, and the value of each of its fields."""
+    """A submission, as a browser sends it: the form and the values of its fields."""
 
     form: str
     fields: Mapping[str, Value]
@@ -30,14 +30,14 @@ class Posted:
 class Element:
     """One element of a page.
 
-    label: what is read there, and for fields the key of their value; of a radio button, the value that it stands for.
-    group: of a radio button, the key of its value.
-    options: of a combobox, what can be chosen.
-    to: of a link or button, the page to which it leads.
-    does: of a button, what it does: "go" to a page; "clear" puts the form as it was at first; "log in" goes on only
-        with the account's user and password; "post" submits.
-    form, sends, fixed: of a button that posts, the name of the form, the keys of the fields that it sends, and what it
-        sends besides, whatever is filled in.
+    label: visible text; for fields also the key of their value; for a radio button its value.
+    group: key of a radio button's value.
+    options: choices of a combobox.
+    to: target page of a link or button.
+    does: action of a button: "go" to a page; "clear" restores the form; "log in" continues only with the user and
+        password of the account; "post" submits.
+    form, sends, fixed: of a button that posts: name of the form, keys of the fields that it sends, and values that it
+        always sends.
     """
 
     kind: Kind
@@ -57,7 +57,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Page:
-    """A page: its title and elements in their order. All but plain text are numbered, from 1."""
+    """A page: title and elements in order. All elements except plain text are numbered, from 1."""
 
     title: str
     elements: tuple[Element, ...]
@@ -67,7 +67,7 @@ class Page:
         object.__setattr__(self, "numbered", tuple(e for e in self.elements if e.kind != "text"))
 
     def find(self, element: str) -> Element | None:
-        """The element of a number, or the only link or button of a label; None where there is none."""
+        """Return the element with a number, or the only link or button with a label; None if there is none."""
         if element.isascii() and element.isdigit() and len(element) < 4:
             number = int(element)
             return self.numbered[number - 1] if 0 < number <= len(self.numbered) else None
@@ -81,7 +81,12 @@ class Page:
 
 @dataclass(frozen=True)
 class Site:
-    """pages: by name. initial: the value of every field, by key. account: user and password, where there is one."""
+    """A site.
+
+    pages: by name.
+    initial: key -> first value of every field.
+    account: user and password, or None.
+    """
 
     pages: Mapping[str, Page]
     start: str
@@ -91,7 +96,7 @@ class Site:
 
 @dataclass(frozen=True)
 class State:
-    """Where one is and what is filled in. Never changed in place: each action gives another."""
+    """The current page and the values of the fields. Immutable: each action returns a new one."""
 
     page: str
     values: Mapping[str, Value]
@@ -100,9 +105,12 @@ class State:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The state after an action; what it touched, where it only changed one element; and what to say of it.
+    """The result of an action.
 
-    understood: False where there is no such element, or the action makes no sense for its kind.
+    state: state after it.
+    touched: the element that it changed, if it changed one element only.
+    says: message of the site.
+    understood: False if there is no such element, or the action does not apply to its kind.
     """
 
     state: State
@@ -116,7 +124,7 @@ def begin(site: Site) -> State:
 
 
 def act(site: Site, state: State, action: Action) -> Outcome:
-    """Do one thing on the page one is on."""
+    """Do one action on the current page; return its outcome."""
     element = site.pages[state.page].find(action.element)
     if element is None:
         return Outcome(state, says="There is no such element.", understood=False)
@@ -158,7 +166,7 @@ def _set(state: State, element: Element, value: Value) -> Outcome:
 
 
 def ways_on(site: Site, state: State) -> Iterator[tuple[Element, str]]:
-    """The elements of this page that lead to another now, and where to."""
+    """Yield the elements of the current page that lead to another page now, and that page."""
     for element in site.pages[state.page].numbered:
         if element.kind in ("link", "button") and element.does in ("", "go", "log in"):
             after = _click(site, state, element).state

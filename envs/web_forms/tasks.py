@@ -1,4 +1,4 @@
-"""Sites and tasks drawn from a seed. What is asked stands in the instruction; what counts is the form as submitted."""
+"""Sites and tasks drawn from a seed. The instruction states the task; the submitted form decides the reward."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from envs.web_forms.vocabulary import (
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done on a site.
+    """A task on a site.
 
-    wanted: what must be submitted, exactly. needs: the values to set on the way, by key, user and password included.
+    wanted: what must be submitted, exactly.
+    needs: values to set on the way, by key, user and password included.
     """
 
     kind: str
@@ -40,7 +41,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Item:
-    """A field of a form, all its elements, with its first value, the value asked for and the words that ask for it."""
+    """A field of a form: its elements, its first value, the value that the task asks for, and the words that ask for
+    it.
+    """
 
     elements: tuple[Element, ...]
     initial: Value
@@ -53,7 +56,7 @@ class Item:
 
 
 def draw_task(seed: int, kinds: Sequence[str]) -> Task:
-    """The site and task of a seed, of one of `kinds`."""
+    """Return the site and task of a seed, of one of `kinds`."""
     rng = random.Random(seed)
     return KINDS[rng.choice(kinds)](rng)
 
@@ -94,7 +97,7 @@ _FIELDS: Mapping[str, tuple[Callable[[random.Random, str], Item], Sequence[str]]
 
 
 def _items(rng: random.Random, counts: Mapping[str, int]) -> list[Item]:
-    """So many fields of each sort, in any order."""
+    """Draw the given number of fields of each sort, shuffled."""
     found = [
         draw(rng, label)
         for sort, count in counts.items()
@@ -120,7 +123,7 @@ def _wanted(items: Sequence[Item], asked: Sequence[Item]) -> dict[str, Value]:
 
 
 def _one_form(rng: random.Random, kind: str, items: Sequence[Item], asked: Sequence[Item]) -> Task:
-    """One page with all `items`, a button that submits them and one that clears them."""
+    """Return a task on one page with all `items`, a button that submits them and one that clears them."""
     title, send = rng.choice(FORM_TITLES), rng.choice(SEND_LABELS)
     buttons = [
         Element("button", send, does="post", form=title, sends=tuple(item.key for item in items)),
@@ -133,7 +136,7 @@ def _one_form(rng: random.Random, kind: str, items: Sequence[Item], asked: Seque
 
 
 def _draw_single(kind: str, counts: Mapping[str, int], most: int) -> Callable[[random.Random], Task]:
-    """A form of which one field is asked for, or up to `most`."""
+    """Return a function that draws a form in which the task asks for 1 to `most` fields."""
 
     def draw(rng: random.Random) -> Task:
         items = _items(rng, counts)
@@ -144,7 +147,7 @@ def _draw_single(kind: str, counts: Mapping[str, int], most: int) -> Callable[[r
 
 
 def _draw_form(rng: random.Random) -> Task:
-    """A form of all sorts of fields, of which two or three are asked for."""
+    """Draw a form with fields of all sorts, of which the task asks for two or three."""
     items = _items(rng, {"text": rng.randint(1, 2), "list": 1, "box": rng.randint(0, 1), "choice": 1})
     chosen = rng.sample(range(len(items)), min(rng.randint(2, 3), len(items)))
     return _one_form(rng, "form", items, [item for place, item in enumerate(items) if place in chosen])
@@ -155,7 +158,7 @@ def _basket_button(label: str, product: str) -> Element:
 
 
 def _draw_link(rng: random.Random) -> Task:
-    """Pages one link away, each with a button."""
+    """Draw pages that are one link away, each with a button."""
     button = rng.choice(SHOP_BUTTONS)
     products = rng.sample(SECTIONS[rng.choice(list(SECTIONS))], rng.randint(3, 4))
     target = rng.choice(products)
@@ -169,7 +172,7 @@ def _draw_link(rng: random.Random) -> Task:
 
 
 def _draw_find(rng: random.Random) -> Task:
-    """Products two links away, in the section that the task names."""
+    """Draw products that are two links away, in a section that the task names."""
     sections = rng.sample(list(SECTIONS), 3)
     shelves = {section: rng.sample(SECTIONS[section], 3) for section in sections}
     section = rng.choice(sections)
@@ -177,14 +180,14 @@ def _draw_find(rng: random.Random) -> Task:
 
 
 def _draw_search(rng: random.Random) -> Task:
-    """Products two links away, on shelves that tell nothing of what is there."""
+    """Draw products that are two links away, on shelves whose names do not help."""
     products = rng.sample([product for section in SECTIONS.values() for product in section], 9)
     shelves = {f"Shelf {number + 1}": products[number::3] for number in range(3)}
     return _shop(rng, "search", shelves, rng.choice(products), "")
 
 
 def _shop(rng: random.Random, kind: str, shelves: Mapping[str, Sequence[str]], target: str, where: str) -> Task:
-    """A page of links to shelves, those of links to products, and a page of two buttons for each product."""
+    """Return a task on a page of links to shelves, shelves with links to products, and products with two buttons."""
     home = Element("link", "Home", to="home")
     pages = {"home": Page("Shop", tuple(Element("link", shelf, to=shelf) for shelf in shelves))}
     buttons = rng.sample(SHOP_BUTTONS, 2)
@@ -199,7 +202,7 @@ def _shop(rng: random.Random, kind: str, shelves: Mapping[str, Sequence[str]], t
 
 
 def _draw_pages(rng: random.Random) -> Task:
-    """A form over two or three pages, with Next and Back between them."""
+    """Draw a form over two or three pages, with Next and Back between them."""
     title, send, count = rng.choice(FORM_TITLES), rng.choice(SEND_LABELS), rng.randint(2, 3)
     items = _items(rng, {"text": 2, "list": 2, "box": 1, "choice": count - 2})
     parts = [items[start::count] for start in range(count)]
@@ -221,7 +224,7 @@ def _draw_pages(rng: random.Random) -> Task:
 
 
 def _draw_log_in(rng: random.Random) -> Task:
-    """Log in, find the page of settings, and change one of them."""
+    """Draw a site with a log-in and pages of settings, of which the task changes one setting."""
     user, password = rng.choice(FIRST_NAMES).lower(), rng.choice(PASSWORDS)
     first, second = (_items(rng, counts) for counts in ({"list": 1, "box": 1}, {"choice": 1, "box": 1}))
     while {item.key for item in first} & {item.key for item in second}:
@@ -260,11 +263,11 @@ KINDS: Mapping[str, Callable[[random.Random], Task]] = {
     "pages": _draw_pages,
     "log_in": _draw_log_in,
 }
-"""Kinds of tasks, by name."""
+"""Kind -> the function that draws a task of it."""
 
 LEVELS: Mapping[int, tuple[str, ...]] = {
     1: ("text", "list", "box", "choice", "link"),
     2: ("text", "list", "box", "choice", "link", "form", "find"),
     3: tuple(KINDS),
 }
-"""Level -> the kinds it draws from."""
+"""Level -> the kinds that it draws from."""

@@ -1,4 +1,4 @@
-"""The words of which sites and tasks are made."""
+"""The words from which sites and tasks are drawn."""
 
 from __future__ import annotations
 

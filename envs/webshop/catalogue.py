@@ -1,7 +1,7 @@
-"""The shop's catalogue: items drawn from a seed, and one catalogue per process for all who ask for the same.
+"""The catalogue: items drawn from a seed. Each process makes a catalogue once and shares it.
 
-`data/catalogue.toml` holds what items are drawn from and explains its own form; reading it checks it. Items are plain
-values that are never changed, so threads may share them.
+`data/catalogue.toml` holds the parts of items and documents its format; reading it checks it. Items are immutable, so
+threads can share them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from envs.webshop.search import Index
 
 MAX_ITEMS = 100_000
 RESULTS = 50
-"""Items that a search finds at most, as in WebShop."""
+"""Greatest number of items that a search returns, as in WebShop."""
 
 _FIELDS = {"department", "types", "materials", "parts", "attributes", "options", "price"}
 
 
 class CatalogueError(EnvError):
-    """The catalogue's data contradict themselves."""
+    """The data of the catalogue contradict themselves."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """What the items of one category are drawn from."""
+    """The parts from which the items of one category are drawn."""
 
     name: str
     department: str
@@ -44,12 +44,14 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing for sale.
+    """One item for sale.
 
-    index: its place in the catalogue. code: ten characters in the manner of WebShop's, others for each item.
-    attributes: what a goal may ask for; the first one stands in the title, all of them in the features.
-    options: name and values, of which a buyer picks one each.
-    price: whole dollars. rating: 1 to 5 stars.
+    index: position in the catalogue.
+    code: ten characters, as in WebShop; unique.
+    attributes: what a goal can ask for. The title contains the first one, the features all of them.
+    options: name and values; a buyer chooses one value of each.
+    price: whole dollars.
+    rating: 1 to 5 stars.
     """
 
     index: int
@@ -72,26 +74,26 @@ class Item:
 
     @property
     def nouns(self) -> frozenset[str]:
-        """The nouns of the title, in lower case: what two titles are compared by."""
+        """The nouns of the title, in lower case. Titles are compared by them."""
         return frozenset((self.brand.lower(), self.material, *self.type.split(), *self.part.split()))
 
     def option_of(self, value: str) -> str | None:
-        """The name of the option that has `value`, or None."""
+        """Return the name of the option that has `value`, or None."""
         return next((name for name, values in self.options if value in values), None)
 
     def words(self) -> str:
-        """All that a search looks at."""
+        """Return the text that a search reads."""
         values = (value for _, values in self.options for value in values)
         return " ".join((self.title, *self.path, *self.attributes, *values))
 
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-# Prime to 36, so that no two items share a code; large, so that neighbours look nothing alike.
+# Coprime to 36, so that codes are unique; large, so that consecutive codes differ in most characters.
 _STRIDE = 1_611_392_834_573
 
 
 class Catalogue:
-    """Items for sale and the search over them."""
+    """Items for sale, and the search over them."""
 
     def __init__(self, items: tuple[Item, ...]) -> None:
         self.items = items
@@ -103,19 +105,21 @@ class Catalogue:
 
     @cached_property
     def types(self) -> tuple[str, ...]:
-        """The types that are for sale, by name."""
+        """The types of the items, sorted."""
         return tuple(sorted({item.type for item in self.items}))
 
     def search(self, words: str) -> tuple[int, ...]:
-        """Indices of the items that match best, at most RESULTS, the best first; () where nothing matches."""
+        """Return the indices of the best matches, best first, at most RESULTS; () if nothing matches."""
         return self.index.search(words, RESULTS)
 
 
 def load_catalogue(items: int = 1000, seed: int = 0, departments: Sequence[str] | None = None) -> Catalogue:
-    """The catalogue of a seed, made once per process for all who ask for it.
+    """Return the catalogue of a seed, made once per process.
 
-    items: how many, 1 to MAX_ITEMS. departments: only items of these; None for all.
-    Raises EnvArgumentError that says which argument is wrong.
+    items: number of items, 1 to MAX_ITEMS.
+    departments: departments of the items; None for all.
+
+    Raises EnvArgumentError that names the wrong argument.
     """
     if not isinstance(items, int) or not 1 <= items <= MAX_ITEMS:
         raise EnvArgumentError(f"webshop: items is {items!r}, must be a whole number from 1 to {MAX_ITEMS:,}")
@@ -132,7 +136,7 @@ def load_catalogue(items: int = 1000, seed: int = 0, departments: Sequence[str] 
     return _draw_catalogue(items, seed, frozenset(departments))
 
 
-# A catalogue of 100,000 items takes 300 MB, so not every one that was ever asked for is kept.
+# A catalogue of 100,000 items takes 300 MB, so only the last few are kept.
 @lru_cache(maxsize=4)
 def _draw_catalogue(items: int, seed: int, departments: frozenset[str]) -> Catalogue:
     brands, categories = read_data()
@@ -167,7 +171,7 @@ def _draw_item(rng: random.Random, index: int, brands: tuple[str, ...], category
 
 
 def code_of(index: int) -> str:
-    """The code of an item, in lower case."""
+    """Return the code of an item, in lower case."""
     number, code = index * _STRIDE % 36**8, ""
     for _ in range(8):
         number, digit = divmod(number, 36)
@@ -177,13 +181,13 @@ def code_of(index: int) -> str:
 
 @cache
 def read_data() -> tuple[tuple[str, ...], tuple[Category, ...]]:
-    """Brands and categories of `data/catalogue.toml`. Raises CatalogueError that names the entry at fault."""
+    """Return the brands and categories of `data/catalogue.toml`. Raises CatalogueError that names the wrong entry."""
     data = tomllib.loads(files(__package__).joinpath("data", "catalogue.toml").read_text(encoding="utf-8"))
     brands = tuple(data.pop("brands"))
     categories = tuple(_read_category(name, entry) for name, entry in data.items())
     types = [type_ for category in categories for type_ in category.types]
     if len(set(types)) != len(types) or len(set(brands)) != len(brands):
-        raise CatalogueError("catalogue.toml: a brand or type is there twice")
+        raise CatalogueError("catalogue.toml: a brand or type occurs twice")
     return brands, categories
 
 
@@ -193,7 +197,7 @@ def _read_category(name: str, entry: Mapping[str, Any]) -> Category:
     options = {option: tuple(values) for option, values in entry["options"].items()}
     values = [value for of_one in options.values() for value in of_one]
     if len(set(values)) != len(values):
-        raise CatalogueError(f"catalogue.toml: {name}: an option's value is there twice, so a click can't tell which")
+        raise CatalogueError(f"catalogue.toml: {name}: an option's value occurs twice, so a click would be ambiguous")
     if any(" " not in type_ for type_ in entry["types"]):
         raise CatalogueError(f"catalogue.toml: {name}: a type has only one word")
     low, high = entry["price"]

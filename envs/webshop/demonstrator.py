@@ -1,4 +1,4 @@
-"""The scripted shopper: between anything there is to click and the shortest way to what fits the goal best."""
+"""The scripted shopper: follows a plan to the best item that it finds, or plays any valid action."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from envs.webshop.pages import Shop, Visit
 from envs.webshop.texts import BACK, BUY, NEXT, PREV
 
 LOOK = 3
-"""Pages of results that it looks at."""
+"""Number of pages of results that it reads."""
 
 
 class WebShopDemonstrator(MixedDemonstrator):
-    """Plays `WebShop(**shop)`: with probability `skill` a turn the next step of its plan, else any valid action.
+    """Plays `WebShop(**shop)`: the next step of its plan with probability `skill`, else any valid action.
 
-    Its plan: search for the goal's own words, look through the first pages of results, take the item that can be worth
-    most (it knows all of each item, where a policy would have to read the features), choose the goal's options, buy.
+    Its plan: search for the goal's words, read the first pages of results, open the item with the greatest possible
+    score, choose the goal's options, and buy. It knows all attributes of an item, which a policy must read from its
+    features.
     """
 
     def __init__(self, *, skill: float, **shop: Any) -> None:
@@ -60,13 +61,14 @@ class WebShopDemonstrator(MixedDemonstrator):
 
 
 def query(goal: Goal) -> str:
-    """What to search for: the goal's attributes, type and options."""
+    """Return the words to search for: the goal's attributes, type and options."""
     return " ".join((*goal.attributes, goal.type, *(value for _, value in goal.options)))
 
 
 def best_of(shop: Shop, goal: Goal, hits: Sequence[int]) -> tuple[float, int]:
-    """The most that an item on the first LOOK pages of results can be worth, and the place in `hits` of the first that
-    is worth it; (0, 0) where there is nothing."""
+    """Return the greatest possible score on the first LOOK pages of results and the first place in `hits` that has it;
+    (0, 0) without results.
+    """
     looked_at = [shop.catalogue.items[index] for index in hits[: LOOK * shop.results_per_page]]
     worths = [best_score(shop.catalogue, goal, item) for item in looked_at]
     best = max(worths, default=0.0)
@@ -74,16 +76,16 @@ def best_of(shop: Shop, goal: Goal, hits: Sequence[int]) -> tuple[float, int]:
 
 
 def best_return(seed: int, *, max_turns: int = MAX_TURNS, **shop: Any) -> float:
-    """The greatest return known to be in reach in the episode of `seed` of `WebShop(**shop)`, within `max_turns` turns.
+    """Return the greatest return that is known to be reachable in the episode of `seed` of `WebShop(**shop)`.
 
-    Both the goal's words and all that is said of the item it was drawn from are searched for, and each item found is
-    bought with as many of its options as there are turns left for. Where that gives 1, nothing is worth more.
+    It searches for the goal's words and for all words of the goal's item, and buys each result with as many fitting
+    options as the turns allow. A return of 1 cannot be exceeded.
     """
     game = WebShop(**shop)
     catalogue, goal, best = game.catalogue, game.goal_of(seed), 0.0
     for words in (query(goal), catalogue.items[goal.item].words()):
         for place, index in enumerate(catalogue.search(words)):
-            # One turn each to search, to open the item and to buy, and one for each page turned.
+            # One turn each to search, to open the item and to buy, and one per page of results.
             left = max_turns - 3 - place // game.shop.results_per_page
             if left >= 0:
                 fitting = list(fitting_options(goal, catalogue.items[index]).items())[:left]

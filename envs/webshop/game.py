@@ -1,9 +1,8 @@
-"""The game, after WebShop (Yao et al. 2022).
+"""The environment `WebShop`, after WebShop (Yao et al. 2022).
 
-From there come the pages and their buttons, the grammar, the score and the fifty results of a search. Ours is a
-generated catalogue instead of scraped products. It differs in what a page says: `compact`, which small models can read,
-leaves out buttons that are always there and what was read on the page before, and names results by their number; and
-in the search box, which is where it is seen: on the search page alone.
+As in the original: pages and buttons, the action grammar, the score, and fifty results per search. Different: the
+catalogue is generated. `compact` observations, which small models can read, omit buttons that are always present and
+text of the page before, and name results by number. The search box is available on the search page only.
 """
 
 from __future__ import annotations
@@ -19,23 +18,23 @@ from envs.webshop.catalogue import RESULTS, load_catalogue
 from envs.webshop.goals import Goal, draw_goal, score
 from envs.webshop.grammar import read_action
 from envs.webshop.pages import Shop, Visit
-from envs.webshop.texts import BUY, HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, Observe, tell_bought
+from envs.webshop.texts import BUY, HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, Observe, describe_purchase
 
 MAX_TURNS = 10
 
 
 class WebShop:
-    """Buy what the instruction asks for: 0 to 1 on the turn that buys, by how well it fits, 0 on all others.
+    """Buy what the instruction asks for: 0 to 1 on the turn that buys, by how well the item fits; 0 on all other turns.
 
-    items: how many the catalogue holds, up to 100,000. Whoever asks for the same catalogue in one process shares it.
-    catalogue_seed: another seed, another catalogue.
-    departments: only items of these (clothing, home, electronics, beauty, grocery, outdoors); None for all.
-    goals: how many goals there are for episode seeds to draw from; None draws a new one for each seed.
+    items: size of the catalogue, up to 100,000. Environments of a process with the same catalogue share it.
+    catalogue_seed: seed of the catalogue.
+    departments: departments of the items (clothing, home, electronics, beauty, grocery, outdoors); None for all.
+    goals: number of distinct goals, from which the episode seed draws one; None draws a new goal per seed.
     results_per_page: 1 to 50.
-    observe: "compact" for few tokens, "full" for pages with prices, ratings and buttons, as WebShop's.
+    observe: "compact" for few tokens, "full" for pages with prices, ratings and buttons, as in WebShop.
 
-    `info["valid_actions"]` lists what can be clicked; where the page is the search box, searches for each type of item.
-    `invalid_action` says that the page has nothing for the action. It costs a turn, and the page stays as it is.
+    `info["valid_actions"]` lists the clicks, or on the search page a search for each type of item. `invalid_action`
+    means that the page has no element for the action. Such an action costs the turn, and the page does not change.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -70,14 +69,14 @@ class WebShop:
         self._visit = Visit()
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
-        """Draw the goal of `seed`. There are no reset options: any raises EnvArgumentError."""
+        """Draw the goal of `seed`. Raises EnvArgumentError for any option, because there are none."""
         refuse_options(self.spec.id, options)
         goal = self._goal = self.goal_of(seed)
         self._visit = Visit()
         return f"{goal.instruction} {HELP}", self._info(goal, False) | {TASK_ID: f"goal-{self._goal_number(seed)}"}
 
     def step(self, action: str) -> Step:
-        """Search or click. Any string is an action; what the page has nothing for is answered so."""
+        """Search or click. An action for which the page has no element costs the turn."""
         goal = self._goal
         if goal is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
@@ -94,14 +93,14 @@ class WebShop:
         self._goal = None
 
     def goal_of(self, seed: int) -> Goal:
-        """The goal of an episode."""
+        """Return the goal of an episode."""
         return draw_goal(self.catalogue, random.Random(f"goal {self._goal_number(seed)}"))
 
     def _goal_number(self, seed: int) -> int:
         return seed if self.goals is None else random.Random(seed).randrange(self.goals)
 
     def _go(self, verb: str, words: str) -> Visit | str:
-        """Where an action leads, or what to answer where it leads nowhere."""
+        """Return the visit to which an action leads, or the observation if it leads nowhere."""
         if verb == "click":
             return self.shop.click(self._visit, words) or NO_BUTTON
         if self._visit.page != "search":
@@ -111,7 +110,7 @@ class WebShop:
     def _buy(self, goal: Goal) -> Step:
         assert self._visit.item is not None
         reward = score(self.catalogue, goal, self.catalogue.items[self._visit.item], dict(self._visit.chosen))
-        return tell_bought(reward), reward, True, False, self._info(goal, reward == 1.0)
+        return describe_purchase(reward), reward, True, False, self._info(goal, reward == 1.0)
 
     def _info(self, goal: Goal, success: bool) -> Info:
         clickables = self.shop.clickables(self._visit)

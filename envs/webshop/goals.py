@@ -1,13 +1,13 @@
-"""What the player is asked to buy, and what a purchase is worth.
+"""Goals: the instructions, and the score of a purchase.
 
 The score is that of WebShop (Yao et al. 2022, section 3.2 and appendix A.5):
 
     r = r_type (attributes that match + options that match + [price is at most the limit]) / (attributes + options + 1)
 
-where r_type compares the types of the item bought and the item meant: 0 where their titles share no noun, 0.1 where
-they share less than a tenth of the goal's, 0.5 where they share at most a fifth and neither the type nor two levels of
-the category are the same, else 1. There the titles' nouns are found by a tagger and attributes and options matched
-loosely; here they are known and matched exactly.
+r_type compares the types of the bought item and of the goal's item. It is 0 if their titles share no noun, 0.1 if they
+share less than a tenth of the goal's nouns, 0.5 if they share at most a fifth and differ in type and in two levels of
+the category, else 1. WebShop finds nouns with a tagger and matches attributes and options approximately; here they are
+known and matched exactly.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _TEMPLATES = (
 class Goal:
     """What to buy.
 
-    item: index of the item that was in mind; another one that fits as well is worth as much.
-    options: name and value of each. limit: the greatest price, dollars.
+    item: index of the item from which the goal was drawn. An item that fits as well has the same score.
+    options: name and value of each option.
+    limit: greatest price, in dollars.
     """
 
     item: int
@@ -43,8 +44,11 @@ class Goal:
 
 
 def draw_goal(catalogue: Catalogue, rng: random.Random) -> Goal:
-    """A goal that some item of the catalogue fits wholly: one to three of its attributes, a value of each option, and
-    a price limit that is one of the next four multiples of ten above its price."""
+    """Draw a goal that at least one item of the catalogue fits completely.
+
+    It has one to three attributes of the item, a value of each option, and a price limit that is one of the next four
+    multiples of ten above the price.
+    """
     item = rng.choice(catalogue.items)
     attributes = tuple(rng.sample(item.attributes, rng.randint(1, 3)))
     options = tuple((name, rng.choice(values)) for name, values in item.options)
@@ -59,7 +63,7 @@ def draw_goal(catalogue: Catalogue, rng: random.Random) -> Goal:
 
 
 def score(catalogue: Catalogue, goal: Goal, item: Item, chosen: Mapping[str, str]) -> float:
-    """What buying `item` with the options `chosen` (name to value) is worth, 0 to 1."""
+    """Return the score of buying `item` with the options `chosen` (name -> value), 0 to 1."""
     matched = sum(attribute in item.attributes for attribute in goal.attributes)
     matched += sum(chosen.get(name) == value for name, value in goal.options)
     matched += item.price <= goal.limit
@@ -67,7 +71,7 @@ def score(catalogue: Catalogue, goal: Goal, item: Item, chosen: Mapping[str, str
 
 
 def score_type(meant: Item, bought: Item) -> float:
-    """How far the type of what was bought is what was meant: 0, 0.1, 0.5 or 1."""
+    """Return how well the type of the bought item matches that of the goal's item: 0, 0.1, 0.5 or 1."""
     shared = len(meant.nouns & bought.nouns) / len(meant.nouns)
     if shared == 0:
         return 0.0
@@ -78,11 +82,11 @@ def score_type(meant: Item, bought: Item) -> float:
 
 
 def fitting_options(goal: Goal, item: Item) -> dict[str, str]:
-    """The goal's options that `item` has: what to choose when buying it."""
+    """Return the goal's options that `item` has, which are those to choose when buying it."""
     offered = dict(item.options)
     return {name: value for name, value in goal.options if value in offered.get(name, ())}
 
 
 def best_score(catalogue: Catalogue, goal: Goal, item: Item) -> float:
-    """The most that buying `item` can be worth."""
+    """Return the greatest score that buying `item` can give."""
     return score(catalogue, goal, item, fitting_options(goal, item))

@@ -1,7 +1,7 @@
-"""The shop's pages: where a visitor is, what can be clicked there, and the page in words.
+"""The pages of the shop: the visitor's position, the elements that can be clicked, and the text of a page.
 
-The pages and what leads where are WebShop's: a page with a search box, pages of results, an item with its options, and
-its description, features and reviews.
+Pages and links are those of WebShop: a search page, pages of results, an item with its options, and its description,
+features and reviews.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from envs.webshop.texts import (
     PREV,
     SEARCH_BOX,
     Observe,
-    tell_item,
-    tell_options,
-    tell_result,
+    describe_item,
+    describe_options,
+    describe_result,
     with_buttons,
 )
 
@@ -35,10 +35,12 @@ _BLAME = ("Not for me", "Came late", "Smaller than I thought", "Broke within a m
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """Where a visitor is. Never changed: a click makes another one.
+    """The position of a visitor. Immutable: a click returns a new one.
 
-    hits: items that the last search found, the best first. number: page of results, from 1.
-    item: index of the item looked at, or None. chosen: its options chosen so far, name to value.
+    hits: items that the last search found, best first.
+    number: page of results, from 1.
+    item: index of the current item, or None.
+    chosen: chosen options of the item, as name and value.
     """
 
     page: Page = "search"
@@ -48,36 +50,36 @@ class Visit:
     chosen: tuple[tuple[str, str], ...] = ()
 
     def choose(self, name: str, value: str) -> Visit:
-        """The same with an option chosen, in place of what was chosen of it before."""
+        """Return a copy with an option chosen, replacing an earlier choice of the option."""
         return replace(self, chosen=(*(pair for pair in self.chosen if pair[0] != name), (name, value)))
 
 
 @dataclass(frozen=True)
 class Shop:
-    """A catalogue and how its pages look; knows no goal and keeps no visitor."""
+    """A catalogue and the appearance of its pages. It has no goal and no visitor."""
 
     catalogue: Catalogue
     results_per_page: int
     observe: Observe
 
     def shown(self, visit: Visit) -> tuple[int, ...]:
-        """Items on this page of results."""
+        """Return the items on the current page of results."""
         first = (visit.number - 1) * self.results_per_page
         return visit.hits[first : first + self.results_per_page]
 
     def pages(self, visit: Visit) -> int:
-        """How many pages of results there are."""
+        """Return the number of pages of results."""
         return -(-len(visit.hits) // self.results_per_page)
 
     def names(self, visit: Visit) -> list[str]:
-        """The names of the items on this page of results: numbers from 1 when compact, else their codes."""
+        """Return the names of the items on the current page of results: numbers from 1 if compact, else codes."""
         shown = self.shown(visit)
         if self.observe == "compact":
             return [str(number) for number in range(1, len(shown) + 1)]
         return [self.catalogue.items[index].code for index in shown]
 
     def clickables(self, visit: Visit) -> list[str]:
-        """The names of all that can be clicked, in lower case."""
+        """Return the names of all elements that can be clicked, in lower case."""
         if visit.page == "search":
             return []
         if visit.page == "results":
@@ -89,11 +91,11 @@ class Shop:
         return [*values, BUY, *TABS, PREV, BACK]
 
     def search(self, words: str) -> Visit:
-        """The first page of what a search finds."""
+        """Return the first page of results of a search."""
         return Visit("results", self.catalogue.search(words))
 
     def click(self, visit: Visit, name: str) -> Visit | None:
-        """Where a click leads, or None where there is no such thing to click. BUY is the game's business."""
+        """Return the visit after a click, or None if there is no such element. The environment handles BUY."""
         if name == BACK and visit.page != "search":
             return Visit()
         if visit.page == "results":
@@ -119,7 +121,7 @@ class Shop:
         return replace(visit, page="item", item=self.shown(visit)[names.index(name)])
 
     def describe(self, visit: Visit) -> str:
-        """The page in words: compact, what the visitor has not read yet; full, all of it with its buttons."""
+        """Return the text of a page: if compact, only what is new; if full, all of it with its buttons."""
         if visit.page == "search":
             return SEARCH_BOX
         text = self._describe_results(visit) if visit.page == "results" else self._describe_item(visit)
@@ -132,7 +134,7 @@ class Shop:
             return NOTHING_FOUND
         items = self.catalogue.items
         lines = [
-            tell_result(name, items[index].title, f"${items[index].price}")
+            describe_result(name, items[index].title, f"${items[index].price}")
             for name, index in zip(self.names(visit), self.shown(visit), strict=True)
         ]
         return "\n".join((f"Page {visit.number} of {self.pages(visit)}.", *lines))
@@ -142,8 +144,8 @@ class Shop:
         if visit.page == "item":
             chosen = dict(visit.chosen)
             if self.observe == "compact":
-                return tell_options(item.options, chosen)
-            return tell_item(item.title, f"${item.price}", str(item.rating), item.options, chosen)
+                return describe_options(item.options, chosen)
+            return describe_item(item.title, f"${item.price}", str(item.rating), item.options, chosen)
         if visit.page == "description":
             return describe_at_length(item)
         if visit.page == "features":
@@ -159,7 +161,7 @@ _BUTTONS = frozenset({BACK, NEXT, PREV, BUY, *TABS})
 
 
 def describe_at_length(item: Item) -> str:
-    """An item's description."""
+    """Return the description of an item."""
     return (
         f"{item.type.capitalize()} of {item.material} by {item.brand}, with {item.part}: {', '.join(item.attributes)}. "
         f"In {item.category.department}, {item.category.name}."
@@ -167,7 +169,7 @@ def describe_at_length(item: Item) -> str:
 
 
 def describe_reviews(item: Item) -> str:
-    """Up to three reviews, always the same ones for an item."""
+    """Return up to three reviews; an item always has the same ones."""
     rng = random.Random(f"reviews {item.index} {item.title}")
     lines = []
     for _ in range(rng.randint(0, 3)):

@@ -1,6 +1,6 @@
-"""How a shop talks, the generated one and a real site alike: buttons, answers, and pages in words.
+"""Texts of the shop, shared by the generated shop and by `envs.webshop_http`: buttons, answers and pages.
 
-Compact leaves out the buttons that are always there and what was read on the page before; full leaves out nothing.
+Compact pages omit buttons that are always present and text of the page before. Full pages omit nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ SEARCH_BOX = "Search box."
 NOTHING_FOUND = "Nothing found."
 
 
-def tell_result(name: str, title: str, price: str) -> str:
-    """One line of a page of results; `name` is what to click."""
+def describe_result(name: str, title: str, price: str) -> str:
+    """Return one line of a page of results; `name` is the element to click."""
     return f"[{name}] {title} {price}"
 
 
-def tell_item(
+def describe_item(
     title: str, price: str, rating: str, options: Iterable[tuple[str, Sequence[str]]], chosen: Mapping[str, str]
 ) -> str:
-    """An item's page; what is chosen of an option (name to value) stands behind it."""
+    """Return the page of an item, with the chosen value (name -> value) after each option."""
     lines = [title, f"Price: {price}", f"Rating: {rating}"]
     for name, values in options:
         choice = f" (chosen: {chosen[name]})" if name in chosen else ""
@@ -40,18 +40,18 @@ def tell_item(
     return "\n".join(lines)
 
 
-def tell_options(options: Iterable[tuple[str, Sequence[str]]], chosen: Mapping[str, str]) -> str:
-    """An item's page, compact: what is chosen, or what there is to choose from where nothing is."""
+def describe_options(options: Iterable[tuple[str, Sequence[str]]], chosen: Mapping[str, str]) -> str:
+    """Return the compact page of an item: the chosen options, or all options if none is chosen."""
     if chosen:
         return f"Chosen: {', '.join(chosen.values())}."
     return "\n".join(f"{name}: {', '.join(values)}" for name, values in options) or "No options."
 
 
-def tell_bought(score: float) -> str:
-    """The last page."""
+def describe_purchase(score: float) -> str:
+    """Return the last page."""
     return f"Bought. Score: {score:.2f}."
 
 
 def with_buttons(text: str, names: Iterable[str]) -> str:
-    """A page of the full telling: its text, then its buttons."""
+    """Return a full page: its text, then its buttons."""
     return f"{text}\n{' '.join(f'[{name}]' for name in names)}"

@@ -1,9 +1,9 @@
-"""The pages of a WebShop site, read by what marks them in its templates.
+"""Parses the pages of a WebShop site by the elements of its templates.
 
-Every page but the last one has `#instruction-text`. The search page has `#search_input` in a form; results are
-`.searched-product` with a link `.product-link`; an item's options are radio buttons, each with the address that chooses
-it in `data-url`; all other buttons are forms of their own; the last page has the score in `#reward pre`. What was
-chosen so far stands in the address that buys: a Python dictionary, after the session and the item's code.
+Every page except the last has `#instruction-text`. The search page has a form with `#search_input`. Results are
+`.searched-product` with a link `.product-link`. Options of an item are radio buttons whose `data-url` is the address
+that chooses them. All other buttons are forms. The last page has the score in `#reward pre`. The address that buys ends
+in the chosen options, as a Python dictionary after the session and the code of the item.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Kind: TypeAlias = Literal["search", "results", "item", "tab", "done"]
 
 @dataclass(frozen=True)
 class Link:
-    """Where something on a page leads: an address as it stands there, and how to go."""
+    """The target of an element: its address, unchanged, and the HTTP method."""
 
     address: str
     method: Literal["GET", "POST"]
@@ -33,7 +33,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Result:
-    """One item on a page of results; `code` as it stands there."""
+    """One item on a page of results; `code` is unchanged."""
 
     code: str
     title: str
@@ -44,10 +44,13 @@ class Result:
 class SitePage:
     """One page.
 
-    links: all that can be clicked, by its name in lower case: codes of items, values of options, buttons.
-    buttons: the names among them that are buttons. search: the form of the search page.
+    links: all elements that can be clicked, by name in lower case: codes of items, values of options, buttons.
+    buttons: the names that are buttons.
+    search: the form of the search page.
     heading: of results, "Page 1 (Total results: 50)"; of an item, its title.
-    options: of an item, name and values; chosen: name to value. lines: the text of a description, features or reviews.
+    options: of an item, name and values.
+    chosen: option name -> chosen value.
+    lines: text of a description, feature list or review page.
     score: of the last page.
     """
 
@@ -67,15 +70,15 @@ class SitePage:
 
 
 def read_page(html: str) -> SitePage:
-    """Read a page. Raises EnvFailedError where it is none of WebShop's."""
+    """Parse a page. Raises EnvFailedError if it is not a page of WebShop."""
     tree = LexborHTMLParser(html)
     reward = tree.css_first("#reward pre")
     if reward is not None:
         return SitePage("done", score=_read_score(_text(reward)))
-    told = tree.css_first("#instruction-text")
-    if told is None:
-        raise EnvFailedError(f"not a page of WebShop, it has neither #instruction-text nor #reward: {html[:200]!r}")
-    instruction = re.sub(r"^Instruction: ?", "", _text(told))
+    node = tree.css_first("#instruction-text")
+    if node is None:
+        raise EnvFailedError(f"not a page of WebShop: it has neither #instruction-text nor #reward: {html[:200]!r}")
+    instruction = re.sub(r"^Instruction: ?", "", _text(node))
     forms = _read_forms(tree)
     if tree.css_first("#search_input") is not None:
         return SitePage("search", instruction, search=forms.get("search"))
@@ -97,12 +100,12 @@ _ROUND = str.maketrans("[]", "()")
 
 
 def _text(node: LexborNode | None) -> str:
-    """The text of a node with single spaces, or "" for none."""
+    """Return the text of a node with single spaces; "" for None."""
     return "" if node is None else " ".join(node.text(separator=" ").split())
 
 
 def _read_forms(tree: LexborHTMLParser) -> dict[str, Link]:
-    """Each form by the name of its button, in lower case."""
+    """Return each form by the name of its button, in lower case."""
     found: dict[str, Link] = {}
     for form in tree.css("form"):
         name = _text(form.css_first("button")).lower()
@@ -118,11 +121,11 @@ def _read_result(node: LexborNode) -> Result:
 
 
 def _read_options(tree: LexborHTMLParser) -> tuple[tuple[tuple[str, tuple[str, ...]], ...], dict[str, Link]]:
-    """An item's options, name and values, and the link that chooses each value (the first one of equal names)."""
+    """Return an item's options and the link that chooses each value; the first link counts if values are equal."""
     options: dict[str, list[str]] = {}
     links: dict[str, Link] = {}
     for radio in tree.css('input[type="radio"]'):
-        # An action's brackets can't hold brackets.
+        # The brackets of an action cannot contain brackets.
         value = " ".join((radio.attributes.get("value") or "").translate(_ROUND).split())
         options.setdefault(radio.attributes.get("name") or "", []).append(value)
         links.setdefault(value.lower(), Link(radio.attributes.get("data-url") or "", "GET"))
@@ -130,7 +133,7 @@ def _read_options(tree: LexborHTMLParser) -> tuple[tuple[tuple[str, tuple[str, .
 
 
 def _read_facts(tree: LexborHTMLParser) -> dict[str, str]:
-    """Title, price and rating of an item."""
+    """Return title, price and rating of an item."""
     facts = {"heading": _text(tree.css_first("h2")), "price": "", "rating": ""}
     for node in tree.css("h4"):
         name, colon, value = _text(node).partition(": ")
@@ -140,17 +143,17 @@ def _read_facts(tree: LexborHTMLParser) -> dict[str, str]:
 
 
 def _read_chosen(address: str) -> dict[str, str]:
-    """The options in an address that buys, /done/SESSION/CODE/{...}."""
+    """Return the options in an address that buys, /done/SESSION/CODE/{...}."""
     literal = unquote(address).partition("/done/")[2].split("/", 2)[-1]
     try:
         chosen = ast.literal_eval(literal)
     except (ValueError, SyntaxError) as error:
-        raise EnvFailedError(f"not a page of WebShop, its address to buy ends in no options: {address!r}") from error
+        raise EnvFailedError(f"not a page of WebShop: its address to buy has no options: {address!r}") from error
     return {str(name): str(value) for name, value in dict(chosen).items()}
 
 
 def _read_lines(tree: LexborHTMLParser) -> tuple[str, ...]:
-    """The text of a description, of features or of reviews: its innermost pieces, one a line."""
+    """Return the lines of a description, feature list or review page."""
     nodes = tree.css(".card-body p, .card-body h4, .product-category, .product-query, .product-product_category")
     return tuple(text for node in nodes if (text := _text(node)))
 
@@ -159,4 +162,4 @@ def _read_score(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise EnvFailedError(f"not a page of WebShop, its #reward is no number: {text[:50]!r}") from error
+        raise EnvFailedError(f"not a page of WebShop: its #reward is not a number: {text[:50]!r}") from error

@@ -1,4 +1,6 @@
-"""Fetching pages of a site: one connection, every wait bounded, every failure an EnvError that names the address."""
+"""`SiteClient`: fetches pages of a site over one connection, with a bounded wait; failures raise EnvError with the
+address.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ import httpx
 from envs.errors import EnvArgumentError, EnvFailedError, EnvTimeoutError
 
 MAX_BYTES = 5_000_000
-"""Pages larger than this are refused."""
-_NOBODY_THERE = (502, 503, 504)
+"""Larger pages are refused."""
+_NO_SERVER = (502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a site answered: HTTP status, the address where it ended after redirects, and the page."""
+    """The answer of a site: HTTP status, final address after redirects, and page."""
 
     status: int
     address: str
@@ -26,14 +28,15 @@ class Answer:
 class SiteClient:
     """Fetches pages of one site.
 
-    url: the site's root, http or https. timeout_s: the longest wait for one page, redirects included, in seconds.
+    url: root of the site, http or https.
+    timeout_s: longest wait for one page, redirects included, in seconds.
     """
 
     def __init__(self, env_id: str, url: str, timeout_s: float) -> None:
         try:
             root = httpx.URL(url)
         except (httpx.InvalidURL, TypeError) as error:
-            raise EnvArgumentError(f"{env_id}: url is {url!r}, which is no address: {error}") from error
+            raise EnvArgumentError(f"{env_id}: url is {url!r}, which is not an address: {error}") from error
         if root.scheme not in ("http", "https") or not root.host:
             raise EnvArgumentError(f"{env_id}: url is {url!r}, must be like http://127.0.0.1:3000")
         if not isinstance(timeout_s, int | float) or not timeout_s > 0:
@@ -44,10 +47,10 @@ class SiteClient:
         self._client = httpx.Client(follow_redirects=True, max_redirects=5, timeout=timeout_s)
 
     def fetch(self, address: str, *, base: str = "", method: str = "GET", form: dict[str, str] | None = None) -> Answer:
-        """One page. `address` may be relative to `base`.
+        """Return one page. `address` may be relative to `base`.
 
-        A status of 400 or more is an answer too, except those by which a gateway says that nobody is behind it. Raises
-        EnvTimeoutError after `timeout_s`, EnvFailedError where nothing answers or the answer is no page.
+        A status of 400 or more is returned too, except those of a gateway without a server. Raises EnvTimeoutError
+        after `timeout_s`, and EnvFailedError if nothing answers or the answer is too large.
         """
         deadline = time.monotonic() + self.timeout_s
         try:
@@ -67,7 +70,7 @@ class SiteClient:
                 f"{self.env_id}: nothing answers at {self.url} ({type(error).__name__}: {error}): start the WebShop "
                 "server there, or give its address as env.kwargs.url"
             ) from error
-        if response.status_code in _NOBODY_THERE:
+        if response.status_code in _NO_SERVER:
             raise EnvFailedError(f"{self.env_id}: {target} answers HTTP {response.status_code}: no server behind it")
         return Answer(response.status_code, str(response.url), body.decode(response.encoding or "utf-8", "replace"))
 
@@ -75,4 +78,6 @@ class SiteClient:
         self._client.close()
 
     def _timeout(self, address: str) -> EnvTimeoutError:
-        return EnvTimeoutError(f"{self.env_id}: no whole answer of {self.url} within {self.timeout_s:g} s ({address})")
+        return EnvTimeoutError(
+            f"{self.env_id}: no complete answer from {self.url} within {self.timeout_s:g} s: {address}"
+        )

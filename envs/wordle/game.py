@@ -8,6 +8,7 @@ original's rule for the last two.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -102,7 +103,7 @@ class Wordle:
 
     def reset(self, *, seed: int, options: Mapping[str, Any] | None = None) -> tuple[str, Info]:
         """Hide a word. Raises EnvArgumentError for an unknown option or a word that is not in play."""
-        index = choose_hidden_word(self.spec.id, self.words, seed, options)
+        index = choose_hidden_word(self.spec.id, self.words, random.Random(seed), options)
         self._word = self.words[index]
         self._guesses = 0
         # A number, because a task id may be shown to the policy.

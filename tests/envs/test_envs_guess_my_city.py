@@ -14,7 +14,7 @@ from envs.guess_my_city import GuessMyCityDemonstrator, load_table
 from envs.guess_my_city.answers import NO, SECRET, UNKNOWN, YES, answer
 from envs.guess_my_city.demonstrator import fact_questions
 from envs.guess_my_city.game import INVALID, OPENING
-from envs.guess_my_city.question_parser import Asked, Guess, Told, read
+from envs.guess_my_city.question_parser import Guess, OpenQuestion, YesNoQuestion, read
 from envs.guess_my_city.table import read_data
 
 TABLE = load_table()
@@ -44,9 +44,11 @@ def test_no_two_cities_give_the_same_answers():
 
 
 def test_no_answer_tells_the_city():
-    told = [Told(subject, words) for subject in SUBJECTS for words in [(), *((kind,) for kind in KINDS)]]
+    open_questions = [
+        OpenQuestion(subject, words) for subject in SUBJECTS for words in [(), *((kind,) for kind in KINDS)]
+    ]
     for city in TABLE.cities.values():
-        for reading in told:
+        for reading in open_questions:
             assert not city.named_in(answer(city, reading)), (city.name, reading)
         for constant in (YES, NO, UNKNOWN, SECRET, INVALID, OPENING):
             assert not city.named_in(constant), city.name
@@ -207,8 +209,8 @@ def test_the_twentieth_question_cuts_the_game_short_or_by_the_papers_rule_ends_i
     [
         ({"cities": ["Pariss"]}, "did you mean 'Paris'"),
         ({"cities": []}, "at least one"),
-        ({"cities": ["Bogotá", "bogota"]}, "once"),
-        ({"cities": "Paris"}, "list of names"),
+        ({"cities": ["Bogotá", "bogota"]}, "twice"),
+        ({"cities": "Paris"}, "give a list"),
         ({"cities": [7]}, "no city 7 in the table"),
     ],
 )
@@ -228,9 +230,9 @@ def test_bad_reset_options():
 def test_every_question_of_the_asker_is_understood_whole():
     for question in fact_questions():
         reading = read(question)
-        assert isinstance(reading, Told) or (isinstance(reading, Asked) and reading.whole and reading.conditions), (
-            question
-        )
+        assert isinstance(reading, OpenQuestion) or (
+            isinstance(reading, YesNoQuestion) and reading.whole and reading.conditions
+        ), question
 
 
 def test_returns_rise_with_skill():

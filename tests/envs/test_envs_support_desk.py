@@ -9,12 +9,13 @@ import pytest
 import envs
 from envs import EnvArgumentError
 from envs.support_desk import draw_case
-from envs.support_desk.cases import FORBIDDEN, FORBIDDEN_BY, KINDS, NEEDED, TOLD
+from envs.support_desk.cases import DISCLOSED, FORBIDDEN, FORBIDDEN_BY, KINDS, NEEDED
 from envs.support_desk.customer import ACCEPTS, NOT_UNDERSTOOD, PLEA, THANKS, WHY_NOT, Customer
 from envs.support_desk.demonstrator import call_for
 from envs.support_desk.game import FAILED, MAX_TURNS, NO_MATCH, OK, SOLVED
 from envs.support_desk.policy import POLICY, RETURN_DAYS, reasons
-from envs.support_desk.shop import CANCELLED, Shop
+from envs.support_desk.records import CANCELLED
+from envs.support_desk.shop import Shop
 from envs.support_desk.tools import RESULTS, TOOLS
 from envs.toolkit.tool_calls import ToolError, write_call
 
@@ -232,20 +233,20 @@ def test_cases_are_sound_and_differ():
         if "owner" not in case.reasons:
             assert [order.id for order in own if order.line(case.hint)] == [case.request.order]
         if "payment" in case.reasons:
-            assert "payment" in case.told
+            assert "payment" in case.disclosed
     assert {(case.request.kind, *case.reasons) for case in CASES} == {
         (kind, *reason) for kind in KINDS for reason in [(), *[(r,) for r in FORBIDDEN_BY[kind]]]
     }
     forbidden = sum(bool(case.reasons) for case in CASES) / len(CASES)
     assert abs(forbidden - FORBIDDEN) < 0.08
-    told = [topic in case.told for case in CASES for topic in ("email", "zip")]
-    assert abs(sum(told) / len(told) - TOLD) < 0.08
+    disclosed = [topic in case.disclosed for case in CASES for topic in ("email", "zip")]
+    assert abs(sum(disclosed) / len(disclosed) - DISCLOSED) < 0.08
 
 
 def test_levels_say_what_a_customer_keeps_back():
     ones, twos = ([draw_case(seed, KINDS, level) for seed in range(200)] for level in (1, 2))
-    assert all(case.told.issuperset(NEEDED[case.request.kind]) for case in ones)
-    assert 5 < sum(case.told.issuperset(NEEDED[case.request.kind]) for case in twos) < 40
+    assert all(case.disclosed.issuperset(NEEDED[case.request.kind]) for case in ones)
+    assert 5 < sum(case.disclosed.issuperset(NEEDED[case.request.kind]) for case in twos) < 40
     assert all(case.knows_order and not case.pushes for case in ones + twos)
     assert 20 < sum(not case.knows_order for case in CASES) < 200
 
@@ -349,7 +350,7 @@ def test_questions_are_understood(text, topics):
     reply = one.hear(text)
     assert reply.understood
     assert not reply.done
-    assert one.told == topics
+    assert one.disclosed == topics
 
 
 def test_answers_are_true_and_told_topics_join_the_request():

@@ -13,12 +13,13 @@ from envs import EnvArgumentError
 from envs.tool_use import draw_task
 from envs.tool_use.agenda import Agenda, Meeting
 from envs.tool_use.calculator import calculate
+from envs.tool_use.content import LONGEST_MEETING
 from envs.tool_use.database import MAX_PAGES, MAX_ROWS, Database
 from envs.tool_use.demonstrator import FINISH
 from envs.tool_use.desktop import Desktop
 from envs.tool_use.files import MAX_FILES, MAX_SIZE, Files
 from envs.tool_use.game import FAILED, MAX_TURNS, SOLVED
-from envs.tool_use.tasks import FAMILIES, LEVELS, LONGEST_MEETING
+from envs.tool_use.tasks import FAMILIES, LEVELS
 from envs.tool_use.tools import TOOLS
 from envs.toolkit.tool_calls import ToolError, write_call
 

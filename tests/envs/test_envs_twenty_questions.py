@@ -246,7 +246,7 @@ def test_a_seed_gives_the_same_noisy_episode():
         ({"words": ["dgo"]}, "did you mean 'dog'"),
         ({"words": []}, "at least one"),
         ({"words": ["dog", "dog"]}, "once"),
-        ({"words": "dog"}, "list of words"),
+        ({"words": "dog"}, "give a list"),
     ],
 )
 def test_bad_arguments(arguments, says):

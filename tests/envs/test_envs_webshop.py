@@ -332,9 +332,9 @@ def test_the_type_counts_as_in_the_paper():
 
 def test_goals_narrow_the_tasks():
     env = envs.make("webshop", goals=3)
-    told = {(env.reset(seed=seed)[0], env.reset(seed=seed)[1]["task_id"]) for seed in range(50)}
-    assert len(told) == 3
-    assert {task for _, task in told} == {"goal-0", "goal-1", "goal-2"}
+    goals = {(env.reset(seed=seed)[0], env.reset(seed=seed)[1]["task_id"]) for seed in range(50)}
+    assert len(goals) == 3
+    assert {task for _, task in goals} == {"goal-0", "goal-1", "goal-2"}
 
 
 # The shopper

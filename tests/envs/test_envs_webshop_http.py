@@ -172,13 +172,13 @@ def test_the_seed_decides_the_episode(site, url):
     def play(seed: int) -> list:
         env, rng = make(url, observe="full"), random.Random(seed)
         observation, info = env.reset(seed=seed)
-        told, over = [(observation, info)], False
+        played, over = [(observation, info)], False
         while not over:
             observation, reward, terminated, truncated, info = env.step(rng.choice(info["valid_actions"]))
-            told.append((observation, reward, terminated, truncated, info))
+            played.append((observation, reward, terminated, truncated, info))
             over = terminated or truncated
         env.close()
-        return told
+        return played
 
     assert [play(seed) for seed in range(3)] == [play(seed) for seed in range(3)]
     assert len({play(seed)[0][0] for seed in range(5)}) > 1
@@ -216,7 +216,7 @@ def test_a_server_that_is_too_slow_is_named(site, url, how):
     env.reset(seed=0)
     site.broken = how
     before = time.monotonic()
-    with pytest.raises(EnvTimeoutError, match=f"no whole answer of {url} within 0.3 s"):
+    with pytest.raises(EnvTimeoutError, match=f"no complete answer from {url} within 0.3 s"):
         env.step("search[lamp]")
     assert time.monotonic() - before < 4
     site.broken = ""
@@ -235,7 +235,7 @@ def test_other_sites_are_not_taken_for_a_shop(site, url):
 
 def test_more_goals_than_the_server_has(site, url):
     env = make(url, goals=1, first_goal=GOALS)
-    with pytest.raises(EnvFailedError, match=rf"HTTP 500: is a WebShop server there, and has it {GOALS + 1} goals"):
+    with pytest.raises(EnvFailedError, match=rf"HTTP 500: check that a WebShop server with at least {GOALS + 1} goals"):
         env.reset(seed=0)
 
 
@@ -258,8 +258,8 @@ def test_it_runs_on_a_thread_under_the_scheduler(site, url):
         ({"url": "localhost:3000"}, "url is 'localhost:3000', must be like http://127.0.0.1:3000"),
         ({"url": "ftp://x"}, "must be like"),
         ({"url": "http://"}, "must be like"),
-        ({"url": "http://a b:x"}, "no address"),
-        ({"url": 7}, "no address"),
+        ({"url": "http://a b:x"}, "not an address"),
+        ({"url": 7}, "not an address"),
         ({"timeout_s": 0}, "timeout_s is 0, must be a number of seconds above 0"),
         ({"timeout_s": "soon"}, "timeout_s is 'soon'"),
         ({"goals": 0}, "goals is 0, must be a whole number from 1"),
@@ -277,10 +277,10 @@ def test_bad_arguments(kwargs, says):
     ("html", "says"),
     [
         ("", "neither #instruction-text nor #reward"),
-        ("<h3 id=reward>Your score<pre>much</pre></h3>", "its #reward is no number"),
+        ("<h3 id=reward>Your score<pre>much</pre></h3>", "its #reward is not a number"),
         (
             "<div id=instruction-text><h4>x</h4></div><form action=/done/a/b/c><button>Buy Now</button></form>",
-            "its address to buy ends in no options",
+            "its address to buy has no options",
         ),
     ],
 )

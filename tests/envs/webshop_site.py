@@ -171,9 +171,9 @@ class Site:
 
     def page(self, session: str, *parts: str) -> web.Response:
         instruction = html.escape(self.sessions[session].instruction)
-        told = f'<div id="instruction-text"><h4>Instruction:<br>{instruction}</h4></div>'
+        goal = f'<div id="instruction-text"><h4>Instruction:<br>{instruction}</h4></div>'
         style = "<style>h4 {color: red}</style><script>let h3 = 'Page 7';</script>"
-        text = f"<!DOCTYPE html><html><head>{style}</head><body>{told}{''.join(parts)}</body></html>"
+        text = f"<!DOCTYPE html><html><head>{style}</head><body>{goal}{''.join(parts)}</body></html>"
         return web.Response(text=text, content_type="text/html")
 
 

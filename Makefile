@@ -80,7 +80,7 @@ clean: ## Remove .venv, caches and build leftovers; runs/ stays.
 
 # --- installation ------------------------------------------------------------------------------
 
-$(STAMP): pyproject.toml $(LOCKS)
+$(STAMP): pyproject.toml setup.py $(LOCKS)
 	@rm -f $(STAMP)
 	@if compgen -G '$(VENV)/.installed-*' >/dev/null; then \
 	   echo "==> $(VENV) holds another extra; starting it anew for EXTRA=$(EXTRA)"; rm -rf $(VENV); fi

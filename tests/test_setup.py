@@ -117,7 +117,7 @@ def test_make_lists_every_target_by_default() -> None:
     ],
 )
 def test_make_says_what_is_wrong(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", LOCK, *CPU):
+    for name in ("Makefile", "pyproject.toml", "setup.py", LOCK, *CPU):
         (tmp_path / name).write_text((ROOT / name).read_text())
     done = subprocess.run(["make", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
@@ -127,7 +127,7 @@ def test_make_says_what_is_wrong(arguments: list[str], sentence: str, tmp_path: 
 
 @pytest.mark.parametrize("compiler", [True, False])
 def test_without_a_compiler_jericho_alone_is_left_out_and_looked_for_again(tmp_path: Path, compiler: bool) -> None:
-    for name in ("Makefile", "pyproject.toml", LOCK, *CPU):
+    for name in ("Makefile", "pyproject.toml", "setup.py", LOCK, *CPU):
         (tmp_path / name).write_text((ROOT / name).read_text())
     tools = tmp_path / "tools"
     tools.mkdir()

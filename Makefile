@@ -49,9 +49,10 @@ test: $(ENVS_STAMP) ## Run all tests, the real stack included.
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(STAMP) ## Check style and formatting with ruff.
+lint: $(STAMP) ## Check style, formatting (ruff) and the imports between the rooms (import-linter).
 	@$(BIN)/ruff check $(ARGS)
 	@$(BIN)/ruff format --check $(ARGS)
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: types
 types: $(STAMP) ## Check types with mypy.

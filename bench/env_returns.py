@@ -1,8 +1,7 @@
-"""Returns of every environment by random and scripted play, the best possible, and what others published.
+"""Returns of every environment by random play and by its demonstrator, the best possible return, and published figures.
 
-Written into docs/environments.md between two markers (not with --quick). Random play is the script at skill 0: any of
-the actions that it knows. An environment without a script, or that isn't installed, is left out, and the program says
-why.
+The table is written into docs/environments.md between two markers (not with --quick). Random play is the demonstrator
+at skill 0. An environment without a demonstrator, or whose package is not installed, is left out with a message.
 """
 
 from __future__ import annotations
@@ -26,14 +25,16 @@ BEGIN, END = "<!-- made by bench/env_returns.py: begin -->", "<!-- made by bench
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "environments.md"
 
 SCRIPT_IS_BEST = ("guess_my_city", "key_door", "maze", "text_nav")
-"""Whose script at skill 1 can't be beaten: it knows the map, or needs the one question that tells every city apart."""
+"""Environments whose demonstrator is optimal at skill 1: it knows the map, or needs one question to identify
+the city.
+"""
 PUBLISHED = {
     "guess_my_city": "BC -17.0, MC -11.2, PPO -15.1",
     "maze": "ILQL -6.97",
     "twenty_questions": "BC -16.0, MC -13.9, PPO -14.9, GPT-4 -13.0",
     "wordle": "MC -2.16, ILQL -2.04",
 }
-"""LMRL-Gym (Abdulhai et al. 2023), raw returns."""
+"""Raw returns of LMRL-Gym (Abdulhai et al. 2023)."""
 
 
 def main() -> None:
@@ -46,17 +47,17 @@ def main() -> None:
     columns = {"env": "environment", **{f"skill {skill:g}": _heading(skill) for skill in SKILLS}}
     columns |= {"best": "best possible", "published": "published", "episodes": "episodes"}
     print_table("mean return", columns, rows)
-    said = f"results in {report('env_returns', arguments, rows)}"
+    message = f"results in {report('env_returns', arguments, rows)}"
     if not arguments.quick and not arguments.envs:
         write_table(arguments.docs, rows)
-        said += f", table in {arguments.docs}"
-    print(said)
+        message += f", table in {arguments.docs}"
+    print(message)
 
 
 def measure(spec: envs.EnvSpec, kwargs: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """A row of the table; None where the environment has no script."""
+    """Return a row of the table; None, with a message, if the environment has no demonstrator."""
     episodes = arguments.episodes or (20 if arguments.quick else 500)
-    if spec.isolation == "process":  # a turn there takes a hundred times as long
+    if spec.isolation == "process":  # a turn in a child process takes a hundred times as long
         episodes = max(2, episodes // 25)
     try:
         measured = envs.returns_by_skill(spec.id, SKILLS, episodes=episodes, seed=arguments.seed, **kwargs)
@@ -75,7 +76,7 @@ def measure(spec: envs.EnvSpec, kwargs: dict[str, Any], arguments: argparse.Name
 
 
 def best(spec: envs.EnvSpec, script: float) -> str:
-    """The best mean return, or what none can be above ("at most")."""
+    """Return the best mean return, or an upper bound ("at most")."""
     if spec.id in SCRIPT_IS_BEST:
         return f"{script:.2f}"
     if spec.id in ("twenty_questions", "twenty_questions_subset"):
@@ -89,10 +90,10 @@ def best(spec: envs.EnvSpec, script: float) -> str:
 
 @cache
 def halving_cost(words: int) -> int:
-    """Turns that cost one, over all of so many words, if every question could split them as one likes.
+    """Return the least total cost, summed over all words, if every question could split the words arbitrarily.
 
-    A question about an attribute costs one for each word and leaves two parts; a guess costs one for each but the word
-    that it names.
+    A question about an attribute costs one for each word and leaves two parts. A guess costs one for each word except
+    the guessed one.
     """
     if words <= 1:
         return 0
@@ -102,7 +103,7 @@ def halving_cost(words: int) -> int:
 
 
 def guessing_cost(words: int, feedbacks: int) -> int:
-    """The same for guesses alone that are answered in one of so many ways, one of which ends the game."""
+    """Return the same for guesses only, each answered in one of `feedbacks` ways, of which one ends the game."""
     cost, left, width = 0, words, 1
     while left > 0:
         found = min(left, width)
@@ -113,7 +114,7 @@ def guessing_cost(words: int, feedbacks: int) -> int:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Put the rows between the markers of the docs."""
+    """Write the rows between the markers of the page."""
     headings = ["environment", *(_heading(skill) for skill in SKILLS), "best possible", "published"]
     lines = [_line(headings), _line(["---"] * len(headings))]
     for row in rows:
@@ -121,7 +122,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         lines.append(_line([name, *(row[f"skill {skill:g}"] for skill in SKILLS), row["best"], row["published"]]))
     text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"{path} needs the lines {BEGIN} and {END} once each, for the table to go between")
+        sys.exit(f"{path} needs the lines {BEGIN} and {END} once each, to mark the place of the table")
     table = "\n".join([BEGIN, "", *lines, "", END])
     path.write_text(
         re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: table, text, flags=re.S), encoding="utf-8"

@@ -1,4 +1,4 @@
-"""The registered environments as the programs of bench/ take them: which can be made here, and with what arguments."""
+"""The registered environments that can be made here, with their arguments, for the programs of bench/."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from archer.config.overrides import parse_override
 from bench.common import say
 
 DEFAULTS: dict[str, dict[str, Any]] = {"gymnasium": {"gym_id": "FrozenLake-v1"}}
-"""What an environment that takes any of a kind is measured on, unless --set says otherwise."""
+"""Arguments of environments that need some, unless --set gives others."""
 SERVED = ("openenv", "webshop_http")
-"""Clients of a server: measured where --set gives its address."""
+"""Clients of a server, which are measured only if --set gives its address."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--envs", nargs="+", metavar="ID", help="these alone; by default all that are installed")
+    parser.add_argument(
+        "--envs", nargs="+", metavar="ID", help="these environments only; by default all that are installed"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="ID.NAME=VALUE",
-        help="an argument of an environment, such as detective.story=PATH; may be given again",
+        help="an argument of an environment, such as detective.story=PATH; may be repeated",
     )
 
 
 def tasks(arguments: argparse.Namespace) -> Iterator[tuple[envs.EnvSpec, dict[str, Any]]]:
-    """Each environment that can be played here, with its arguments; of the others the reason goes to standard error."""
+    """Yield each environment that can be made, with its arguments; report the reason for every other one on standard
+    error.
+    """
     given: dict[str, dict[str, Any]] = {}
     for text in arguments.set:
         key, value = parse_override(text)
@@ -46,16 +50,16 @@ def tasks(arguments: argparse.Namespace) -> Iterator[tuple[envs.EnvSpec, dict[st
 
 
 def shown(kwargs: Mapping[str, Any]) -> str:
-    """Arguments for a table; of a path its last part."""
+    """Return arguments as text for a table, paths by their last part."""
     return ", ".join(f"{name}={str(value).rsplit('/', 1)[-1]}" for name, value in kwargs.items())
 
 
 def _missing(spec: envs.EnvSpec, kwargs: Mapping[str, Any]) -> str | None:
-    """Why an environment can't be made, or None."""
+    """Return why an environment cannot be made, or None."""
     if spec.id in SERVED and not kwargs:
-        return "a client of a server; give its address by --set"
+        return "a client of a server: give its address with --set"
     if spec.extra is not None and envs.missing_modules(spec.extra):
-        return f"the extra {spec.extra} isn't installed"
+        return f"the extra {spec.extra} is not installed"
     try:
         envs.make(spec.id, **kwargs).close()
     except envs.EnvError as error:

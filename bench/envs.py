@@ -1,10 +1,10 @@
-"""Steps and resets per second and memory of every environment, each in a process of its own on one core.
+"""Steps and resets per second and memory of every environment, each in its own process on one core.
 
-Played are episodes that the environment's script wrote beforehand (skill 0.5; without one, the valid actions in turn),
-so that neither script nor policy is timed. Rates of what runs on the event loop or a thread are per second of processor
-time, which a busy machine doesn't change; those of child processes per second of the clock. Memory is what the first
-and each further environment adds to the process. Where an environment wraps a package, `own` is that package's loop
-with the same actions.
+The program replays episodes that a demonstrator recorded beforehand (skill 0.5; without a demonstrator, the valid
+actions in turn), so neither demonstrator nor policy is timed. Rates of environments on the event loop or a thread are
+per second of processor time, which does not depend on the load of the machine. Rates of child processes are per second
+of wall time. Memory is the increase of the process's memory by the first and by each further environment. For an
+environment that wraps a package, `own` is the rate of that package's own loop with the same actions.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ import psutil  # type: ignore[import-untyped]
 
 import envs
 from bench.env_tasks import add_arguments, shown, tasks
-from bench.own_loops import openenv_own
+from bench.own_loops import OWN
 
 REPEATS = 3
 SCRIPT, SEARCHES = "script", "searches"
 FURTHER: dict[str, list[tuple[dict[str, Any], str]]] = {
     "webshop": [({"items": 10_000}, SCRIPT), ({"items": 10_000}, SEARCHES)],
 }
-"""Further rows of an environment: arguments, and what is played and timed."""
+"""Further rows of an environment: arguments, and which actions are timed."""
 START_TIMEOUT_S, MEASURE_TIMEOUT_S = 120, 600
 COLUMNS = {
     "env": "environment",
@@ -68,7 +68,9 @@ def main() -> None:
 def _measure_apart(
     env_id: str, kwargs: dict[str, Any], played: str, arguments: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """`measure` in a fresh process, whose memory holds nothing of the environments before."""
+    """Run `measure` in a new process, whose memory contains no earlier environment. Return None, with a message, on
+    failure.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     turns = arguments.turns or (2_000 if arguments.quick else 20_000)
@@ -83,7 +85,7 @@ def _measure_apart(
     if process.is_alive():
         process.kill()
     if not text:
-        say(f"{env_id}: left out: it gave no figures (exit status {process.exitcode})")
+        say(f"{env_id}: left out: the process sent no result (exit status {process.exitcode})")
         return None
     row = json.loads(text)
     if "error" in row:
@@ -102,7 +104,7 @@ def _child(connection: Any, env_id: str, kwargs: dict[str, Any], played: str, tu
 
 
 def measure(env_id: str, kwargs: dict[str, Any], played: str, turns: int, seed: int) -> dict[str, Any]:
-    """A row: medians of `REPEATS` passes over episodes of `turns` turns in all (fewer in a child process)."""
+    """Return a row: medians of `REPEATS` passes over episodes of `turns` turns in all (a 20th in a child process)."""
     spec = envs.spec(env_id)
     apart = spec.isolation == "process"
     clock = time.perf_counter if apart else time.process_time
@@ -139,10 +141,12 @@ def measure(env_id: str, kwargs: dict[str, Any], played: str, turns: int, seed: 
 
 
 def record(env: envs.TextEnv, kwargs: dict[str, Any], turns: int, seed: int) -> list[tuple[int, list[str]]]:
-    """Seeds and actions of whole episodes until there are so many turns."""
+    """Return seeds and actions of whole episodes that have at least `turns` turns in all."""
     found: list[tuple[int, list[str]]] = []
     count = 0
-    own = {name: value for name, value in kwargs.items() if name != "max_turns"}  # the time limit's, not the game's
+    own = {
+        name: value for name, value in kwargs.items() if name != "max_turns"
+    }  # an argument of the time limit, not of the environment
     try:
         player = envs.make_demonstrator(env.spec.id, skill=0.5, **own)
     except envs.EnvError:
@@ -168,7 +172,7 @@ def record(env: envs.TextEnv, kwargs: dict[str, Any], turns: int, seed: int) -> 
 
 
 def searches(env: envs.TextEnv, turns: int, seed: int) -> list[tuple[int, list[str]]]:
-    """Searches for words of the task itself, each another choice of them, and the way back to the box between."""
+    """Return episodes of searches for words of the task, with the way back to the search box between them."""
     draw = random.Random(seed)
     found = []
     for number in range(seed, seed + max(1, turns // 10)):
@@ -181,7 +185,7 @@ def searches(env: envs.TextEnv, turns: int, seed: int) -> list[tuple[int, list[s
 def timed(
     env: envs.TextEnv, episodes: list[tuple[int, list[str]]], clock: Callable[[], float], what: str = ""
 ) -> tuple[float, float]:
-    """Steps and resets per second over the episodes; of the steps those whose action begins with `what`."""
+    """Return steps and resets per second over the episodes. Only actions that begin with `what` count as steps."""
     stepping = resetting = 0.0
     steps = 0
     for seed, actions in episodes:
@@ -204,35 +208,8 @@ def timed(
     return steps / max(stepping, 1e-9), len(episodes) / max(resetting, 1e-9)
 
 
-def gymnasium_own(kwargs: dict[str, Any], episodes: list[tuple[int, list[str]]], clock: Callable[[], float]) -> float:
-    """Steps per second of Gymnasium's own loop with the actions that ours read as numbers."""
-    import gymnasium
-
-    env = gymnasium.make(kwargs["gym_id"])
-    numbers = [(seed, [int(action) for action in actions if action.isdigit()]) for seed, actions in episodes]
-    stepping, steps = 0.0, 0
-    for seed, actions in numbers:
-        env.reset(seed=seed)
-        start = clock()
-        for action in actions:
-            _, _, terminated, truncated, _ = env.step(action)
-            steps += 1
-            if terminated or truncated:
-                break
-        stepping += clock() - start
-    env.close()
-    return steps / max(stepping, 1e-9) if steps else 0.0
-
-
-OWN: dict[str, Callable[[dict[str, Any], list[tuple[int, list[str]]], Callable[[], float]], float]] = {
-    "gymnasium": gymnasium_own,
-    "openenv": openenv_own,
-}
-"""The loop of a package that an environment wraps, with the same actions: steps per second."""
-
-
 def _memory() -> int:
-    """Bytes that this process and its children hold for themselves."""
+    """Return the resident memory of this process and its children, in bytes."""
     me = psutil.Process()
     return sum(int(process.memory_info().rss) for process in (me, *me.children(recursive=True)))
 

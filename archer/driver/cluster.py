@@ -10,7 +10,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
@@ -35,53 +35,41 @@ def cluster(*configs: RunConfig) -> Iterator[str]:
     # Otherwise Ray prints the output of every worker, and a notice for each version of its metrics agent.
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    settings = configs[0].cluster
-    address = settings.address or os.environ.get("RAY_ADDRESS")
     try:
-        context = _join(address, settings.start_timeout_s) if address else _start(configs)
+        context = _connect(*configs)
         for config in configs:
-            _require_total(config)
-            _require_placement(config)
+            _require_room(config)
         yield f"http://{context.dashboard_url or _NO_SERVER}"
     finally:
         ray.shutdown()
 
 
-def _join(address: str, timeout_s: float) -> Any:
-    help_text = (
-        "start one with `ray start --head`, or unset cluster.address and RAY_ADDRESS to use this machine alone. If the "
-        "cluster requires a token, set RAY_AUTH_MODE=token"
-    )
-    try:
-        with _time_limit(timeout_s):
-            _require_answer(address, timeout_s)
-            return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (_TimeLimit, TimeoutError):
-        raise RunError(
-            f"the Ray cluster at {address} did not answer within {timeout_s:g} s (cluster.start_timeout_s); {help_text}"
-        ) from None
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(f"no Ray cluster answers at {address} ({reason}); {help_text}") from error
-
-
-def _start(configs: Sequence[RunConfig]) -> Any:
+def _connect(*configs: RunConfig) -> Any:
+    """Return what `ray.init` returns. Raises RunError."""
     settings = configs[0].cluster
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        options["address"] = "local"
+        options["num_cpus"] = max(config.cluster.num_cpus or needed_cpus(config) for config in configs)
+        options["object_store_memory"] = settings.object_store_mb << 20
+        options["include_dashboard"] = False
     try:
         with _time_limit(settings.start_timeout_s):
-            return ray.init(
-                address="local",
-                num_cpus=max(config.cluster.num_cpus or needed_cpus(config) for config in configs),
-                object_store_memory=settings.object_store_mb << 20,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except _TimeLimit:
-        raise RunError(
-            f"a Ray cluster on this machine did not start within {settings.start_timeout_s:g} s; see the logs of "
-            "gcs_server and raylet in /tmp/ray/session_latest/logs, or raise cluster.start_timeout_s"
-        ) from None
+            if address:
+                _require_answer(address, settings.start_timeout_s)
+            return ray.init(**options)
+    except (_TimeLimit, TimeoutError):
+        reason = f"no answer within {settings.start_timeout_s:g} s (cluster.start_timeout_s)"
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+    if not address:
+        raise RunError(f"Ray did not start on this machine: {reason}; see /tmp/ray/session_latest/logs")
+    raise RunError(
+        f"cannot join the Ray cluster at {address}: {reason}; start one with `ray start --head`, or unset "
+        "cluster.address and RAY_ADDRESS to use this machine alone. If the cluster requires a token, set "
+        "RAY_AUTH_MODE=token"
+    )
 
 
 class _TimeLimit(BaseException):
@@ -136,53 +124,47 @@ def _reservations(config: RunConfig) -> list[tuple[str, int, dict[str, float]]]:
     ]
 
 
-def _total(config: RunConfig, resource: str) -> float:
-    return sum(number * each.get(resource, 0.0) for _, number, each in _reservations(config))
-
-
 def needed_cpus(config: RunConfig) -> int:
     """Return the number of logical CPUs of a cluster that has room for the processes of a run."""
     return math.ceil(_total(config, "CPU"))
 
 
-def _require_total(config: RunConfig) -> None:
-    """Raise RunError at once if all nodes together have less than the run reserves."""
-    have = ray.cluster_resources()
-    for resource in ("CPU", "GPU"):
-        need = _total(config, resource)
-        if have.get(resource, 0.0) < need:
-            raise RunError(
-                f"the run reserves {need:g} {resource}s and the Ray cluster has {have.get(resource, 0.0):g}; add "
-                "nodes, raise cluster.num_cpus if the run starts its own cluster, or lower rollout.workers, "
-                "learner.ranks or what each of them reserves"
-            )
+def _total(config: RunConfig, resource: str) -> float:
+    return sum(number * each.get(resource, 0.0) for _, number, each in _reservations(config))
 
 
-def _require_placement(config: RunConfig) -> None:
-    """Reserve the resources of every process for a moment; raise RunError if no placement on the nodes exists.
+def _require_room(config: RunConfig) -> None:
+    """Reserve the resources of all processes for a moment. Raises RunError if the nodes have no room for them: at once
+    if all nodes together have too little, else after `cluster.start_timeout_s`.
 
     Ray itself waits without limit and without a message until there is room for an actor.
     """
+    have = ray.cluster_resources()
+    enough = all(_total(config, resource) <= have.get(resource, 0.0) for resource in ("CPU", "GPU"))
+    if enough and _fits(config):
+        return
+    processes = ", ".join(f"{number} x {kind} ({_text(each)})" for kind, number, each in _reservations(config))
+    nodes = ", ".join(f"[{_text(node['Resources'])}]" for node in ray.nodes() if node["Alive"])
+    waited = f", after {config.cluster.start_timeout_s:g} s (cluster.start_timeout_s)" if enough else ""
+    raise RunError(
+        f"the Ray cluster has no room for {processes}{waited}. Its nodes have {nodes}, and "
+        f"{_text(ray.available_resources())} are free; each process needs its resources on one node. Free some, add "
+        "a node, raise cluster.num_cpus if the run starts its own cluster, or lower what the processes reserve"
+    )
+
+
+def _fits(config: RunConfig) -> bool:
     bundles = []
     for _, number, resources in _reservations(config):
         reserved = {name: amount for name, amount in resources.items() if amount > 0}
         bundles += [reserved] * number if reserved else []
     if not bundles:
-        return
+        return True
     group = placement_group(bundles)
-    timeout_s = config.cluster.start_timeout_s
     try:
-        if group.wait(timeout_s):
-            return
+        return group.wait(config.cluster.start_timeout_s)
     finally:
         remove_placement_group(group)
-    processes = ", ".join(f"{number} x {kind} ({_text(each)})" for kind, number, each in _reservations(config))
-    nodes = ", ".join(f"[{_text(node['Resources'])}]" for node in ray.nodes() if node["Alive"])
-    raise RunError(
-        f"the Ray cluster had no room for {processes} within {timeout_s:g} s (cluster.start_timeout_s). Its nodes have "
-        f"{nodes}, and {_text(ray.available_resources())} are free; each process needs its resources on one node. Free "
-        "some resources, add a node, or lower what the processes reserve"
-    )
 
 
 def _text(resources: dict[str, float]) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+import ray.util
 from prometheus_client import Counter, MetricsHandler
 from ray.exceptions import RayError
 
@@ -54,7 +54,7 @@ class DiscoveryServer:
             raise DiscoveryError(_bind_sentence(host, port, error)) from error
         self._server.discovery = self
         self.port: int = self._server.server_address[1]
-        self.host = host if host not in ("0.0.0.0", "") else _own_address()
+        self.host = host if host not in ("0.0.0.0", "") else ray.util.get_node_ip_address()
         self._thread = threading.Thread(target=self._server.serve_forever, name="discovery", daemon=True)
         self._thread.start()
 
@@ -130,16 +130,6 @@ class _Handler(MetricsHandler):
         self.send_header("Content-Type", content_type)
         self.end_headers()
         self.wfile.write(text.encode() + b"\n")
-
-
-def _own_address() -> str:
-    """Return the address by which other machines reach this one, or the loopback address if there is no network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # reserved for documentation: looks up the route and sends nothing
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
 
 
 def _bind_sentence(host: str, port: int, error: OSError) -> str:

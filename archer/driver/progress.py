@@ -81,7 +81,7 @@ class RunState:
 
 
 class Progress:
-    """A display of a run; use as a context manager."""
+    """Shows the events of a run as plain lines, without phases and steps. Use as a context manager."""
 
     def __init__(self, state: RunState, console: Console) -> None:
         self.state = state
@@ -94,40 +94,20 @@ class Progress:
         return None
 
     def handle(self, event: Event) -> None:
-        raise NotImplementedError
-
-    def message(self, text: str) -> None:
-        """Show a line of text that stays."""
-        self.handle({"kind": "message", "text": text})
-
-
-def make_progress(name: str, cycles: int, console: Console | None = None) -> Progress:
-    """Return a live panel if the output is a terminal, else a display of plain lines."""
-    out = console or Console(file=sys.stdout, highlight=False)
-    state = RunState(name, cycles)
-    return LiveProgress(state, out) if out.is_terminal else PlainProgress(state, out)
-
-
-class PlainProgress(Progress):
-    """Prints one line for each stage, cycle, evaluation and message, and none for phases and steps."""
-
-    def handle(self, event: Event) -> None:
         self.state.apply(event)
-        kind = event["kind"]
-        if kind == "cycle":
+        if event["kind"] == "stage":
+            self.message(f"stage: {event['stage']}")
+        elif event["kind"] == "cycle":
             numbers = "  ".join(f"{label} {value}" for label, value in _numbers(event["metrics"]))
             eta = self.state.eta()
             left = f"  left {duration(eta)}" if eta else ""
-            self._line(f"cycle {event['cycle']}/{self.state.cycles}  {numbers}{left}")
-        elif kind == "evaluation":
-            self._line(evaluation_line(event))
-        elif kind == "stage":
-            self._line(f"stage: {event['stage']}")
-        elif kind == "message":
-            self._line(event["text"])
+            self.message(f"cycle {event['cycle']}/{self.state.cycles}  {numbers}{left}")
+        elif event["kind"] == "evaluation":
+            self.message(evaluation_line(event))
 
-    def _line(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+    def message(self, text: str) -> None:
+        """Show a line of text that stays."""
+        self._console.print(Text(text), soft_wrap=True)
 
 
 class LiveProgress(Progress):
@@ -149,13 +129,17 @@ class LiveProgress(Progress):
         with self._lock:
             self.state.apply(event)
         if event["kind"] == "evaluation":
-            self._console.print(Text(evaluation_line(event), style="bold"))
-        elif event["kind"] == "message":
-            self._console.print(Text(event["text"]))
+            self.message(evaluation_line(event))
 
     def render(self) -> RenderableType:
         with self._lock:
             return _panel(self.state)
+
+
+def make_progress(name: str, cycles: int, console: Console | None = None) -> Progress:
+    """Return a live panel if the output is a terminal, else a display of plain lines."""
+    out = console or Console(file=sys.stdout, highlight=False)
+    return (LiveProgress if out.is_terminal else Progress)(RunState(name, cycles), out)
 
 
 def _panel(state: RunState) -> Panel:

@@ -34,6 +34,14 @@ class RunFolder:
 
     def __init__(self, path: Path, lock_fd: int) -> None:
         self.path = path.resolve()
+        self.config_path = self.path / "config.yaml"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.summary_path = self.path / "summary.json"
+        self.curve_path = self.path / "learning_curve.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.replay = self.path / "replay"
+        self.model = self.path / "model"  # the model that the run builds for itself
+        self.demonstrations = self.path / "demonstrations.arrow"  # what the learner clones, in the replay schema
         self._lock_fd: int | None = lock_fd
 
     @classmethod
@@ -72,40 +80,6 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def config_path(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def summary_path(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def curve_path(self) -> Path:
-        return self.path / "learning_curve.png"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def replay(self) -> Path:
-        return self.path / "replay"
-
-    @property
-    def model(self) -> Path:
-        """The model that the run builds for itself."""
-        return self.path / "model"
-
-    @property
-    def demonstrations(self) -> Path:
-        """The episodes that the learner clones: one Arrow file in the replay schema."""
-        return self.path / "demonstrations.arrow"
-
     def write_config(self, text: str) -> None:
         self._write(self.config_path, text)
 
@@ -113,18 +87,16 @@ class RunFolder:
         self._write(self.summary_path, json.dumps(_plain(summary), indent=2) + "\n")
 
     def append_row(self, row: dict[str, Any]) -> None:
-        """Add a row to metrics.jsonl, in one write, so that a kill can only cut off the last line."""
-        line = json.dumps(_plain(row)) + "\n"
+        """Add a row to metrics.jsonl, in one write, so that a kill can only cut off the last line; `rewind` mends
+        it."""
         with disk_errors(self.metrics_path), open(self.metrics_path, "ab") as file:
-            if file.tell():
-                _mend_tail(self.metrics_path)
-            file.write(line.encode())
+            file.write(json.dumps(_plain(row)).encode() + b"\n")
 
     def rows(self) -> list[dict[str, Any]]:
         return read_rows(self.metrics_path)
 
     def rewind(self, cycle: int) -> None:
-        """Drop the rows of cycles after `cycle`: the resumed run repeats these cycles."""
+        """Drop the rows of cycles after `cycle`, which the resumed run repeats, and a last line that is incomplete."""
         kept = [row for row in self.rows() if row.get("cycle", 0) <= cycle]
         self._write(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -148,15 +120,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     line is not JSON."""
     if not path.exists():
         return []
-    *complete, tail = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
-    for number, line in enumerate(complete, start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            raise RunFolderError(f"{path}, line {number} is not JSON: {line[:60]!r}; delete that line") from None
-    if _is_json(tail.encode()):
-        rows.append(json.loads(tail))
+            if number < len(lines):
+                raise RunFolderError(f"{path}, line {number} is not JSON: {line[:60]!r}; delete that line") from None
     return rows
 
 
@@ -192,25 +163,6 @@ def _empty(path: Path, *, overwrite: bool) -> None:
         )
     for entry in earlier:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-
-
-def _mend_tail(path: Path) -> None:
-    """Complete the last line of a file, or delete it if a kill cut it off, so that the next row starts a new line."""
-    with open(path, "rb+") as file:
-        content = file.read()
-        tail = content[content.rfind(b"\n") + 1 :]
-        if tail and _is_json(tail):
-            file.write(b"\n")
-        elif tail:
-            file.truncate(len(content) - len(tail))
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _lock(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,15 @@ from buffer.atomic_files import write_atomic
 from learner.seeds import EVALUATION_SEED
 
 
+@dataclass
 class Comparison:
     """The policies, the episodes that each is to play, and the evaluations that have finished."""
 
-    def __init__(
-        self, policies: Sequence[Policy], *, episodes: int, decodings: Sequence[Decoding], first_seed: int
-    ) -> None:
-        self.policies = policies
-        self.episodes = episodes
-        self.decodings = decodings
-        self.first_seed = first_seed
-        self.evaluations: list[Evaluation] = []
+    policies: Sequence[Policy]
+    episodes: int
+    decodings: Sequence[Decoding]
+    first_seed: int
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     @property
     def env(self) -> EnvConfig:

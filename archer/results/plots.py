@@ -17,6 +17,8 @@ Row = dict[str, Any]
 
 _LINE, _CLONE, _FINAL = "#1f6f8b", "#c8553d", "#2a7f3f"
 _DECODING = {"sampled": _LINE, "greedy": _CLONE}
+_MARK: dict[str, Any] = {"capsize": 4, "linewidth": 1.5, "zorder": 5}
+_DASHED: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 4)), "alpha": 0.6}
 
 
 def learning_curve(rows: list[Row], path: Path, *, title: str) -> Path:
@@ -73,19 +75,10 @@ def _draw_result(axes: Any, result: EvalResult, line: float, *, reference: bool)
     mean, low, high = result.return_mean, result.return_low, result.return_high
     colour = _DECODING[result.decoding]
     if reference:
-        axes.axvline(mean, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
-    axes.errorbar(
-        [mean],
-        [line],
-        xerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
-        fmt="o",
-        color=colour,
-        markersize=7,
-        capsize=4,
-        linewidth=1.5,
-        zorder=5,
-        label=result.decoding if line < 0.5 else None,
-    )
+        axes.axvline(mean, color=colour, **_DASHED)
+    label = result.decoding if line < 0.5 else None
+    xerr = _error_bar(mean, low, high)
+    axes.errorbar([mean], [line], xerr=xerr, fmt="o", color=colour, markersize=7, label=label, **_MARK)
     axes.annotate(
         f"{mean:.2f} ({low:.2f} to {high:.2f})",
         (1, line),
@@ -109,22 +102,18 @@ def _draw_evaluation(axes: Any, row: Row, last: float) -> None:
     episodes = row["collected_episodes"]
     mean, low, high = row["return_mean"], row["return_low"], row["return_high"]
     colour = {"clone": _CLONE, "final": _FINAL}.get(row["name"], INK)
-    label = {"clone": "cloned policy", "final": "final policy"}.get(row["name"])
+    policy = {"clone": "cloned policy", "final": "final policy"}.get(row["name"])
     if row["name"] == "clone" and last > 0:
-        axes.axhline(mean, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
-    axes.errorbar(
-        [episodes],
-        [mean],
-        yerr=[[max(0.0, mean - low)], [max(0.0, high - mean)]],
-        fmt="o" if label else ".",
-        color=colour,
-        markersize=7 if label else 4,
-        capsize=4,
-        linewidth=1.5,
-        zorder=5,
-        clip_on=False,
-        label=None if label is None else f"{label}: {mean:.2f} (95% {low:.2f} to {high:.2f})",
-    )
+        axes.axhline(mean, color=colour, **_DASHED)
+    style: dict[str, Any] = {"fmt": ".", "markersize": 4}
+    if policy is not None:
+        style = {"fmt": "o", "markersize": 7, "label": f"{policy}: {mean:.2f} (95% {low:.2f} to {high:.2f})"}
+    yerr = _error_bar(mean, low, high)
+    axes.errorbar([episodes], [mean], yerr=yerr, color=colour, clip_on=False, **style, **_MARK)
+
+
+def _error_bar(mean: float, low: float, high: float) -> list[list[float]]:
+    return [[max(0.0, mean - low)], [max(0.0, high - mean)]]
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:

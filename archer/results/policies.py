@@ -5,6 +5,7 @@ All checks of the arguments are here, before Ray or an engine starts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,7 @@ SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
 
 @dataclass(frozen=True)
 class Picker:
-    """The critic that chooses among the actions of a policy: the settings of its learner, and the file of its
-    weights."""
+    """The critic that chooses among a policy's actions: the settings of its learner, and the file of its weights."""
 
     learner: LearnerConfig
     weights: Path
@@ -48,7 +48,7 @@ class Policy:
     picker: Picker | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
     """A resolved argument. Its name in tables is the last `shown` elements of `parts`, the parts of its path."""
 
@@ -58,6 +58,10 @@ class _Found:
     shown: int = 1
     run: RunConfig | None = None
     picker: Picker | None = None
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.parts[-self.shown :])
 
 
 def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = ()) -> list[Policy]:
@@ -74,15 +78,14 @@ def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides
         if one.model in seen:
             raise ConfigError(f"{seen[one.model]!r} and {one.source!r} are the same policy; give each one once")
         seen[one.model] = one.source
-    names = _names(found)
+    _lengthen_names(found)
     asked = _task(found, env)
     policies = []
-    for one, name in zip(found, names, strict=True):
+    for one in found:
         # The arguments of a run's environment are not valid for another environment.
         own = one.run.env if one.run is not None and env in (None, one.run.env.id) else asked
-        policies.append(Policy(name, one.source, one.model, _settings(one, own, overrides), one.picker))
-    for other in policies[1:]:
-        _check_alike(policies[0], other)
+        policies.append(Policy(one.name, one.source, one.model, _settings(one, own, overrides), one.picker))
+        _check_alike(policies[0], policies[-1])
     return policies
 
 
@@ -188,16 +191,15 @@ def _check_hub_name(source: str, path: Path) -> None:
         )
 
 
-def _names(found: Sequence[_Found]) -> list[str]:
-    """Return the last parts of each path, as many as are needed for distinct names."""
-    shown = [one.shown for one in found]
+def _lengthen_names(found: Sequence[_Found]) -> None:
+    """Show more parts of the paths until all names are distinct."""
     while True:
-        names = ["/".join(one.parts[-count:]) for one, count in zip(found, shown, strict=True)]
-        alike = [i for i, name in enumerate(names) if names.count(name) > 1 and shown[i] < len(found[i].parts)]
+        counts = Counter(one.name for one in found)
+        alike = [one for one in found if counts[one.name] > 1 and one.shown < len(one.parts)]
         if not alike:
-            return names
-        for i in alike:
-            shown[i] += 1
+            return
+        for one in alike:
+            one.shown += 1
 
 
 def _task(found: Sequence[_Found], env: str | None) -> EnvConfig:
@@ -226,18 +228,13 @@ def _settings(found: _Found, env: EnvConfig, overrides: Sequence[str]) -> RunCon
 def _check_alike(first: Policy, other: Policy) -> None:
     """Raise ConfigError if two policies differ in the task, which makes them not comparable, or in the Ray cluster."""
     one, two = first.config, other.config
-    if one.env.id != two.env.id:
-        raise ConfigError(
-            f"{first.source} plays {one.env.id} and {other.source} plays {two.env.id}, and returns of different "
-            "tasks are not comparable; choose one environment with --env ID"
-        )
-    if one.env.kwargs != two.env.kwargs:
-        raise ConfigError(
-            f"{first.source} plays {one.env.id} with the arguments {one.env.kwargs} and {other.source} with "
-            f"{two.env.kwargs}; choose the same arguments with --set 'env.kwargs={{...}}'"
-        )
-    if one.cluster.address != two.cluster.address:
-        raise ConfigError(
-            f"{first.source} names the Ray cluster {one.cluster.address} and {other.source} {two.cluster.address}; "
-            "choose one with --set cluster.address=..."
-        )
+    for verb, mine, theirs, setting in (
+        ("plays", one.env.id, two.env.id, "--env ID"),
+        (f"plays {one.env.id} with the arguments", one.env.kwargs, two.env.kwargs, "--set 'env.kwargs={...}'"),
+        ("names the Ray cluster", one.cluster.address, two.cluster.address, "--set cluster.address=..."),
+    ):
+        if mine != theirs:
+            raise ConfigError(
+                f"{first.source} {verb} {mine} and {other.source} {verb} {theirs}; policies are comparable only on one "
+                f"task and one cluster: choose the same for all with {setting}"
+            )

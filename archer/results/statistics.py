@@ -128,17 +128,15 @@ class Evaluation:
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per episode, in the order of their seeds; `success` is null if the task defines none."""
         report = self.report
-        columns = zip(
-            report.seeds.tolist(),
-            np.round(report.returns.astype(np.float64), 6).tolist(),
-            [None if np.isnan(success) else bool(success) for success in report.successes],
-            report.turns.tolist(),
-            report.invalid_actions.tolist(),
-            report.tokens.tolist(),
-            strict=True,
-        )
-        names = ("seed", "return", "success", "turns", "invalid_actions", "tokens")
-        return [dict(zip(names, values, strict=True)) for values in columns]
+        columns = {
+            "seed": report.seeds.tolist(),
+            "return": np.round(report.returns.astype(np.float64), 6).tolist(),
+            "success": [None if np.isnan(success) else bool(success) for success in report.successes],
+            "turns": report.turns.tolist(),
+            "invalid_actions": report.invalid_actions.tolist(),
+            "tokens": report.tokens.tolist(),
+        }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -158,29 +156,26 @@ class Difference:
     low: float  # 95% bootstrap
     high: float
 
-    @classmethod
-    def between(cls, first: Evaluation, other: Evaluation) -> Difference | None:
-        """Return None if the two policies have no finished seed in common."""
-        _, of_first, of_other = np.intersect1d(first.report.seeds, other.report.seeds, return_indices=True)
-        if not of_first.size:
-            return None
-        gains = np.asarray(other.report.returns, np.float64)[of_other]
-        gains = gains - np.asarray(first.report.returns, np.float64)[of_first]
-        low, high = bootstrap_interval(gains)
-        return cls(
-            other.result.name, first.result.name, other.result.decoding, gains.size, float(gains.mean()), low, high
-        )
-
 
 def differences(evaluations: list[Evaluation]) -> list[Difference]:
-    """Return the difference of every other policy from the first one, for each decoding."""
+    """Return the difference of every other policy from the first one, for each decoding.
+
+    Two policies without a finished seed in common have none.
+    """
     if not evaluations:
         return []
-    first = {e.result.decoding: e for e in evaluations if e.result.name == evaluations[0].result.name}
+    name = evaluations[0].result.name
+    first = {e.result.decoding: e for e in evaluations if e.result.name == name}
     found = []
-    for evaluation in evaluations:
-        base = first.get(evaluation.result.decoding)
-        difference = None if base is None or base is evaluation else Difference.between(base, evaluation)
-        if difference is not None:
-            found.append(difference)
+    for other in evaluations:
+        base = first.get(other.result.decoding)
+        if base is None or base is other:
+            continue
+        _, of_base, of_other = np.intersect1d(base.report.seeds, other.report.seeds, return_indices=True)
+        if of_base.size:
+            gains = other.report.returns.astype(np.float64)[of_other] - base.report.returns.astype(np.float64)[of_base]
+            low, high = bootstrap_interval(gains)
+            found.append(
+                Difference(other.result.name, name, other.result.decoding, gains.size, float(gains.mean()), low, high)
+            )
     return found

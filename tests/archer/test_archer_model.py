@@ -12,6 +12,7 @@ from archer.config.sections import ModelConfig, TinyModelConfig
 from archer.driver.model import build_tiny_model, check_critic, resolve_model
 from archer.errors import ConfigError
 from learner.config import CriticConfig
+from learner.models.vocabulary import pad_token_id
 
 TEXTS = [
     "Questions:\nIs it a vehicle? Yes.\nIs it a football? No.\n",
@@ -97,7 +98,7 @@ def test_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_existing_model_is_checked(folder: Path, tmp_path: Path) -> None:
     model = resolve_model(ModelConfig(path=str(folder)))
-    assert (model.path, model.pad_token_id, model.window) == (str(folder), 0, 128)
+    assert (model.path, model.window) == (str(folder), 128)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no config\.json"):
         resolve_model(ModelConfig(path=str(tmp_path / "empty")))
@@ -107,7 +108,7 @@ def test_folder_that_is_broken_is_a_sentence(folder: Path, tmp_path: Path) -> No
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"`model\.path`.*can't be loaded"):
+    with pytest.raises(ConfigError, match=r"`model\.path`.*cannot be loaded"):
         resolve_model(ModelConfig(path=str(broken)))
 
 
@@ -119,7 +120,8 @@ def test_end_mark_stands_in_for_a_missing_pad_and_nothing_for_both(
     shutil.copytree(folder, path)
     PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special).save_pretrained(path)
     if pad is not None:
-        assert resolve_model(ModelConfig(path=str(path))).pad_token_id == pad
+        assert resolve_model(ModelConfig(path=str(path))).path == str(path)
+        assert pad_token_id(AutoTokenizer.from_pretrained(path)) == pad
     else:
         with pytest.raises(ConfigError, match="neither a pad nor an end-of-sequence token"):
             resolve_model(ModelConfig(path=str(path)))
@@ -129,7 +131,7 @@ def test_a_critic_that_can_not_read_the_policy_is_refused_before_anything_starts
     other = build_tiny_model(["quite another text, again and again\n"] * 9, tmp_path / "other", SMALL, seed=0)
     with pytest.raises(ConfigError, match=r"another vocabulary than the policy.*backbone=policy"):
         check_critic(CriticConfig(backbone=str(other)), str(folder))
-    with pytest.raises(ConfigError, match=r"`learner\.critic\.backbone` .*nowhere.* can't be loaded"):
+    with pytest.raises(ConfigError, match=r"`learner\.critic\.backbone` .*nowhere.* can.* be loaded"):
         check_critic(CriticConfig(backbone=str(tmp_path / "nowhere")), str(folder))
     for backbone in ("policy", str(folder)):
         check_critic(CriticConfig(backbone=backbone), str(folder))

@@ -92,7 +92,7 @@ def test_policies_that_do_not_compare_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"are the same policy"):
         choose_policies([one, str(Path(one) / "checkpoints" / "cycle-00002")])
     with pytest.raises(
-        ConfigError, match=r"one plays twenty_questions_subset and .*three plays twenty_questions, .*--env"
+        ConfigError, match=r"one plays twenty_questions_subset and .*three plays twenty_questions; .*--env"
     ):
         choose_policies([one, three])
     with pytest.raises(ConfigError, match=r"\{'noise': 0.1\} and .*\{'noise': 0.2\}; .*--set 'env.kwargs"):

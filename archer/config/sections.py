@@ -17,9 +17,7 @@ class StrictModel(BaseModel):
 class TinyModelConfig(StrictModel):
     """A tokenizer and a Llama model made from scratch, about 1M parameters with the defaults."""
 
-    vocab_size: int = Field(
-        1024, ge=300, le=65_536, description="Maximum number of tokens of the byte-level tokenizer."
-    )
+    vocab_size: int = Field(1024, ge=300, le=65_536, description="Maximum number of tokens of the tokenizer.")
     hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")
     layers: int = Field(4, ge=1, description="Number of transformer blocks.")
     heads: int = Field(4, ge=1, description="Attention heads; each has hidden_size / heads dimensions.")
@@ -42,11 +40,9 @@ class TinyModelConfig(StrictModel):
 class ModelConfig(StrictModel):
     """The policy's language model: an existing model, or a small model made for the run."""
 
-    path: str | None = Field(
-        None, description="Hugging Face name or local folder of a causal language model; null with `build`."
-    )
+    path: str | None = Field(None, description="Hugging Face name or folder of a causal model; null with `build`.")
     build: TinyModelConfig | None = Field(
-        None, description="Make a tokenizer and a small model from scratch for this run; null with `path`."
+        None, description="A tokenizer and a small model to make for this run; null with `path`."
     )
 
     @model_validator(mode="after")
@@ -68,15 +64,9 @@ class DemonstrationConfig(StrictModel):
     """Episodes that the policy is cloned from before the first cycle: scripted episodes and imported episodes."""
 
     episodes: int = Field(0, ge=0, description="Number of scripted episodes to play; 0 plays none.")
-    files: list[str] = Field(
-        [], description="Episodes to import: Arrow or Parquet files in the replay schema, or folders of earlier runs."
-    )
-    skill: float = Field(
-        0.5, ge=0, le=1, description="Skill of the scripted player, from 0 (random) to 1 (its best play)."
-    )
-    keep_in_replay: bool = Field(
-        False, description="Also put the demonstrations into replay, where the critic learns from them."
-    )
+    files: list[str] = Field([], description="Episodes to import: Arrow or Parquet files, or folders of earlier runs.")
+    skill: float = Field(0.5, ge=0, le=1, description="Skill of the scripted player, from 0 (random) to 1 (best).")
+    keep_in_replay: bool = Field(False, description="Also put the demonstrations into replay, for the critic.")
 
 
 class EvaluationConfig(StrictModel):
@@ -98,23 +88,19 @@ class ClusterConfig(StrictModel):
     """The Ray cluster that runs the processes of the run."""
 
     address: str | None = Field(
-        None,
-        description="Address of a running Ray cluster, or `auto`; null starts a local cluster unless RAY_ADDRESS is "
-        "set.",
+        None, description="Address of a Ray cluster, or `auto`; null starts a local one unless RAY_ADDRESS is set."
     )
     num_cpus: int | None = Field(
-        None, ge=1, description="Logical CPUs of a local cluster; null counts what the processes of the run reserve."
+        None, ge=1, description="Logical CPUs of a local cluster; null takes what the run reserves."
     )
     object_store_mb: int = Field(256, ge=80, description="Shared memory of a local cluster, in MiB.")
-    start_timeout_s: float = Field(180.0, gt=0, description="Seconds within which each process of the run must start.")
+    start_timeout_s: float = Field(
+        180.0, gt=0, description="Seconds within which the cluster must answer and have room for the run."
+    )
 
 
 class MetricsConfig(StrictModel):
     """The endpoint where Prometheus discovers the metrics of the run."""
 
-    host: str = Field(
-        "127.0.0.1", description="Address that the service-discovery endpoint listens on; 0.0.0.0 for all."
-    )
-    port: int = Field(
-        9464, ge=0, le=65_535, description="Port of the service-discovery endpoint; 0 chooses a free port."
-    )
+    host: str = Field("127.0.0.1", description="Address of the service-discovery endpoint; 0.0.0.0 for all.")
+    port: int = Field(9464, ge=0, le=65_535, description="Port of the endpoint; 0 chooses a free port.")

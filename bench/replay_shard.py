@@ -24,8 +24,7 @@ from bench.replay_contenders import record_batch
 from bench.replay_workload import APPENDED, DRAWN, TURNS, template
 from buffer.config import ReplayConfig
 from buffer.metrics import ShardMetrics
-from buffer.sampling.request import Sampler
-from buffer.sampling.row_filter import RowFilter
+from buffer.sampling.request import RowFilter, Sampler
 from buffer.shard.shard import Shard
 
 TIMEOUT_S = 600.0
@@ -97,11 +96,12 @@ def _draws(shard: Shard, repeats: int, seed: int) -> dict[str, float]:
         return shard.draw(number, unit="turn", only=RowFilter(), seed=int(rng.integers(2**62)), sampler=sampler)
 
     def uniform() -> None:
-        for _ in draw("uniform").gather():
+        _, batches = draw("uniform")
+        for _ in batches:
             pass
 
     def prioritised() -> None:
-        drawn.append(draw("prioritised").draws)
+        drawn.append(draw("prioritised")[0])
 
     def update() -> None:
         draws = drawn.pop()

@@ -124,7 +124,7 @@ def soak(directory: Path, *, turns: int, seconds: float, shards: int, kill_every
         done.set()
         for reader in readers:
             reader.join()
-        held = Counter(name for names in ray.get([shard.ids.remote() for shard in service.shards]) for name in names)
+        held = Counter(episode.episode_id for episode in service.client().sweep())
         acknowledged = {_name(index) for index in range(writer.acknowledged)}
         return Soaked(
             turns=TURNS * writer.acknowledged,
@@ -207,7 +207,8 @@ def _kill(service: ReplayService, writer: Writer, every: float, rng: np.random.G
         if not writer.is_alive():
             return kills
         shard = int(rng.integers(len(service.shards)))
-        os.kill(ray.get(service.shards[shard].pid.remote(), timeout=60), signal.SIGKILL)
+        pid = ray.get(service.shards[shard].__ray_call__.remote(lambda _: os.getpid()), timeout=60)
+        os.kill(pid, signal.SIGKILL)
         kills += 1
 
 

@@ -8,12 +8,12 @@ at `buffer.episodes.schema` for the table, then `buffer.service` and `buffer.cli
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
+_MODULES = {
     "EPISODE_SCHEMA": "buffer.episodes.schema",
     "Episode": "buffer.episodes.schema",
     "batch_to_episodes": "buffer.episodes.schema",
     "episodes_to_batch": "buffer.episodes.schema",
-    "validate": "buffer.episodes.schema",
+    "validate": "buffer.episodes.validation",
     "SampleRequest": "buffer.sampling.request",
     "Sample": "buffer.sampling.sample",
     "Stats": "buffer.sampling.sample",
@@ -31,10 +31,10 @@ _HOMES = {
     "EmptyViewError": "buffer.errors",
 }
 """The module of each public name, imported at its first use."""
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,8 +1,4 @@
-"""Episodes at rest: whatever holds them in the replay schema, read as batches; exported to one Parquet file.
-
-A run's folder, a replay's, a checkpoint, an export, a file of demonstrations: all hold the same table, of this version
-or an older one (`buffer.versions`).
-"""
+"""Episodes on disk: reading any file or folder of the replay schema, and exporting to one Parquet file."""
 
 import os
 from collections.abc import Iterator
@@ -12,34 +8,31 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from buffer.episodes.schema import EPISODE_SCHEMA, new_rows, ragged_parts, validate
-from buffer.errors import ReplayError
+from buffer.episodes.schema import EPISODE_SCHEMA, new_rows, ragged_parts
+from buffer.episodes.validation import validate
+from buffer.errors import ReplayError, SchemaError
 from buffer.log.write_ahead import read_episodes
 from buffer.replication.log_location import refuse_away
-from buffer.versions import upgraded
 
 EPISODES_FILE = "episodes.parquet"
-"""What a folder of episodes calls its file: an export's, `archer record`' and `archer import`'s."""
+"""The file in a folder of episodes that `archer export`, `archer record` or `archer import` wrote."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, and what it left out."""
+    """Counts of an export."""
 
     episodes: int
     turns: int
-    bytes: int
-    """Of the file."""
-    repeated: int
-    """Episodes left out because their id had come before."""
+    bytes: int  # Size of the file
+    repeated: int  # Episodes omitted because an earlier one had the same id
 
 
 def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
-    """Every batch of `EPISODE_SCHEMA` of a file or folder, validated.
+    """Yield every batch of `EPISODE_SCHEMA` of a file or folder, validated.
 
-    A file is Parquet, or an Arrow IPC file or stream; a folder holds `episodes.parquet`, or a replay: a run's folder,
-    its `replay`, a checkpoint. Raises FileNotFoundError where there is no such thing, ReplayError where it is not
-    episodes.
+    A file is Parquet, or an Arrow IPC file or stream. A folder holds `episodes.parquet`, or is a run's folder, a replay
+    or a checkpoint. Raises FileNotFoundError if there is none of these, ReplayError if it does not hold episodes.
     """
     if (path / EPISODES_FILE).is_file():
         path = path / EPISODES_FILE
@@ -53,10 +46,9 @@ def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
         return
     try:
         for batch in _file_batches(path):
-            batch = upgraded(batch, str(path))
             validate(batch)
             yield batch
-    except (pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
+    except (SchemaError, pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
         raise ReplayError(f"{path} cannot be read as episodes: {error}") from error
 
 
@@ -65,7 +57,7 @@ def _file_batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
             for batch in file.iter_batches(batch_size=1024):
-                # Parquet names the items of lists its own way.
+                # Parquet has other names for the items of lists.
                 wanted = EPISODE_SCHEMA if schema.names == EPISODE_SCHEMA.names else schema
                 yield batch.replace_schema_metadata(None).cast(wanted.with_metadata(schema.metadata))
         return
@@ -80,10 +72,10 @@ def _file_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def export(source: Path, folder: Path) -> Exported:
-    """Write every episode of `source` (see `read_archive`) once into `folder/episodes.parquet`, zstd-compressed.
+    """Write every episode of `source` (see `read_archive`) once to `folder/episodes.parquet`, zstd-compressed.
 
     The replay may run meanwhile; its log may still hold episodes that it has evicted. The file appears when it is
-    whole. Raises ReplayError where there is no episode.
+    complete. Raises ReplayError if there is no episode.
     """
     part, target = folder / f".{EPISODES_FILE}.part", folder / EPISODES_FILE
     seen: set[str] = set()

@@ -1,15 +1,15 @@
-"""Small files that a reader, or a kill, finds as they were or as they are now, never in part."""
+"""Atomic writes of small files: a reader, or a crash, finds the old content or the new one, never a part."""
 
 import os
 from pathlib import Path
 
 
 def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o666, sync: bool = False) -> None:
-    """Write `data` beside `path`, then put it in its place.
+    """Write `data` to a temporary file beside `path`, then rename it to `path`.
 
     Args:
-        mode: permissions, less the process's umask; the data is never there under others.
-        sync: return only once the disk has it, so that it outlives the machine too.
+        mode: permissions, less the process's umask; the data never exists with other permissions.
+        sync: return only when the data is on disk, so that it survives a crash of the machine.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     content = data.encode() if isinstance(data, str) else data
@@ -28,7 +28,7 @@ def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o666, sync: bool
 
 
 def sync_directory(path: Path) -> None:
-    """Return once the disk knows what the folder holds."""
+    """Return when the entries of the folder are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

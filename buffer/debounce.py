@@ -1,11 +1,11 @@
-"""Work that may come a moment later, and then is done once for all who asked for it meanwhile."""
+"""Deferred work: many requests within a short delay are served by one call."""
 
 import threading
 from collections.abc import Callable
 
 
 class Delayed:
-    """Calls `function` in a thread of its own, `delay_s` seconds after `ask`; more asking until then adds nothing."""
+    """Calls `function` in its own thread `delay_s` seconds after `ask`; repeated `ask` until then adds nothing."""
 
     def __init__(self, function: Callable[[], object], delay_s: float) -> None:
         self._function = function
@@ -15,7 +15,7 @@ class Delayed:
         self._timer: threading.Timer | None = None
 
     def ask(self) -> None:
-        """See the class."""
+        """Request a call."""
         with self._asking:
             if self._timer is None:
                 self._timer = threading.Timer(self._delay_s, self._work)
@@ -23,7 +23,7 @@ class Delayed:
                 self._timer.start()
 
     def finish(self) -> None:
-        """Return once everything that was asked for is done, here and now where it is not under way."""
+        """Return when every requested call is done; a call that has not begun is made at once."""
         with self._asking:
             timer = self._timer
         if timer is None:

@@ -2,32 +2,24 @@
 
 
 class ReplayError(Exception):
-    """Anything the replay service refuses or cannot do."""
+    """Base class: the replay service refused a request or could not serve it."""
 
 
 class SchemaError(ReplayError):
-    """A batch of episodes that does not follow `buffer.episodes.schema.EPISODE_SCHEMA`. Nothing of it was stored."""
+    """A batch does not follow `EPISODE_SCHEMA`. Nothing of the batch was stored."""
 
 
 class ReplayTimeout(ReplayError):
-    """A wait ended without what it waited for; the message names who waits for whom."""
+    """A wait timed out. The message names the waiting side and the side that it waits for."""
 
 
 class DiskFullError(ReplayError):
-    """The write-ahead log had no room for an append. Nothing of that append was stored."""
+    """The write-ahead log had no room for an append. Nothing of the append was stored."""
 
 
 class LogError(ReplayError):
-    """A write-ahead log or checkpoint that cannot be read or written: wrong version, wrong shape, missing."""
+    """A write-ahead log or checkpoint is missing, has another version, or cannot be read or written."""
 
 
 class EmptyViewError(ReplayError):
-    """A view that holds no episode to sample from."""
-
-
-class EpochError(ReplayError):
-    """A write to a replica by a process that is its shard no longer."""
-
-
-class BehindError(ReplayError):
-    """A write to a replica that lacks what comes before it: it was lost, and must be made anew."""
+    """The requested view holds no episode."""

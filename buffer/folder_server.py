@@ -1,4 +1,4 @@
-"""A folder of episodes served alone, without Ray or a run: read by the same clients as a running replay."""
+"""Serving a folder of episodes without Ray or a run, to the same clients as a running replay."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,21 +10,19 @@ import pyarrow as pa
 from buffer.archive import read_archive
 from buffer.config import ReplayConfig
 from buffer.errors import ReplayError
-from buffer.flight.server import ReplayFlightServer
 from buffer.metrics import ShardMetrics
+from buffer.shard.server import ShardServer
 from buffer.shard.shard import Shard, ShardCounts
 
 _EVERYTHING = 1 << 62
 
 
 @contextmanager
-def served_folder(
-    source: Path, *, host: str, port: int, token: str
-) -> Iterator[tuple[ReplayFlightServer, ShardCounts]]:
-    """The running endpoint over every episode of `source` (see `read_archive`), and what it holds.
+def served_folder(source: Path, *, host: str, port: int, token: str) -> Iterator[tuple[ShardServer, ShardCounts]]:
+    """Serve every episode of `source` (see `read_archive`); yields the running endpoint and its counts.
 
-    One shard that takes no appends; priorities may be set, and are forgotten at the end. Raises ReplayError where there
-    is no episode or the port is taken.
+    The endpoint is one shard that refuses appends; priorities may be set, and are lost at the end. Raises ReplayError
+    if there is no episode or the port is taken.
     """
     config = ReplayConfig(shards=1, durability="memory", capacity_turns=_EVERYTHING)
     with tempfile.TemporaryDirectory(prefix="archer-replay-") as scratch:
@@ -35,7 +33,7 @@ def served_folder(
         if counts.episodes == 0:
             raise ReplayError(f"{source} holds no episode to serve")
         try:
-            server = ReplayFlightServer(shard, token=token, on_append=None, host=host, port=port)
+            server = ShardServer(shard, token=token, on_append=None, host=host, port=port)
         except (pa.ArrowException, OSError) as error:
             raise ReplayError(
                 f"cannot listen on {host}:{port}, it is taken or not ours; try --port 0 ({error})"

@@ -1,23 +1,22 @@
-"""Starting and stopping the replay: the limiter, shards and replicas as Ray actors, and where their metrics are."""
+"""The replay service: it starts and stops the limiter, the shards and their replicas as Ray actors."""
 
 import logging
 import uuid
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from buffer.client.ray_client import ReplayClient
 from buffer.config import ReplayConfig
 from buffer.errors import ReplayError, ReplayTimeout
-from buffer.flight.actor_lookup import limiter_name, replica_name, shard_name
-from buffer.flight.token import make_token
+from buffer.flight.actor_lookup import actor_name
+from buffer.flight.discovery_files import make_token
 from buffer.limiter.actor import LimiterActor
 from buffer.log.folders import begin, grow, restore_checkpoint, shard_directory
-from buffer.replication.actor import ReplicaActor
 from buffer.replication.log_location import refuse_away
+from buffer.replication.replicas import Replicas, check_nodes
 from buffer.shard.actor import ShardActor
 
 logger = logging.getLogger(__name__)
@@ -27,25 +26,28 @@ _CLOSE_TIMEOUT_S = 30.0
 
 
 class ReplayService:
-    """The replay of a run. The actors end with the driver, or with `stop`."""
+    """The replay of a run. Its actors end with the driver, or with `stop`."""
 
     def __init__(self, config: ReplayConfig, directory: Path, seed: int) -> None:
+        """Start the limiter. Use `start` to create a service."""
         self.config = config
         self.directory = directory
         self.token = make_token(directory)
         self._seed = seed
-        # Actors find one another by name: Ray may not find a handle again when it restarts one of them.
-        self._life = f"archer-replay-{uuid.uuid4().hex[:12]}"
-        self._common = {"max_restarts": -1, "max_task_retries": -1, "num_cpus": config.cpus_per_shard}
+        self._name = f"archer-replay-{uuid.uuid4().hex[:12]}"  # Unique; the names of all actors begin with it
+        self._options: dict[str, Any] = {
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "num_cpus": config.cpus_per_shard,
+            "max_concurrency": 4,
+        }
         self.limiter = (
             ray.remote(LimiterActor)
-            .options(**self._common, name=limiter_name(self._life), max_concurrency=1000)
-            .remote(config, directory, self._life)
+            .options(**{**self._options, "max_concurrency": 1000}, name=actor_name(self._name, "limiter"))
+            .remote(config, directory, self._name)
         )
         self.shards: list[ActorHandle] = []
-        self.replicas: list[ActorHandle] = []
-        """One of each shard where `replication` is 2."""
-        self._pairs: list[PlacementGroup] = []
+        self.replicas = Replicas(config, directory, self._name, self.token)
 
     @classmethod
     def start(
@@ -53,150 +55,121 @@ class ReplayService:
     ) -> "ReplayService":
         """Start the actors and wait until each shard answers.
 
-        `directory` must be visible to every node that may run a shard. With `restore=False` it must hold no
-        replay. `restore=True` goes on with the rows in it, to the last acknowledged one (with `replication=2` only
-        after an orderly end, since a crash of the whole leaves them on nodes); sampled turns may lag by the last fifth
-        of a second before a crash. `restore=CHECKPOINT` makes it exactly what the checkpoint holds: rows appended later
-        are dropped, the checkpoint itself stays as it is. What is restored may have fewer shards than the config, and
-        then gets new ones beside those. Raises ReplayError, LogError, ReplayTimeout.
+        `directory` is the replay's folder, visible to every node that may run a shard. With `restore=False` it must
+        hold no replay. `restore=True` continues with the rows in it, up to the last acknowledged one (with
+        `replication=2` only after an orderly end, because a crash leaves the rows on nodes); the count of sampled turns
+        may miss the last 0.2 s before a crash. The path of a checkpoint makes `directory` equal to that checkpoint,
+        which does not change. If the config has more shards than the restored replay, new ones are added. Raises
+        ReplayError, LogError, ReplayTimeout.
         """
         directory = Path(directory).absolute()
-        if len(nodes := [node for node in ray.nodes() if node["Alive"]]) < config.replication:
-            raise ReplayError(
-                f"replication=2 keeps each episode on two nodes, and this Ray cluster has {len(nodes)}; add a node, or "
-                "set replication=1"
-            )
+        if config.replication == 2:
+            check_nodes()
         if restore is False:
             begin(directory, config.shards)
         else:
             if restore is not True:
                 restore_checkpoint(Path(restore).absolute(), directory)
-            for home in directory.glob("shard-*"):
-                refuse_away(home)
+            for shard in directory.glob("shard-*"):
+                refuse_away(shard)
             grow(directory, config.shards)
         service = cls(config, directory, seed)
         service._start_shards(config.shards)
         return service
 
     def add_shard(self) -> None:
-        """Start one more shard while the replay runs: no row moves, and new episodes go to it in its share.
+        """Start one more shard while the replay runs: no row moves, and the new shard receives its share of new ids.
 
-        It holds as many turns as each of the others may. Clients learn of it by the answers of those.
-        Raises ReplayError, ReplayTimeout.
+        It holds as many turns as each of the others. Clients learn of it from the answers of the others. Raises
+        ReplayError, ReplayTimeout.
         """
         grow(self.directory, len(self.shards) + 1)
         self._start_shards(len(self.shards) + 1)
-        known = [shard.count_shards.remote() for shard in self.shards]
-        _, missing = ray.wait(known, num_returns=len(known), timeout=self.config.timeout_s)
-        if missing:
-            names = [known.index(call) for call in missing]
-            raise ReplayTimeout(f"replay shards {names} did not take note of a new one; they do when they restart")
+        calls = [shard.count_shards.remote() for shard in self.shards]
+        if missing := _unanswered(calls, self.config.timeout_s):
+            raise ReplayTimeout(f"replay shards {missing} did not note the new shard; they do when they restart")
 
     def _start_shards(self, count: int) -> None:
         for index in range(len(self.shards), count):
-            placement, replica = "SPREAD", None
+            strategy: Any = "SPREAD"
             if self.config.replication == 2:
-                placement, replica = self._start_replica(index)
+                strategy = self.replicas.start(index, self._options)
             actor = (
                 ray.remote(ShardActor)
-                .options(
-                    **self._common,
-                    name=shard_name(self._life, index),
-                    max_concurrency=4,
-                    scheduling_strategy=placement,
-                )
-                .remote(index, self.config, shard_directory(self.directory, index), self._life, self.token, replica)
+                .options(**self._options, name=actor_name(self._name, "shard", index), scheduling_strategy=strategy)
+                .remote(index, self.config, shard_directory(self.directory, index), self._name, self.token)
             )
             self.shards.append(actor)
         self._await_shards()
 
-    def _start_replica(self, index: int) -> tuple[PlacementGroupSchedulingStrategy, str]:
-        """Start a replica; returns where its shard goes, a node beside it, and the replica's name."""
-        # Strictly, or Ray may move one of the two to the other's node when its own is lost.
-        pair = ray.util.placement_group([{"CPU": self.config.cpus_per_shard}] * 2, strategy="STRICT_SPREAD")
-        self._pairs.append(pair)
-        if not pair.wait(self.config.timeout_s):
-            raise ReplayTimeout(
-                f"Ray found no room for replay shard {index} and its replica within {self.config.timeout_s:g} s; "
-                "they want CPUs on two nodes (ray status)"
-            )
-        name = replica_name(self._life, index)
-        actor = (
-            ray.remote(ReplicaActor)
-            .options(
-                **self._common,
-                name=name,
-                max_concurrency=4,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(pair, placement_group_bundle_index=1),
-            )
-            .remote(index, self.config, self.directory, self._life, self.token)
-        )
-        self.replicas.append(actor)
-        return PlacementGroupSchedulingStrategy(pair, placement_group_bundle_index=0), name
-
     def _await_shards(self) -> None:
         calls = [shard.address.remote() for shard in self.shards]
-        _, missing = ray.wait(calls, num_returns=len(calls), timeout=self.config.timeout_s)
-        if missing:
-            names = [calls.index(call) for call in missing]
+        if missing := _unanswered(calls, self.config.timeout_s):
             raise ReplayTimeout(
-                f"replay shards {names} did not start within {self.config.timeout_s:g} s; "
+                f"replay shards {missing} did not start within {self.config.timeout_s:g} s; "
                 "Ray may lack CPUs for them (ray status), or their log is long"
             )
         for index, call in enumerate(calls):
             try:
                 ray.get(call)
             except ray.exceptions.RayActorError as error:
-                # Ray puts the traceback of the constructor first and what it raised last.
+                # Ray's text is the traceback of the constructor; its last line is the error.
                 cause = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
                 raise ReplayError(f"replay shard {index} did not start: {cause}") from error
 
     def client(self, *, seed: int | None = None) -> ReplayClient:
-        """A client with a random stream of its own."""
+        """Return a client with its own random generator."""
         seed = self._seed if seed is None else seed
         return ReplayClient(self.config, self.limiter, seed=seed, token=self.token)
 
     def metrics_targets(self) -> list[tuple[str, str, str]]:
-        """(role, name, "host:port") of each process that answers now; one that is restarting is left out."""
+        """Return (role, name, "host:port") of each process that answers; a restarting one is omitted."""
         named = [("replay", "limiter", self.limiter)]
         named += [("replay", f"shard-{index}", shard) for index, shard in enumerate(self.shards)]
         calls = [actor.metrics_address.remote() for _, _, actor in named]
-        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=_METRICS_TIMEOUT_S)
+        missing = _unanswered(calls, _METRICS_TIMEOUT_S)
         targets = []
-        for (role, name, _), call in zip(named, calls, strict=True):
-            if call not in ready:
+        for place, (role, name, _) in enumerate(named):
+            if place in missing:
                 continue
             try:
-                targets.append((role, name, ray.get(call)))
+                targets.append((role, name, ray.get(calls[place])))
             except ray.exceptions.RayActorError as error:
                 logger.warning("no metrics of %s %s: %s", role, name, error)
         return targets
 
     def stop(self) -> None:
-        """Seal the logs, bring home those that lie on nodes, write the counts, end the actors."""
-        patience = max(_CLOSE_TIMEOUT_S, self.config.timeout_s if self.replicas else 0.0)
-        home = _close(self.shards, patience)
-        # After the shards: the counts that it writes hold what they report as they close.
+        """Seal the logs, move them back from nodes' disks, write the counts, end the actors."""
+        patience = max(_CLOSE_TIMEOUT_S, self.config.timeout_s if self.replicas.actors else 0.0)
+        closed = _close(self.shards, patience)
+        # After the shards, whose last reports belong to the counts that the limiter writes.
         _close([self.limiter], _CLOSE_TIMEOUT_S)
-        if home:
-            _close(self.replicas, _CLOSE_TIMEOUT_S)
-        for actor in (*self.shards, *self.replicas, self.limiter):
+        if closed:
+            _close(self.replicas.actors, _CLOSE_TIMEOUT_S)
+        for actor in (*self.shards, self.limiter):
             ray.kill(actor)
-        for pair in self._pairs:
-            ray.util.remove_placement_group(pair)
+        self.replicas.remove()
+
+
+def _unanswered(calls: list[ray.ObjectRef], timeout_s: float) -> list[int]:
+    """Return the positions of the calls that have no answer within the timeout."""
+    _, missing = ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
+    return [calls.index(call) for call in missing]
 
 
 def _close(actors: list[ActorHandle], timeout_s: float) -> bool:
-    """Whether every one of them has closed in order."""
+    """Close the actors; returns whether all of them closed in order."""
     calls = [actor.close.remote() for actor in actors]
-    done, missing = ray.wait(calls, num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
+    missing = _unanswered(calls, timeout_s)
     if missing:
         logger.warning("%d replay actors did not close within %g s", len(missing), timeout_s)
-    failed = 0
-    for call in done:
+    failed = len(missing)
+    for place, call in enumerate(calls):
+        if place in missing:
+            continue
         try:
             ray.get(call)
         except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
             logger.warning("a replay actor did not close in order: %s", error)
             failed += 1
-    return not missing and not failed
+    return failed == 0

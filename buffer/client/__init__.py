@@ -1,1 +1,6 @@
-"""client"""
+"""Clients of the replay: append, sample, sweep, set priorities.
+
+`base.BaseClient` holds what every client can do, over the connections of `shards.Shards`. `ray_client.ReplayClient` is
+the client inside Ray, which waits for the limiter by `limiter_client`; `remote.RemoteClient` works without Ray. Start
+reading at `base`.
+"""

@@ -1,4 +1,4 @@
-"""The client of a running service: what `BaseClient` can do under its limiter, and counts, checkpoints."""
+"""The client inside Ray: `BaseClient` behind the limiter, with counts and checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,17 @@ import ray
 from ray.actor import ActorHandle
 
 from buffer.client.base import BaseClient
-from buffer.client.fan_out import Shards
+from buffer.client.limiter_client import LimiterClient
+from buffer.client.shards import Shards, Topology
 from buffer.config import ReplayConfig
 from buffer.errors import LogError, ReplayError, ReplayTimeout
 from buffer.flight.actor_lookup import find_actor, locate_actor
-from buffer.limiter.client import LimiterClient
-from buffer.log.folders import Manifest, finish_checkpoint, prepare_checkpoint, shard_directory
-from buffer.placement import Placement, Topology
+from buffer.log.folders import Manifest, prepare_checkpoint, shard_directory, write_manifest
 from buffer.sampling.sample import Stats
 
 
 class ReplayClient(BaseClient):
-    """See `BaseClient`; picklable too: one object in each process that writes or samples."""
+    """Client of a running service. Picklable, so each process can have its own."""
 
     def __init__(self, config: ReplayConfig, limiter: ActorHandle, *, seed: int, token: str) -> None:
         self.config = config
@@ -29,15 +28,15 @@ class ReplayClient(BaseClient):
 
     def _open(self, rng: np.random.Generator) -> None:
         self._counts = LimiterClient(self.config, self._limiter_actor)
-        shards = Shards(self._find, self._token)
+        shards = Shards(self._find_shards, self._token)
         super().__init__(shards, self._counts, rng=rng, timeout_s=self.config.timeout_s)
 
-    def _find(self) -> Topology:
+    def _find_shards(self) -> Topology:
         names, earlier = self._topology()
         return Topology([locate_actor(f"replay shard {index}", name) for index, name in enumerate(names)], earlier)
 
-    def _topology(self) -> tuple[list[str], tuple[Placement, ...]]:
-        (topology,) = self._gather([self._counts.call("topology")], "looking for the shards")
+    def _topology(self) -> tuple[list[str], tuple[int, ...]]:
+        (topology,) = self._gather([self._limiter_actor.topology.remote()], "finding the shards")
         return topology
 
     def __getstate__(self) -> dict[str, Any]:
@@ -48,11 +47,11 @@ class ReplayClient(BaseClient):
         self._open(self._rng)
 
     def stats(self) -> Stats:
-        """Counts over all shards. Raises ReplayTimeout where one does not answer."""
+        """Return the counts over all shards. Raises ReplayTimeout if a shard does not answer."""
         self._counts.flush()
         names, _ = self._topology()
         shards = self._gather([find_actor(name).stats.remote() for name in names], "stats")
-        (totals,) = self._gather([self._counts.call("stats")], "stats")
+        (totals,) = self._gather([self._limiter_actor.stats.remote()], "stats")
         episodes = sum(shard["episodes"] for shard in shards)
         return Stats(
             episodes=episodes,
@@ -63,10 +62,10 @@ class ReplayClient(BaseClient):
         )
 
     def checkpoint(self, directory: Path) -> None:
-        """Write rows, order, priorities and counts as they are now under `directory`, new or unfinished.
+        """Write rows, order, priorities and counts under `directory`, which must hold no complete checkpoint.
 
-        Segments are hard links where the file system allows. Each shard is exact at its own moment; without
-        writers meanwhile, the whole is. Restore with `ReplayService.start(..., restore=directory)`.
+        Segments are hard links where the file system allows them. Each shard is exact at its own moment; without
+        concurrent appends the whole checkpoint is. Restore with `ReplayService.start(..., restore=directory)`.
         """
         directory = Path(directory).absolute()
         prepare_checkpoint(directory)
@@ -76,16 +75,16 @@ class ReplayClient(BaseClient):
             find_actor(name).checkpoint.remote(shard_directory(directory, index)) for index, name in enumerate(names)
         ]
         counts = self._gather(calls, "checkpoint")
-        self._gather([self._counts.call("checkpoint", directory)], "checkpoint")
-        finish_checkpoint(directory, Manifest(len(names), earlier), counts)
+        self._gather([self._limiter_actor.checkpoint.remote(directory)], "checkpoint")
+        write_manifest(directory, Manifest(len(names), earlier), counts=counts)
 
     def close(self) -> None:
-        """Count what is not counted yet, where the service still runs; close connections and threads."""
+        """Report outstanding counts to the limiter; close connections and threads."""
         self._counts.flush()
         super().close()
 
     def _gather(self, calls: list[Any], what: str) -> list[Any]:
-        """The answers of all shards (or the limiter). Raises ReplayTimeout naming those that did not answer."""
+        """Return the answers of all shards, or of the limiter. Raises ReplayTimeout that names missing shards."""
         _, missing = ray.wait(calls, num_returns=len(calls), timeout=self.config.timeout_s)
         if missing:
             names = [calls.index(call) for call in missing]

@@ -1,8 +1,8 @@
-"""Packed rows: each episode as one run of bytes, the layout in memory and of samples.
+"""Packed rows: each episode as one run of bytes, the layout of rows in memory and of samples.
 
-To draw an episode then copies one piece of memory, whatever number of columns it has and wherever it lies; fifteen
-columns gathered one by one cost ten times as much. A packed row is the header, the number columns in the order of
-`RAGGED_DTYPES`, the texts in UTF-8, and zeros up to a multiple of eight bytes.
+A draw copies one piece of memory per episode; copying fifteen columns one by one costs ten times as much. A packed row
+is the header, the number columns in the order of `RAGGED_DTYPES`, the texts in UTF-8, and zeros up to a multiple of
+eight bytes.
 """
 
 from datetime import UTC
@@ -29,15 +29,14 @@ _HEADER = np.dtype(
     ]
 )
 _TURNS_OFFSET = 16 + 4 * list(RAGGED_DTYPES).index("action_start")
-"""Of `action_start_bytes`: it tells the turns."""
+"""Offset of `action_start_bytes` in the header, from which the number of turns follows."""
 _ALIGNMENT = 8
 
-ROW_SCHEMA: pa.Schema = pa.schema([("row", pa.binary())])
-"""What a sample carries."""
+ROW_SCHEMA: pa.Schema = pa.schema([("row", pa.binary())])  # Schema of packed rows
 
 
 def pack(batch: pa.RecordBatch) -> tuple[memoryview, np.ndarray]:
-    """Rows of `WIRE_SCHEMA` as bytes, and int64[rows + 1] where each begins and the last ends."""
+    """Return rows of `WIRE_SCHEMA` as bytes, and int64[rows + 1], where each row begins and the last one ends."""
     header = np.zeros(batch.num_rows, _HEADER)
     header["created_at"] = batch.column("created_at").cast(pa.int64()).to_numpy()
     header["seed"] = batch.column("seed").to_numpy()
@@ -58,11 +57,11 @@ def pack(batch: pa.RecordBatch) -> tuple[memoryview, np.ndarray]:
 
 
 def unpack(batch: pa.RecordBatch) -> list[Episode]:
-    """The episodes of a batch of `ROW_SCHEMA`, or of it and `messages`; their arrays are views of its memory."""
+    """Return the episodes of a batch of `ROW_SCHEMA` and perhaps `messages`; their arrays are views of its memory."""
     offsets, data = binary_parts(batch.column("row"))
     if len(offsets) < 2:
         return []
-    # Every piece of numbers lies at a multiple of four bytes of the row, which lies at a multiple of eight.
+    # Every array of numbers begins at a multiple of four bytes of its row, and every row at a multiple of eight.
     whole = data[offsets[0] : offsets[-1]]
     starts = (offsets[:-1] - offsets[0]).astype(np.int64)
     header = whole[starts[:, None] + np.arange(_HEADER.itemsize)].view(_HEADER)[:, 0]
@@ -90,7 +89,7 @@ def unpack(batch: pa.RecordBatch) -> list[Episode]:
             fields[name] = view[start:end]
         for name, start, end in zip(TEXTS, texts_of, texts_of[1:], strict=False):
             fields[name] = str(text[start:end], "utf-8")
-        # A frozen dataclass sets its fields one by one, which would take as long as all of this.
+        # The constructor of a frozen dataclass sets fields one by one, which would take as long as all of the above.
         episode = object.__new__(Episode)
         episode.__dict__.update(fields)
         episodes.append(episode)
@@ -98,7 +97,7 @@ def unpack(batch: pa.RecordBatch) -> list[Episode]:
 
 
 def turns_of(batch: pa.RecordBatch) -> np.ndarray:
-    """int64[rows], the turns of each packed row, read from its header."""
+    """Return int64[rows], the number of turns of each packed row, read from its header."""
     offsets, data = binary_parts(batch.column("row"))
     at = (offsets[:-1, None] + _TURNS_OFFSET + np.arange(4)).astype(np.int64)
     sizes = np.ascontiguousarray(data[at]).view(np.int32)[:, 0] if len(at) else np.empty(0, np.int32)

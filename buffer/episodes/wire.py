@@ -1,10 +1,10 @@
-"""The layout of an append: number columns as binary over the same buffers.
+"""The layout of an append: number columns as binary instead of lists, over the same buffers.
 
-Taking rows of a binary column costs one copy per row, of a list column one step per token. Both layouts share
-their value buffers, so changing from one to the other copies only the offsets.
+Taking rows of a binary column costs one copy per row, of a list column one step per token. Both layouts share their
+value buffers, so a conversion copies only the offsets.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -16,46 +16,40 @@ WIRE_SCHEMA: pa.Schema = pa.schema(
     [pa.field(column.name, pa.binary()) if column.name in RAGGED_DTYPES else column for column in EPISODE_SCHEMA],
     metadata=EPISODE_SCHEMA.metadata,
 )
-"""`EPISODE_SCHEMA` with the number columns as binary: what an append carries."""
-
-_LIST_TYPES = {name: pa.list_(pa.from_numpy_dtype(dtype)) for name, dtype in RAGGED_DTYPES.items()}
+"""`EPISODE_SCHEMA` with the number columns as binary: the schema of an append."""
 
 
 def check_wire(schema: pa.Schema) -> None:
-    """Raises SchemaError unless the columns are those of `WIRE_SCHEMA`, whose version `validate` checks."""
+    """Raise SchemaError unless the columns are those of `WIRE_SCHEMA`; `validate` checks the version."""
     if schema != WIRE_SCHEMA:
         raise SchemaError(
             f"an append carries the columns {dict(zip(schema.names, map(str, schema.types), strict=True))}; "
-            "convert batches of EPISODE_SCHEMA with buffer.wire.to_wire"
+            "convert batches of EPISODE_SCHEMA with buffer.episodes.wire.to_wire"
         )
 
 
 def to_wire(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same rows with number columns as binary; shares every value buffer."""
-    return _convert(batch, _list_to_binary, {name: pa.binary() for name in RAGGED_DTYPES})
+    """Return the same rows with number columns as binary; shares every value buffer."""
+    return _convert(batch, WIRE_SCHEMA, _list_to_binary)
 
 
 def to_lists(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same rows with number columns as lists; shares every value buffer."""
-    return _convert(batch, _binary_to_list, _LIST_TYPES)
+    """Return the same rows with number columns as lists; shares every value buffer."""
+    return _convert(batch, EPISODE_SCHEMA, _binary_to_list)
 
 
 def _convert(
-    batch: pa.RecordBatch,
-    convert: Callable[[pa.Array, np.dtype], pa.Array],
-    types: Mapping[str, pa.DataType],
+    batch: pa.RecordBatch, target: pa.Schema, convert: Callable[[pa.Array, np.dtype], pa.Array]
 ) -> pa.RecordBatch:
-    columns, fields = [], []
-    for column, field in zip(batch.columns, batch.schema, strict=True):
-        if field.name in types and column.type != types[field.name]:
-            column = convert(column, RAGGED_DTYPES[field.name])
-        columns.append(column)
-        fields.append(pa.field(field.name, column.type))
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, metadata=batch.schema.metadata))
+    columns = [
+        column if column.type == field.type else convert(column, RAGGED_DTYPES[field.name])
+        for column, field in zip(batch.columns, target, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=target.with_metadata(batch.schema.metadata))
 
 
 def binary_parts(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """`(offsets, data)` of a binary or string column: byte offsets int32[rows + 1] into `data` uint8."""
+    """Return `(offsets, data)` of a binary or string column: byte offsets int32[rows + 1] into `data` uint8."""
     if len(column) == 0:
         return np.zeros(1, dtype=np.int32), np.empty(0, dtype=np.uint8)
     _, offset_buffer, data = column.buffers()
@@ -64,7 +58,7 @@ def binary_parts(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def binary_array(data: bytes, sizes: np.ndarray) -> pa.BinaryArray:
-    """Values of these sizes, one after the other in `data`, whose memory it shares."""
+    """Return a binary array over `data`, whose memory it shares; the values follow one another, with these sizes."""
     offsets = np.zeros(len(sizes) + 1, np.int32)
     np.cumsum(sizes, out=offsets[1:])
     return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
@@ -85,7 +79,7 @@ def _binary_to_list(column: pa.BinaryArray, dtype: np.dtype) -> pa.ListArray:
     offsets, _ = binary_parts(column)
     data = column.buffers()[2] if len(column) else None
     if (offsets % dtype.itemsize).any():
-        raise pa.ArrowInvalid(f"a binary column of {dtype} is not cut at whole values")
+        raise pa.ArrowInvalid(f"a binary column of {dtype} is not divided at whole values")
     size = 0 if data is None else data.size // dtype.itemsize
     values = pa.Array.from_buffers(
         pa.from_numpy_dtype(dtype), size, [None, data if data is not None else pa.py_buffer(b"")]

@@ -1,4 +1,6 @@
-"""Finding the replay's processes through Ray: by the names of their actors, which outlive a restart."""
+"""Names of the replay's Ray actors, and how their endpoints are found: a name outlives a restart of its actor."""
+
+from typing import Literal
 
 import pyarrow.flight as flight
 import ray
@@ -8,23 +10,13 @@ from buffer.errors import ReplayError
 from buffer.flight.endpoint import Locate
 
 
-def limiter_name(life: str) -> str:
-    """The name of the limiter's actor in one life of a replay."""
-    return f"{life}-limiter"
-
-
-def shard_name(life: str, index: int) -> str:
-    """The name of a shard's actor."""
-    return f"{life}-shard-{index}"
-
-
-def replica_name(life: str, index: int) -> str:
-    """The name of the actor of a shard's replica."""
-    return f"{life}-replica-{index}"
+def actor_name(service: str, role: Literal["limiter", "shard", "replica"], index: int = 0) -> str:
+    """Return the name of an actor; `service` is the unique name of one running replay service."""
+    return f"{service}-{role}-{index}"
 
 
 def find_actor(name: str) -> ActorHandle:
-    """The actor of that name. Raises ReplayError where there is none any more."""
+    """Return the actor with that name. Raises ReplayError if there is none any more."""
     try:
         return ray.get_actor(name)
     except ValueError as error:
@@ -32,14 +24,14 @@ def find_actor(name: str) -> ActorHandle:
 
 
 def locate_actor(what: str, name: str) -> Locate:
-    """How the endpoint of an actor is found; `what` is what errors call it."""
+    """Return a function that asks an actor for its endpoint; errors call the actor `what`."""
 
     def locate(timeout_s: float) -> str:
         try:
             return str(ray.get(find_actor(name).address.remote(), timeout=timeout_s))
         except ray.exceptions.ActorDiedError as error:
             raise ReplayError(
-                f"{what} is gone for good, the service was stopped or it could not restart; see its log"
+                f"{what} is gone for good: the service was stopped or the actor could not restart; see its log"
             ) from error
         except ray.exceptions.RayActorError as error:
             raise flight.FlightUnavailableError(f"its actor restarts: {error}") from error

@@ -1,99 +1,146 @@
-"""A way to an Arrow Flight endpoint whose process may restart somewhere else: find it, ask, try again."""
+"""The client's side of an Arrow Flight endpoint whose process may restart at another address."""
 
+import json
 import logging
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import pyarrow as pa
 import pyarrow.flight as flight
 
-import buffer.errors
 from buffer.errors import ReplayError, ReplayTimeout
 
 logger = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
-_GONE = (flight.FlightUnavailableError, flight.FlightTimedOutError, flight.FlightCancelledError)
-_CALL_S = 60.0
-"""Seconds one attempt may take before it counts as lost; the caller's deadline bounds all attempts."""
+_LOST = (
+    flight.FlightUnavailableError,
+    flight.FlightTimedOutError,
+    flight.FlightCancelledError,
+    flight.FlightInternalError,
+    OSError,
+)
+_ATTEMPT_S = 60.0  # Seconds after which one attempt counts as lost; the caller's deadline bounds all attempts
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 2.0
-"""Pause after a loss; doubles from one to the other."""
+"""Pause before a retry; it doubles from the first value to the last."""
+_UNACKNOWLEDGED = 4  # Batches of a put that are sent before the first of them is acknowledged
 
 Locate = Callable[[float], str]
-"""Finds an endpoint "host:port" within so many seconds. Raises ReplayError where there will never be one,
-FlightUnavailableError or FlightTimedOutError where there is none yet."""
+"""Returns an endpoint "host:port" within a number of seconds. Raises ReplayError if there will never be one,
+FlightUnavailableError or FlightTimedOutError if there is none yet."""
 
 
 class Endpoint:
-    """One process as those who ask it see it. Every request may be repeated."""
+    """Requests to one process, retried until a deadline; every request must be safe to repeat.
+
+    All methods raise ReplayTimeout at the deadline, and the ReplayError that the server raised.
+    """
 
     def __init__(self, name: str, locate: Locate, token: str) -> None:
-        """`name` is what errors call it."""
+        """`name` is what errors call the process."""
         self._name = name
         self._locate = locate
         self._headers = [(b"authorization", f"Bearer {token}".encode())]
         self._client: flight.FlightClient | None = None
 
-    def act(self, action: flight.Action, deadline: float) -> list[bytes]:
-        """The results of an action. Raises ReplayTimeout, and what the other side raised."""
+    def act(self, action: str, request: bytes | dict[str, Any], deadline: float) -> list[bytes]:
+        """Return the results of an action; a dict is sent as JSON."""
+        body = request if isinstance(request, bytes) else json.dumps(request).encode()
 
-        def act(client: flight.FlightClient, options: flight.FlightCallOptions) -> list[bytes]:
-            return [result.body.to_pybytes() for result in client.do_action(action, options)]
+        def call(client: flight.FlightClient, options: flight.FlightCallOptions) -> list[bytes]:
+            return [result.body.to_pybytes() for result in client.do_action(flight.Action(action, body), options)]
 
-        return self._call(act, action.type, deadline)
+        return self._retry(call, action, deadline)
 
-    def _call(
-        self,
-        request: Callable[[flight.FlightClient, flight.FlightCallOptions], _Answer],
-        what: str,
-        deadline: float,
+    def get(self, what: str, ticket: dict[str, Any], deadline: float) -> tuple[list[pa.RecordBatch], bytes]:
+        """Return the batches of a do_get request and the metadata of the first."""
+
+        def call(client: flight.FlightClient, options: flight.FlightCallOptions) -> tuple[list[pa.RecordBatch], bytes]:
+            chunks = list(client.do_get(flight.Ticket(json.dumps(ticket).encode()), options))
+            return [chunk.data for chunk in chunks], chunks[0].app_metadata.to_pybytes()
+
+        return self._retry(call, what, deadline)
+
+    def put(
+        self, what: str, batches: Sequence[pa.RecordBatch], deadline: float, *, metadata: bytes | None = None
+    ) -> list[bytes]:
+        """Send batches of one schema, each with `metadata` if given; return the acknowledgement of each.
+
+        A retry sends the batches that are not acknowledged yet.
+        """
+        acknowledged: list[bytes] = []
+
+        def write(writer: flight.FlightStreamWriter, batch: pa.RecordBatch) -> None:
+            if metadata is None:
+                writer.write_batch(batch)
+            else:
+                writer.write_with_metadata(batch, pa.py_buffer(metadata))
+
+        def call(client: flight.FlightClient, options: flight.FlightCallOptions) -> list[bytes]:
+            descriptor = flight.FlightDescriptor.for_path(what)
+            writer, answers = client.do_put(descriptor, batches[0].schema, options)
+            with writer:
+                sent = len(acknowledged)
+                while len(acknowledged) < len(batches):
+                    while sent < min(len(batches), len(acknowledged) + _UNACKNOWLEDGED):
+                        write(writer, batches[sent])
+                        sent += 1
+                    if sent == len(batches):
+                        writer.done_writing()
+                    answer = answers.read()
+                    if answer is None:
+                        raise flight.FlightUnavailableError("the stream ended without an acknowledgement")
+                    acknowledged.append(answer.to_pybytes())
+            return acknowledged
+
+        return self._retry(call, what, deadline)
+
+    def close(self) -> None:
+        """Drop the connection; the next request locates the endpoint again."""
+        # Another thread may be in a call on the connection, so only the last reference closes it.
+        self._client = None
+
+    def _retry(
+        self, call: Callable[[flight.FlightClient, flight.FlightCallOptions], _Answer], what: str, deadline: float
     ) -> _Answer:
-        """Run the request until it is answered; a new address is asked for after each loss."""
         cause: Exception | None = None
         pause = _FIRST_PAUSE_S
         while (left := deadline - time.monotonic()) > 0:
             try:
-                client = self._connect(left)
-                options = flight.FlightCallOptions(timeout=min(left, _CALL_S), headers=self._headers)
-                return request(client, options)
+                if self._client is None:
+                    self._client = flight.FlightClient(f"grpc+tcp://{self._locate(left)}")
+                options = flight.FlightCallOptions(timeout=min(left, _ATTEMPT_S), headers=self._headers)
+                return call(self._client, options)
             except flight.FlightServerError as error:
-                raise self._refusal(error) from None
+                raise self._server_error(error) from None
             except flight.FlightUnauthenticatedError as error:
                 raise ReplayError(
-                    f"{what}: {self._name} takes no request without its token, and this one was none or another's; "
-                    "access.json in the replay's folder holds it"
+                    f"{what}: {self._name} takes no request without its token, and this request had none or a wrong "
+                    "one; read it from access.json in the replay's folder"
                 ) from error
-            except (*_GONE, flight.FlightInternalError, OSError) as error:
-                # That the time was up says less than what the other side said before.
+            except _LOST as error:
+                # A timeout at the deadline says less than the error of the attempt before.
                 cause = cause if cause and isinstance(error, flight.FlightTimedOutError) else error
-                logger.warning("%s: %s lost (%s); trying again", self._name, what, _first_line(error))
+                logger.warning("%s: %s failed (%s); retrying", self._name, what, _first_line(error))
                 self.close()
                 time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
                 pause = min(2 * pause, _LAST_PAUSE_S)
         raise ReplayTimeout(
             f"{what} waits for {self._name}, which did not answer in time"
-            + (f" (last: {_first_line(cause)})" if cause else "")
-            + "; see its log for why it does not come back"
+            + (f" (last error: {_first_line(cause)})" if cause else "")
+            + "; see its log"
         ) from cause
 
-    def _connect(self, timeout_s: float) -> flight.FlightClient:
-        if self._client is None:
-            self._client = flight.FlightClient(f"grpc+tcp://{self._locate(timeout_s)}")
-        return self._client
-
-    def _refusal(self, error: flight.FlightServerError) -> ReplayError:
-        """The error that the other side raised, by the name it sent along."""
+    def _server_error(self, error: flight.FlightServerError) -> ReplayError:
+        """Rebuild the error of the server from the class name that it sent."""
         name = (error.extra_info or b"").decode()
-        kind = getattr(buffer.errors, name, None)
         text = str(error).split(". Detail:")[0].removeprefix("Flight error: ")
-        if isinstance(kind, type) and issubclass(kind, ReplayError):
-            return kind(text)
+        kinds: list[type[ReplayError]] = [ReplayError, *ReplayError.__subclasses__()]
+        for kind in kinds:
+            if kind.__name__ == name:
+                return kind(text)
         return ReplayError(f"{self._name} failed: {text}")
-
-    def close(self) -> None:
-        """Forget the connection; the next request asks for the address again."""
-        # Not closed: another thread may be in a call on it. The last reference closes it.
-        self._client = None
 
 
 def _first_line(error: Exception) -> str:

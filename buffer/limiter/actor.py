@@ -1,13 +1,12 @@
-"""The limiter's Ray actor: waits on conditions, knows the shards' progress, keeps its counts on disk.
+"""The limiter's Ray actor: it lets calls wait, knows the shards, and keeps its counts on disk.
 
-One asyncio loop, so no state changes while a call looks at it. A wait that timed out answers with a sentence, so that
-the client raises one clear error without Ray's traceback around it.
+It runs on one asyncio loop, so the state cannot change while a call reads it. A wait that times out returns a sentence,
+from which the client raises one clear error without Ray's traceback.
 """
 
 import asyncio
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,27 +16,26 @@ import ray
 
 from buffer.atomic_files import write_atomic
 from buffer.config import ReplayConfig
-from buffer.flight.actor_lookup import shard_name
+from buffer.flight.actor_lookup import actor_name
 from buffer.limiter.limiter import Limiter
 from buffer.log.folders import STATE_FILE, read_manifest
 from buffer.metrics import LimiterMetrics, serve
-from buffer.placement import Placement
-from buffer.sampling.row_filter import View
+from buffer.sampling.request import View
 
 logger = logging.getLogger(__name__)
 
-SAVE_DELAY_S = 0.2
+SAVE_DELAY_S = 0.2  # Seconds between a change of the counts and their write to disk
 
 
 class LimiterActor:
-    """See the module. Made by `ReplayService` through `ray.remote`."""
+    """Limiter of one replay service, started by `ReplayService` through `ray.remote`."""
 
-    def __init__(self, config: ReplayConfig, directory: Path, life: str) -> None:
-        """`life` begins the names of the shards' actors, which are made after this one."""
+    def __init__(self, config: ReplayConfig, directory: Path, service: str) -> None:
+        """`service` is the unique name of the service, with which the names of its actors begin."""
         logging.basicConfig(level=logging.INFO)
         self._config = config
         self._directory = directory
-        self._life = life
+        self._service = service
         self._path = directory / STATE_FILE
         self._limiter = Limiter(config)
         if self._path.exists():
@@ -47,48 +45,48 @@ class LimiterActor:
         self._closed = False
         self._metrics = LimiterMetrics()
         self._metrics_address = serve(self._metrics.registry, ray.util.get_node_ip_address())
-        self._ask_for_reports()
+        self._request_reports()
 
-    def _ask_for_reports(self) -> None:
-        """After a restart the file may lag behind what the shards have told the last limiter."""
+    def _request_reports(self) -> None:
+        """Ask the shards for their counts: after a restart the file may lag behind their earlier reports."""
         for index in range(read_manifest(self._directory).shards):
-            name = shard_name(self._life, index)
+            name = actor_name(self._service, "shard", index)
             try:
                 ray.get_actor(name).report.remote()
             except ValueError:
-                logger.info("%s is not there yet; it reports when it starts", name)
+                logger.info("%s does not run yet; it reports when it starts", name)
 
-    async def topology(self) -> tuple[list[str], tuple[Placement, ...]]:
-        """Names of the shards' actors, and how ids were placed before."""
+    async def topology(self) -> tuple[list[str], tuple[int, ...]]:
+        """Return the names of the shards' actors, and the numbers of shards that the replay had before."""
         manifest = read_manifest(self._directory)
-        return [shard_name(self._life, index) for index in range(manifest.shards)], manifest.earlier
+        return [actor_name(self._service, "shard", index) for index in range(manifest.shards)], manifest.earlier
 
     async def report(self, shard: int, life: str, counts: dict[str, int], born: dict[str, int]) -> int:
-        """See `Limiter.report`; wakes whoever waits."""
+        """Record a shard's counts (see `Limiter.report`) and wake waiting calls."""
         lost = self._limiter.report(shard, life, counts, born)
         await self._notify()
         return lost
 
     async def await_insert(self, timeout_s: float, who: str) -> str | None:
-        """Wait until an insert may go on."""
+        """Wait until an insert is admitted; returns None, or a sentence at the timeout."""
         return await self._wait("insert", self._limiter.insert_block, timeout_s, who)
 
     async def await_sample(self, view: View, turns: int, timeout_s: float, who: str) -> str | None:
-        """Wait until a sample of the view may go on, and count `turns` as sampled."""
+        """Wait until a sample of the view is admitted, and count `turns` as sampled; returns as `await_insert`."""
         refused = await self._wait(view, partial(self._limiter.sample_block, view), timeout_s, who)
         if refused is None:
             await self.count_sampled({view: turns})
         return refused
 
     async def count_sampled(self, turns: dict[View, int]) -> None:
-        """Count turns of each view as sampled; negative where an admitted sample failed."""
+        """Count turns of each view as sampled; a negative number corrects an admitted sample that failed."""
         if any(turns.values()):
             for view, count in turns.items():
                 self._limiter.sampled[view] += count
             await self._notify()
 
     async def stats(self) -> dict[str, int]:
-        """Counts of the whole replay."""
+        """Return the counts of the whole replay."""
         limiter = self._limiter
         return {
             "inserted_episodes": limiter.inserted_episodes,
@@ -96,27 +94,23 @@ class LimiterActor:
             "sampled_turns": limiter.sampled_turns,
         }
 
-    async def pid(self) -> int:
-        """Process id on its node, for operators and fault tests."""
-        return os.getpid()
-
     async def metrics_address(self) -> str:
-        """host:port of the metrics endpoint."""
+        """Return "host:port" of the metrics endpoint."""
         return self._metrics_address
 
     async def checkpoint(self, directory: Path) -> None:
-        """Write the counts as they are now under `directory`."""
+        """Write the present counts under `directory`."""
         write_atomic(Path(directory) / STATE_FILE, json.dumps(self._limiter.state_dict()))
 
     async def close(self) -> None:
-        """Write the counts a last time: the folder may be another service's a moment later."""
+        """Write the counts a last time; afterwards the folder may belong to another service."""
         self._closed = True
         if self._saving is not None:
             self._saving.cancel()
         write_atomic(self._path, json.dumps(self._limiter.state_dict()))
 
     async def _wait(self, side: str, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
-        """None once `block()` is None, a sentence at the timeout; logs who waits for whom in between."""
+        """Return None when `block()` is None, or a sentence at the timeout; log who waits in between."""
         reason = block()
         if reason is None:
             return None

@@ -1,7 +1,7 @@
-"""The write-ahead log of a shard: segments of frames, appended to, cut back, dropped from the front.
+"""The write-ahead log of a shard: segments of frames, appended at the end and dropped from the front.
 
-Invariants: bytes of a segment before its end are whole frames; a failed append leaves the file as it was; a
-sealed segment never changes again, so a checkpoint may hold it by a hard link; each start begins a new segment.
+Invariants: the bytes of a segment before its end are complete frames; a failed append leaves the file unchanged; a
+sealed segment never changes again, so a checkpoint may hard-link it; each start begins a new segment.
 """
 
 import errno
@@ -17,16 +17,7 @@ import pyarrow as pa
 from buffer.atomic_files import sync_directory
 from buffer.config import Durability
 from buffer.errors import DiskFullError, LogError
-from buffer.log.frames import (
-    SEGMENT_HEADER,
-    SEGMENT_SCHEMA,
-    Frame,
-    FrameError,
-    encode_frame,
-    next_frame,
-    read_frame,
-    read_header,
-)
+from buffer.log.frames import SEGMENT_HEADER, Frame, FrameError, check_header, encode_frame, next_frame, read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -39,27 +30,24 @@ class Segment:
 
     path: Path
     first_row: int
-    size: int
-    """Bytes."""
+    size: int  # Bytes
 
 
 @dataclass
 class Recovery:
-    """What reading the log found besides whole frames."""
+    """What reading a log found besides complete frames."""
 
-    torn_bytes: int = 0
-    """Bytes cut from the tail: an append that was never acknowledged."""
-    damaged: list[str] = field(default_factory=list)
-    """One sentence for each damaged stretch that was stepped over."""
+    torn_bytes: int = 0  # Bytes cut from the tail: an append that was never acknowledged
+    damaged: list[str] = field(default_factory=list)  # One sentence for each damaged part that was skipped
 
 
 def segment_paths(directory: Path) -> list[Path]:
-    """The segments of a shard's directory, oldest first."""
+    """Return the segments in a shard's folder, oldest first."""
     return sorted(directory.glob("segment-*.arrow"))
 
 
 def read_log(directory: Path, recovery: Recovery, *, repair: bool) -> Iterator[tuple[Segment, Frame]]:
-    """Every whole frame in order. With `repair` the torn tail is cut off the last segment.
+    """Yield every complete frame in order. With `repair` a torn tail is cut off the last segment.
 
     Raises LogError for a log of another version.
     """
@@ -69,9 +57,9 @@ def read_log(directory: Path, recovery: Recovery, *, repair: bool) -> Iterator[t
 
 
 def read_episodes(directory: Path) -> Iterator[pa.RecordBatch]:
-    """Every batch of `EPISODE_SCHEMA` in the logs under a replay's folder or a checkpoint, shard after shard.
+    """Yield every batch of `EPISODE_SCHEMA` in the logs of a replay or checkpoint, shard after shard.
 
-    Also while the replay runs: it changes nothing, and leaves out an append that is under way. Holds evicted rows
+    Works while the replay runs: it changes nothing and omits an append that is under way. Includes evicted rows
     until their segment is dropped. Raises LogError for a log of another version.
     """
     for shard in sorted(directory.glob("shard-*"), key=lambda path: int(path.name.partition("-")[2])):
@@ -87,21 +75,21 @@ def _read_segment(path: Path, recovery: Recovery, *, last: bool, repair: bool) -
     size = path.stat().st_size
     segment = Segment(path, int(path.stem.partition("-")[2]), size)
     buffer = pa.memory_map(str(path)).read_buffer() if size else pa.py_buffer(b"")
-    position, schema = 0, SEGMENT_SCHEMA
+    position = 0
     try:
-        schema = read_header(buffer, str(path))
-        position = schema.serialize().size
+        check_header(buffer, str(path))
+        position = SEGMENT_HEADER.size
     except FrameError as error:
         logger.warning("log segment %s: %s", path, error)
     while position < size:
         try:
-            frame = read_frame(buffer, position, schema)
+            frame = read_frame(buffer, position)
         except FrameError as error:
-            found = next_frame(buffer, position + 8, schema)
+            found = next_frame(buffer, position + 8)
             if found is None and last:
                 break
-            where = "the end of the segment" if found is None else f"the next whole batch (row {found.first_row})"
-            what = f"{path}: {error}; stepped over to {where}"
+            where = "the end of the segment" if found is None else f"the next complete batch (row {found.first_row})"
+            what = f"{path}: {error}; skipped to {where}"
             recovery.damaged.append(what)
             logger.error("damaged log, rows lost: %s", what)
             if found is None:
@@ -112,13 +100,13 @@ def _read_segment(path: Path, recovery: Recovery, *, last: bool, repair: bool) -
     if position < size:
         recovery.torn_bytes += size - position
         if repair:
-            logger.warning("%s: cut a torn tail of %d bytes back to the last whole batch", path, size - position)
+            logger.warning("%s: cut a torn tail of %d bytes after the last complete batch", path, size - position)
             os.truncate(path, position)
             segment.size = position
 
 
 class WriteAheadLog:
-    """The appending side. One writer; the caller holds a lock around every call."""
+    """The appending side of a log. One writer; the caller holds a lock around every call."""
 
     def __init__(self, directory: Path, *, durability: Durability, segment_bytes: int) -> None:
         self.directory = directory
@@ -129,7 +117,7 @@ class WriteAheadLog:
         self._file = -1
 
     def adopt(self, segments: list[Segment]) -> None:
-        """Take over sealed segments that `read_log` yielded; those it found empty are deleted."""
+        """Take over the sealed segments that `read_log` yielded, and delete the empty ones."""
         kept = {segment.path for segment in segments}
         for path in segment_paths(self.directory):
             if path not in kept:
@@ -142,23 +130,23 @@ class WriteAheadLog:
         return sum(segment.size for segment in self.segments())
 
     def segments(self) -> list[Segment]:
-        """All segments, oldest first; the last may be the active one."""
+        """Return all segments, oldest first; the last one may be active."""
         return [*self._sealed, *([self._active] if self._active else [])]
 
     def append(self, batch: pa.RecordBatch, first_row: int, turns_before: int) -> None:
-        """Write one frame; on return it is as safe as the durability says.
+        """Write one frame, as durably as configured.
 
-        Raises DiskFullError where there is no room, LogError where the disk fails; the log is then as before.
+        Raises DiskFullError if there is no room, LogError if the disk fails; the log is then unchanged.
         """
         parts = encode_frame(batch, first_row, turns_before)
         try:
             active = self._active or self._begin(first_row)
             written = self._write(active, parts)
         except OSError as error:
-            raise refusal(self.directory, error) from error
+            raise write_error(self.directory, error) from error
         active.size += written
         if active.size >= self.segment_bytes:
-            self.rotate()
+            self.close()
 
     def _begin(self, first_row: int) -> Segment:
         path = self.directory / f"segment-{first_row:015d}.arrow"
@@ -169,7 +157,7 @@ class WriteAheadLog:
         return self._active
 
     def _write(self, active: Segment, parts: tuple[pa.Buffer, ...]) -> int:
-        """Write header (where the segment is new) and parts, or put the file back as it was."""
+        """Write the parts, after the header in a new segment, or restore the file; returns the bytes written."""
         buffers = [memoryview(part).cast("B") for part in parts]
         if active.size == 0:
             buffers.insert(0, memoryview(SEGMENT_HEADER).cast("B"))
@@ -192,11 +180,11 @@ class WriteAheadLog:
             os.ftruncate(self._file, active.size)
             os.lseek(self._file, active.size, os.SEEK_SET)
         except OSError as error:
-            # Nothing may follow torn bytes in this file: leave it, recovery steps over its tail.
-            logger.error("cannot cut %s back (%s); the log goes on in a new segment", active.path, error)
-            self.rotate()
+            # Nothing may follow torn bytes in a file, so the log continues in another; recovery skips the tail.
+            logger.error("cannot cut %s back (%s); the log continues in a new segment", active.path, error)
+            self.close()
 
-    def rotate(self) -> None:
+    def close(self) -> None:
         """Seal the active segment; the next append begins another."""
         if self._active is None:
             return
@@ -208,7 +196,7 @@ class WriteAheadLog:
         self._active = None
 
     def drop_before(self, row: int) -> int | None:
-        """Delete sealed segments that hold only rows before `row`; returns the first row still logged if any went."""
+        """Delete sealed segments whose rows are all before `row`; returns the first row still logged, if any went."""
         segments = self.segments()
         gone = 0
         while gone < len(self._sealed) and gone + 1 < len(segments) and segments[gone + 1].first_row <= row:
@@ -220,28 +208,24 @@ class WriteAheadLog:
         return segments[gone].first_row
 
     def link_to(self, directory: Path) -> None:
-        """Put every row written so far under `directory` as sealed segments, without copying where links work."""
-        self.rotate()
+        """Hard-link (or copy) every row written so far under `directory`, as sealed segments."""
+        self.close()
         for segment in self._sealed:
             link_or_copy(segment.path, directory / segment.path.name)
 
-    def close(self) -> None:
-        """Seal the active segment."""
-        self.rotate()
-
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the two are on different file systems or links are not allowed."""
+    """Make a hard link, or a copy if the file systems differ or links are not allowed."""
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise refusal(target.parent, error) from error
+            raise write_error(target.parent, error) from error
         shutil.copy2(source, target)
 
 
-def refusal(directory: Path, error: OSError, *, then: str = "nothing was stored") -> LogError | DiskFullError:
-    """What a write that failed under `directory` is to those who asked for it; `then` says what became of the rows."""
+def write_error(directory: Path, error: OSError, *, then: str = "nothing was stored") -> LogError | DiskFullError:
+    """Return the error for a write that failed under `directory`; `then` says what happened to the rows."""
     if error.errno in _NO_ROOM:
         return DiskFullError(f"no room under {directory} ({error.strerror}); {then}. Free space there and append again")
     return LogError(f"cannot write under {directory}: {error}; {then}")

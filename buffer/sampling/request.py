@@ -1,12 +1,68 @@
-"""One request for a sample: the arguments of `client.sample` in one object that validates itself."""
+"""Requests for samples, and the filter by which a view or a best share selects rows."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from fractions import Fraction
+from typing import Literal, Self, get_args
 
-from buffer.sampling.row_filter import RowFilter, View
+import numpy as np
 
 Unit = Literal["turn", "episode"]
 Sampler = Literal["uniform", "prioritised"]
+View = Literal["critic", "actor"]
+VIEWS: tuple[View, ...] = get_args(View)
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Selects the episodes that meet every bound; None is no bound."""
+
+    min_version: int | None = None
+    """Lowest policy version of any token; demonstrations have no version and never meet this bound."""
+    min_return: float | None = None
+    """Lowest undiscounted return."""
+
+    @classmethod
+    def of_view(cls, view: View, min_version: int | None) -> Self:
+        """Return the filter of a view. Raises ValueError if view and version do not go together."""
+        if view not in VIEWS:
+            raise ValueError(f"no view {view!r}; the views are {', '.join(VIEWS)}")
+        if (view == "actor") != (min_version is not None):
+            raise ValueError(
+                f"view {view!r} with min_version={min_version}; the actor view takes one, the critic view none"
+            )
+        return cls(min_version)
+
+    @property
+    def everything(self) -> bool:
+        """Whether there is no bound."""
+        return self == RowFilter()
+
+    def rows(self, oldest_version: np.ndarray, returns: np.ndarray) -> np.ndarray:
+        """Return int64[k], the positions of the rows that pass, ascending; each argument has one number per row."""
+        passes = np.ones(len(returns), dtype=bool)
+        if self.min_version is not None:
+            # Demonstrations have version -1: no policy wrote them, so they are never on-policy data.
+            passes &= oldest_version >= max(self.min_version, 0)
+        if self.min_return is not None:
+            passes &= returns >= self.min_return
+        return np.flatnonzero(passes)
+
+    def __str__(self) -> str:
+        """Return the bounds as words that follow "no episode"."""
+        bounds = []
+        if self.min_version is not None:
+            bounds.append(f"with every token of version {max(self.min_version, 0)} or later")
+        if self.min_return is not None:
+            bounds.append(f"with a return of {self.min_return:g} or more")
+        return "".join(f" {bound}" for bound in bounds)
+
+
+def least_of_best(returns: np.ndarray, best: float) -> float:
+    """Return the ceil(best * n)-th highest of `returns` [n], n >= 1: the lowest return within the best share."""
+    # The decimal value of `best` counts: in floating point 0.1 * 30 is above 3, and its ceiling is 4.
+    rank = math.ceil(Fraction(str(float(best))) * len(returns))
+    return float(np.partition(returns, len(returns) - rank)[len(returns) - rank])
 
 
 @dataclass(frozen=True)

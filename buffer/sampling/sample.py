@@ -1,4 +1,4 @@
-"""What the client gives out: samples and counts."""
+"""Results: what a shard draws, in a binary form for the network, and the samples and counts that clients return."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,103 +10,111 @@ import pyarrow as pa
 
 from buffer.episodes.packing import turns_of, unpack
 from buffer.episodes.schema import Episode
-from buffer.sampling.draws import Draws
+from buffer.sampling.request import Sampler, Unit
+
+_DRAW = np.dtype([("row", np.int32), ("turn", np.int32), ("seq", np.int64), ("probability", np.float64)])
+_HEAD = np.dtype([("episodes", np.int64), ("turns", np.int64), ("mass", np.float64), ("shards", np.int64)])
+
+PRIORITY_UPDATE = np.dtype([("seq", np.int64), ("turn", np.int32), ("priority", np.float64)])
+"""New priorities of turns of one shard: `seq` names the row, `priority` is the absolute TD error."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """How much of a view a shard holds at one moment."""
+
+    episodes: int = 0
+    turns: int = 0
+    mass: float = 0.0
+    """Sum of the turns' priorities, each to the power of `priority_exponent`; 0 unless the sampler is prioritised."""
+
+    def weight(self, unit: Unit, sampler: Sampler) -> float:
+        """Return the shard's weight in the split of a sample over shards."""
+        if sampler == "prioritised":
+            return self.mass
+        return float(self.turns if unit == "turn" else self.episodes)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """n draws from one shard."""
+
+    rows: np.ndarray  # [n], index of the row among the rows that are returned with the draws
+    turns: np.ndarray  # int32[n], the turn; -1 for a whole episode
+    seqs: np.ndarray  # int64[n], number of the row in the shard's history
+    probabilities: np.ndarray  # float64[n], probability of the draw among all draws of this shard; 1 in a sweep
+    held: Held  # What was drawn from
+    shards: int = 1  # Number of shards of the replay as this shard knows it
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_bytes(self, shards: int) -> bytes:
+        """Return a form that `from_bytes` reads, with the number of shards."""
+        draws = np.empty(len(self), _DRAW)
+        for name, values in zip(_DRAW.names or (), (self.rows, self.turns, self.seqs, self.probabilities), strict=True):
+            draws[name] = values
+        head = np.array((self.held.episodes, self.held.turns, self.held.mass, shards), _HEAD)
+        return head.tobytes() + draws.tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read the result of `to_bytes`."""
+        ((episodes, turns, mass, shards),) = np.frombuffer(data, _HEAD, 1).tolist()
+        draws = np.frombuffer(data, _DRAW, offset=_HEAD.itemsize)
+        return cls(draws["row"], draws["turn"], draws["seq"], draws["probability"], Held(episodes, turns, mass), shards)
 
 
 @dataclass(frozen=True)
 class Stats:
     """Counts of the whole replay at about one moment."""
 
-    episodes: int
-    """Held."""
-    turns: int
-    """Held."""
-    inserted_episodes: int
-    """Ever inserted, like the next two, over restarts too."""
+    episodes: int  # Episodes held
+    turns: int  # Turns held
+    inserted_episodes: int  # Episodes ever inserted, also before restarts; likewise the next two
     inserted_turns: int
     sampled_turns: int
-    bytes: int
-    """Of the rows held in memory and their messages."""
-    evicted: int
-    """Episodes inserted and no longer held."""
+    bytes: int  # Bytes of the rows held in memory and of their messages
+    evicted: int  # Episodes inserted and no longer held
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one shard gave of a sample."""
-
-    shard: int
-    batches: Sequence[pa.RecordBatch]
-    draws: Draws
-    share: float = 1.0
-    """How likely a draw was to come from this shard."""
-
-
+@dataclass(frozen=True, eq=False)
 class Sample:
-    """n draws, with replacement: which episode and which of its turns.
+    """n draws with replacement: an episode and a turn each.
 
-    Episodes travel once however often they were drawn, and become objects only when `episodes` is read.
+    An episode is transferred once even if it was drawn several times, and is decoded when `episodes` is first read.
     """
 
-    def __init__(
-        self,
-        batches: Sequence[pa.RecordBatch],
-        rows: np.ndarray,
-        turns: np.ndarray,
-        *,
-        shards: np.ndarray,
-        seqs: np.ndarray,
-        probabilities: np.ndarray,
-        population: int,
-    ) -> None:
-        self.batches = list(batches)
-        """The distinct episodes in the layout of `buffer.rows`."""
-        self.rows = rows
-        """int32[n], index of each draw's episode among the rows of `batches`."""
-        self.turns = turns
-        """int32[n], the turn drawn; -1 where whole episodes were drawn."""
-        self.shards = shards
-        """int32[n], the shard that each draw came from."""
-        self.seqs = seqs
-        """int64[n], the number of the episode in its shard's history."""
-        self.probabilities = probabilities
-        """float64[n], with which each was drawn; 1 where chance had no part."""
-        self.population = population
-        """Turns or episodes that were drawn from."""
+    batches: Sequence[pa.RecordBatch]  # The distinct episodes in the layout of `buffer.episodes.packing`
+    rows: np.ndarray  # int32[n], index of each draw's episode among the rows of `batches`
+    turns: np.ndarray  # int32[n], the turn; -1 for a whole episode
+    shards: np.ndarray  # int32[n], the shard of each draw
+    seqs: np.ndarray  # int64[n], number of the episode in its shard's history
+    probabilities: np.ndarray  # float64[n], probability of each draw over all shards; 1 in a sweep
+    population: int  # Number of turns or episodes that were drawn from
 
     @classmethod
-    def joined(cls, parts: Sequence[Part], *, population: int) -> Self:
-        """One sample of what several shards gave, in their order."""
-        batches: list[pa.RecordBatch] = []
-        rows, base = [np.empty(0, np.int32)], 0
-        for part in parts:
-            batches.extend(part.batches)
-            rows.append(part.draws.rows + base)
-            base += sum(batch.num_rows for batch in part.batches)
-        turns = [np.empty(0, np.int32), *(part.draws.turns for part in parts)]
-        shards = [np.empty(0, np.int32), *(np.full(len(part.draws), part.shard, np.int32) for part in parts)]
-        seqs = [np.empty(0, np.int64), *(part.draws.seqs for part in parts)]
-        chances = [np.empty(0), *(part.draws.probabilities * part.share for part in parts)]
-        return cls(
-            batches,
-            np.concatenate(rows).astype(np.int32),
-            np.concatenate(turns),
-            shards=np.concatenate(shards),
-            seqs=np.concatenate(seqs),
-            probabilities=np.concatenate(chances),
-            population=population,
-        )
+    def of_shard(cls, shard: int, batches: Sequence[pa.RecordBatch], draws: Draws, *, share: float = 1.0) -> Self:
+        """Return the draws of one shard; `share` is the probability that a draw comes from it."""
+        shards = np.full(len(draws), shard, np.int32)
+        chances = draws.probabilities * share
+        return cls(batches, draws.rows, draws.turns, shards, draws.seqs, chances, population=len(draws))
 
-    def reordered(self, order: np.ndarray) -> "Sample":
-        """The same draws, draw i being what `order[i]` was."""
-        return Sample(
-            self.batches,
-            self.rows[order],
-            self.turns[order],
-            shards=self.shards[order],
-            seqs=self.seqs[order],
-            probabilities=self.probabilities[order],
-            population=self.population,
+    @classmethod
+    def joined(cls, parts: Sequence[Self], *, population: int, order: np.ndarray | None = None) -> Self:
+        """Return one sample of all `parts`, at least one; draw i is draw `order[i]` of the parts in sequence."""
+        sizes = [sum(batch.num_rows for batch in part.batches) for part in parts]
+        firsts = (np.cumsum(sizes) - sizes).tolist()
+        rows = np.concatenate([part.rows + first for part, first in zip(parts, firsts, strict=True)])
+        order = np.arange(len(rows)) if order is None else order
+        return cls(
+            [batch for part in parts for batch in part.batches],
+            rows.astype(np.int32)[order],
+            np.concatenate([part.turns for part in parts])[order],
+            np.concatenate([part.shards for part in parts])[order],
+            np.concatenate([part.seqs for part in parts])[order],
+            np.concatenate([part.probabilities for part in parts])[order],
+            population,
         )
 
     def __len__(self) -> int:
@@ -114,16 +122,16 @@ class Sample:
 
     @property
     def turns_drawn(self) -> int:
-        """Turns that count as sampled: of an episode all of them, every time it was drawn."""
+        """Turns that the limiter counts: one for each drawn turn, all of its turns for each drawn episode."""
         if len(self) == 0 or self.turns[0] >= 0:
             return len(self)
         turns = np.concatenate([turns_of(batch) for batch in self.batches])
         return int(turns[self.rows].sum())
 
     def importance_weights(self, exponent: float) -> np.ndarray:
-        """float32[n], (N P(i))^-exponent over the largest of the sample: by how much each draw's loss counts.
+        """Return float32[n], (N P(i))^-exponent over the largest of the sample: the weight of each draw's loss.
 
-        N is `population`, P `probabilities`; 1 undoes the sampler's preference wholly, 0 not at all (Schaul et al.,
+        N is `population`, P `probabilities`. Exponent 1 corrects the sampler's bias fully, 0 not at all (Schaul et al.,
         ICLR 2016, section 3.4).
         """
         weights = (self.population * self.probabilities) ** -exponent
@@ -136,5 +144,5 @@ class Sample:
 
     @cached_property
     def episodes(self) -> list[Episode]:
-        """Episode of each draw, n long; the same object where it was drawn again."""
+        """The episode of each draw [n]; the same object where an episode was drawn again."""
         return [self.distinct[row] for row in self.rows]

@@ -1,172 +1,111 @@
-"""A shard's Ray actor: placement, life and death of the process around a `Shard` and its Flight endpoint.
+"""The Ray actor of a shard: the process around a `Shard` and its Flight endpoint.
 
-Killed, Ray starts it again: it reads its log, opens a new port and reports to the limiter; clients ask its
-handle for the new address.
+If the process is killed, Ray starts another one. It reads the log, opens a new port and reports to the limiter; clients
+ask the actor for the new address.
 """
 
 import logging
-import os
 import uuid
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.flight as flight
 import ray
 
 from buffer.config import ReplayConfig
 from buffer.debounce import Delayed
-from buffer.errors import EpochError, ReplayTimeout
-from buffer.flight.actor_lookup import limiter_name, locate_actor
-from buffer.flight.server import ReplayFlightServer
-from buffer.flight.token import write_endpoint
+from buffer.flight.actor_lookup import actor_name
+from buffer.flight.discovery_files import write_endpoint
 from buffer.log.folders import read_manifest
 from buffer.metrics import ShardMetrics, serve
-from buffer.replication.flight import ReplicaEndpoint
-from buffer.replication.log_location import bring_home, copy_from_home, leave_home, local_folder
-from buffer.replication.primary import Replication
+from buffer.replication.shard_side import ShardReplication
+from buffer.shard.server import ShardServer
 from buffer.shard.shard import Shard
 
 logger = logging.getLogger(__name__)
 
 _REPORT_DELAY_S = 0.02
-_REPLICATE_S = 20.0
-"""Seconds for which one request waits for the replica: less than its client gives it."""
 
 
 class ShardActor:
-    """See the module. Made by `ReplayService` through `ray.remote`."""
+    """Process of one shard, started by `ReplayService` through `ray.remote`."""
 
-    def __init__(
-        self, index: int, config: ReplayConfig, directory: Path, life: str, token: str, replica: str | None = None
-    ) -> None:
-        """`life` is the service's, and begins the names of its actors: Ray may not find a handle again when it
-        restarts this one. `replica` is the name of this shard's, where it has one.
+    def __init__(self, index: int, config: ReplayConfig, directory: Path, service: str, token: str) -> None:
+        """`directory` is the shard's folder, `service` the unique name of the service.
+
+        Actors find each other by name, because Ray may not resolve a handle when it restarts an actor.
         """
         logging.basicConfig(level=logging.INFO)
         self._config = config
         self._directory = directory
-        self._log_directory = directory
-        self._limiter = ray.get_actor(limiter_name(life))
-        self._life = uuid.uuid4().hex
+        self._limiter = ray.get_actor(actor_name(service, "limiter"))
+        self._life = uuid.uuid4().hex  # Identifies this process to the limiter
         self._reports = Delayed(self.report, _REPORT_DELAY_S)
         metrics = ShardMetrics(index)
-        self._replication: Replication | None = None
-        if replica is not None:
-            self._log_directory = local_folder(config.local_dir, directory.parent, life, directory.name)
-            self._replication = self._recover(index, replica, token, metrics)
-        self._shard = Shard(index, config, self._log_directory, metrics)
-        self._replicate(config.timeout_s)
-        self._born = self._shard.counts().as_dict()
-        self._log_start(directory, lost=self.report())
+        self._replication: ShardReplication | None = None
+        log_directory = directory
+        if config.replication == 2:
+            self._replication = ShardReplication(index, config, directory, service, token, metrics)
+            log_directory = self._replication.log.directory
+        self._shard = Shard(index, config, log_directory, metrics)
+        if self._replication is not None:
+            self._replication.complete(self._shard.segments)
+        self._born = asdict(self._shard.counts())
+        self._log_start(lost=self.report())
         host = ray.util.get_node_ip_address()
-        self._server = ReplayFlightServer(self._shard, token=token, on_append=self._after_append)
+        self._server = ShardServer(self._shard, token=token, on_append=self._after_append)
         self.count_shards()
         self._address = f"{host}:{self._server.port}"
         write_endpoint(directory, self._address)
         self._metrics_address = serve(metrics.registry, host)
 
-    def _recover(self, index: int, replica: str, token: str, metrics: ShardMetrics) -> Replication:
-        """Fill the log's folder on this node, which may be another than that of the process before."""
-        replication = Replication(
-            self._log_directory,
-            ReplicaEndpoint(name := f"the replica of replay shard {index}", locate_actor(name, replica), token),
-            fsync=self._config.durability == "fsync",
-            metrics=metrics,
-        )
-        replication.recover(partial(copy_from_home, self._directory), self._config.timeout_s)
-        leave_home(self._directory, "shard", ray.util.get_node_ip_address(), self._log_directory)
-        return replication
-
-    def _replicate(self, timeout_s: float) -> None:
-        """Return once the replica has every row of the log. Raises ReplayTimeout."""
-        if self._replication is None:
-            return
-        try:
-            self._replication.sync(self._shard.segments, timeout_s)
-        except EpochError as error:
-            # Ray took this process for dead and has put another in its place, which clients will find.
-            logger.error("replay shard %d ends: %s", self._shard.index, error)
-            os._exit(1)
-
-    def _log_start(self, directory: Path, *, lost: int) -> None:
-        counts = self._shard.counts()
+    def _log_start(self, *, lost: int) -> None:
+        name, held, config = f"replay shard {self._shard.index}", self._shard.counts(), self._config
         if lost:
-            logger.warning(
-                "replay shard %d came back without %d of its episodes, it holds %d: durability=%s with replication=%d "
-                "does not keep them",
-                self._shard.index,
-                lost,
-                counts.episodes,
-                self._config.durability,
-                self._config.replication,
-            )
-        elif counts.episodes:
-            logger.info(
-                "replay shard %d holds %d episodes (%d turns) from its log %s",
-                self._shard.index,
-                counts.episodes,
-                counts.turns,
-                directory,
-            )
+            kept = f"durability={config.durability} with replication={config.replication} does not keep them"
+            logger.warning("%s lost %d episodes at its restart and holds %d: %s", name, lost, held.episodes, kept)
+        elif held.episodes:
+            logger.info("%s read %d episodes (%d turns) from its log", name, held.episodes, held.turns)
 
     def report(self) -> int:
-        """Tell the limiter the counts, so that every client's next wait sees them; returns episodes lost at birth.
+        """Send the counts to the limiter; returns the episodes that this process lost at its start.
 
-        Runs before an acknowledgement where the limiter may hold someone back, and when a restarted limiter asks.
+        Runs before an acknowledgement if the limiter may block on the counts, and when a restarted limiter asks.
         """
-        counts = self._shard.counts().as_dict()
+        counts = asdict(self._shard.counts())
         answer = self._limiter.report.remote(self._shard.index, self._life, counts, self._born)
         try:
             return ray.get(answer, timeout=self._config.timeout_s)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
-            # The rows are durable; the limiter learns of them with the next report.
+            # The rows are durable, and the next report carries these counts too.
             logger.warning("replay shard %d could not report its counts to the limiter: %s", self._shard.index, error)
             return 0
 
     def _after_append(self) -> None:
-        """Replicate, then count.
-
-        Where no limiter bounds inserts the count may come a moment after the acknowledgement: it bounds nobody.
-        """
-        try:
-            self._replicate(_REPLICATE_S)
-        except ReplayTimeout as error:
-            # The writer asks again for as long as it has time, and says then what it waited for.
-            raise flight.FlightUnavailableError(str(error)) from error
+        """Replicate and count an append. If the limiter never blocks inserts, the count may follow later."""
+        if self._replication is not None:
+            self._replication.acknowledge(self._shard.segments)
         if not self._config.bounds_inserts:
             self._reports.ask()
         else:
             self.report()
 
     def count_shards(self) -> None:
-        """Look how many shards there are, for clients to learn of new ones."""
+        """Read the number of shards, which every answer carries to clients."""
         self._server.shards = read_manifest(self._directory.parent).shards
 
     def address(self) -> str:
-        """host:port of the Flight endpoint of this process."""
+        """Return "host:port" of the Flight endpoint of this process."""
         return self._address
 
     def metrics_address(self) -> str:
-        """host:port of the metrics endpoint of this process."""
+        """Return "host:port" of the metrics endpoint of this process."""
         return self._metrics_address
 
-    def node(self) -> str:
-        """Ray's id of this process's node."""
-        return str(ray.get_runtime_context().get_node_id())
-
-    def pid(self) -> int:
-        """Process id on its node, for operators and fault tests."""
-        return os.getpid()
-
     def stats(self) -> dict[str, int]:
-        """Counts of this shard, which the limiter then knows too."""
+        """Return the counts of this shard, after reporting them to the limiter."""
         self._reports.finish()
-        return self._shard.counts().as_dict()
-
-    def ids(self) -> list[str]:
-        """Ids held, oldest first."""
-        return self._shard.ids()
+        return asdict(self._shard.counts())
 
     def checkpoint(self, directory: Path) -> dict[str, Any]:
         """See `Shard.checkpoint`."""
@@ -174,8 +113,8 @@ class ShardActor:
         return self._shard.checkpoint(Path(directory))
 
     def close(self) -> None:
-        """Seal the log, for an orderly end, which the limiter hears of."""
+        """Seal the log at an orderly end, and report the last counts."""
         self._reports.finish()
         self._shard.close()
         if self._replication is not None:
-            bring_home(self._log_directory, self._directory)
+            self._replication.close()

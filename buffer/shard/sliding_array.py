@@ -1,12 +1,12 @@
-"""Arrays of numbers per row: they grow at one end and are forgotten at the other."""
+"""An array of one number per row that grows at its end and shrinks at its front."""
 
 import numpy as np
 
 
-class Window:
-    """A numpy array appended to at its end and dropped from at its front; memory follows what is held.
+class SlidingArray:
+    """A numpy array with append at the end and drop at the front; its memory follows its length.
 
-    A view handed out stays right, and unchanged, while the window moves on.
+    A view that was returned before stays valid and unchanged.
     """
 
     def __init__(self, dtype: np.dtype | type) -> None:
@@ -18,7 +18,7 @@ class Window:
         return self._end - self._start
 
     def extend(self, values: np.ndarray) -> None:
-        """Append `values` at the end."""
+        """Append `values`."""
         end = self._end + len(values)
         if end > len(self._data):
             held = len(self)
@@ -30,9 +30,9 @@ class Window:
         self._end = end
 
     def drop(self, count: int) -> None:
-        """Forget the oldest `count`."""
+        """Drop the oldest `count` values."""
         self._start += count
 
     def view(self) -> np.ndarray:
-        """What is held, oldest first, without copying."""
+        """Return the values, oldest first, without copying."""
         return self._data[self._start : self._end]

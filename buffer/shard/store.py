@@ -1,37 +1,36 @@
-"""The rows a shard holds, without log or network: dedupe, eviction, filters, draws, gathering.
+"""The rows that a shard holds in memory: known ids, eviction, and copying drawn rows out.
 
-Rows are held in the order they were appended, packed (`buffer.rows`) in blocks that never change. `seq` is a row's
-number in the shard's whole history, which outlives restarts. Calls are not synchronised here: the shard holds a lock
-around all but `Plan.gather`, which touches only memory that no longer changes.
+Rows are held packed (`buffer.episodes.packing`) in blocks that never change, in the order of their append. Calls are
+not synchronised here: the shard holds a lock around all of them. The iterator that `gather` returns needs no lock,
+because it only reads memory that no longer changes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from buffer.episodes.packing import ROW_SCHEMA, pack
-from buffer.episodes.schema import MESSAGES_TYPE, new_rows, ragged_parts
-from buffer.episodes.wire import to_wire
-from buffer.sampling.draws import Draws
-from buffer.sampling.request import Sampler, Unit
-from buffer.sampling.row_filter import RowFilter
-from buffer.shard.index import RowIndex, RowNumbers
-from buffer.shard.sliding_array import Window
+from buffer.episodes.schema import MESSAGES_TYPE, ragged_parts
+from buffer.episodes.wire import binary_array, to_wire
+from buffer.sampling.sample import Draws
+from buffer.shard.index import RowIndex
+from buffer.shard.sliding_array import SlidingArray
 
-# Threads would cost more than they save on so little.
-_COLD = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_Piece = TypeVar("_Piece")
+# Threads cost more than they save on inputs this small.
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 BLOCK_BYTES = 1 << 20
-"""A block goes once its last row is evicted: small, so that little is held for nothing."""
+"""Size of a block. A block is freed when its last row is evicted, so small blocks waste little memory."""
 _BATCH_ROWS = 256
-_BATCH_BYTES = 32 << 20
-"""Bounds of one batch that is gathered: enough to amortise it, few enough that none is huge."""
+_BATCH_BYTES = 32 << 20  # Limits of one gathered batch
 _MESSAGES_SCHEMA: pa.Schema = ROW_SCHEMA.append(pa.field("messages", MESSAGES_TYPE))
 
 
 @dataclass(frozen=True)
-class _ColdMessages:
+class _Messages:
     """The messages of one append, compressed: people read them now and then, samplers never."""
 
     first_row: int
@@ -41,54 +40,35 @@ class _ColdMessages:
         return pa.ipc.open_stream(self.data).read_next_batch().column(0)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What was drawn, and the memory that it lies in. A sweep draws every row once, in order."""
+class _Shared(Generic[_Piece]):
+    """Objects that each serve some consecutive rows; an object is freed with the last of its rows."""
 
-    draws: Draws
-    """Rows are indices into the gathered ones."""
-    _rows: np.ndarray
-    """int64[k], the distinct rows, rising, by their number within the store."""
-    _packed: list[memoryview]
-    _cold: list[_ColdMessages] | None
-    """The appends that the rows came in; None where messages are not asked for."""
+    def __init__(self) -> None:
+        self._pieces: dict[int, _Piece] = {}
+        self._next = 0
+        self._of_row = SlidingArray(np.int64)  # Number of each row's object
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the batches gathered."""
-        return ROW_SCHEMA if self._cold is None else _MESSAGES_SCHEMA
+    def add(self, piece: _Piece, rows: int) -> None:
+        """Append an object for the next `rows` rows."""
+        self._pieces[self._next] = piece
+        self._of_row.extend(np.full(rows, self._next))
+        self._next += 1
 
-    def gather(self) -> Iterator[pa.RecordBatch]:
-        """Copy the distinct rows out in order, in batches of bounded size; at least one batch."""
-        if not self._packed:
-            yield pa.RecordBatch.from_pylist([], schema=self.schema)
-        first = 0
-        while first < len(self._packed):
-            end, size = first, 0
-            while end < len(self._packed) and end - first < _BATCH_ROWS and (end == first or size < _BATCH_BYTES):
-                size += self._packed[end].nbytes
-                end += 1
-            packed = self._packed[first:end]
-            offsets = np.zeros(len(packed) + 1, np.int32)
-            np.cumsum([row.nbytes for row in packed], out=offsets[1:])
-            buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(packed))]
-            columns = [pa.Array.from_buffers(pa.binary(), len(packed), buffers)]
-            if self._cold is not None:
-                columns.append(_messages(self._cold, self._rows[first:end]))
-            yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
-            first = end
+    def drop(self, count: int) -> None:
+        """Drop the oldest `count` rows; at least one row must be left."""
+        first = int(self._of_row.view()[0])
+        self._of_row.drop(count)
+        for number in range(first, int(self._of_row.view()[0])):
+            del self._pieces[number]
 
-
-def _messages(cold: list[_ColdMessages], rows: np.ndarray) -> pa.Array:
-    """The messages of each row, out of the appends that hold them."""
-    firsts = np.array([part.first_row for part in cold])
-    home = np.searchsorted(firsts, rows, side="right") - 1
-    pieces = [cold[index].read().take(pa.array(rows[home == index] - firsts[index])) for index in np.unique(home)]
-    return pa.concat_arrays(pieces)
+    def of(self, rows: np.ndarray, *, distinct: bool = False) -> list[_Piece]:
+        """Return the object of each row, or each of these objects once, in order."""
+        numbers = self._of_row.view()[rows]
+        return [self._pieces[number] for number in (np.unique(numbers) if distinct else numbers).tolist()]
 
 
 class Store:
-    """Packed rows in blocks, and an index over them."""
+    """Packed rows in blocks, and the index over them."""
 
     def __init__(
         self, *, capacity_turns: int, capacity_bytes: float = float("inf"), priority_exponent: float = 0.6
@@ -96,73 +76,37 @@ class Store:
         self.capacity_turns = capacity_turns
         self.capacity_bytes = capacity_bytes
         self.index = RowIndex(priority_exponent=priority_exponent)
-        self._next_row = 0
-        """Rows this store ever held; a row's number within it counts from the first."""
-        self._blocks: dict[int, memoryview] = {}
-        """By number; those of rows that are held, and of no others."""
-        self._next_block = 0
-        self._block = Window(np.int64)
-        self._start = Window(np.int64)
-        self._end = Window(np.int64)
-        """Where each row lies: block, first byte and the one behind its last."""
-        self._cold: dict[int, _ColdMessages] = {}
-        """By the number of the append that they came in."""
-        self._next_append = 0
-        self._append = Window(np.int64)
-        self._ids: dict[str, int] = {}
-        """seq of each id known: those held, and evicted ones until `forget_before`. In order of seq."""
-
-    @property
-    def episodes(self) -> int:
-        """Episodes held."""
-        return len(self.index)
-
-    @property
-    def turns(self) -> int:
-        """Turns held."""
-        return self.index.turns
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the rows held and their messages."""
-        return self.index.bytes
+        self._next_row = 0  # Rows ever appended to this object; the number of a row within it counts from the first
+        self._blocks: _Shared[memoryview] = _Shared()
+        self._start = SlidingArray(np.int64)
+        self._end = SlidingArray(np.int64)  # First byte of each row in its block, and the byte after its last
+        self._messages: _Shared[_Messages] = _Shared()
+        self.ids: dict[str, int] = {}
+        """`seq` of each known id, ascending: of rows held, and of evicted rows until `forget_before`."""
 
     @property
     def oldest_seq(self) -> int | None:
         """`seq` of the oldest row held."""
         return int(self.index.seq.view()[0]) if len(self.index) else None
 
-    def ids(self) -> list[str]:
-        """Ids held, oldest first."""
-        oldest = self.oldest_seq
-        return [] if oldest is None else [name for name, seq in self._ids.items() if seq >= oldest]
-
-    def knows(self, episode_id: str) -> bool:
-        """Whether an append of this id would change nothing."""
-        return episode_id in self._ids
-
-    def fresh_rows(self, batch: pa.RecordBatch) -> np.ndarray:
-        """int64[k], the rows of the batch whose id is not known; of rows with the same id the first."""
-        return np.array(new_rows(batch, self._ids), dtype=np.int64)
-
     def append(self, batch: pa.RecordBatch, first_seq: int) -> int:
-        """Hold rows of `EPISODE_SCHEMA` whose ids are new, evicting the oldest; returns how many it evicted."""
+        """Hold rows of `EPISODE_SCHEMA` with new ids and evict the oldest rows; returns how many were evicted."""
         rows = batch.num_rows
         if rows == 0:
             return 0
         packed, bounds = pack(to_wire(batch))
         self._keep_packed(packed, bounds)
         messages = self._keep_messages(batch.column("messages"))
-        numbers = RowNumbers(
+        self.index.extend(
+            first_seq,
             turns=np.diff(ragged_parts(batch.column("action_start"))[0]).astype(np.int64),
             oldest_version=_per_row(np.minimum, batch.column("versions"), np.int32),
             ret=_per_row(np.add, batch.column("reward"), np.float64),
-            # Messages are compressed together; each row counts for its part of them.
-            bytes=np.diff(bounds) + -(-messages // rows),
+            # Messages are compressed together; each row counts an equal part of them.
+            sizes=np.diff(bounds) + -(-messages // rows),
         )
-        self.index.extend(first_seq, numbers)
         for seq, name in enumerate(batch.column("episode_id").to_pylist(), first_seq):
-            self._ids[name] = seq
+            self.ids[name] = seq
         self._next_row += rows
         return self._evict()
 
@@ -171,92 +115,96 @@ class Store:
         while first < rows:
             end = max(first + 1, int(np.searchsorted(bounds, bounds[first] + BLOCK_BYTES, side="right")) - 1)
             piece = packed[bounds[first] : bounds[end]]
-            # A copy where the append is larger than a block, so that a part of it can go before the rest.
-            self._blocks[self._next_block] = memoryview(piece.tobytes()) if end - first < rows else piece
-            self._block.extend(np.full(end - first, self._next_block))
+            # An append larger than a block is copied, so that a part of it can be freed before the rest.
+            self._blocks.add(memoryview(piece.tobytes()) if end - first < rows else piece, end - first)
             self._start.extend(bounds[first:end] - bounds[first])
             self._end.extend(bounds[first + 1 : end + 1] - bounds[first])
-            self._next_block += 1
             first = end
 
     def _keep_messages(self, column: pa.Array) -> int:
-        """Returns the bytes that they take."""
+        """Keep the messages of an append; returns their compressed size in bytes."""
         sink = pa.BufferOutputStream()
         batch = pa.RecordBatch.from_arrays([column], names=["messages"])
-        with pa.ipc.new_stream(sink, batch.schema, options=_COLD) as writer:
+        with pa.ipc.new_stream(sink, batch.schema, options=_COMPRESSED) as writer:
             writer.write_batch(batch)
         data = sink.getvalue()
-        self._cold[self._next_append] = _ColdMessages(self._next_row, data)
-        self._append.extend(np.full(len(column), self._next_append))
-        self._next_append += 1
+        self._messages.add(_Messages(self._next_row, data), len(column))
         return int(data.size)
 
     def _evict(self) -> int:
         count = self.index.excess(self.capacity_turns, self.capacity_bytes)
         if count <= 0:
             return 0
-        block, append = int(self._block.view()[0]), int(self._append.view()[0])
-        self.index.drop(count)
-        for window in (self._block, self._start, self._end, self._append):
-            window.drop(count)
-        for number in range(block, int(self._block.view()[0])):
-            del self._blocks[number]
-        for number in range(append, int(self._append.view()[0])):
-            del self._cold[number]
+        for part in (self.index, self._blocks, self._start, self._end, self._messages):
+            part.drop(count)
         return count
 
     def forget_before(self, seq: int) -> None:
-        """Forget the ids of rows before `seq` that are no longer held: an append with such an id is new again."""
+        """Forget the ids of evicted rows before `seq`: an append with such an id is new again."""
         oldest = self.oldest_seq
         limit = seq if oldest is None else min(seq, oldest)
         gone = []
-        for name, known in self._ids.items():
+        for name, known in self.ids.items():
             if known >= limit:
                 break
             gone.append(name)
         for name in gone:
-            del self._ids[name]
+            del self.ids[name]
 
-    def draw(
-        self,
-        count: int,
-        *,
-        unit: Unit,
-        only: RowFilter,
-        sampler: Sampler = "uniform",
-        messages: bool = False,
-        rng: np.random.Generator,
-    ) -> Plan | None:
-        """See `RowIndex.draw`."""
-        drawn = self.index.draw(count, unit=unit, only=only, sampler=sampler, rng=rng)
-        if drawn is None:
-            return None
-        distinct, row_of_draw = np.unique(drawn.rows, return_inverse=True)
-        seqs = self.index.seq.view()[drawn.rows]
-        draws = Draws(row_of_draw.astype(np.int32), drawn.turn, seqs, drawn.probability, drawn.held)
-        return self._plan(draws, distinct, messages)
+    def gather(self, draws: Draws, *, messages: bool) -> tuple[Draws, Iterator[pa.RecordBatch]]:
+        """Return the draws over their distinct rows, and an iterator that copies these rows out, in batches.
 
-    def sweep(self, only: RowFilter, *, messages: bool = False) -> Plan:
-        """Every row that passes the filter once, oldest first."""
-        rows = self.index.selected(only)
-        count = len(rows)
-        once, whole = np.arange(count, dtype=np.int32), np.full(count, -1, np.int32)
-        draws = Draws(once, whole, self.index.seq.view()[rows], np.ones(count), self.index.held(only))
-        return self._plan(draws, rows, messages)
+        `draws.rows` are indices of rows held; in the result they are indices among the distinct rows.
+        """
+        rows, row_of_draw = np.unique(draws.rows, return_inverse=True)
+        bounds = (array.view()[rows].tolist() for array in (self._start, self._end))
+        packed = [block[start:end] for block, start, end in zip(self._blocks.of(rows), *bounds, strict=True)]
+        compressed = self._messages.of(rows, distinct=True) if messages else None
+        oldest = self._next_row - len(self.index)
+        return replace(draws, rows=row_of_draw.astype(np.int32)), _batches(packed, compressed, rows + oldest)
 
-    def _plan(self, draws: Draws, rows: np.ndarray, messages: bool) -> Plan:
-        where = (window.view()[rows].tolist() for window in (self._block, self._start, self._end))
-        packed = [self._blocks[block][start:end] for block, start, end in zip(*where, strict=True)]
-        appends = np.unique(self._append.view()[rows]).tolist() if messages else None
-        cold = None if appends is None else [self._cold[number] for number in appends]
-        return Plan(draws, rows + self._oldest_row, packed, cold)
 
-    @property
-    def _oldest_row(self) -> int:
-        return self._next_row - self.episodes
+def sample_schema(messages: bool) -> pa.Schema:
+    """Return the schema of gathered batches."""
+    return _MESSAGES_SCHEMA if messages else ROW_SCHEMA
+
+
+def _batches(
+    packed: list[memoryview], compressed: list[_Messages] | None, rows: np.ndarray
+) -> Iterator[pa.RecordBatch]:
+    """Yield packed rows, and their messages if any are given, in bounded batches; at least one batch.
+
+    `rows` are the numbers of the rows within the store, ascending.
+    """
+    schema = sample_schema(compressed is not None)
+    if not packed:
+        yield pa.RecordBatch.from_pylist([], schema=schema)
+    first = 0
+    while first < len(packed):
+        end, size = first, 0
+        while end < len(packed) and end - first < _BATCH_ROWS and (end == first or size < _BATCH_BYTES):
+            size += packed[end].nbytes
+            end += 1
+        piece = packed[first:end]
+        columns = [binary_array(b"".join(piece), np.array([row.nbytes for row in piece]))]
+        if compressed is not None:
+            columns.append(_read_messages(compressed, rows[first:end]))
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        first = end
+
+
+def _read_messages(compressed: list[_Messages], rows: np.ndarray) -> pa.Array:
+    """Return the messages of each row from the appends that hold them."""
+    firsts = np.array([append.first_row for append in compressed])
+    appends = np.searchsorted(firsts, rows, side="right") - 1
+    pieces = [
+        compressed[append].read().take(pa.array(rows[appends == append] - firsts[append]))
+        for append in np.unique(appends)
+    ]
+    return pa.concat_arrays(pieces)
 
 
 def _per_row(reduce: np.ufunc, column: pa.ListArray, dtype: type) -> np.ndarray:
-    """The numbers of each row of a list column, none of them empty, reduced to one."""
+    """Reduce the numbers of each row of a list column to one; no row may be empty."""
     offsets, flat = ragged_parts(column)
     return reduce.reduceat(flat[: offsets[-1]], offsets[:-1], dtype=dtype)

@@ -1,7 +1,7 @@
-"""A sum tree over a sliding window of positions: draws in proportion to mass, and updates, in logarithmic time.
+"""A sum tree over consecutive positions: draws in proportion to mass, and updates, in logarithmic time.
 
-Each node sums 64 children, so that a million positions make four levels and a batch of draws goes down them in a few
-numpy calls. A node is always recomputed from its children, never adjusted: rounding errors do not pile up.
+Each node sums 64 children, so a million positions make four levels, and a batch of draws descends them in a few numpy
+calls. A node is always recomputed from its children and never adjusted, so rounding errors do not accumulate.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ _FAN = 64
 
 
 class SumTree:
-    """Masses >= 0 of the positions `first` to `end`, appended at one side and dropped from the other."""
+    """Masses >= 0 of the positions `first` to `end`; positions are appended at the end and dropped at the front."""
 
     def __init__(self) -> None:
         self.first = 0
@@ -31,13 +31,12 @@ class SumTree:
         self.set(np.arange(self.end - len(masses), self.end), masses)
 
     def drop(self, count: int) -> None:
-        """Forget the oldest `count` positions."""
-        gone = np.arange(self.first, self.first + count)
-        self.set(gone, np.zeros(count))
+        """Drop the oldest `count` positions."""
+        self.set(np.arange(self.first, self.first + count), np.zeros(count))
         self.first += count
 
     def set(self, positions: np.ndarray, masses: np.ndarray) -> None:
-        """Give positions [k] new masses [k]; of a position that is named twice the last counts."""
+        """Give positions [k] new masses [k]; the last one wins if a position occurs twice."""
         nodes = positions % len(self._levels[0])
         self._levels[0][nodes] = masses
         for below, above in zip(self._levels, self._levels[1:], strict=False):
@@ -45,23 +44,23 @@ class SumTree:
             above[nodes] = below.reshape(-1, _FAN)[nodes].sum(axis=1)
 
     def masses(self, positions: np.ndarray) -> np.ndarray:
-        """float64[k], the masses of positions [k]."""
+        """Return float64[k], the masses of positions [k]."""
         return self._levels[0][positions % len(self._levels[0])]
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64[count], positions drawn in proportion to mass, with replacement; the total must be above 0."""
+        """Return int64[count], positions drawn in proportion to mass with replacement. The total must be above 0."""
         left = rng.random(count) * self.total
         node = np.zeros(count, dtype=np.int64)
         for level in reversed(self._levels):
             children = level.reshape(-1, _FAN)[node]
             sums = np.cumsum(children, axis=1)
-            # Where rounding puts a draw beyond the last child, the last that has mass takes it.
+            # If rounding puts a draw beyond the last child, the last child with mass gets it.
             last = _FAN - 1 - np.argmax(children[:, ::-1] > 0, axis=1)
             child = np.minimum((sums <= left[:, None]).sum(axis=1), last)
             at = (np.arange(count), child)
             left = np.maximum(left - (sums[at] - children[at]), 0.0)
             node = node * _FAN + child
-        # A slot stands for one position of the window, whose first lies in slot `first % slots`.
+        # Position p has slot p % slots.
         slots = len(self._levels[0])
         return self.first + (node - self.first) % slots
 
@@ -73,7 +72,7 @@ class SumTree:
 
 
 def _levels(slots: int) -> list[np.ndarray]:
-    """Levels of zeros from the leaves, at least `slots` of them, up to one node's children."""
+    """Return levels of zeros, from at least `slots` leaves up to the children of one node."""
     levels = []
     while True:
         nodes = -(-slots // _FAN)

@@ -15,7 +15,8 @@ from actors.rendering.plain import PlainRenderer
 from actors.rollout.episode import run_episode
 from actors.rollout.results import EpisodeResult
 from actors.rollout.worker import RolloutWorker, WorkerArgs
-from buffer.episodes.schema import episodes_to_batch, validate
+from buffer.episodes.schema import episodes_to_batch
+from buffer.episodes.validation import validate
 from buffer.rollout_records import FreshActions
 from envs import AsyncEnv, TimeLimit, make
 from envs.hosting.child_process import HUNG

@@ -8,7 +8,8 @@ from actors.errors import RenderError
 from actors.rendering.chat import ChatRenderer
 from actors.rendering.factory import make_renderer, render_demonstration
 from actors.rendering.plain import PlainRenderer
-from buffer.episodes.schema import episodes_to_batch, validate
+from buffer.episodes.schema import episodes_to_batch
+from buffer.episodes.validation import validate
 from envs import Demonstration, demonstrate
 
 CHAT = {"chat_template": CHAT_TEMPLATE}

@@ -21,7 +21,8 @@ from archer.driver.demonstrations import texts
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
 from archer.imports.conversations import read_imports
-from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes, validate
+from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes
+from buffer.episodes.validation import validate
 
 ENV = "twenty_questions_subset"
 

@@ -29,7 +29,8 @@ from bench.replay_workload import (
     sampled,
     template,
 )
-from buffer.episodes.schema import batch_to_episodes, validate
+from buffer.episodes.schema import batch_to_episodes
+from buffer.episodes.validation import validate
 
 WORK = Work(turns=3 * APPENDED * TURNS, seconds=0.01, repeats=1, seed=0)
 

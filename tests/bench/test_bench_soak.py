@@ -10,8 +10,7 @@ from bench.replay_soak import Soaked, _batch, _episode, _wrong, soak
 from buffer.episodes.packing import ROW_SCHEMA, pack
 from buffer.episodes.schema import episodes_to_batch
 from buffer.episodes.wire import to_wire
-from buffer.sampling.draws import Draws, Held
-from buffer.sampling.sample import Part, Sample
+from buffer.sampling.sample import Draws, Held, Sample
 
 
 @pytest.mark.slow
@@ -43,7 +42,7 @@ def test_an_episode_that_is_not_what_its_id_says_is_counted():
         batch = pa.RecordBatch.from_arrays([pa.Array.from_buffers(pa.binary(), 3, buffers)], schema=ROW_SCHEMA)
         rows = np.arange(3, dtype=np.int32)
         draws = Draws(rows, rows, rows.astype(np.int64), np.ones(3), Held())
-        return Sample.joined([Part(0, [batch], draws)], population=3)
+        return Sample.of_shard(0, [batch], draws)
 
     assert _wrong(sampled(packed)) == 0
     token = np.array([1], np.int32).tobytes()

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from replay_cases import make_batch
+from replay_cases import ids, inside, make_batch
 
 from buffer.config import ReplayConfig
 from buffer.errors import LogError, ReplayError
@@ -85,15 +85,15 @@ class Writer(threading.Thread):
 
 def apart(service) -> bool:
     """Whether each shard is on another node than its replica."""
-    shards = ray.get([shard.node.remote() for shard in service.shards], timeout=120)
-    replicas = ray.get([replica.node.remote() for replica in service.replicas], timeout=120)
+    shards, replicas = (
+        inside(actors, lambda _: ray.get_runtime_context().get_node_id())
+        for actors in (service.shards, service.replicas.actors)
+    )
     return all(one != other for one, other in zip(shards, replicas, strict=True))
 
 
 def held(service) -> Counter:
-    return Counter(
-        name for names in ray.get([shard.ids.remote() for shard in service.shards], timeout=120) for name in names
-    )
+    return Counter(name for names in ids(service) for name in names)
 
 
 def main(root: Path) -> None:

@@ -1,11 +1,16 @@
 """Episodes for the tests of the replay: small, distinct, and checkable from their id alone."""
 
+import os
+import signal
 import time
 
 import numpy as np
 import pyarrow as pa
+import ray
 
+from buffer.episodes.packing import unpack
 from buffer.episodes.schema import Episode, episodes_to_batch
+from buffer.sampling.request import RowFilter
 from buffer.sampling.sample import Stats
 
 
@@ -69,3 +74,34 @@ def inserted(client, episodes: int, timeout_s: float = 60) -> int:
         assert time.monotonic() < deadline, f"{reached} of {episodes} episodes were inserted within {timeout_s} s"
         time.sleep(0.02)
     return reached
+
+
+def inside(actors, function) -> list:
+    """What a function of each actor's object returns, called in the actor's process."""
+    return ray.get([actor.__ray_call__.remote(function) for actor in actors], timeout=120)
+
+
+def held_ids(shard) -> list[str]:
+    """Ids that a shard holds, oldest first."""
+    _, batches = shard.sweep(RowFilter())
+    return [episode.episode_id for batch in batches for episode in unpack(batch)]
+
+
+def ids(service) -> list[list[str]]:
+    """Ids that each shard of a service holds, oldest first."""
+
+    def held(actor) -> list[str]:
+        # Imported here, because the function runs in a process that does not know this module.
+        from buffer.episodes.packing import unpack
+        from buffer.sampling.request import RowFilter
+
+        _, batches = actor._shard.sweep(RowFilter())
+        return [episode.episode_id for batch in batches for episode in unpack(batch)]
+
+    return inside(service.shards, held)
+
+
+def kill(actor) -> None:
+    """End the actor's process as a crash would."""
+    (pid,) = inside([actor], lambda _: os.getpid())
+    os.kill(pid, signal.SIGKILL)

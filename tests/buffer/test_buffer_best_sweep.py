@@ -2,14 +2,11 @@
 
 import dataclasses
 import math
-import os
-import signal
 import threading
 
 import numpy as np
 import pytest
-import ray
-from replay_cases import assert_same, make_episode, settled
+from replay_cases import assert_same, ids, kill, make_episode, settled
 
 from buffer.config import ReplayConfig
 from buffer.episodes.schema import Episode, episodes_to_batch
@@ -159,8 +156,7 @@ def test_the_bound_follows_appends_evictions_deaths_and_restarts(tmp_path):
     known: dict[str, Episode] = {}
 
     def held() -> list[Episode]:
-        calls = [shard.ids.remote() for shard in service.shards]
-        return [known[name] for shard in ray.get(calls, timeout=60) for name in shard]
+        return [known[name] for shard in ids(service) for name in shard]
 
     def check() -> list[str]:
         for best in (0.1, 0.5, 1.0):
@@ -179,7 +175,7 @@ def test_the_bound_follows_appends_evictions_deaths_and_restarts(tmp_path):
     rng = client.state_dict()
     sample = client.sample(SampleRequest(50, best=0.2))
     for shard in service.shards:
-        os.kill(ray.get(shard.pid.remote(), timeout=60), signal.SIGKILL)
+        kill(shard)
         assert check() == last
     service.stop()
 

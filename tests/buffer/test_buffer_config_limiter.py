@@ -92,7 +92,7 @@ def test_each_view_has_a_limiter_of_its_own():
     limiter = Limiter(ReplayConfig(**views))
     limiter.report(0, "a", counts(5), NOTHING)
     limiter.sampled["actor"] = 21
-    assert "10 turns inserted, 21 sampled of the actor view, actor.samples_per_insert=1" in limiter.sample_block(
+    assert "10 turns inserted, 21 sampled of the actor view; actor.samples_per_insert=1" in limiter.sample_block(
         "actor"
     )
     assert limiter.sample_block("critic") is None
@@ -107,12 +107,6 @@ def test_each_view_has_a_limiter_of_its_own():
         ValidationError, match=r"stop at 11 turns \(actor\.error_buffer=10.*waits for critic\.min_turns=20"
     ):
         ReplayConfig(critic={"min_turns": 20}, actor={"samples_per_insert": 1, "error_buffer": 10})
-
-
-def test_counts_of_before_the_views_had_their_own_are_read():
-    limiter = Limiter(ReplayConfig())
-    limiter.load_state_dict({"sampled_turns": 7, "shards": {}})
-    assert limiter.sampled == {"critic": 7, "actor": 0}
 
 
 def test_without_a_ratio_only_the_minimum_holds():

@@ -96,7 +96,7 @@ def test_a_flipped_bit_costs_its_batch_and_no_other(tmp_path):
             continue  # a bit of the seal that carries nothing
         assert ids == names(0, 2, 3, 4), offset
         assert len(recovery.damaged) == 1
-        assert "stepped over to the next whole batch (row 6)" in recovery.damaged[0]
+        assert "skipped to the next complete batch (row 6)" in recovery.damaged[0]
         assert recovery.torn_bytes == 0
 
 
@@ -116,6 +116,17 @@ def test_a_newer_log_is_refused(tmp_path):
     path.write_bytes(schema.serialize())
     with pytest.raises(LogError, match=r"log b'9'.*use the version of ArCHer that wrote it"):
         read(tmp_path)
+
+
+def test_a_log_of_another_episode_schema_is_refused_and_left_alone(tmp_path):
+    write(tmp_path, 1).close()
+    (path,) = tmp_path.iterdir()
+    later = SEGMENT_SCHEMA.with_metadata({**SEGMENT_SCHEMA.metadata, b"version": b"2"})
+    data = later.serialize().to_pybytes() + path.read_bytes()[SEGMENT_SCHEMA.serialize().size :]
+    path.write_bytes(data)
+    with pytest.raises(LogError, match=r"episode schema b'2', this ArCHer reads b'1'"):
+        read(tmp_path)
+    assert path.read_bytes() == data
 
 
 @pytest.fixture

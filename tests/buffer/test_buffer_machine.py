@@ -1,19 +1,16 @@
 """The whole service against a model in plain Python: clients, limiter, shards as Ray actors that are killed with -9."""
 
-import os
 import shutil
-import signal
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from replay_cases import assert_same, make_batch, make_episode
+from replay_cases import assert_same, ids, kill, make_batch, make_episode
 
 from buffer.config import ReplayConfig
 from buffer.errors import EmptyViewError, SchemaError
@@ -108,7 +105,7 @@ class ServiceAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def crash(self, data):
         shard = data.draw(st.integers(0, self.shards - 1))
-        os.kill(ray.get(self.service.shards[shard].pid.remote(), timeout=60), signal.SIGKILL)
+        kill(self.service.shards[shard])
 
     @precondition(lambda self: self.shards < 4)
     @rule()
@@ -143,8 +140,7 @@ class ServiceAgainstModel(RuleBasedStateMachine):
     def same_rows_order_and_counts(self):
         if not hasattr(self, "service"):
             return
-        names = ray.get([shard.ids.remote() for shard in self.service.shards], timeout=60)
-        assert names == [[f"e{index}" for index, _ in self.model[shard]] for shard in range(self.shards)]
+        assert ids(self.service) == [[f"e{index}" for index, _ in self.model[shard]] for shard in range(self.shards)]
         stats = self.client.stats()
         assert stats.inserted_episodes == self.inserted
         assert stats.episodes == len(self.held())

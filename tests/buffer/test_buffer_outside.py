@@ -20,7 +20,7 @@ from buffer.archive import export, read_archive
 from buffer.config import ReplayConfig
 from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes
 from buffer.errors import ReplayError
-from buffer.flight.token import read_endpoint, read_token
+from buffer.flight.discovery_files import read_endpoint, read_token
 from buffer.folder_server import served_folder
 from buffer.log.write_ahead import segment_paths
 from buffer.service import ReplayService
@@ -136,7 +136,9 @@ def test_repeated_ids_go_once_and_bad_files_are_named(tmp_path):
     with pytest.raises(ReplayError, match=r"other\.parquet cannot be read as episodes"):
         list(read_archive(tmp_path / "other.parquet"))
     pq.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
-    with pytest.raises(ReplayError, match="not written by ArCHer"):
+    with pytest.raises(
+        ReplayError, match=r"foreign\.parquet cannot be read as episodes: batch has episode schema version None"
+    ):
         list(read_archive(tmp_path / "foreign.parquet"))
     empty = tmp_path / "empty"
     (empty / "shard-0").mkdir(parents=True)

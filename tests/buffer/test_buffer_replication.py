@@ -9,15 +9,16 @@ from pathlib import Path
 import pyarrow.flight as flight
 import pytest
 from pydantic import ValidationError
-from replay_cases import make_batch
+from replay_cases import held_ids, make_batch
 
 from buffer.config import ReplayConfig
-from buffer.errors import BehindError, EpochError, ReplayError, ReplayTimeout
+from buffer.errors import ReplayError, ReplayTimeout
+from buffer.flight.endpoint import Endpoint
 from buffer.metrics import ShardMetrics
-from buffer.replication.flight import ReplicaEndpoint, ReplicaFlightServer
 from buffer.replication.log_location import local_folder
-from buffer.replication.primary import Replication
-from buffer.replication.replica import Replica
+from buffer.replication.replica import BehindError, EpochError, Replica
+from buffer.replication.replicated_log import ReplicatedLog
+from buffer.replication.transport import ReplicaServer
 from buffer.shard.shard import Shard
 
 SCENARIO = Path(__file__).with_name("lost_nodes.py")
@@ -34,7 +35,7 @@ class Site:
 
     def start(self) -> None:
         self.replica = Replica(self.disk, fsync=False)
-        self.server = ReplicaFlightServer(self.replica, token="t")
+        self.server = ReplicaServer(self.replica, token="t")
         self.address = f"127.0.0.1:{self.server.port}"
 
     def stop(self) -> None:
@@ -58,10 +59,10 @@ class Node:
 
     def __init__(self, disk: Path, site: Site, *, home: Path | None = None, timeout_s=20, **settings) -> None:
         metrics = ShardMetrics(0)
-        endpoint = ReplicaEndpoint("the replica", site.locate, "t")
+        endpoint = Endpoint("the replica", site.locate, "t")
         disk.mkdir(exist_ok=True)
         self.timeout_s = timeout_s
-        self.replication = Replication(disk, endpoint, fsync=False, metrics=metrics)
+        self.replication = ReplicatedLog(disk, endpoint, fsync=False, metrics=metrics)
         self.replication.recover(lambda folder: shutil.copytree(home, folder, dirs_exist_ok=True) if home else None, 20)
         self.shard = Shard(0, ReplayConfig(shards=1, **settings), disk, metrics)
         self.sync()
@@ -75,7 +76,7 @@ class Node:
         self.sync()
 
     def ids(self) -> set[str]:
-        return set(self.shard.ids())
+        return set(held_ids(self.shard))
 
 
 def names(indices) -> set[str]:
@@ -132,7 +133,7 @@ def test_a_shard_that_is_killed_keeps_its_log_and_sends_what_the_replica_lacks(t
     assert contents(site.disk / "1") == contents(tmp_path / "a")
 
 
-def test_a_replica_that_is_killed_goes_on_and_one_that_is_lost_is_made_anew(tmp_path, site):
+def test_a_replica_that_is_killed_goes_on_and_one_that_is_lost_is_rebuilt(tmp_path, site):
     node = Node(tmp_path / "a", site, segment_bytes=4096)
     node.append(range(50))
     site.stop()
@@ -175,37 +176,37 @@ def test_nothing_is_acknowledged_while_the_replica_is_away(tmp_path, site):
 def test_a_copy_that_was_interrupted_never_counts(tmp_path):
     replica = Replica(tmp_path, fsync=False)
     replica.commit(1, "a", {})
-    replica.write(replica.process, 1, "segment-000000000000000.arrow", 0, b"whole", anew=False)
-    replica.write(replica.process, 2, "segment-000000000000000.arrow", 0, b"par", anew=True)
+    replica.write(replica.process, 1, "segment-000000000000000.arrow", 0, b"whole", new_epoch=False)
+    replica.write(replica.process, 2, "segment-000000000000000.arrow", 0, b"par", new_epoch=True)
     sizes = {"segment-000000000000000.arrow": 4, "segment-000000000000001.arrow": 2}
-    with pytest.raises(BehindError, match="is not whole"):
+    with pytest.raises(BehindError, match="is not complete"):
         replica.commit(2, "b", sizes)
     assert replica.read("segment-000000000000000.arrow", 0, 9) == b"whole"
     restarted = Replica(tmp_path, fsync=False)
     assert (restarted.epoch, restarted.sizes()) == (1, {"segment-000000000000000.arrow": 5})
     with pytest.raises(BehindError, match="another process"):
-        restarted.write(replica.process, 2, "segment-000000000000001.arrow", 0, b"ts", anew=True)
+        restarted.write(replica.process, 2, "segment-000000000000001.arrow", 0, b"ts", new_epoch=True)
 
 
 def test_writes_are_repeatable_and_refused_where_they_do_not_belong(tmp_path):
     replica = Replica(tmp_path, fsync=True)
     name = "segment-000000000000000.arrow"
     with pytest.raises(BehindError, match="of epoch 0"):
-        replica.write(replica.process, 1, name, 0, b"ab", anew=False)
-    replica.write(replica.process, 3, name, 0, b"ab", anew=True)
+        replica.write(replica.process, 1, name, 0, b"ab", new_epoch=False)
+    replica.write(replica.process, 3, name, 0, b"ab", new_epoch=True)
     for _ in range(2):
-        replica.write(replica.process, 3, name, 2, b"cd", anew=True)
+        replica.write(replica.process, 3, name, 2, b"cd", new_epoch=True)
     for _ in range(2):
         replica.commit(3, "a", {name: 4})
     assert replica.read(name, 1, 100) == b"bcd"
     with pytest.raises(EpochError):
         replica.commit(3, "another life", {name: 4})
     with pytest.raises(EpochError):
-        replica.write(replica.process, 2, name, 4, b"x", anew=False)
+        replica.write(replica.process, 2, name, 4, b"x", new_epoch=False)
     with pytest.raises(BehindError, match="ends at byte 4"):
-        replica.write(replica.process, 3, name, 5, b"x", anew=False)
+        replica.write(replica.process, 3, name, 5, b"x", new_epoch=False)
     with pytest.raises(ReplayError, match="is no segment"):
-        replica.write(replica.process, 3, "../../escape", 0, b"x", anew=False)
+        replica.write(replica.process, 3, "../../escape", 0, b"x", new_epoch=False)
     replica.commit(4, "b", None)
     assert Replica(tmp_path, fsync=True).sizes() == {name: 4}
 
@@ -222,7 +223,7 @@ def test_a_shard_without_any_epoch_begins_with_the_rows_at_home(tmp_path, site):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"replication": 2, "durability": "memory"}, "durability=memory keeps none"),
+        ({"replication": 2, "durability": "memory"}, "durability=memory has none"),
         ({"replication": 2, "cpus_per_shard": 0}, "set cpus_per_shard above 0"),
         ({"local_dir": "/disk"}, "replication=1 has no second copy"),
         ({"replication": 3}, "1 or 2"),
@@ -246,7 +247,7 @@ def test_folders_of_earlier_lives_go_and_a_variable_that_is_not_set_is_refused(t
     with pytest.raises(ReplayError, match=r"cannot make .* on this node .*; set replay\.local_dir"):
         local_folder(str(tmp_path / "file"), tmp_path, "life", "shard-0")
     for folder in ("$NOT_SET/replay", "relative"):
-        with pytest.raises(ReplayError, match=r"on this node .*: no folder"):
+        with pytest.raises(ReplayError, match=r"on this node .*: no absolute path"):
             local_folder(folder, tmp_path, "life", "shard-0")
 
 

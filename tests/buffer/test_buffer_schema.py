@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from replay_cases import assert_same, make_batch, make_episode
 
-from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes, episodes_to_batch, validate
+from buffer.episodes.schema import EPISODE_SCHEMA, batch_to_episodes, episodes_to_batch
+from buffer.episodes.validation import validate
 from buffer.episodes.wire import WIRE_SCHEMA, to_lists, to_wire
 from buffer.errors import SchemaError
 

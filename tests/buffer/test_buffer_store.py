@@ -12,17 +12,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from replay_cases import assert_same, make_batch, make_episode
+from replay_cases import assert_same, held_ids, make_batch, make_episode
 
 from buffer.config import ReplayConfig
 from buffer.episodes.packing import unpack
 from buffer.errors import DiskFullError, EmptyViewError, SchemaError
 from buffer.log.write_ahead import WriteAheadLog
 from buffer.metrics import ShardMetrics
-from buffer.sampling.row_filter import RowFilter
-from buffer.sampling.sample import Part, Sample
+from buffer.sampling.request import RowFilter
+from buffer.sampling.sample import Sample
+from buffer.shard.index import RowIndex
 from buffer.shard.shard import Shard
-from buffer.shard.store import Plan
+from buffer.shard.store import sample_schema
 
 
 def open_shard(directory: Path, **settings) -> Shard:
@@ -32,13 +33,18 @@ def open_shard(directory: Path, **settings) -> Shard:
 
 def draw(shard: Shard, count: int, *, unit="turn", seed=0, sampler="uniform", messages=False, **bounds) -> Sample:
     only = RowFilter(**bounds)
-    return sample_of(shard.draw(count, unit=unit, only=only, seed=seed, sampler=sampler, messages=messages))
+    return sample_of(*shard.draw(count, unit=unit, only=only, seed=seed, sampler=sampler, messages=messages), messages)
 
 
-def sample_of(plan: Plan) -> Sample:
-    batches = list(plan.gather())
-    assert all(batch.schema.equals(plan.schema, check_metadata=True) for batch in batches)
-    return Sample.joined([Part(0, batches, plan.draws)], population=0)
+def sample_of(draws, rows, messages: bool) -> Sample:
+    batches = list(rows)
+    assert all(batch.schema.equals(sample_schema(messages), check_metadata=True) for batch in batches)
+    return Sample.of_shard(0, batches, draws)
+
+
+def numbers(shard: Shard) -> RowIndex:
+    with shard.reading() as store:
+        return store.index
 
 
 BOUNDS = st.fixed_dictionaries(
@@ -107,18 +113,18 @@ class ShardAgainstModel(RuleBasedStateMachine):
     @rule(bounds=BOUNDS)
     def sweep(self, bounds):
         matching = self.matching(bounds)
-        swept = sample_of(self.shard.sweep(RowFilter(**bounds), messages=True))
+        swept = sample_of(*self.shard.sweep(RowFilter(**bounds), messages=True), True)
         versions = dict(self.model)
         for episode, index in zip(swept.episodes, matching, strict=True):
             assert_same(episode, make_episode(index, version=versions[index]))
-        returns = self.shard.view_returns(RowFilter(**bounds))
+        returns = numbers(self.shard).returns(RowFilter(**bounds))
         assert returns.tolist() == [make_episode(index).ret for index in matching]
 
     @rule(seed=st.integers(0, 2**32), bounds=BOUNDS, unit=st.sampled_from(["turn", "episode"]))
     def sample(self, seed, bounds, unit):
         matching = self.matching(bounds)
         turns = sum(make_episode(i).turns for i in matching)
-        held = self.shard.held(RowFilter(**bounds))
+        held = numbers(self.shard).held(RowFilter(**bounds))
         assert (held.episodes, held.turns) == (len(matching), turns)
         if not matching:
             with pytest.raises(EmptyViewError):
@@ -157,7 +163,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
             return
         sample = draw(self.shard, 5, unit=unit, sampler="prioritised", **bounds)
         total = sum(sum(self.priorities[index]) for index in matching)
-        assert self.shard.held(RowFilter(**bounds), "prioritised").mass == pytest.approx(total)
+        assert numbers(self.shard).held(RowFilter(**bounds), "prioritised").mass == pytest.approx(total)
         for episode, turn, probability in zip(
             sample.episodes, sample.turns.tolist(), sample.probabilities.tolist(), strict=True
         ):
@@ -199,7 +205,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
     def same_rows_order_and_counts(self):
         if not hasattr(self, "shard"):
             return
-        assert self.shard.ids() == [f"e{index}" for index, _ in self.model]
+        assert held_ids(self.shard) == [f"e{index}" for index, _ in self.model]
         counts = self.shard.counts()
         assert (counts.inserted_episodes, counts.inserted_turns) == (self.inserted, self.inserted_turns)
         assert counts.episodes == len(self.model)
@@ -229,7 +235,7 @@ def test_every_held_turn_or_episode_is_equally_likely_also_after_eviction(tmp_pa
     shard = open_shard(tmp_path, capacity_turns=100, durability="memory")
     for first in range(0, appended, 10):
         shard.append(make_batch(range(first, first + 10)))
-    held = shard.ids()
+    held = held_ids(shard)
     turns = {name: make_episode(int(name[1:])).turns for name in held}
     assert (len(held) == appended) == (appended == 30)
     cells = {
@@ -284,16 +290,16 @@ def test_the_rows_of_a_slice_have_their_own_returns_and_versions(tmp_path):
     both = pa.Table.from_batches([make_batch([0, 1], version=3), make_batch([2, 3], version=-1)])
     shard = open_shard(tmp_path, durability="memory")
     shard.append(both.combine_chunks().to_batches()[0].slice(1, 1))
-    returns = shard.view_returns(RowFilter(min_version=3))
+    returns = numbers(shard).returns(RowFilter(min_version=3))
     assert returns.tolist() == [make_episode(1).ret]
 
 
 def test_a_sweep_comes_in_bounded_batches_and_is_of_its_moment(tmp_path):
     shard = open_shard(tmp_path, capacity_turns=700, durability="memory")
     shard.append(make_batch(range(600), turns=1))
-    plan = shard.sweep(RowFilter())
+    _, rows = shard.sweep(RowFilter())
     shard.append(make_batch(range(600, 900), turns=1))
-    batches = list(plan.gather())
+    batches = list(rows)
     assert [batch.num_rows for batch in batches] == [256, 256, 88]
     assert [episode.episode_id for batch in batches for episode in unpack(batch)] == [f"e{i}" for i in range(600)]
     assert shard.metrics.registry.get_sample_value("archer_replay_sampled_draws_total", {"shard": "0"}) == 600
@@ -303,8 +309,8 @@ def test_an_episode_larger_than_the_capacity_is_held_alone(tmp_path):
     shard = open_shard(tmp_path, capacity_turns=3)
     shard.append(make_batch(range(4)))
     shard.append(make_batch([4], turns=30))
-    assert shard.ids() == ["e4"]
-    assert open_shard(tmp_path, capacity_turns=3).ids() == ["e4"]
+    assert held_ids(shard) == ["e4"]
+    assert held_ids(open_shard(tmp_path, capacity_turns=3)) == ["e4"]
 
 
 def test_a_full_disk_leaves_the_shard_as_it_was_and_it_goes_on(tmp_path, monkeypatch):
@@ -321,7 +327,7 @@ def test_a_full_disk_leaves_the_shard_as_it_was_and_it_goes_on(tmp_path, monkeyp
             shard.append(make_batch(range(5, 9)))
     assert shard.counts() == before
     assert shard.append(make_batch(range(5, 9))) == 4
-    assert open_shard(tmp_path).ids() == [f"e{i}" for i in range(9)]
+    assert held_ids(open_shard(tmp_path)) == [f"e{i}" for i in range(9)]
     refused = shard.metrics.registry.get_sample_value("archer_replay_refused_appends_total", {"shard": "0"})
     assert refused == 1
 
@@ -335,7 +341,7 @@ def test_the_log_and_the_known_ids_stay_bounded(tmp_path):
     assert max(sizes[50:]) < 2 * max(sizes[:20])
     assert len(list(tmp_path.iterdir())) < 12
     reopened = open_shard(tmp_path, capacity_turns=100)
-    assert reopened.ids() == shard.ids()
+    assert held_ids(reopened) == held_ids(shard)
     assert reopened.counts().inserted_turns == shard.counts().inserted_turns
 
 
@@ -373,6 +379,6 @@ def test_bytes_bound_what_is_held_as_turns_do(tmp_path):
         shard.append(make_batch(range(first, first + 10)))
     counts = shard.counts()
     assert 15_000 < counts.bytes <= 20_000
-    assert shard.ids() == [f"e{i}" for i in range(200 - counts.episodes, 200)]
+    assert held_ids(shard) == [f"e{i}" for i in range(200 - counts.episodes, 200)]
     shard.append(make_batch([200], turns=3000))
-    assert shard.ids() == ["e200"]
+    assert held_ids(shard) == ["e200"]

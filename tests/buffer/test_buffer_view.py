@@ -1,6 +1,7 @@
 """The filter of a view and the bound of its best share, against plain Python."""
 
 import json
+from dataclasses import asdict
 from decimal import Decimal
 
 import numpy as np
@@ -8,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buffer.sampling.request import SampleRequest
-from buffer.sampling.row_filter import RowFilter, least_of_best
+from buffer.sampling.request import RowFilter, SampleRequest, least_of_best
 
 NUMBERS = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e9, 1e9))
 
@@ -41,7 +41,7 @@ def test_a_share_outside_its_range_is_refused(share):
     min_return=st.none() | NUMBERS,
 )
 def test_rows_pass_a_filter_as_plain_python_says_also_after_a_journey_as_json(rows, min_version, min_return):
-    only = RowFilter(**json.loads(json.dumps(RowFilter(min_version, min_return).as_dict())))
+    only = RowFilter(**json.loads(json.dumps(asdict(RowFilter(min_version, min_return)))))
     versions = np.array([version for version, _ in rows], np.int32)
     returns = np.array([ret for _, ret in rows], np.float64)
     want = [

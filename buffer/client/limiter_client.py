@@ -1,4 +1,4 @@
-"""A client's side of the limiter: waiting for its turn, and counting what it took."""
+"""A client's side of the limiter: it waits for admission and reports what it sampled."""
 
 import os
 import threading
@@ -11,43 +11,38 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from buffer.client.base import NoLimiter
 from buffer.config import ReplayConfig
 from buffer.debounce import Delayed
 from buffer.errors import ReplayError, ReplayTimeout
-from buffer.sampling.row_filter import View
+from buffer.sampling.request import View
 
-_MARGIN_S = 10.0
+_MARGIN_S = 10.0  # Seconds beyond the deadline that a call waits for the limiter's own timeout message
 _COUNT_DELAY_S = 0.05
 
 
-class LimiterClient:
-    """Waits for the limiter, except where it can never block again. Thread-safe."""
+class LimiterClient(NoLimiter):
+    """Waits for the limiter, unless it can never block the call. Thread-safe."""
 
     def __init__(self, config: ReplayConfig, actor: ActorHandle) -> None:
         self._config = config
         self._actor = actor
         self._who = f"process {os.getpid()} on {ray.util.get_node_ip_address()}"
         self._lock = threading.Lock()
-        self._uncounted: Counter[View] = Counter()
-        """Sampled turns that the limiter does not know of yet."""
+        self._uncounted: Counter[View] = Counter()  # Sampled turns that are not yet reported to the limiter
         self._delayed = Delayed(self._send, _COUNT_DELAY_S)
         self._passed: set[View] = set()
-        """Views of which a sample was let through; without samples_per_insert none waits after that."""
+        """Views without samples_per_insert of which a sample was admitted: no later sample waits."""
 
     def await_insert(self, deadline: float) -> None:
-        """Wait until an insert may go on. Raises ReplayTimeout."""
+        """See `NoLimiter`."""
         if self._config.bounds_inserts:
             self._ask(self._actor.await_insert, deadline)
 
     @contextmanager
     def sampling(self, view: View, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
-        """Wait until a sample of the view may go on; gives what to call with the turns that were sampled.
-
-        Raises ReplayTimeout.
-
-        Args:
-            turns: how many it will be, where that is known. Someone who waits for the limiter too sees them at once,
-                so that no two callers are let through by the same room; they are given back where the block raises.
+        """See `NoLimiter`. The limiter counts `turns`, if known, at admission, so that two callers are not admitted on
+        the same budget; if the block raises, they are subtracted again.
         """
         charged = 0
         if view not in self._passed:
@@ -67,10 +62,14 @@ class LimiterClient:
             if sampled != charged:
                 self._count(view, sampled - charged)
 
+    def flush(self) -> None:
+        """Report outstanding counts to the limiter."""
+        self._delayed.finish()
+
     def _count(self, view: View, turns: int) -> None:
-        """Count turns as sampled: at once where someone may wait for it, else together with those that follow."""
+        """Report sampled turns: at once if the limiter may block on them, else together with later ones."""
         if self._config.limits[view].samples_per_insert is not None:
-            # Waited for, so that whoever goes on sees right counts; never raises over an error that is under way.
+            # Wait, so that the next admission sees correct counts, but do not raise over an error under way.
             ray.wait([self._actor.count_sampled.remote({view: turns})], timeout=_MARGIN_S)
             return
         with self._lock:
@@ -82,23 +81,14 @@ class LimiterClient:
             turns, self._uncounted = self._uncounted, Counter()
         ray.wait([self._actor.count_sampled.remote(dict(turns))], timeout=_MARGIN_S)
 
-    def flush(self) -> None:
-        """Tell the limiter what it does not know yet."""
-        self._delayed.finish()
-
-    def call(self, name: str, *arguments: Any) -> ray.ObjectRef:
-        """The answer to be of another of the limiter's methods."""
-        return getattr(self._actor, name).remote(*arguments)
-
     def _ask(self, method: Any, deadline: float, *arguments: Any) -> None:
         left = max(0.0, deadline - time.monotonic())
-        who = self._who
         try:
-            # The limiter times out by itself and says why; the margin is for an actor that is gone.
-            refused = ray.get(method.remote(*arguments, left, who), timeout=left + _MARGIN_S)
+            # The limiter times out by itself and gives the reason; the margin is for an actor that is gone.
+            refused = ray.get(method.remote(*arguments, left, self._who), timeout=left + _MARGIN_S)
         except ray.exceptions.ActorDiedError as error:
             raise ReplayError("the replay limiter is gone for good: the service was stopped") from error
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
-            raise ReplayTimeout(f"{who} waits for the replay limiter, which does not answer: {error}") from error
+            raise ReplayTimeout(f"{self._who} waits for the replay limiter, which does not answer: {error}") from error
         if refused:
             raise ReplayTimeout(refused)

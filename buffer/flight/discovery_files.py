@@ -1,4 +1,4 @@
-"""How others find a running replay: its token and its shards' endpoints, in files that only the owner may read.
+"""Files by which a client outside Ray finds a running replay. Only their owner may read them.
 
 directory/access.json              {"token"}
 directory/shard-0/endpoint.json    {"address"} of the shard's present process
@@ -16,29 +16,25 @@ ENDPOINT_FILE = "endpoint.json"
 
 
 def make_token(directory: Path) -> str:
-    """A new token, which only requests that carry it will pass."""
+    """Write and return a new token for the replay in `directory`."""
     token = secrets.token_urlsafe(24)
-    _write(directory / ACCESS_FILE, {"token": token})
+    write_atomic(directory / ACCESS_FILE, json.dumps({"token": token}), mode=0o600)
     return token
 
 
 def read_token(directory: Path) -> str:
-    """The token of the replay in a folder. Raises ReplayError."""
+    """Return the token of the replay in `directory`. Raises ReplayError."""
     return _read(directory / ACCESS_FILE, "token")
 
 
 def write_endpoint(directory: Path, address: str) -> None:
-    """Say where the shard that keeps `directory` answers now."""
-    _write(directory / ENDPOINT_FILE, {"address": address})
+    """Publish the address of the shard with folder `directory`."""
+    write_atomic(directory / ENDPOINT_FILE, json.dumps({"address": address}), mode=0o600)
 
 
 def read_endpoint(directory: Path) -> str:
-    """host:port of the shard that keeps `directory`. Raises ReplayError."""
+    """Return "host:port" of the shard with folder `directory`. Raises ReplayError."""
     return _read(directory / ENDPOINT_FILE, "address")
-
-
-def _write(path: Path, content: dict[str, str]) -> None:
-    write_atomic(path, json.dumps(content), mode=0o600)
 
 
 def _read(path: Path, name: str) -> str:

@@ -1,0 +1,131 @@
+"""The connections of a client to every shard: concurrent requests, new shards, and appends to the right shard."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from buffer.errors import ReplayError
+from buffer.flight.endpoint import Endpoint, Locate
+from buffer.placement import shard_of
+
+logger = logging.getLogger(__name__)
+
+_NOTE_S = 5.0
+_THREADS = 64
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Topology(NamedTuple):
+    """The shards of a replay."""
+
+    endpoints: Sequence[Locate]  # How each shard is found, in order
+    earlier: Sequence[int]  # Numbers of shards that the replay had before; an episode may be in its shard of then
+
+
+FindShards = Callable[[], Topology]  # Returns the present topology
+
+
+class Shards:
+    """One endpoint per shard, in order. Thread-safe."""
+
+    def __init__(self, find: FindShards, token: str) -> None:
+        self._find = find
+        self._token = token
+        self._endpoints: list[Endpoint] = []
+        self._earlier: Sequence[int] = ()
+        self._announced = 0  # Largest number of shards that an answer announced
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def __getitem__(self, shard: int) -> Endpoint:
+        return self._endpoints[shard]
+
+    def announce(self, shards: int) -> None:
+        """Note the number of shards that an answer carried."""
+        self._announced = max(self._announced, shards)
+
+    def refresh(self, *, force: bool = False) -> None:
+        """Connect to the present shards if there are none yet, if a new one was announced, or if forced."""
+        if force or not self._endpoints or self._announced > len(self):
+            topology = self._find()
+            new = [
+                Endpoint(f"replay shard {shard}", topology.endpoints[shard], self._token)
+                for shard in range(len(self), len(topology.endpoints))
+            ]
+            self._endpoints = [*self._endpoints, *new]
+            self._earlier = topology.earlier
+
+    def map(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+        """Call the function for all items concurrently; every call has ended when this returns or raises."""
+        if len(items) <= 1:
+            return [function(item) for item in items]
+        futures = [self._threads.submit(function, item) for item in items]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:
+            raise errors[0]
+        return [future.result() for future in futures]
+
+    def append(self, wires: Sequence[pa.RecordBatch], deadline: float) -> int:
+        """Append rows in `WIRE_SCHEMA`, each to its shard; returns how many were new."""
+        self.refresh()
+        parts: dict[int, list[pa.RecordBatch]] = {}
+        for wire in wires:
+            for shard, part in self._divided(wire, deadline).items():
+                parts.setdefault(shard, []).append(part)
+
+        def append(shard: int) -> int:
+            answers = [json.loads(answer) for answer in self[shard].put("append", parts[shard], deadline)]
+            self.announce(max(answer["shards"] for answer in answers))
+            return sum(answer["new"] for answer in answers)
+
+        return sum(self.map(append, list(parts)))
+
+    def note_refused(self, deadline: float) -> None:
+        """Count a batch that this client refused, in the metrics of the first shard."""
+        try:
+            self.refresh()
+            self[0].act("refused", {}, min(deadline, time.monotonic() + _NOTE_S))
+        except ReplayError as error:
+            # The caller must see the reason of the refusal, not this error.
+            logger.warning("a refused batch is not counted: %s", error)
+
+    def close(self) -> None:
+        """Close connections and threads."""
+        for endpoint in self._endpoints:
+            endpoint.close()
+        self._threads.shutdown(wait=False)
+
+    def _divided(self, wire: pa.RecordBatch, deadline: float) -> dict[int, pa.RecordBatch]:
+        """Return the rows of each shard, without those that another shard holds already."""
+        if len(self) == 1 and not self._earlier:
+            return {0: wire}
+        ids = wire.column("episode_id").to_pylist()
+        shards = np.array([shard_of(name, len(self)) for name in ids], dtype=int)
+        shards[self._stored_elsewhere(ids, shards, deadline)] = -1
+        used = np.unique(shards[shards >= 0]).tolist()
+        if len(used) == 1 and shards.min() >= 0:
+            return {used[0]: wire}
+        # A batch may be a slice of a larger one, and only `take` leaves the other rows behind.
+        return {shard: wire.take(pa.array(np.flatnonzero(shards == shard))) for shard in used}
+
+    def _stored_elsewhere(self, ids: Sequence[str], shards: np.ndarray, deadline: float) -> list[int]:
+        """Return the rows whose episode is in a shard that was its shard when the replay had fewer."""
+        stored = []
+        for count in self._earlier:
+            candidates: dict[int, list[int]] = {}
+            for row, name in enumerate(ids):
+                if (before := shard_of(name, count)) != shards[row]:
+                    candidates.setdefault(before, []).append(row)
+            for before, rows in candidates.items():
+                (answer,) = self[before].act("known", {"ids": [ids[row] for row in rows]}, deadline)
+                stored += [row for row, known in zip(rows, json.loads(answer)["known"], strict=True) if known]
+        return stored

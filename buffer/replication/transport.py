@@ -1,0 +1,88 @@
+"""The Arrow Flight endpoint of a replica, and the requests of its shard.
+
+- do_put: batches of one binary value, the bytes to write. Their metadata are the place: JSON {"process", "epoch",
+  "segment", "offset", "new_epoch"}. Each batch is acknowledged when it is written. (An action with the bytes in its
+  body takes twice as long.)
+- actions, with JSON requests: "state" answers JSON {"process", "epoch", "segments": bytes of each}; "read" {"segment",
+  "offset", "length"} answers bytes; "keep" {"process", "epoch", "segments"}, "commit" {"epoch", "life", "segments"} and
+  "discard" {"epoch"} answer nothing.
+
+See `Replica` for their meaning.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.flight as flight
+
+from buffer.episodes.wire import binary_array, binary_parts
+from buffer.errors import ReplayError
+from buffer.flight.endpoint import Endpoint
+from buffer.flight.serving import TokenCheck, errors_for_client
+from buffer.replication.replica import Replica
+
+_BYTES = pa.schema([("bytes", pa.binary())])
+
+
+class ReplicaState(NamedTuple):
+    """The contents of a replica."""
+
+    process: str
+    epoch: int
+    segments: dict[str, int]  # Bytes of each segment
+
+
+class ReplicaServer(flight.FlightServerBase):
+    """Serves one replica."""
+
+    def __init__(self, replica: Replica, *, token: str) -> None:
+        super().__init__("grpc+tcp://0.0.0.0:0", middleware={"token": TokenCheck(token)})
+        self._replica = replica
+        threading.Thread(target=self.serve, name="replica", daemon=True).start()
+
+    def do_put(
+        self,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        """Write bytes and acknowledge them."""
+        with errors_for_client("write"):
+            for chunk in reader:
+                _, data = binary_parts(chunk.data.column(0))
+                self._replica.write(**json.loads(chunk.app_metadata.to_pybytes()), data=data.data)
+                writer.write(pa.py_buffer(b"{}"))
+
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
+        """Answer an action."""
+        body = action.body.to_pybytes()
+        with errors_for_client(f"{action.type} {body!r}"):
+            yield flight.Result(pa.py_buffer(self._answer(action.type, json.loads(body))))
+
+    def _answer(self, name: str, request: dict[str, Any]) -> bytes:
+        replica = self._replica
+        if name == "state":
+            return json.dumps(ReplicaState(replica.process, replica.epoch, replica.sizes())._asdict()).encode()
+        if name not in ("read", "keep", "commit", "discard"):
+            raise ReplayError(f"no action {name!r}; the actions of a replica are state, read, keep, commit and discard")
+        return getattr(replica, name)(**request) or b""
+
+
+def ask(replica: Endpoint, action: str, deadline: float, **request: Any) -> bytes:
+    """Return the answer of an action. Raises the errors of `Replica`, and ReplayTimeout."""
+    (answer,) = replica.act(action, request, deadline)
+    return answer
+
+
+def write(
+    replica: Endpoint, state: ReplicaState, segment: str, offset: int, data: bytes, deadline: float, *, new_epoch: bool
+) -> None:
+    """Do as `Replica.write`; process and epoch are those of `state`."""
+    place = {"process": state.process, "epoch": state.epoch, "segment": segment, "offset": offset}
+    batch = pa.RecordBatch.from_arrays([binary_array(data, np.array([len(data)]))], schema=_BYTES)
+    replica.put("write", [batch], deadline, metadata=json.dumps({**place, "new_epoch": new_epoch}).encode())

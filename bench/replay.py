@@ -7,12 +7,12 @@ episode, and nobody pads. Sampled single turns are counted by the bytes of the d
 numbers alone (`EPISODE_BYTES`), whatever else a contender sent along. Streamed means calls ahead of need: 16 samples
 of whole episodes or 8 of turns.
 
-What each hands back, to a process other than the one that holds the rows unless said otherwise:
+What each returns, to another process than the one that holds the rows unless stated otherwise:
 
 - ours: packed rows, decoded into `Episode`s of numpy views. A table of their own has the same samples left packed,
   as they are until `Sample.episodes` is read.
-- Ray actor, lists: the authors' way, each turn a dict of Python lists, and lists are given back: whoever learns from
-  them has yet to make arrays of them, which is not counted.
+- Ray actor, lists: the authors' way, each turn a dict of Python lists. A learner must still convert the lists to
+  arrays, which is not counted.
 - Ray actor, arrays: the same list with a dict of numpy arrays for each episode, views of Ray's shared memory.
 - TorchRL: tensors in the same process, or a dict of arrays out of a Ray actor.
 - Reverb: arrays; a call is `Client.sample`, streamed is its `TrajectoryDataset`, in batches.

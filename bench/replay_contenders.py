@@ -215,7 +215,7 @@ class Memory(Contender):
         self._rng = np.random.default_rng(seed)
 
     def prepare(self, columns: Columns) -> Any:
-        """So many bytes."""
+        """An array of as many bytes."""
         return np.ones((APPENDED, EPISODE_BYTES), np.uint8)
 
     def append(self, batch: Any) -> None:

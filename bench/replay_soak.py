@@ -1,11 +1,11 @@
 """A soak of the replay: a writer and two readers while a shard is killed with -9 again and again.
 
-A writer appends episodes of ten turns until so many turns are acknowledged, paced so that the kills fall into its work.
-Two readers sample all the while, one turns and one whole episodes by priority, set priorities and check that each
-episode is the one its id says. Then, from the shards themselves: every acknowledged episode is held once, and no other;
-turns are drawn uniformly (chi-square over cells of turns, wherever they live).
+A writer appends episodes of ten turns until a given number of turns is acknowledged, so slowly that the kills happen
+during its work. Meanwhile two readers sample, one turns and one whole episodes by priority, set priorities, and check
+that each episode has the contents that follow from its id. At the end the program checks that the shards hold every
+acknowledged episode once, and no other, and that turns are drawn uniformly (chi-square over cells of turns).
 
-Episodes are small, so that the run is long in episodes rather than in bytes.
+Episodes are small, so that the run covers many episodes rather than many bytes.
 """
 
 from __future__ import annotations
@@ -47,30 +47,30 @@ FIRST_EPISODES = 256
 
 @dataclass
 class Soaked:
-    """What came of it."""
+    """Results of a soak."""
 
     turns: int
-    """Acknowledged; `episodes` likewise."""
+    """Acknowledged turns; `episodes` likewise."""
     episodes: int
     seconds: float
     kills: int
     samples: int
-    """By the readers, while it went on."""
+    """Samples of both readers."""
     wrong: int
-    """Episodes sampled that were not what their id says."""
+    """Sampled episodes whose contents do not follow from their id."""
     missing: int
     """Episodes acknowledged and not held."""
     repeated: int
     """Episodes held more than once."""
     unknown: int
-    """Episodes held and never acknowledged: at most the batch that was under way."""
+    """Episodes held and never acknowledged."""
     chi_square: float
-    """(statistic - degrees of freedom) / sqrt(2 * degrees of freedom): about normal(0, 1) where draws are uniform."""
+    """(statistic - degrees of freedom) / sqrt(2 * degrees of freedom): about normal(0, 1) if draws are uniform."""
     errors: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was lost, doubled, mixed up or drawn unevenly."""
+        """Whether nothing was lost, duplicated, mixed up or drawn unevenly."""
         bad = self.wrong + self.missing + self.repeated + self.unknown + len(self.errors)
         return bad == 0 and abs(self.chi_square) < 5
 
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def soak(directory: Path, *, turns: int, seconds: float, shards: int, kill_every: float, seed: int) -> Soaked:
-    """Run it on the Ray cluster that this process is connected to."""
+    """Run the soak on the Ray cluster of this process."""
     config = ReplayConfig(shards=shards, capacity_turns=4 * turns, durability="flush", segment_bytes=4 << 20)
     service = ReplayService.start(config, directory=directory, seed=seed)
     writer = Writer(service.client(), turns=turns, seconds=seconds)
@@ -145,7 +145,7 @@ def soak(directory: Path, *, turns: int, seconds: float, shards: int, kill_every
 
 
 class Writer(threading.Thread):
-    """Appends until enough is acknowledged, evenly over the seconds it is given."""
+    """Appends until enough is acknowledged, evenly over `seconds`."""
 
     def __init__(self, client: ReplayClient, *, turns: int, seconds: float) -> None:
         super().__init__(name="writer")
@@ -174,7 +174,7 @@ class Writer(threading.Thread):
 
 
 class Reader(threading.Thread):
-    """Samples until told to stop, and checks what it gets."""
+    """Samples until `done` is set, and checks each sample."""
 
     def __init__(self, client: ReplayClient, done: threading.Event, *, unit: str) -> None:
         super().__init__(name=f"reader-{unit}")
@@ -200,7 +200,7 @@ class Reader(threading.Thread):
 
 
 def _kill(service: ReplayService, writer: Writer, every: float, rng: np.random.Generator) -> int:
-    """Kill a shard every so many seconds while the writer is at work; returns how often."""
+    """Kill a shard every `every` seconds while the writer runs; return the number of kills."""
     kills = 0
     while True:
         writer.join(timeout=every)
@@ -213,7 +213,7 @@ def _kill(service: ReplayService, writer: Writer, every: float, rng: np.random.G
 
 
 def _unevenness(client: ReplayClient, episodes: int) -> float:
-    """The standardised chi-square of turns drawn, over cells of equally many turns each."""
+    """Return the standardised chi-square of drawn turns, over cells of equally many turns each."""
     draws = DRAWS_PER_CELL * CELLS
     observed = np.zeros(CELLS)
     turns_in = np.bincount(np.arange(TURNS * episodes) % CELLS, minlength=CELLS)
@@ -249,7 +249,7 @@ def _episode(index: int) -> Episode:
 
 
 def _batch(template: pa.RecordBatch, first: int, count: int) -> pa.RecordBatch:
-    """Episodes from `first` on; what they hold follows from their number modulo `PER_APPEND`."""
+    """Return episodes from `first` on; their contents follow from their number modulo `PER_APPEND`."""
     indices = range(first, first + count)
     changed = {"episode_id": pa.array(map(_name, indices)), "seed": pa.array(indices, pa.int64())}
     kept = template.slice(0, count)
@@ -259,7 +259,7 @@ def _batch(template: pa.RecordBatch, first: int, count: int) -> pa.RecordBatch:
 
 
 def _wrong(sample: Sample) -> int:
-    """How many episodes are not what their id says."""
+    """Return the number of episodes whose contents do not follow from their id."""
     return sum(
         episode.episode_id != _name(episode.seed) or not (episode.tokens == episode.seed % PER_APPEND).all()
         for episode in sample.distinct

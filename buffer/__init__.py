@@ -1,7 +1,7 @@
 """The replay service: episodes as Arrow tables, stored once, sampled by turn or by episode.
 
 `ReplayService` starts shards and a limiter as Ray actors; `ReplayClient` (inside Ray) and `RemoteClient` (outside)
-append and sample. Environments, rollouts and learning live elsewhere; this room imports no other room. Start reading
+append and sample. Environments, rollouts and learning are in other rooms; this room imports none of them. Start reading
 at `buffer.episodes.schema` for the table, then `buffer.service` and `buffer.client.base`.
 """
 

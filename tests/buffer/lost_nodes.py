@@ -1,6 +1,7 @@
-"""Run by test_buffer_replication: a Ray cluster of several nodes that loses two of them, disks and all, under a writer.
+"""A Ray cluster of several nodes that loses two of them, with their disks, while a writer appends.
 
-Its own process, since a driver is connected to one cluster and the other tests have theirs. `python lost_nodes.py DIR`.
+`test_buffer_replication` runs it as its own process, because a driver can connect to one cluster only:
+`python lost_nodes.py DIR`.
 """
 
 import shutil
@@ -23,12 +24,12 @@ from buffer.service import ReplayService
 
 CONFIG = ReplayConfig(shards=2, replication=2, local_dir="$NODE_DISK", timeout_s=120, segment_bytes=16 << 10)
 QUICK = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 4}
-"""Ray takes a node for lost after two seconds, not half a minute."""
+"""Ray declares a node lost after two seconds instead of half a minute."""
 SMALL = {"object_store_memory": 80 << 20}
 
 
 class Machines:
-    """A cluster whose nodes have disks of their own. No shard fits on the first, where this driver is."""
+    """A cluster whose nodes have their own disks. No shard fits on the first node, which runs this driver."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -45,7 +46,7 @@ class Machines:
         node = self.nodes.pop(name)
         processes = psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
         self.cluster.remove_node(node, allow_graceful=False)
-        # Those of a machine end with it; these would live on for a moment.
+        # The processes of a lost machine end at once; these would continue for a moment.
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -54,7 +55,7 @@ class Machines:
 
 
 class Writer(threading.Thread):
-    """Appends until told to stop; remembers what was acknowledged."""
+    """Appends until stopped, and counts the acknowledged episodes."""
 
     def __init__(self, client) -> None:
         super().__init__(name="writer")
@@ -84,7 +85,7 @@ class Writer(threading.Thread):
 
 
 def apart(service) -> bool:
-    """Whether each shard is on another node than its replica."""
+    """Return whether each shard is on another node than its replica."""
     shards, replicas = (
         inside(actors, lambda _: ray.get_runtime_context().get_node_id())
         for actors in (service.shards, service.replicas.actors)

@@ -1,4 +1,4 @@
-"""Episodes for the tests of the replay: small, distinct, and checkable from their id alone."""
+"""Helpers of the replay's tests, and small episodes whose contents follow from their id."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ from buffer.sampling.sample import Stats
 
 
 def make_episode(index: int, *, turns: int | None = None, version: int = 0, ret: float | None = None) -> Episode:
-    """Episode `e{index}` with 1 to 5 turns whose tokens, rewards and log-probabilities follow from `index`.
+    """Return episode `e{index}` with 1 to 5 turns; its contents follow from `index`.
 
-    Its return does too, unless it is given: then the last turn earns all of it.
+    With `ret` the last turn's reward is the whole return.
     """
     turns = 1 + index % 5 if turns is None else turns
     rng = np.random.default_rng(index)
@@ -47,12 +47,12 @@ def make_episode(index: int, *, turns: int | None = None, version: int = 0, ret:
 
 
 def make_batch(indices, **kwargs) -> pa.RecordBatch:
-    """A batch of `make_episode`s."""
+    """Return a batch of `make_episode`s."""
     return episodes_to_batch([make_episode(index, **kwargs) for index in indices])
 
 
 def assert_same(got: Episode, want: Episode, *, messages: bool = True) -> None:
-    """Every field equal, but for the time of creation and, where they did not travel, the messages."""
+    """Compare every field except the time of creation and, if they were not requested, the messages."""
     for name in ("tokens", "action_start", "action_end", "reward", "logprobs", "versions"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
         assert getattr(got, name).dtype == getattr(want, name).dtype, name
@@ -62,13 +62,13 @@ def assert_same(got: Episode, want: Episode, *, messages: bool = True) -> None:
 
 
 def settled(client) -> Stats:
-    """The counts of all clients, who tell the limiter a moment after they sampled."""
+    """Return the counts, after every client has reported its samples to the limiter."""
     time.sleep(0.3)
     return client.stats()
 
 
 def inserted(client, episodes: int, timeout_s: float = 60) -> int:
-    """Wait until at least `episodes` were ever inserted; returns how many were."""
+    """Wait until at least `episodes` were ever inserted; return how many were."""
     deadline = time.monotonic() + timeout_s
     while (reached := client.stats().inserted_episodes) < episodes:
         assert time.monotonic() < deadline, f"{reached} of {episodes} episodes were inserted within {timeout_s} s"
@@ -77,21 +77,21 @@ def inserted(client, episodes: int, timeout_s: float = 60) -> int:
 
 
 def inside(actors, function) -> list:
-    """What a function of each actor's object returns, called in the actor's process."""
+    """Call a function in each actor's process with the actor's object; return the results."""
     return ray.get([actor.__ray_call__.remote(function) for actor in actors], timeout=120)
 
 
 def held_ids(shard) -> list[str]:
-    """Ids that a shard holds, oldest first."""
+    """Return the ids that a shard holds, oldest first."""
     _, batches = shard.sweep(RowFilter())
     return [episode.episode_id for batch in batches for episode in unpack(batch)]
 
 
 def ids(service) -> list[list[str]]:
-    """Ids that each shard of a service holds, oldest first."""
+    """Return the ids that each shard of a service holds, oldest first."""
 
     def held(actor) -> list[str]:
-        # Imported here, because the function runs in a process that does not know this module.
+        # Imported here, because the process that runs this function cannot import this module.
         from buffer.episodes.packing import unpack
         from buffer.sampling.request import RowFilter
 
@@ -102,6 +102,6 @@ def ids(service) -> list[list[str]]:
 
 
 def kill(actor) -> None:
-    """End the actor's process as a crash would."""
+    """Kill the actor's process with SIGKILL."""
     (pid,) = inside([actor], lambda _: os.getpid())
     os.kill(pid, signal.SIGKILL)

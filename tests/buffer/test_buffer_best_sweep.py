@@ -24,7 +24,7 @@ def start(directory, *, restore=False, **settings) -> ReplayService:
 
 
 def build(index: int, **kwargs) -> Episode:
-    """Episodes with few seeds, so that ids decide the order among them."""
+    """Return an episode with one of few seeds, so that ids decide the order among them."""
     return dataclasses.replace(make_episode(index, **kwargs), seed=index % 3)
 
 
@@ -42,11 +42,11 @@ def best_of(episodes, best: float) -> set[str]:
 
 
 def drawn(client, **kwargs) -> set[str]:
-    """What 50 draws for each episode there may be will not miss."""
+    """Return all ids that can be drawn: 3000 draws of at most 60 episodes miss none."""
     return {e.episode_id for e in client.sample(SampleRequest(3000, unit="episode", **kwargs)).distinct}
 
 
-# Demonstrations are the best, so that a view that shows them where it must not is found out; returns tie by fours.
+# Demonstrations have the highest returns, so that a view that wrongly includes them is detected. Returns tie by fours.
 DEMONSTRATIONS = [build(i, version=-1, ret=10.0 + i) for i in range(10)]
 OLD = [build(i, version=0, ret=float(i // 4)) for i in range(10, 40)]
 NEW = [build(i, version=4, ret=float(-i)) for i in range(40, 60)]
@@ -70,7 +70,7 @@ def test_the_best_share_is_that_of_the_whole_replay(service, best):
 
 
 def test_a_shard_without_any_of_the_best_gives_none(service):
-    """A bound of each shard by itself would draw from both."""
+    """If each shard computed its own bound, both would be drawn from."""
     (best,) = best_of(EVERYTHING, 0.001)
     (other,) = {0, 1} - {shard_of(best, 2)}
     assert any(shard_of(e.episode_id, 2) == other for e in EVERYTHING)
@@ -150,7 +150,7 @@ def test_bad_arguments_are_refused_before_anything_is_asked(service):
 
 
 def test_the_bound_follows_appends_evictions_deaths_and_restarts(tmp_path):
-    """The same client samples after each of them; the model is what the shards say they hold."""
+    """The same client samples after each of them; the expected share follows from the ids that the shards hold."""
     service = start(tmp_path / "live", capacity_turns=120)
     client = service.client(seed=1)
     known: dict[str, Episode] = {}
@@ -219,7 +219,7 @@ def test_sweeps_of_many_batches_while_episodes_arrive(tmp_path):
 
 
 def test_one_sweep_for_each_insert_runs_for_ever_and_a_second_waits(tmp_path):
-    """An on-policy loop at one sampled turn per inserted one; a sweep larger than the error buffer is not stuck."""
+    """An on-policy loop with one sampled turn per inserted one; a sweep larger than the error buffer does not block."""
     service = start(tmp_path / "live", actor={"samples_per_insert": 1, "error_buffer": 5}, durability="memory")
     client = service.client()
     for version in range(4):
@@ -231,6 +231,6 @@ def test_one_sweep_for_each_insert_runs_for_ever_and_a_second_waits(tmp_path):
     client.sweep(view="actor", min_version=3)
     with pytest.raises(ReplayTimeout, match="sampling waits for inserting: 120 turns inserted, 150 sampled"):
         client.sweep(view="actor", min_version=3, timeout_s=0.3)
-    # The other view has a limiter of its own, and no bound here.
+    # The other view has its own limiter, which is unbounded here.
     assert len(client.sweep(timeout_s=0.3)) == 40
     service.stop()

@@ -34,7 +34,7 @@ def test_deadlock_is_refused_with_the_reason_and_the_remedy():
 
 
 def test_the_refusal_is_tight():
-    """At the smallest admitted error_buffer single-turn inserts do reach min_turns, one below it they do not."""
+    """At the smallest admitted error_buffer single-turn inserts reach min_turns; below it they do not."""
     for ratio, minimum in ((0.5, 7), (1.0, 3), (2.5, 10)):
         admitted = []
         for buffer in range(40):
@@ -102,7 +102,7 @@ def test_each_view_has_a_limiter_of_its_own():
     limiter.sampled["critic"] = 4200
     assert "4200 sampled of the critic view" in limiter.sample_block("critic")
     assert limiter.sampled_turns == 4221
-    # What one view lets in before its first sample must do for the other.
+    # The inserts that one view admits before its first sample must suffice for the other view.
     with pytest.raises(
         ValidationError, match=r"stop at 11 turns \(actor\.error_buffer=10.*waits for critic\.min_turns=20"
     ):
@@ -122,11 +122,11 @@ def test_without_a_ratio_only_the_minimum_holds():
 def test_counts_survive_restarts_and_late_reports():
     limiter = Limiter(ReplayConfig())
     limiter.report(0, "a", counts(10), NOTHING)
-    limiter.report(0, "a", counts(8), NOTHING)  # overtaken on the way
+    limiter.report(0, "a", counts(8), NOTHING)  # a report that arrives late
     assert limiter.inserted_episodes == 10
-    assert limiter.report(0, "b", counts(10), counts(10)) == 0  # came back from its log
+    assert limiter.report(0, "b", counts(10), counts(10)) == 0  # restarted from its log
     assert limiter.inserted_turns == 20
-    assert limiter.report(0, "c", counts(1), NOTHING) == 10  # came back without one, and took one more at once
+    assert limiter.report(0, "c", counts(1), NOTHING) == 10  # restarted without a log, and inserted one
     limiter.report(0, "c", counts(3), NOTHING)
     assert (limiter.inserted_episodes, limiter.inserted_turns) == (13, 26)
     assert limiter.shards[0].episodes == 3
@@ -137,7 +137,7 @@ def test_counts_survive_restarts_and_late_reports():
 
 
 def test_a_blocked_side_is_logged_then_released_or_timed_out(tmp_path, caplog):
-    """The actor's own class, without Ray around it."""
+    """The class of the actor, without Ray."""
     config = ReplayConfig(critic={"samples_per_insert": 1, "min_turns": 4, "error_buffer": 8}, blocked_warning_s=0.05)
 
     begin(tmp_path, 0)

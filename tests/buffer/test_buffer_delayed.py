@@ -1,4 +1,4 @@
-"""Work put off and done once, and files that are whole or as they were."""
+"""Deferred work that is done once, and atomic writes."""
 
 import stat
 import threading
@@ -31,7 +31,7 @@ def test_finishing_does_what_is_due_at_once_and_waits_for_what_is_under_way():
 
     delayed = Delayed(work, 3600.0)
     delayed.finish()
-    assert seen == []  # nothing was asked for
+    assert seen == []  # no call was requested
     asked[0] = 1
     delayed.ask()
     first = threading.Thread(target=delayed.finish)

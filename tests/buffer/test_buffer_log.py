@@ -1,4 +1,4 @@
-"""The write-ahead log: whole batches come back, torn and damaged ones do not, a full disk changes nothing."""
+"""The write-ahead log: complete batches are recovered, torn and damaged ones are not, a full disk changes nothing."""
 
 import os
 import resource
@@ -39,7 +39,7 @@ def test_what_was_appended_comes_back_with_its_place(tmp_path, durability):
     assert ids == names(0, 1, 2, 3)
     assert [(frame.first_row, frame.turns_before) for frame in frames] == [(0, 0), (3, 10), (6, 20), (9, 30)]
     assert (recovery.torn_bytes, recovery.damaged) == (0, [])
-    # Column by column: created_at differs between two makes of the same episode.
+    # Without the last column: created_at differs between two calls of make_batch.
     want = make_batch(range(3, 6))
     for name in want.schema.names[:-1]:
         assert frames[1].batch.column(name).equals(want.column(name))
@@ -131,7 +131,7 @@ def test_a_log_of_another_episode_schema_is_refused_and_left_alone(tmp_path):
 
 @pytest.fixture
 def file_size_limit():
-    """A real refusal of the kernel in the middle of a write, as on a full disk: files may not grow beyond it."""
+    """Limit the size of files, so that the kernel fails a write in the middle as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

@@ -1,4 +1,4 @@
-"""The whole service against a model in plain Python: clients, limiter, shards as Ray actors that are killed with -9."""
+"""The whole service against a model in plain Python: clients, limiter, and shards that are killed with SIGKILL."""
 
 import shutil
 import tempfile
@@ -87,7 +87,7 @@ class ServiceAgainstModel(RuleBasedStateMachine):
         held = self.held()
         view = {"view": "critic"} if min_version is None else {"view": "actor", "min_version": min_version}
         matching = [index for index, version in held.items() if min_version is None or version >= min_version]
-        # The limiter lets nobody through before the first insert.
+        # The limiter admits no sample before the first insert.
         if not matching:
             if held:
                 with pytest.raises(EmptyViewError):
@@ -112,7 +112,7 @@ class ServiceAgainstModel(RuleBasedStateMachine):
     def grow(self):
         self.service.add_shard()
         self.shards += 1
-        # The one of before would place its next append as if there were no new shard.
+        # An earlier client learns of the new shard only from its next answer.
         self.client = self.service.client(seed=2)
 
     @rule()

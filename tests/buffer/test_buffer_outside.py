@@ -1,4 +1,4 @@
-"""The replay from outside Ray: by its token, from its log while it runs, from an export, from a folder served alone."""
+"""The replay outside Ray: by its token, from its log while it runs, from an export, from a served folder."""
 
 import json
 import stat
@@ -74,7 +74,7 @@ def test_without_the_token_nothing_is_answered(live):
 
 
 def test_duckdb_and_pandas_read_the_log_while_it_is_written(live):
-    """Segments are plain Arrow IPC streams: no code of ours is needed to read them."""
+    """Segments are plain Arrow IPC streams, which need no code of this project."""
     directory, service = live
     stop, written = threading.Event(), [1000]
 
@@ -93,7 +93,7 @@ def test_duckdb_and_pandas_read_the_log_while_it_is_written(live):
             for shard in sorted(directory.glob("shard-*")):
                 for path in segment_paths(shard):
                     with pa.ipc.open_stream(pa.OSFile(str(path))) as reader, suppress(pa.ArrowInvalid, OSError):
-                        batches.extend(reader)  # Up to the append that is under way, at the tail.
+                        batches.extend(reader)  # Reading stops at the append that is under way.
             logged = pa.Table.from_batches(batches)
             # DuckDB finds the table by the name of the variable.
             ((rows, turns),) = duckdb.sql("select count(*), sum(len(action_start)) from logged").fetchall()
@@ -168,6 +168,6 @@ def test_a_folder_is_served_alone_and_takes_no_appends(tmp_path):
         client.close()
 
 
-def test_what_an_outside_client_is_told_is_json(live):
+def test_the_access_file_is_json(live):
     directory, _ = live
     assert json.loads((directory / "access.json").read_text())["token"] == read_token(directory)

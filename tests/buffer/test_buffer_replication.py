@@ -1,4 +1,4 @@
-"""A shard's log and its replica on two disks, the real endpoint between them; then a Ray cluster that loses nodes."""
+"""A shard's log and its replica on two disks, with the real endpoint; then a Ray cluster that loses nodes."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ CHECKOUT_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Site:
-    """Where a replica runs: a disk and the process on it, each of which may be lost."""
+    """A replica's disk and process, each of which may be lost."""
 
     def __init__(self, disk: Path) -> None:
         self.disk = disk
@@ -43,7 +43,7 @@ class Site:
         self.address = None
 
     def lose(self) -> None:
-        """The node and its disk; another takes its place."""
+        """Lose the node and its disk, and start an empty one."""
         self.stop()
         shutil.rmtree(self.disk)
         self.start()
@@ -55,7 +55,7 @@ class Site:
 
 
 class Node:
-    """A shard over a disk of its own, replicated to a site."""
+    """A shard on its own disk, replicated to a site."""
 
     def __init__(self, disk: Path, site: Site, *, home: Path | None = None, timeout_s=20, **settings) -> None:
         metrics = ShardMetrics(0)
@@ -71,7 +71,7 @@ class Node:
         self.replication.sync(self.shard.segments, self.timeout_s)
 
     def append(self, indices) -> None:
-        """On return it is what the service would acknowledge."""
+        """Return when the service would acknowledge the append."""
         self.shard.append(make_batch(indices))
         self.sync()
 
@@ -100,7 +100,7 @@ def test_the_replica_is_the_log_byte_for_byte(tmp_path, site):
     for first in range(0, 200, 10):
         node.append(range(first, first + 10))
         assert contents(site.disk / "1") == contents(tmp_path / "a")
-    # Segments of evicted rows went on both sides.
+    # Segments of evicted rows are deleted on both sides.
     assert 1 < len(contents(site.disk / "1")) < 20
     assert (tmp_path / "a" / "segment-000000000000000.arrow").exists() is False
 
@@ -108,17 +108,17 @@ def test_the_replica_is_the_log_byte_for_byte(tmp_path, site):
 def test_a_shard_whose_disk_is_lost_comes_back_from_its_replica(tmp_path, site):
     node = Node(tmp_path / "a", site, segment_bytes=4096)
     node.append(range(50))
-    # In the log of this node, and acknowledged to nobody.
+    # In the log of this node, but not acknowledged.
     node.shard.append(make_batch(range(50, 60)))
     moved = Node(tmp_path / "b", site)
     assert moved.ids() == names(range(50))
     assert moved.shard.counts().inserted_episodes == 50
     moved.append(range(55, 70))
     assert contents(site.disk / "2") == contents(tmp_path / "b")
-    # The process of before is still there, as behind a broken network: it can acknowledge nothing more.
+    # The earlier process still runs, as behind a broken network, but can acknowledge nothing.
     with pytest.raises(EpochError, match="another process is th"):
         node.sync()
-    # And its node comes back with what it had.
+    # Its node returns with its old disk.
     again = Node(tmp_path / "a", site)
     assert again.ids() == names([*range(50), *range(55, 70)])
 
@@ -153,7 +153,7 @@ def test_a_replica_left_over_from_before_is_never_read(tmp_path, site):
     shutil.copytree(site.disk, stale)
     site.lose()
     node.append(range(10, 20))
-    # The replica moves back to the disk that it left.
+    # The replica returns to its old disk.
     site.stop()
     shutil.rmtree(site.disk)
     shutil.copytree(stale, site.disk)

@@ -1,4 +1,4 @@
-"""The replay as it runs: two shards and a limiter as Ray actors, data over Arrow Flight, processes killed with -9."""
+"""The running service: two shards and a limiter as Ray actors, Arrow Flight, and processes killed with SIGKILL."""
 
 import itertools
 import json
@@ -204,12 +204,12 @@ def test_batches_are_appended_one_after_the_other_and_those_behind_a_bad_one_are
     client = service.client()
     batches = [make_batch(range(first, first + 10)) for first in range(0, 400, 10)]
     assert client.append_all(batches[:20]) == 200
-    # Some are known, one holds nothing, and they come from a generator.
+    # Some ids are known, one batch is empty, and the batches come from a generator.
     assert client.append_all(iter([*batches[10:30], batches[0].slice(0, 0)])) == 100
     with pytest.raises(SchemaError, match="version None"):
         client.append_all([*batches[30:], batches[0].replace_schema_metadata(None)])
     assert client.stats().episodes == 300
-    # In the order in which they came, shard by shard.
+    # Each shard holds its rows in the order of the appends.
     assert ids(service) == [[f"e{i}" for i in range(300) if shard_of(f"e{i}", 2) == shard] for shard in (0, 1)]
     service.stop()
 
@@ -230,7 +230,7 @@ def test_batches_under_way_are_sent_again_when_the_shard_is_killed(tmp_path):
 
 
 def test_a_full_disk_is_said_so_and_nothing_is_stored(service):
-    """The kernel refuses the shard's files to grow, as a full disk would."""
+    """The kernel limits the size of the shard's files, as a full disk would."""
     client = service.client()
     before = settled(client)
     rows = [i for i in range(1000, 1100) if shard_of(f"e{i}", 2) == 0]
@@ -255,7 +255,7 @@ def test_failed_samples_are_not_counted(service):
 
 
 def test_every_process_answers_with_metrics(service):
-    service.client().stats()  # after which the limiter knows what the shards hold
+    service.client().stats()  # the shards report to the limiter first
     targets = service.metrics_targets()
     assert [name for _, name, _ in targets] == ["limiter", "shard-0", "shard-1"]
     text = {
@@ -293,7 +293,7 @@ def test_kill_minus_nine_loses_nothing_acknowledged_and_stores_nothing_twice(tmp
     for shard in (0, 1):
         count = len(acknowledged)
         kill(service.shards[shard])
-        assert len(client.sample(SampleRequest(32))) == 32  # waits for the shard to come back
+        assert len(client.sample(SampleRequest(32))) == 32  # waits for the shard to restart
         inserted(client, count + 40)
     stop.set()
     writer.join(timeout=90)
@@ -358,7 +358,7 @@ def test_a_limiter_that_has_closed_leaves_the_folder_alone(tmp_path):
     assert json.loads(counts.read_text())["shards"].keys() == {"0", "1"}
     counts.write_text("the next service's")
     ray.get(service.limiter.count_sampled.remote({"critic": 1}))
-    # Longer than a limiter puts off its writing.
+    # Longer than the limiter delays its writes.
     time.sleep(3 * SAVE_DELAY_S)
     assert counts.read_text() == "the next service's"
     service.stop()
@@ -374,7 +374,7 @@ def test_shards_are_added_while_the_replay_runs_and_when_it_is_restored(tmp_path
     before = ids(service)
     service.add_shard()
     assert ids(service) == [*before, []]
-    assert other.append(make_batch(range(100))) == 0  # wherever they would live now
+    assert other.append(make_batch(range(100))) == 0  # although their shard has changed
     assert other.append(make_batch(range(90, 200))) == 100
     held = ids(service)
     assert held[:2] == [
@@ -382,7 +382,7 @@ def test_shards_are_added_while_the_replay_runs_and_when_it_is_restored(tmp_path
     ]
     assert held[2] == [f"e{i}" for i in range(100, 200) if shard_of(f"e{i}", 3) == 2] != []
     cells = Counter({(f"e{i}", t): 0 for i in range(200) for t in range(make_episode(i).turns)})
-    client.sample(SampleRequest(1))  # an answer that tells of the third shard
+    client.sample(SampleRequest(1))  # its answer announces the third shard
     for _ in range(40):
         cells.update((e.episode_id, t) for e, t in zip(*pairs(client.sample(SampleRequest(1000))), strict=True))
     observed = np.array(list(cells.values()))
@@ -467,7 +467,7 @@ def test_without_a_log_a_killed_shard_comes_back_empty_and_the_counts_stay(tmp_p
     assert after.inserted_turns == before.inserted_turns
     assert ids(service) == [[], whole[1]]
     client.append(make_batch(range(40, 60)))
-    kill(service.limiter)  # at once: what it has not written down the shards tell it again
+    kill(service.limiter)  # before it has written its counts, which the shards then report again
     assert inserted(client, 60) == 60
     whole = ids(service)
     client.checkpoint(tmp_path / "checkpoint")

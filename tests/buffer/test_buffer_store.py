@@ -1,4 +1,4 @@
-"""A shard against a model in plain Python, and the uniformity of what it draws."""
+"""A shard against a model in plain Python, and the uniformity of its draws."""
 
 import copy
 import shutil
@@ -90,7 +90,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(data=st.data(), version=st.integers(-1, 3))
     def append_again(self, data, version):
-        """Known ids change nothing, a new one among them, twice, is stored once."""
+        """Known ids change nothing; a new id that occurs twice among them is stored once."""
         known = data.draw(st.lists(st.sampled_from([index for index, _ in self.model]), min_size=1, max_size=4))
         batch = make_batch([*known, self.next, self.next], version=version)
         assert self.shard.append(batch) == 1
@@ -143,7 +143,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
 
     @rule(data=st.data(), priorities=st.lists(st.floats(0, 10), min_size=1, max_size=5))
     def update(self, data, priorities):
-        """Of draws that are still held; what was evicted meanwhile is passed over."""
+        """Priorities of held turns are set, and evicted ones are ignored."""
         if not self.model:
             return
         sample = draw(self.shard, len(priorities), seed=data.draw(st.integers(0, 100)))
@@ -175,7 +175,7 @@ class ShardAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.settings["durability"] == "flush")
     @rule(orderly=st.booleans())
     def crash(self, orderly):
-        """A killed process closes nothing; another one opens what is on disk. An orderly end keeps priorities."""
+        """A killed process closes nothing, and the next one reads the disk. An orderly end keeps priorities."""
         if orderly:
             self.shard.close()
             self.kept = (copy.deepcopy(self.priorities), self.largest)
@@ -223,7 +223,7 @@ TestShardAgainstModel.settings = settings(
 
 
 def chi_square(observed: np.ndarray) -> float:
-    """Standardised: about normal(0, 1) where every cell is equally likely."""
+    """Return the standardised statistic: about normal(0, 1) if every cell is equally likely."""
     expected = observed.sum() / len(observed)
     freedom = len(observed) - 1
     return float((((observed - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
@@ -286,7 +286,7 @@ def test_a_filter_that_every_row_passes_draws_as_none_does(tmp_path):
 
 
 def test_the_rows_of_a_slice_have_their_own_returns_and_versions(tmp_path):
-    """The values of a slice's last row are followed by those of rows it leaves out."""
+    """In memory, the values of rows outside the slice follow those of its last row."""
     both = pa.Table.from_batches([make_batch([0, 1], version=3), make_batch([2, 3], version=-1)])
     shard = open_shard(tmp_path, durability="memory")
     shard.append(both.combine_chunks().to_batches()[0].slice(1, 1))
@@ -346,7 +346,7 @@ def test_the_log_and_the_known_ids_stay_bounded(tmp_path):
 
 
 def test_samples_come_from_many_versions(tmp_path):
-    """A buffer that quietly becomes the current batch fails this."""
+    """A buffer that degenerates to the current batch fails this test."""
     shard = open_shard(tmp_path, capacity_turns=10_000)
     for version in range(10):
         shard.append(make_batch(range(20 * version, 20 * version + 20), version=version))
@@ -355,7 +355,7 @@ def test_samples_come_from_many_versions(tmp_path):
 
 
 def test_memory_follows_what_is_held(tmp_path):
-    """Blocks of evicted rows go: what a shard that turned over many times allocates is what one that did not has."""
+    """Blocks of evicted rows are freed: a shard that was refilled many times allocates as much as one that was not."""
 
     def allocated(appends: int) -> int:
         shard = open_shard(tmp_path / str(appends), capacity_turns=30_000, durability="memory")

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
 from learner.config import LoraConfig
 from learner.models.adapters import weights, with_adapter
-from learner.models.policy import Policy, sequence_predictions
+from learner.models.policy import Policy, sequence_logprobs
 from learner.models.pretrained import load_causal_model
 
 # Width, layers and heads for a nominal number of parameters in millions; feed-forward layers are 2.75 times as wide.
@@ -155,11 +156,13 @@ def measure_broadcasts(
         backend="shm",
         rank=0,
         timeout_s=TIMEOUT_S,
-        logprobs_fn=logprobs_of(Policy(model, preset.rollout.sampling.temperature)),
+        logprobs_fn=partial(sequence_logprobs, Policy(model, preset.rollout.sampling.temperature)),
         probe_tokens=probe,
         tolerance=TOLERANCE,
     )
-    first = broadcaster.broadcast(version)
+    begin = time.perf_counter()
+    broadcaster.broadcast(version)
+    first = time.perf_counter() - begin
     copy = copier(sent)
     runs = [once(broadcaster, watched, model, copy, version=version + 1 + i) for i in range(repeats)]
     broadcaster.close()
@@ -168,7 +171,7 @@ def measure_broadcasts(
         "sends": f"adapter of rank {LORA.rank}" if source.adapted else "all weights",
         "megabytes": size / 1e6,
         **medians(runs),
-        "first_broadcast_ms": first.seconds * 1e3,
+        "first_broadcast_ms": first * 1e3,
         "runs": runs,
     }
     say(f"  {row['ratio']:.1f} times a copy, {row['transfer_ratio']:.1f} without the proof")
@@ -186,7 +189,7 @@ def once(
                 parameter.mul_(1.01).add_(1e-3)
     copied = copy()
     begin = time.perf_counter()
-    outcome = broadcaster.broadcast(version)
+    gap = broadcaster.broadcast(version)
     total = time.perf_counter() - begin
     marks = pool.marks
     write, stopped = marks["paused"] - marks["ready"], marks["resumed"] - marks["paused"]
@@ -200,7 +203,7 @@ def once(
         "probe_ms": marks["probe"] * 1e3,
         "ratio": total / copied,
         "transfer_ratio": (write + stopped) / copied,
-        "max_gap": outcome.max_gap,
+        "max_gap": gap,
     }
 
 
@@ -215,16 +218,6 @@ def copier(sources: list[torch.Tensor]) -> Callable[[], float]:
         return time.perf_counter() - begin
 
     return copy
-
-
-def logprobs_of(policy: Policy) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from tokens to the learner's log p(tokens[i + 1] | tokens[: i + 1])."""
-
-    def logprobs(tokens: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return policy(*sequence_predictions(tokens)).numpy()
-
-    return logprobs
 
 
 def main() -> None:

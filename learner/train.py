@@ -39,7 +39,7 @@ from learner.feeding.feeder import Batch, Feeder
 from learner.feeding.sweeps import Sweeps
 from learner.metrics import LearnerMetrics
 from learner.models.adapter_files import Base, require_base
-from learner.models.policy import sequence_predictions
+from learner.models.policy import sequence_logprobs
 from learner.passes.precision import DTYPES
 from learner.ranks import Leader
 from learner.seeds import EVALUATION_SEED
@@ -311,21 +311,17 @@ class Trainer:
 
     def _rebroadcast(self) -> float:
         assert self.broadcaster is not None
-        report = self.broadcaster.broadcast(self.state.version)
-        self.state.proof_max_gap = max(self.state.proof_max_gap, report.max_gap)
+        started = time.monotonic()
+        gap = self.broadcaster.broadcast(self.state.version)
+        self.state.proof_max_gap = max(self.state.proof_max_gap, gap)
         self.metrics.policy_version.set(self.state.version)
-        self.metrics.broadcast_seconds.observe(report.seconds)
-        self.metrics.proof_gap.set(report.max_gap)
-        return report.max_gap
+        self.metrics.broadcast_seconds.observe(time.monotonic() - started)
+        self.metrics.proof_gap.set(gap)
+        return gap
 
     def _sequence_logprobs(self, tokens: np.ndarray) -> np.ndarray:
-        """log p(tokens[i + 1] | tokens[: i + 1]) of the learning policy, float32 [length - 1]; on every rank."""
-        layout, predictions = sequence_predictions(tokens)
-        device = self.algorithm.policy.device
-        layout.predictions["sequence"] = predictions
-        layout = layout.to(device)
-        with torch.no_grad():
-            return self.algorithm.policy(layout, layout.predictions["sequence"]).cpu().numpy()
+        """Return the learning policy's log-probabilities of a sequence. Called on every rank."""
+        return sequence_logprobs(self.algorithm.policy, tokens, self.algorithm.policy.device)
 
     def _engine_window(self) -> int:
         self.args.rollouts.ready(self.config.timeout_s)

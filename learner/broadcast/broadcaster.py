@@ -7,7 +7,6 @@ rollout service returns; the other ranks take part in gathering, which is collec
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -56,14 +55,6 @@ class SyncClient(VLLMWeightSyncClient, Protocol):
     def ranks(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class BroadcastReport:
-    """A broadcast's duration in seconds, proof included, and the largest gap in log-probability of the proof."""
-
-    seconds: float
-    max_gap: float
-
-
 @dataclass
 class Broadcaster:
     """Sends the policy's weights as a new version, and proves it.
@@ -92,8 +83,10 @@ class Broadcaster:
     _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
     _engines: Sequence[str] = ()
 
-    def broadcast(self, version: int) -> BroadcastReport:
+    def broadcast(self, version: int) -> float:
         """Send the current weights to all running engines as policy `version`. Called on every rank.
+
+        Returns the largest gap in log-probability of the proof.
 
         An engine that dies during the broadcast is skipped and stays stale. If none is left, the broadcast waits for
         restarted engines and tries again.
@@ -102,7 +95,6 @@ class Broadcaster:
             BroadcastProofError: an engine does not compute with these weights.
             WaitTimeoutError: a step timed out, or all engines died in every attempt.
         """
-        started = time.monotonic()
         expected = self.logprobs_fn(self.probe_tokens)
         reason = ""
         for _ in range(ATTEMPTS):
@@ -112,7 +104,7 @@ class Broadcaster:
                 outcome = self._share(self._prove(client, version, expected))
                 if isinstance(outcome, float):
                     self._previous = expected
-                    return BroadcastReport(time.monotonic() - started, outcome)
+                    return outcome
                 died = outcome
             reason = died
         raise WaitTimeoutError(
@@ -138,7 +130,7 @@ class Broadcaster:
             client.version = version
             client.timeout_s = self.timeout_s
             changed = self._transfer is None or client.incarnations != self._engines
-            self._engines = client.incarnations
+            self._engines = list(client.incarnations)
         if self._share(changed):
             self.close()
         if self._transfer is not None:

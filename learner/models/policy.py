@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,11 +97,16 @@ def value_head(hidden_size: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1))
 
 
-def sequence_predictions(tokens: np.ndarray) -> tuple[Layout, Predictions]:
-    """Return layout and predictions of a sequence, int [length], in which tokens up to i predict token i + 1."""
+def sequence_logprobs(
+    policy: Callable[[Layout, Predictions], Tensor], tokens: np.ndarray, device: torch.device | None = None
+) -> np.ndarray:
+    """Return log p(tokens[i + 1] | tokens[: i + 1]) under a policy: float32 [length - 1] for tokens [length]."""
     ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).unsqueeze(0)
     length = ids.shape[1]
     position = torch.arange(length).unsqueeze(0)
-    layout = Layout(ids, position, Tree(torch.zeros_like(position), position + 1, length))
     zeros = torch.zeros(length - 1, dtype=torch.long)
-    return layout, Predictions(zeros, torch.arange(length - 1), ids[0, 1:], zeros, zeros)
+    layout = Layout(ids, position, Tree(torch.zeros_like(position), position + 1, length))
+    layout.predictions["action"] = Predictions(zeros, position[0, :-1], ids[0, 1:], zeros, zeros)
+    layout = layout.to(device or ids.device)
+    with torch.no_grad():
+        return policy(layout, layout.predictions["action"]).cpu().numpy()

@@ -128,8 +128,7 @@ def test_several_broadcasts_arrive_and_are_proved(engine):
     broadcaster = _broadcaster(model, OneEngine(served))
     for version in range(1, 4):
         change(model, version)
-        report = broadcaster.broadcast(version)
-        assert report.max_gap < 1e-3
+        assert broadcaster.broadcast(version) < 1e-3
         (completion,) = served.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
         assert set(completion.versions) == {version}
         expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
@@ -170,7 +169,7 @@ def test_the_base_is_sent_once_and_then_only_adapters(engine):
     answers = {}
     for version, seed in ((15, 1), (16, 2), (17, 1)):
         change_adapter(model, seed)
-        assert broadcaster.broadcast(version).max_gap < 1e-3
+        assert broadcaster.broadcast(version) < 1e-3
         answers[version] = rollouts.probe(PROBE)[0].logprobs
         (completion,) = served.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
         expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
@@ -184,7 +183,7 @@ def test_the_base_is_sent_once_and_then_only_adapters(engine):
     assert np.abs(answers[16] - answers[15]).max() > 0.1
     # A later broadcast of whole weights replaces the base too.
     change(base, 41)
-    assert _broadcaster(base, OneEngine(served)).broadcast(18).max_gap < 1e-3
+    assert _broadcaster(base, OneEngine(served)).broadcast(18) < 1e-3
 
 
 @pytest.mark.engine
@@ -199,7 +198,7 @@ def test_the_proof_detects_a_stale_output_head(engine, request):
     with pytest.raises(BroadcastProofError, match=r"engine .*version 20: largest gap .*output head"):
         broadcaster.broadcast(20)
     served.rpc("forget_heads", False)
-    assert broadcaster.broadcast(21).max_gap < 1e-3
+    assert broadcaster.broadcast(21) < 1e-3
 
 
 @pytest.mark.engine
@@ -213,7 +212,7 @@ def test_the_proof_detects_an_update_without_effect(engine):
     with pytest.raises(BroadcastProofError, match="weights of the version before"):
         broadcaster.broadcast(31)
     served.rpc("forget_all", False)
-    assert broadcaster.broadcast(32).max_gap < 1e-3
+    assert broadcaster.broadcast(32) < 1e-3
 
 
 # Without an engine
@@ -300,7 +299,7 @@ def test_a_broadcast_is_repeated_when_all_engines_died_and_fails_after_four_atte
         return Broadcaster(PolicySource(model), rollouts, "shm", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1)
 
     rollouts = Recorder(deaths=2)
-    assert broadcast(rollouts).max_gap == 0.0
+    assert broadcast(rollouts) == 0.0
     assert rollouts.asked == 3
     with pytest.raises(WaitTimeoutError, match=r"version 1, 4 times.*worker-0: its process ended"):
         broadcast(Recorder(deaths=99))

@@ -1,4 +1,4 @@
-"""What `learner.py` runs: episodes of random tokens, the same turn by turn, and engines of small models."""
+"""The workload of `learner.py`: episodes of random tokens, whole or as single turns, and engines of small models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from learner.passes.rows import Row
 from learner.passes.separate_encoder import SeparateEncoder
 
 ACTION_TOKENS = (6, 12)
-# Tokens that an observation adds: of a short answer, and of a page.
+# Range of the tokens of an observation: a short answer, or a page.
 OBSERVATION_TOKENS = {"short": (4, 10), "long": (36, 44)}
 PAD = 0
 
@@ -35,10 +35,10 @@ SCALES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """What one set of rank processes measures.
+    """The settings of one set of rank processes.
 
     Attributes:
-        trials: sizes of micro-batch that are tried for each contender.
+        trials: number of micro-batch sizes to try for each contender.
     """
 
     turns: Sequence[int]
@@ -54,7 +54,7 @@ class Case:
 
 
 def make_row(rng: np.random.Generator, case: Case, turns: int) -> Row:
-    """An episode of random tokens in which each turn counts and has `fresh` fresh actions."""
+    """Return an episode of random tokens in which each turn is a sample and has `fresh` fresh actions."""
     vocabulary = SCALES[case.scale]["vocabulary"]
 
     def text(bounds: tuple[int, int]) -> np.ndarray:
@@ -83,7 +83,7 @@ def make_row(rng: np.random.Generator, case: Case, turns: int) -> Row:
 
 
 def _fresh_actions(actions: Sequence[np.ndarray], per_state: int, logprob: float) -> FreshActions:
-    """The record of these actions, `per_state` of each state in turn, as version 1 wrote them."""
+    """Return the record of `actions`, of which version 1 of the policy sampled `per_state` for each state."""
     total = sum(map(len, actions))
     return FreshActions(
         tokens=np.concatenate(actions),
@@ -95,7 +95,7 @@ def _fresh_actions(actions: Sequence[np.ndarray], per_state: int, logprob: float
 
 
 def one_by_one(rows: Sequence[Row]) -> list[Row]:
-    """Each turn as an episode of its own that ends after it: what a buffer of transitions holds."""
+    """Return each turn as a separate episode that ends after it, as in a buffer of transitions."""
     return [_alone(row, turn) for row in rows for turn in map(int, row.turns)]
 
 
@@ -116,7 +116,7 @@ def _alone(row: Row, turn: int) -> Row:
 
 
 def build(case: Case, dtype: Precision, *, separate: bool) -> ActorCritic:
-    """New engines, the same each time."""
+    """Return new engines, with the same weights at each call."""
     scale = SCALES[case.scale]
     config = LearnerConfig.model_validate(
         {

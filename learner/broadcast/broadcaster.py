@@ -7,7 +7,7 @@ rollout service returns; the other ranks take part in gathering, which is collec
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Broadcaster:
     tolerance: float
     _previous: np.ndarray | None = None
     _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
-    _engines: Sequence[str] = ()
+    _engines: tuple[str, ...] = ()
 
     def broadcast(self, version: int) -> float:
         """Send the current weights to all running engines as policy `version`. Called on every rank.
@@ -129,8 +129,9 @@ class Broadcaster:
             client = self.rollouts.sync_client()
             client.version = version
             client.timeout_s = self.timeout_s
-            changed = self._transfer is None or client.incarnations != self._engines
-            self._engines = list(client.incarnations)
+            engines = tuple(client.incarnations)
+            changed = self._transfer is None or engines != self._engines
+            self._engines = engines
         if self._share(changed):
             self.close()
         if self._transfer is not None:

@@ -1,11 +1,10 @@
-"""DeepSpeed with an accelerator chosen, compilation at first use off, and its log at warnings.
+"""DeepSpeed, with an accelerator chosen and its own all-reduce off.
 
 Every other module imports DeepSpeed from here, because these settings must precede its first import.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 
 from learner.passes.precision import accelerator
@@ -15,9 +14,6 @@ os.environ["DS_ACCELERATOR"] = accelerator()
 
 import deepspeed
 from deepspeed.runtime.base_optimizer import DeepSpeedOptimizer
-
-# At INFO, DeepSpeed logs a line for each parameter group and step.
-logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 # On a CPU DeepSpeed would compile its own all-reduce at first use, which takes two minutes and a C++ compiler. gloo has
 # the same operation.

@@ -8,11 +8,20 @@ import pytest
 import torch
 from learner_cases import VOCABULARY, llama, make_row
 from tokenizers import Tokenizer, models
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import (
+    AutoModelForCausalLM,
+    BartConfig,
+    GPT2Config,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from learner.config import BackboneConfig, CriticConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.models.critic import build_critic
+from learner.models.pretrained import without_dropout
 from learner.models.vocabulary import translate_vocabulary
 
 PARTS = ("state", "action", "next_state", "fresh")
@@ -95,6 +104,18 @@ def test_a_critic_with_an_unrelated_vocabulary_is_refused(tmp_path: Path) -> Non
     critic = _tokenizer(["<unk>", *(f"v{i}" for i in range(50))], unk_token="<unk>", pad_token="<unk>")
     with pytest.raises(LearnerError, match=r"49 of the policy's 50 tokens.*have no counterpart"):
         translate_vocabulary(policy, critic, "critic")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [GPT2Config(), RobertaConfig(), BartConfig()],
+    ids=lambda c: c.model_type,
+)
+def test_no_model_of_the_learner_has_dropout(config: PreTrainedConfig) -> None:
+    """Each architecture has its own names for the rates; ones that are None stay as they are."""
+    rates = {name: rate for name, rate in vars(without_dropout(config)).items() if "drop" in name}
+    assert len(rates) > 2
+    assert set(rates.values()) <= {0.0, None}
 
 
 @pytest.mark.parametrize("value", [0.0, 1.5])

@@ -78,7 +78,7 @@ def test_error_in_the_handler_reaches_the_run() -> None:
     ray.kill(board.actor)
 
 
-def test_dead_board_is_a_sentence_on_both_sides() -> None:
+def test_dead_board_is_reported_on_both_sides() -> None:
     board = start_board()
     publisher = BoardPublisher(board)
     publisher.publish({"kind": "message", "text": "x"})

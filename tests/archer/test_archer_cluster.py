@@ -1,4 +1,4 @@
-"""What a run reserves of a Ray cluster; clusters that do not answer, or have no room."""
+"""The resources that a run reserves; Ray clusters that do not answer, or have no room."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _config(**sections: Any) -> RunConfig:
     return RunConfig.model_validate({"model": {"path": "gpt2"}, "env": {"id": "key_door"}, **sections})
 
 
-def test_a_cluster_of_its_own_has_room_for_the_smallest_share() -> None:
-    """One worker, one rank and the replay's hundredths: two CPUs would leave one of them waiting for ever."""
+def test_own_cluster_has_room_for_the_fractions_of_the_replay() -> None:
+    """One worker, one rank and hundredths for the replay: with two CPUs one of them would wait forever."""
     assert needed_cpus(_config()) == 3
     assert needed_cpus(_config(replay={"cpus_per_shard": 0.0})) == 2
 
@@ -52,7 +52,7 @@ def test_one_cluster_has_room_for_each_of_several_configurations() -> None:
     assert float(run.stdout.splitlines()[-1]) == 7  # five workers, one rank, and replay
 
 
-def test_a_cluster_without_room_is_refused_with_numbers(ray_cluster: None) -> None:
+def test_cluster_that_is_too_small_is_refused_at_once(ray_cluster: None) -> None:
     import ray
 
     have = int(ray.cluster_resources()["CPU"])
@@ -75,7 +75,7 @@ def four_cpus_are_taken(ray_cluster: None) -> Iterator[None]:
     ray.kill(holder)
 
 
-def test_a_cluster_without_free_room_is_refused_after_the_start_timeout(four_cpus_are_taken: None) -> None:
+def test_cluster_without_free_room_is_refused_after_the_start_timeout(four_cpus_are_taken: None) -> None:
     limit = {"start_timeout_s": 1.0}
     _require_room(_config(cluster=limit, rollout={"cpus_per_worker": 2.5}))
     with pytest.raises(
@@ -95,7 +95,7 @@ def test_ranks_without_room_end_the_run_after_the_start_timeout(four_cpus_are_ta
         train(config, args, follower, "http://127.0.0.1:0")
 
 
-def test_address_without_a_listener_is_a_sentence_at_once() -> None:
+def test_address_without_a_listener_is_refused_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(
@@ -105,12 +105,12 @@ def test_address_without_a_listener_is_a_sentence_at_once() -> None:
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "nonsense", "127.0.0.1:port"])
-def test_address_that_is_none_is_a_sentence(address: str) -> None:
+def test_malformed_address_is_refused(address: str) -> None:
     assert re.search(rf"RunError: cannot join the Ray cluster at {address}: \w", _error(address))
 
 
-def test_cluster_that_does_not_answer_is_given_up_after_the_start_timeout() -> None:
-    """A process that accepts connections and never answers, as a stopped one does; Ray alone tries for nine minutes."""
+def test_cluster_that_does_not_answer_is_refused_after_the_start_timeout() -> None:
+    """A stopped process accepts connections and never answers. Ray alone would retry for nine minutes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         error = _error(address)
@@ -139,7 +139,7 @@ def _error(address: str) -> str:
     return run.stderr.strip().splitlines()[-1]
 
 
-def test_time_limit_ends_what_catches_every_exception() -> None:
+def test_time_limit_ends_a_loop_that_catches_every_exception() -> None:
     def retry_forever() -> None:
         while True:
             try:
@@ -153,8 +153,8 @@ def test_time_limit_ends_what_catches_every_exception() -> None:
         pass
 
 
-def test_another_cluster_on_the_machine_is_not_asked_whether_ours_lives() -> None:
-    """Ray Train would end the ranks of a run where it is told that its controller is dead."""
+def test_ray_train_asks_the_api_server_of_its_own_cluster() -> None:
+    """If a server of another cluster reports the controller as dead, Ray Train ends the ranks of the run."""
     run = subprocess.run(
         [sys.executable, Path(__file__).with_name("two_clusters.py")],
         env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -164,6 +164,6 @@ def test_another_cluster_on_the_machine_is_not_asked_whether_ours_lives() -> Non
         timeout=200,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    # Which Ray comes to by itself, and shows that there is something to guard against.
+    # This is the answer of the other cluster, which shows that the guard is necessary.
     assert "the other's: dead" in run.stdout
     assert "the run's: alive or unknown" in run.stdout

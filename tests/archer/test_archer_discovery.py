@@ -66,14 +66,14 @@ def test_other_paths_are_not_found() -> None:
         get(f"http://127.0.0.1:{server.port}/nothing")
 
 
-def test_port_taken_is_a_sentence_with_the_port_and_the_key() -> None:
+def test_used_port_is_refused_with_its_number_and_its_field() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(DiscoveryError, match=rf"port {port} .*metrics\.port"):
             DiscoveryServer("127.0.0.1", port, run="r")
 
 
-def test_host_that_is_not_ours_is_a_sentence() -> None:
+def test_host_of_another_machine_is_refused() -> None:
     with pytest.raises(DiscoveryError, match=r"192\.0\.2\.1:0.*metrics\.host"):
         DiscoveryServer("192.0.2.1", 0, run="r")
 

@@ -1,4 +1,4 @@
-"""Comparing policies: paired differences, the table, the plot, and what is left in the folder."""
+"""Comparison of policies: paired differences, table, plot, and the files in the folder."""
 
 import io
 import json
@@ -28,7 +28,8 @@ ENV = "twenty_questions_subset"
 
 
 def evaluation(name: str, returns: list[float], decoding: Decoding = "sampled", first_seed: int = 7) -> Evaluation:
-    """Episodes of these returns, each of ten turns, one of them invalid, and 25 tokens; NaN is one that failed."""
+    """Return an evaluation with these returns; each episode has ten turns, one of them invalid, and 25 tokens. NaN
+    marks a failed episode."""
     results = [
         EpisodeResult(seed=seed, failure="EnvFailedError: the dice are lost")
         if math.isnan(value)
@@ -60,7 +61,7 @@ def test_difference_is_taken_seed_by_seed() -> None:
     assert (difference.name, difference.first, difference.decoding, difference.episodes) == ("b", "a", "sampled", 200)
     assert difference.mean == pytest.approx(second.result.return_mean - first.result.return_mean)
     assert 0.3 < difference.low < difference.mean < difference.high < 0.7
-    # What the pairing is for: each policy's own interval is ten times as wide, and the two overlap.
+    # Each policy's own interval is ten times as wide, and the two overlap: pairing is what separates them.
     assert second.result.return_low < first.result.return_high
 
 
@@ -107,7 +108,7 @@ def test_table_has_a_line_for_each_policy_and_decoding() -> None:
     assert len(printed(comparison(evaluation("a", [-4.0, -6.0])), width=60)) == 2  # nothing to compare with
 
 
-def test_table_is_turned_where_the_terminal_is_narrow() -> None:
+def test_table_is_transposed_on_a_narrow_terminal() -> None:
     made = comparison(*(evaluation(name, [-4.0, -6.0, -20.0, -2.0]) for name in ("a", "b", "c")))
     lines = printed(made, width=80, force_terminal=True)
     assert max(map(len, lines)) <= 80
@@ -124,7 +125,7 @@ def test_title_says_held_out_only_of_seeds_that_are() -> None:
     assert made.title == f"{ENV}: 4 held-out episodes"
 
 
-def test_what_went_wrong_is_said_below_the_table() -> None:
+def test_failures_are_listed_below_the_table() -> None:
     lines = printed(comparison(evaluation("a", [-4.0, math.nan])), width=60)
     assert lines[-1].startswith(
         "a, sampled: 1 of 4 episodes dropped because the environment failed; first error: EnvFailed"
@@ -138,7 +139,7 @@ def test_task_without_success_leaves_the_column_empty() -> None:
     assert made.tree()["results"][0]["rows"][0]["success"] is None
 
 
-def test_file_holds_figures_and_episodes(tmp_path: Path) -> None:
+def test_file_has_numbers_and_episodes(tmp_path: Path) -> None:
     made = comparison(evaluation("a", [-4.25, math.nan]), evaluation("b", [-3.0, -6.1]))
     made.write(tmp_path / "evaluation.json")
     tree = json.loads((tmp_path / "evaluation.json").read_text())
@@ -182,7 +183,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def let_play(monkeypatch: pytest.MonkeyPatch, *answers: Evaluation | Exception) -> None:
-    """Instead of engines; what `archer eval` is with them stands in test_archer_eval_engine.py."""
+    """Replace the engines by `answers`; test_archer_eval_engine.py plays with real engines."""
 
     def play(*_: object) -> Iterator[Evaluation]:
         for answer in answers:
@@ -193,7 +194,7 @@ def let_play(monkeypatch: pytest.MonkeyPatch, *answers: Evaluation | Exception) 
     monkeypatch.setattr("archer.results.evaluation.play_policies", play)
 
 
-def test_results_stand_in_a_new_folder(
+def test_results_go_into_a_new_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -224,7 +225,7 @@ def test_results_overwrite_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "full" / "evaluation.json").read_text() == "earlier"
 
 
-def test_what_had_finished_outlives_a_failure(
+def test_finished_evaluations_survive_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: str
 ) -> None:
     let_play(monkeypatch, evaluation("newborn", [-4.0, -6.0]), RunError("the engine is gone"))

@@ -1,4 +1,4 @@
-"""The model made from scratch, and the checks of one that exists."""
+"""The model that a run builds, and the checks of an existing model."""
 
 import hashlib
 import shutil
@@ -29,12 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "text", [TEXTS[0], "", "\n\n \n", "  two  spaces", "ünïcode 日本語 🙂\t\x00end", "words never seen before"]
 )
-def test_any_text_comes_back_from_its_tokens(folder: Path, text: str) -> None:
+def test_text_round_trips_through_its_tokens(folder: Path, text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
-def test_newline_is_one_token_wherever_it_stands(folder: Path) -> None:
+def test_newline_is_one_token_in_every_position(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     (newline,) = tokenizer.encode("\n")
     for text in ("a\n", "?\n", " \n", "\n\n\n", "x \n y"):
@@ -104,7 +104,7 @@ def test_existing_model_is_checked(folder: Path, tmp_path: Path) -> None:
         resolve_model(ModelConfig(path=str(tmp_path / "empty")))
 
 
-def test_folder_that_is_broken_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+def test_broken_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "config.json").write_text("{}")
@@ -113,7 +113,7 @@ def test_folder_that_is_broken_is_a_sentence(folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("special", "pad"), [({"eos_token": "<eos>"}, 2), ({}, None)])
-def test_end_mark_stands_in_for_a_missing_pad_and_nothing_for_both(
+def test_end_token_replaces_a_missing_pad_token(
     folder: Path, tmp_path: Path, special: dict[str, str], pad: int | None
 ) -> None:
     path = tmp_path / "nopad"
@@ -127,7 +127,7 @@ def test_end_mark_stands_in_for_a_missing_pad_and_nothing_for_both(
             resolve_model(ModelConfig(path=str(path)))
 
 
-def test_a_critic_that_can_not_read_the_policy_is_refused_before_anything_starts(folder: Path, tmp_path: Path) -> None:
+def test_critic_that_cannot_read_the_policy_is_refused_before_the_start(folder: Path, tmp_path: Path) -> None:
     other = build_tiny_model(["quite another text, again and again\n"] * 9, tmp_path / "other", SMALL, seed=0)
     with pytest.raises(ConfigError, match=r"another vocabulary than the policy.*backbone=policy"):
         check_critic(CriticConfig(backbone=str(other)), str(folder))

@@ -1,4 +1,4 @@
-"""What `archer eval` plays: runs, checkpoints and models by name, on one task, or a sentence that says why not."""
+"""The policies of `archer eval`: runs, checkpoints and models by name, on one task; refusals name the reason."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from archer.results.policies import check_models, choose_policies
 
 
 def make_run(root: Path, name: str, *overrides: str, checkpoints: tuple[str, ...] = ("cycle-00002",)) -> str:
-    """The folder of a run as far as an evaluation reads it."""
+    """Write the parts of a run folder that an evaluation reads."""
     run = root / name
     for checkpoint in checkpoints:
         make_model(run / "checkpoints" / checkpoint / "policy")
@@ -71,20 +71,20 @@ def test_model_takes_the_defaults_and_the_task_of_the_runs_beside_it(tmp_path: P
         assert (first.config.rollout.sampling.temperature, second.config.rollout.sampling.temperature) == (1.0, 0.7)
 
 
-def test_run_outlives_the_model_and_the_learner_that_it_was_trained_with(tmp_path: Path) -> None:
+def test_run_plays_without_its_initial_model_and_its_gpus(tmp_path: Path) -> None:
     gpus = ("learner.broadcast.backend=nccl", "learner.use_gpu=true", "rollout.gpus_per_worker=1")
     run = make_run(tmp_path, "mine", "model={path: /gone/for/good}", *gpus)
     (policy,) = choose_policies([run], overrides=["rollout.gpus_per_worker=0"])
     assert (policy.config.model.path, policy.config.rollout.gpus_per_worker) == (policy.model, 0)
 
 
-def test_names_that_come_twice_get_the_folders_above_them(tmp_path: Path) -> None:
+def test_equal_names_get_their_parent_folders(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / above, "demo") for above in ("here/left", "here/right", "there/right")]
     names = [policy.name for policy in choose_policies([*runs, make_run(tmp_path, "other")])]
     assert names == ["left/demo", "here/right/demo", "there/right/demo", "other"]
 
 
-def test_policies_that_do_not_compare_are_refused(tmp_path: Path) -> None:
+def test_policies_that_are_not_comparable_are_refused(tmp_path: Path) -> None:
     one = make_run(tmp_path, "one", "env.kwargs={noise: 0.1}")
     two = make_run(tmp_path, "two", "env.kwargs={noise: 0.2}")
     three = make_run(tmp_path, "three", "env={id: twenty_questions}", "demonstrations.skill=0.1")
@@ -103,7 +103,7 @@ def test_policies_that_do_not_compare_are_refused(tmp_path: Path) -> None:
     assert len(choose_policies([one, two, four], overrides=["env.kwargs={}", "cluster.address=null"])) == 3
 
 
-def test_what_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_argument_that_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "runs", "mine")
     make_run(tmp_path / "runs", "young", checkpoints=())
@@ -128,7 +128,7 @@ def test_what_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         choose_policies(["runs/young"])
 
 
-def test_run_whose_critic_plays_is_not_passed_off_as_its_clone(tmp_path: Path) -> None:
+def test_run_of_chai_needs_its_critic(tmp_path: Path) -> None:
     run = make_run(tmp_path, "mine", "algorithm=chai", "learner.chai.candidates=3")
     with pytest.raises(ConfigError, match=r"run of chai, .*critic.pt is missing"):
         choose_policies([run])

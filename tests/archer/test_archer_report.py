@@ -1,4 +1,4 @@
-"""Figures, summary, learning curve and the progress on the terminal."""
+"""Statistics, summary, learning curve and progress."""
 
 import io
 import json
@@ -63,16 +63,16 @@ def test_bootstrap_interval_at_its_ends() -> None:
         bootstrap_interval([])
 
 
-def test_evaluation_figures() -> None:
+def test_evaluation_statistics() -> None:
     result = EvalResult.from_event(evaluation("final", [-4.0, -6.0, -20.0, -2.0], 100), env="x")
     assert (result.return_mean, result.episodes, result.mean_turns, result.invalid_share) == (-8.0, 4, 10.0, 0.1)
-    assert result.success_rate == pytest.approx(2 / 3)  # the one that says nothing isn't counted
+    assert result.success_rate == pytest.approx(2 / 3)  # NaN is not counted
     assert result.return_low < -8.0 < result.return_high
     with pytest.raises(RunError, match="no episode"):
         EvalResult.from_event(evaluation("final", [], 100), env="x")
 
 
-def test_task_that_never_speaks_of_success_has_no_rate() -> None:
+def test_task_without_success_has_no_rate() -> None:
     event = {**evaluation("final", [-4.0], 100), "successes": [None]}
     assert EvalResult.from_event(event, env="x").success_rate is None
 
@@ -91,7 +91,7 @@ def play_run(tmp_path: Path, console: Console) -> RunFolder:
     return folder
 
 
-def test_journal_writes_the_rows_that_summary_and_curve_are_made_of(tmp_path: Path) -> None:
+def test_journal_writes_the_rows_of_summary_and_curve(tmp_path: Path) -> None:
     output = io.StringIO()
     with play_run(tmp_path, Console(file=output, width=200)) as folder:
         rows = folder.rows()
@@ -126,7 +126,7 @@ def test_summary_of_a_run_without_cycles_has_nulls() -> None:
     print_summary(summary, Console(file=io.StringIO()))
 
 
-def test_curve_is_a_picture_of_the_right_size_with_ink_on_it(tmp_path: Path) -> None:
+def test_curve_has_its_size_and_its_colours(tmp_path: Path) -> None:
     with play_run(tmp_path, Console(file=io.StringIO())) as folder:
         path = learning_curve(folder.rows(), folder.curve_path, title="Twenty Questions")
     picture = matplotlib.image.imread(path)
@@ -143,7 +143,7 @@ def test_curve_without_rows_is_refused(tmp_path: Path) -> None:
         learning_curve([], tmp_path / "x.png", title="")
 
 
-def test_live_panel_shows_what_the_events_said() -> None:
+def test_live_panel_shows_the_events() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=100, color_system=None)
     progress = make_progress("demo", 5, console)
@@ -177,7 +177,7 @@ def test_evaluation_between_cycles_ends_with_the_next_phase() -> None:
     assert state.eta() == 30.0
 
 
-def test_progress_is_plain_where_the_output_is_no_terminal() -> None:
+def test_progress_is_plain_without_a_terminal() -> None:
     assert type(make_progress("demo", 5, Console(file=io.StringIO()))) is Progress
 
 

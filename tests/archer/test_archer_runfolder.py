@@ -1,4 +1,4 @@
-"""Run folder: one run at a time, nothing lost, nothing half-written."""
+"""Run folder: one run at a time, no lost rows, no partial files."""
 
 import json
 import math
@@ -55,7 +55,7 @@ def test_folder_that_is_no_run_is_never_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "thesis.txt").exists()
 
 
-def test_open_refuses_what_is_no_run(tmp_path: Path) -> None:
+def test_open_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run folder"):
         RunFolder.open(tmp_path / "nothing")
 
@@ -85,7 +85,7 @@ def test_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
     RunFolder.open(tmp_path / "a").close()
 
 
-def test_torn_last_line_is_left_out_and_not_glued_to_the_next(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_left_out_and_rewound(tmp_path: Path) -> None:
     with start(tmp_path) as folder:
         folder.append_row({"kind": "cycle", "cycle": 1, "metrics": {}})
         with open(folder.metrics_path, "a") as file:
@@ -96,7 +96,7 @@ def test_torn_last_line_is_left_out_and_not_glued_to_the_next(tmp_path: Path) ->
         assert [row["cycle"] for row in folder.rows()] == [1, 2]
 
 
-def test_torn_line_is_found_wherever_the_kill_fell(tmp_path: Path) -> None:
+def test_incomplete_line_is_detected_at_every_cut(tmp_path: Path) -> None:
     whole = b'{"kind": "cycle", "cycle": 2, "metrics": {"critic/q_loss": 0.5, "a": {"b": 1}}}'
     file = tmp_path / "metrics.jsonl"
     for cut in range(1, len(whole)):
@@ -111,7 +111,7 @@ def test_line_that_is_no_json_is_an_error_with_its_number(tmp_path: Path) -> Non
         read_rows(file)
 
 
-def test_rewind_drops_what_a_resumed_run_plays_again(tmp_path: Path) -> None:
+def test_rewind_drops_the_cycles_that_a_resumed_run_repeats(tmp_path: Path) -> None:
     with start(tmp_path) as folder:
         for cycle in (0, 1, 2, 3):
             folder.append_row({"kind": "cycle" if cycle else "evaluation", "cycle": cycle})
@@ -144,14 +144,14 @@ def test_write_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
-def test_full_disk_is_a_sentence(tmp_path: Path) -> None:
+def test_full_disk_is_reported(tmp_path: Path) -> None:
     with start(tmp_path) as folder:
         folder.metrics_path.symlink_to("/dev/full")
         with pytest.raises(RunFolderError, match=r"no space left.*metrics\.jsonl"):
             folder.append_row({"cycle": 1})
 
 
-def test_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="Not a directory"):
         RunFolder.create(tmp_path / "file", "a")

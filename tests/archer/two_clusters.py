@@ -1,4 +1,4 @@
-"""Run by test_archer_cluster: another Ray cluster with a dashboard is on this machine when a run's own starts.
+"""Run by test_archer_cluster: start a run's cluster while another one with a dashboard is on this machine.
 
 Its own process, since the other tests are connected to a cluster already.
 """
@@ -26,24 +26,24 @@ class Controller:
 
 @ray.remote(num_cpus=0)
 def found_dead(actor_id: str) -> bool:
-    """Whether Ray Train would take a controller for dead, as its process that cleans up after it asks."""
+    """Return whether Ray Train would consider a controller dead; it asks as the clean-up process of Ray Train does."""
     from ray.train.v2._internal.state.util import is_actor_alive
 
     try:
         return not is_actor_alive(actor_id, timeout=10)
     except RayStateApiException:
-        return False  # Nobody answers, and then it goes on asking.
+        return False  # no server answers, so Ray Train asks again
 
 
 def wait_for_api_server(url: str) -> None:
-    """Its process is one of those that a cluster starts and does not wait for."""
+    """Wait for the API server, which a cluster starts without waiting for it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             urllib.request.urlopen(f"{url}/api/version", timeout=5)
             return
         except urllib.error.HTTPError:
-            return  # It wants a token.
+            return  # the server requires a token
         except OSError:
             time.sleep(0.2)
     raise TimeoutError(f"no API server at {url}")

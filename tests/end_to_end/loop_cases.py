@@ -1,4 +1,4 @@
-"""Runs of the real stack that the end-to-end tests share: a command line, a small configuration, and what it left."""
+"""Shared parts of the end-to-end tests: an `archer` process, a small configuration, and access to the run folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Run:
     lines: list[str]
 
     def until(self, wanted: Callable[[str], bool], timeout_s: float = 300.0) -> str:
-        """Read the output up to a line that `wanted` accepts. Fails with the whole output where the process ends."""
+        """Read the output up to a line that `wanted` accepts. Fail with the whole output if the process ends."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_s
         for line in self.process.stdout:
@@ -80,12 +80,12 @@ class Run:
         return [row for row in map(json.loads, text.splitlines()) if row["kind"] == kind]
 
     def family(self) -> list[psutil.Process]:
-        """Every process below this one, but for two agents of Ray's that notice its end a minute later."""
+        """Return every descendant process, except two agents of Ray, which exit a minute after the driver."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in children if child.name() not in ("ray::DashboardAgent", "ray::RuntimeEnvAgent")]
 
     def descendants(self, title: str) -> list[psutil.Process]:
-        """Processes below this one (Ray's own included) whose title begins with `title`."""
+        """Return the descendant processes, Ray's included, whose title begins with `title`."""
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
             try:
@@ -97,7 +97,7 @@ class Run:
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
-    """The small configuration with `section={...}` laid over it, as a YAML file in `folder`."""
+    """Write the small configuration, with `section={...}` merged in, as a YAML file in `folder`; return its path."""
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(_merge(SMALL, {"runs_dir": str(folder / "runs"), **changes})))
     return path
@@ -113,7 +113,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def archer(folder: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> Iterator[Run]:
-    """Start `archer ...`; at the end nothing that it started is left."""
+    """Start `archer ...`; at the end, kill the process and its descendants."""
     command = [str(Path(sys.executable).with_name("archer")), *arguments]
     process = subprocess.Popen(
         command,

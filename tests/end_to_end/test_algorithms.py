@@ -1,4 +1,4 @@
-"""Every way to learn, by its one field, on the real stack."""
+"""Each algorithm, selected by the field `algorithm`, on the real stack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECTIONS: dict[str, Any] = {
     "chai": {"candidates": 2},
 }
 
-# Policy, critic, target and reference as adapters on the clone, of which two ranks hold half each.
+# Policy, critic, target and reference are adapters on the clone; each of two ranks holds half of them.
 LORA: dict[str, Any] = {
     "ranks": 2,
     "zero_stage": 3,
@@ -34,7 +34,7 @@ LORA: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("algorithm", "changes", "metric", "version"),
     [
-        # The clone is version 1; each cycle whose policy has learnt adds one. ArCHer goes from imported data to online.
+        # The clone is version 1; each cycle that trains the policy adds one. `archer` starts with imported data.
         ("archer", {"offline_cycles": 1, "mode": "async", "learner": LORA}, "actor/advantage", 3),
         ("archer_offline", {"offline_cycles": 2}, "actor/advantage", 3),
         ("bc", {}, "return", 1),
@@ -69,7 +69,7 @@ def test_algorithm_runs_by_its_name(
 
 
 def _episodes(folder: Path) -> Path:
-    """A Parquet file of scripted episodes, as somebody else's would be imported."""
+    """Return a Parquet file of scripted episodes to import."""
     out = folder / "data"
     wanted = ("twenty_questions_subset", "--episodes", "32", "--skill", "0.3", "--out", str(out))
     with archer(folder, "record", *wanted) as run:

@@ -1,4 +1,4 @@
-"""The same run as a job on a cluster that someone else started."""
+"""A run as a job on an existing cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loop_cases import write_config
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 BIN = Path(sys.executable).parent
-# Ray switches authentication on by itself where it finds a token in the home directory; nobody's matters here.
+# Ray enables authentication if it finds a token in the home directory, which this test must not depend on.
 ENVIRONMENT = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
 
 
@@ -37,16 +37,16 @@ def _free_ports(count: int) -> list[int]:
 
 @contextmanager
 def _head() -> Iterator[str]:
-    """A Ray head of our own, ended by its own handle; gives the address that jobs are submitted to."""
+    """Start a Ray head, yield the address for job submission, and end the head by its handle."""
     port, dashboard = _free_ports(2)
-    # Ray's sockets lie in here, and their paths may not be long.
+    # Ray puts its sockets here, and the length of their paths is limited.
     folder = tempfile.mkdtemp(prefix="rayjob")
     process = subprocess.Popen(
         [
             BIN / "ray",
             *("start", "--head", "--block", "--disable-usage-stats"),
             *(f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"),
-            # Its usual port is held by the cluster that other tests share, and an agent without one takes no jobs.
+            # The cluster that other tests share has the default port, and an agent without a port takes no jobs.
             "--dashboard-agent-listen-port=0",
             *("--num-cpus=4", "--object-store-memory=268435456"),
         ],
@@ -56,14 +56,14 @@ def _head() -> Iterator[str]:
         env=ENVIRONMENT,
     )
     assert process.stdout is not None
-    said = []
+    lines = []
     try:
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if "Ray runtime started" in line:
                 break
         else:
-            raise AssertionError("the head did not start:\n" + "".join(said))
+            raise AssertionError("the head did not start:\n" + "".join(lines))
         yield f"http://127.0.0.1:{dashboard}"
     finally:
         process.terminate()
@@ -73,8 +73,8 @@ def _head() -> Iterator[str]:
 
 
 def _submit(address: str, command: list[str], *, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`ray job submit`, again while the head is up but its job agent is not: on busy cores the agent may come up later
-    than the ten seconds that the head waits for it, and nothing was submitted then."""
+    """Run `ray job submit`, and retry while the job agent is still starting: on busy cores it may start later than the
+    ten seconds that the head waits for it, and nothing was submitted then."""
     deadline = time.monotonic() + 180.0
     while True:
         done = subprocess.run(

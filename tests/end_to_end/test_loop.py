@@ -22,7 +22,7 @@ def _get(url: str) -> str:
 
 
 def test_two_ranks_two_shards_one_engine(tmp_path: Path) -> None:
-    """The run ends well, leaves what it should, and every process of it shows its metrics meanwhile."""
+    """The run succeeds and writes its files, and every process serves its metrics while the run goes on."""
     config = write_config(tmp_path, cycles=3, learner={"ranks": 2, "zero_stage": 2})
     with archer(tmp_path, "train", str(config)) as run:
         url = re.search(r"http://\S+/targets", run.until(lambda line: "/targets" in line))
@@ -52,8 +52,8 @@ def test_two_ranks_two_shards_one_engine(tmp_path: Path) -> None:
     assert (run.folder / "checkpoints" / "cycle-00003" / "policy" / "config.json").is_file()
 
 
-def test_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    """kill -9 of the driver in async mode; the resumed run says where from and plays no cycle twice."""
+def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
+    """Kill the driver in async mode; the resumed run names its checkpoint and repeats no cycle that it has."""
     config = write_config(tmp_path, cycles=4, mode="async")
     with archer(tmp_path, "train", str(config)) as run:
         run.until(lambda line: line.startswith("cycle 3/4"))
@@ -76,7 +76,7 @@ def test_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 
 def test_run_survives_the_death_of_a_worker_a_shard_and_an_engine(tmp_path: Path) -> None:
-    """kill -9 of each in turn: the run goes on to its end, and every episode of it is in replay once."""
+    """Kill each in turn: the run completes, and replay has every episode once."""
     config = write_config(tmp_path, cycles=4, episodes_per_cycle=16, demonstrations={"keep_in_replay": False})
     with archer(tmp_path, "train", str(config)) as run:
         for cycle, title in ((1, "ray::RolloutWorker"), (2, "ray::ShardActor"), (3, "VLLM::EngineCore")):
@@ -92,7 +92,7 @@ def test_run_survives_the_death_of_a_worker_a_shard_and_an_engine(tmp_path: Path
 
 
 def _episode_ids(replay: Path) -> list[str]:
-    """Ids of all episodes in the log of every shard."""
+    """Return the ids of all episodes in the logs of the shards."""
     from buffer.log.write_ahead import read_episodes
 
     return [episode_id for batch in read_episodes(replay) for episode_id in _column(batch)]
@@ -102,10 +102,8 @@ def _column(batch: pa.RecordBatch) -> list[str]:
     return [str(value) for value in batch.column("episode_id").to_pylist()]
 
 
-# Once in about four tries on a quiet machine the driver dies of SIGSEGV (status -11, no word) as the signal reaches
-# it: docs/debugging.md. Three tries leave the rest of what this holds in place until that is found.
 @pytest.mark.timeout(600)
-def test_interrupt_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+def test_interrupt_ends_the_run_with_one_message(tmp_path: Path) -> None:
     with archer(tmp_path, "train", str(write_config(tmp_path, cycles=50))) as run:
         run.until(lambda line: line.startswith("cycle 1/50"))
         family = run.family()

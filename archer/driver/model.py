@@ -5,10 +5,9 @@ Both give a Hugging Face folder (or hub name) that each room loads by itself.
 
 from __future__ import annotations
 
-import logging
+import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +41,9 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
     """
     import torch
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    from learner.passes.precision import accelerator
 
     tokenizer = make_tokenizer(texts, config)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
@@ -63,9 +65,11 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **special)
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # left by a kill
-    with _quietly():
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+    disable_progress_bar()  # transformers draws a bar for each file
+    # transformers saves through accelerate, which imports DeepSpeed, which warns on a CPU if the variable is unset.
+    os.environ.setdefault("DS_ACCELERATOR", accelerator())
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
     unfinished.rename(directory)
     return directory
 
@@ -150,25 +154,3 @@ def check_critic(config: CriticConfig, model: str) -> None:
         check_backbone(config, AutoTokenizer.from_pretrained(model))
     except LearnerError as error:
         raise ConfigError(str(error)) from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence what libraries print while a model is saved: a progress bar for each file, and a notice of DeepSpeed.
-
-    transformers saves through accelerate, which imports DeepSpeed, which reports that it found no GPU.
-    """
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
-    def is_kept(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Setting accelerator to CPU")
-
-    deepspeed, shown = logging.getLogger("DeepSpeed"), is_progress_bar_enabled()
-    deepspeed.addFilter(is_kept)
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        deepspeed.removeFilter(is_kept)
-        if shown:
-            enable_progress_bar()

@@ -2,10 +2,11 @@
 
 `Renderer` is the protocol, `make_renderer` builds the renderer that the configuration selects, and
 `render_demonstration` turns a scripted episode into a tokenized one. `plain.py` renders lines of text for base models,
-`chat.py` applies the tokenizer's chat template. This package knows no engine and no Ray. Start with `renderer.py`.
+`chat.py` applies the tokenizer's chat template, and `transcript.py` collects the turns of an episode. This package
+knows no engine and no Ray. Start with `renderer.py`.
 """
 
 from actors.rendering.factory import make_renderer, render_demonstration
-from actors.rendering.renderer import Renderer, as_messages
+from actors.rendering.renderer import Renderer
 
-__all__ = ["Renderer", "as_messages", "make_renderer", "render_demonstration"]
+__all__ = ["Renderer", "make_renderer", "render_demonstration"]

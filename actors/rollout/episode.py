@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from actors.config import SamplingConfig
 from actors.errors import PromptTooLong
-from actors.rendering.renderer import Renderer, as_messages
+from actors.rendering.renderer import Renderer
+from actors.rendering.transcript import Transcript
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import FreshActions
 from envs import INVALID_ACTION, SUCCESS, TASK_ID
@@ -55,64 +54,50 @@ async def run_episode(
 ) -> Played:
     """Play the episode of environment seed `seed` and return it.
 
-    With a `chooser`, the engine samples several candidates at each state and the chooser picks the one to play. Greedy
-    play has one candidate only and does not ask the chooser.
+    With a `chooser`, the engine samples several candidates at each state and the chooser picks the one to play; greedy
+    play has one candidate only. If the next state leaves less room than `sampling.max_tokens` in the context window,
+    the episode ends as truncated, and its last observation is cut at the window's end.
 
-    If the next state leaves less room than `sampling.max_tokens` in the context window, the episode ends as truncated,
-    and its last observation is cut at the window's end.
-
-    Raises:
-        EnvError: the environment failed.
-        PromptTooLong: the first state leaves too little room.
-        RenderError, EngineDied, ChooserLost.
+    Raises EnvError, RenderError, EngineDied, ChooserLost, and PromptTooLong if the first state leaves too little room.
     """
     observation, info = await env.areset(seed=seed)
     task_id = str(info.get(TASK_ID, ""))
-    messages = as_messages(observation)
-    tokens = renderer.start(observation)
-    if len(tokens) + sampling.max_tokens > engine.window:
-        raise _too_long(env.spec.id, seed, len(tokens), sampling.max_tokens, engine.window)
-    starts: list[int] = []
+    transcript = Transcript(renderer, observation)
+    longest = engine.window - sampling.max_tokens
+    if len(transcript.tokens) > longest:
+        raise _too_long(env.spec.id, seed, len(transcript.tokens), sampling.max_tokens, engine.window)
     actions: list[FreshActions] = []
-    rewards: list[float] = []
     terminated = truncated = window_truncated = False
     invalid = 0
     while not (terminated or truncated):
         if chooser is None or greedy:
-            action = await engine.generate(tokens, 1, sampling, greedy=greedy)
+            action = await engine.generate(transcript.tokens, 1, sampling, greedy=greedy)
         else:
-            action = await chooser.choose(tokens, await engine.generate(tokens, chooser.candidates, sampling))
+            candidates = await engine.generate(transcript.tokens, chooser.candidates, sampling)
+            action = await chooser.choose(transcript.tokens, candidates)
         ids = action.tokens.tolist()
         text = renderer.action_text(ids)
         observation, reward, terminated, truncated, info = await env.astep(text)
-        starts.append(len(tokens))
         actions.append(action)
-        rewards.append(reward)
         invalid += bool(info.get(INVALID_ACTION))
-        messages += [{"role": "assistant", "content": text}, *as_messages(observation)]
-        tokens = renderer.extend(tokens, ids, observation)
-        if not (terminated or truncated) and len(tokens) + sampling.max_tokens > engine.window:
+        transcript.add(text, ids, observation, reward)
+        if not (terminated or truncated) and len(transcript.tokens) > longest:
             truncated = window_truncated = True
     success = info.get(SUCCESS)
-    played = FreshActions.join(actions)
-    action_start = np.array(starts, np.int32)
-    episode = Episode(
+    sampled = FreshActions.join(actions)
+    # The critic that bootstraps from the last state has the same context window.
+    episode = transcript.episode(
+        window=engine.window,
         episode_id=episode_id,
         env=env.spec.id,
         task_id=task_id,
         seed=seed,
         worker=worker,
-        # The critic that bootstraps from the last state has the same context window.
-        tokens=np.array(tokens[: engine.window], np.int32),
-        action_start=action_start,
-        action_end=action_start + np.diff(played.offsets).astype(np.int32),
-        logprobs=played.logprobs,
-        versions=played.versions,
-        reward=np.array(rewards, np.float32),
+        logprobs=sampled.logprobs,
+        versions=sampled.versions,
         terminated=terminated,
         truncated=truncated,
         success=None if success is None else bool(success),
-        messages=[dict(message) for message in messages],  # type: ignore[arg-type]
     )
     return Played(episode, invalid, window_truncated)
 

@@ -42,7 +42,6 @@ class Engine:
             ),
             config=deepspeed_config(config, max_grad_norm),
         )
-        self.zero_stage = config.zero_stage
 
     @property
     def module(self) -> nn.Module:
@@ -125,8 +124,7 @@ class FrozenEngine:
     def __init__(self, module: nn.Module, config: LearnerConfig, device: torch.device) -> None:
         self._own = in_float32(module)
         module.requires_grad_(False).eval()
-        self.zero_stage = config.zero_stage
-        if self.zero_stage == 3:
+        if config.zero_stage == 3:
             self._call, *_ = deepspeed.initialize(model=module, config=deepspeed_config(config, 1.0))
             self.module = self._call.module
         else:

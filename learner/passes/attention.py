@@ -20,7 +20,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from learner.passes.precision import accelerator, compute_dtype
+from learner.passes.precision import accelerator
 
 TREE = "archer_tree"
 FLEX = "flex_attention"
@@ -57,7 +57,8 @@ def packed_mask(tree: Tree, attends: str, dtype: torch.dtype) -> Tensor | BlockM
         dtype: the dtype of its weights, which is that of its activations unless autocast sets another.
     """
     if attends == TREE:
-        return branch_mask(tree, compute_dtype(dtype, tree.branch.device))
+        device = tree.branch.device.type
+        return branch_mask(tree, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype)
     if attends != FLEX:
         return tree_mask(tree)
     rows, length = tree.branch.shape

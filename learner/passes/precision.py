@@ -30,8 +30,3 @@ def computing(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(
         device.type, DTYPES[precision], enabled=DTYPES[precision] is not torch.float32, cache_enabled=False
     )
-
-
-def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the current dtype of activations on `device`: that of autocast, or else `dtype`, that of the weights."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype

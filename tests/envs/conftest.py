@@ -1,5 +1,5 @@
 import sys
 from pathlib import Path
 
-# env_cases must be importable by name, here and (by the search path it is given) in child processes.
+# env_cases must be importable here and in child processes, which receive this search path.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -1,4 +1,4 @@
-"""Where the story file of Detective is, and the game with its debugging verbs left open, importable in a child."""
+"""The story file of Detective, and the game with all commands permitted; importable in a child process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ plays = pytest.mark.skipif(
 
 
 class LeftOpen(Detective):
-    """Lets every command through to the game."""
+    """Detective without the filter for commands."""
 
     def read(self, action):
         return action

@@ -1,4 +1,4 @@
-"""Small environments for the tests of wrappers and registry. Importable, so that a child process finds them."""
+"""Small environments for the tests of hosting and registry; importable in a child process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPEC = EnvSpec(id="counting", description="Counts its turns.", max_turns=3, rewa
 
 
 class Counting:
-    """Answers each action with turn, thread and process; ends on "end"; "hang", "raise" and "die" do that."""
+    """Answers each action with turn, thread and process; ends on "end". "hang", "raise" and "die" do what they say."""
 
     spec = SPEC
 
@@ -44,7 +44,7 @@ class Counting:
 
 
 class InChild(Counting):
-    """The same, with a class spec that asks for a child process."""
+    """The same environment with isolation `process` in its class spec."""
 
     spec = replace(SPEC, id="in_child", isolation="process")
 
@@ -53,14 +53,14 @@ class InChild(Counting):
 
 
 class Unmade(InChild):
-    """Can't be made, not even in a child."""
+    """An environment whose constructor raises."""
 
     def __init__(self) -> None:
         raise OSError("no story file")
 
 
 class Coroutines(Counting):
-    """Has coroutines of its own, which must be used."""
+    """An environment with its own coroutines, which must be used."""
 
     async def areset(self, *, seed, options=None):
         await asyncio.sleep(0)
@@ -72,4 +72,4 @@ class Coroutines(Counting):
 
 
 class NoEnv:
-    """Lacks everything."""
+    """A class without the methods of an environment."""

@@ -1,4 +1,4 @@
-"""Any string at all, by Hypothesis: what every environment must take without raising."""
+"""Random strings by Hypothesis, which every environment must accept without raising."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ ACTIONS_AN_EXAMPLE = 40
 
 
 def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, leaves_random: bool = True, **kwargs) -> None:
-    """Play `actions` actions made of `words`, of anything, and of what has broken others; each example twice, since the
-    same seed and actions must give the same episode. No observation tells the hidden word, and the global `random` is
-    left alone, unless `leaves_random` says that something else of the process draws from it."""
+    """Play `actions` actions made of `words`, of random text and of known hostile strings. Play each example twice,
+    because the same seed and actions must give the same episode. Check that no observation contains the hidden word and
+    that the global `random` is unused, unless `leaves_random` says that another part of the process draws from it.
+    """
     env = envs.make(env_id, **kwargs)
     anything = st.text(st.characters(exclude_categories=()), max_size=30)
     word = st.sampled_from(words)
@@ -44,18 +45,18 @@ def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, leaves_random:
 
     def play(seed: int, chosen: list[str]) -> list[tuple]:
         observation, info = env.reset(seed=seed)
-        told: list[tuple] = [(observation,)]
+        played: list[tuple] = [(observation,)]
         secret = hidden_word(info)
         for action in chosen:
             observation, reward, terminated, truncated, info = env.step(action)
             assert_observation(observation, secret)
-            told.append((observation, reward, terminated, truncated, info.get(SUCCESS), info[INVALID_ACTION]))
+            played.append((observation, reward, terminated, truncated, info.get(SUCCESS), info[INVALID_ACTION]))
             if terminated or truncated:
                 seed += 1
                 observation, info = env.reset(seed=seed)
                 secret = hidden_word(info)
-                told.append((observation,))
-        return told
+                played.append((observation,))
+        return played
 
     @settings(
         max_examples=-(-actions // ACTIONS_AN_EXAMPLE),
@@ -75,19 +76,19 @@ def fuzz(env_id: str, words: list[str], *, actions: int = 10_000, leaves_random:
 
 
 def hidden_word(info: dict) -> str | None:
-    """The one word that the episode hides, where it hides one."""
+    """Return the word that the episode hides, or None."""
     privileged = info.get(PRIVILEGED, {})
     return next((privileged[key] for key in ("word", "city") if isinstance(privileged.get(key), str)), None)
 
 
 def assert_observation(observation: envs.Observation, secret: str | None) -> None:
-    """A string or chat messages, not empty, that don't tell the hidden word."""
+    """Check that an observation is a string or chat messages, not empty, and without the hidden word."""
     if isinstance(observation, str):
         text = observation
     else:
         assert all(set(message) == {"role", "content"} for message in observation)
         text = "\n".join(message["content"] for message in observation)
     assert text
-    # As a word: "Invalid word." doesn't tell the "valid" of Wordle.
-    told = secret is not None and re.search(rf"\b{re.escape(secret)}\b", text, re.IGNORECASE)
-    assert not told, f"{text!r} tells {secret!r}"
+    # As a word: "Invalid word." does not reveal "valid", a word of Wordle.
+    revealed = secret is not None and re.search(rf"\b{re.escape(secret)}\b", text, re.IGNORECASE)
+    assert not revealed, f"{text!r} reveals {secret!r}"

@@ -1,4 +1,4 @@
-"""Gymnasium environments for the tests of the adapter. Importable, so that `gym_cases:Id` finds them."""
+"""Gymnasium environments for the tests of the adapter; importable as `gym_cases:Id`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 
 class Echo(gymnasium.Env):
-    """Text to text: repeats what it was told, ends on "end"; 1 for each turn."""
+    """Repeats its action, ends on "end", and gives 1 each turn."""
 
     observation_space = spaces.Text(max_length=50, min_length=0, charset=string.printable)
     action_space = spaces.Text(max_length=10, charset="abcdefghijklmnopqrstuvwxyz ")
@@ -24,7 +24,7 @@ class Echo(gymnasium.Env):
 
 
 class Cutting(Echo):
-    """Cuts itself short after two turns."""
+    """Truncates after two turns."""
 
     def reset(self, *, seed=None, options=None):
         self.turns = 0
@@ -36,7 +36,7 @@ class Cutting(Echo):
 
 
 class Mixed(gymnasium.Env):
-    """Observes all sorts of numbers, acts by a vector."""
+    """Has observations of several numeric spaces, and a vector as action."""
 
     observation_space = spaces.Dict(
         {
@@ -63,7 +63,7 @@ class Mixed(gymnasium.Env):
 
 
 class Picture(Echo):
-    """Observes more than words can tell."""
+    """Has observations without a default text."""
 
     observation_space = spaces.Box(0, 255, (32, 32, 3), np.uint8)
 

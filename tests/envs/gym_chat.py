@@ -1,4 +1,4 @@
-"""An environment of ours that observes chat messages."""
+"""An environment of this project that observes chat messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenEnv environments of others, for the tests of the client. Importable, for `module:function`."""
+"""OpenEnv environments of another project, for the tests of the client; importable as `module:function`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Heard(Observation):
 
 
 class Parrot(Environment[Said, Heard, State]):
-    """Ends on "end"; knows nothing of truncation and takes a reset option."""
+    """Ends on "end", never sends `truncated`, and takes a reset option."""
 
     SUPPORTS_CONCURRENT_SESSIONS = True
 

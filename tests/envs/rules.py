@@ -1,4 +1,4 @@
-"""The rules every environment keeps, as checks that any environment's tests may run."""
+"""Checks of the rules that every environment keeps, for the tests of any environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHILD = "import json, sys; from rules import digest; print(digest(**json.loads(
 
 
 def check_any_string_is_an_action(env_id: str, words: list[str], *, turns: int = 500, **kwargs) -> None:
-    """Play `turns` turns of random strings, made of `words` and of anything, over as many episodes as that takes."""
+    """Play `turns` turns of random strings, made of `words` and of random characters, over several episodes."""
     rng = random.Random(env_id)
     env = envs.make(env_id, **kwargs)
     low, high = env.spec.reward_range
@@ -41,7 +41,7 @@ def check_any_string_is_an_action(env_id: str, words: list[str], *, turns: int =
 
 
 def random_string(rng: random.Random, words: list[str]) -> str:
-    """A jumble of the environment's words or of any characters; once in a while very long."""
+    """Return a random sequence of the environment's words or of any characters, sometimes a very long one."""
     kind = rng.randrange(20)
     if kind == 0:
         return rng.choice(["", " ", "\n", "\x00", "." * 100_000, "İ", "\ud800", "'; DROP TABLE"])
@@ -52,7 +52,7 @@ def random_string(rng: random.Random, words: list[str]) -> str:
 
 
 def digest(games: list[tuple[str, dict]], episodes: int = 5) -> str:
-    """One hash over scripted episodes of all `games`, middling skill."""
+    """Return one hash of scripted episodes of all `games` at skill 0.5."""
     played = [
         vars(demonstration)
         for env_id, kwargs in games
@@ -62,7 +62,7 @@ def digest(games: list[tuple[str, dict]], episodes: int = 5) -> str:
 
 
 def digest_elsewhere(games: list[tuple[str, dict]], *, hash_seed: int) -> str:
-    """`digest` in a process of its own, whose sets and dictionaries of strings are hashed otherwise."""
+    """Return `digest` from another process with another hash seed for strings."""
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, json.dumps({"games": games})],
         env=os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -1,4 +1,4 @@
-"""Detective: the real game in its child process, what may reach it, and its walkthrough."""
+"""Detective: the game in its child process, the filter for commands, and the walkthrough."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from envs.hosting.child_process import HUNG
 from envs.toolkit.inform_commands import CLOSED, read_command
 
 GAME = {"story": str(STORY), "valid_actions": False}
-DEATH = ["n", "w", "n"]  # Into the restaurant, where the murderer waits.
+DEATH = ["n", "w", "n"]  # Enter the restaurant, where the murderer waits.
 WORDS = [
     "take",
     "gun",
@@ -43,7 +43,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def game():
-    """One game in a child process, for all tests that need no fresh one."""
+    """A game in a child process, shared by all tests that do not need a new one."""
     env = envs.make("detective", **GAME)
     yield env
     env.close()
@@ -66,7 +66,7 @@ def test_a_file_that_is_not_the_story_is_refused(tmp_path, content, says):
         check_story("detective", str(path))
 
 
-def test_no_story_and_a_folder_are_refused(tmp_path):
+def test_a_missing_story_and_a_folder_are_refused(tmp_path):
     with pytest.raises(EnvArgumentError, match=r"a story file of your own: .*env\.kwargs\.story="):
         check_story("detective", None)
     with pytest.raises(EnvArgumentError, match="is not a file"):
@@ -108,13 +108,13 @@ def test_the_story_is_checked_before_any_process_starts(tmp_path):
         ("climb tree", "climb tree"),
     ],
 )
-def test_what_may_reach_the_game(action, command):
+def test_commands_that_reach_the_game(action, command):
     assert read_command(action) == command
 
 
 @plays
-def test_every_meta_verb_of_the_game_is_closed_but_the_harmless():
-    """In a process of its own: the interpreter is not for this one."""
+def test_every_meta_verb_of_the_game_is_closed_except_harmless_ones():
+    """Run in another process, because the interpreter is a shared library."""
     script = f"import jericho; print(*(w.word for w in jericho.FrotzEnv({str(STORY)!r}).get_dictionary() if w.is_meta))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     meta = set(done.stdout.split())
@@ -124,7 +124,7 @@ def test_every_meta_verb_of_the_game_is_closed_but_the_harmless():
 
 
 @plays
-def test_the_walkthrough_wins_everything_there_is(game):
+def test_the_walkthrough_gains_every_point(game):
     walker = DetectiveDemonstrator(skill=1.0)
     played = envs.demonstrations.play(game, walker, seed=0)
     assert (played.ret, played.terminated, played.truncated, played.success) == (BEST, True, False, True)
@@ -145,7 +145,7 @@ def test_a_death_is_terminated_without_success(game):
 
 
 @plays
-def test_what_may_not_reach_the_game_costs_a_turn_and_changes_nothing(game):
+def test_a_refused_command_costs_a_turn_and_changes_nothing(game):
     _, info = game.reset(seed=0)
     for action in ("purloin gun", "gonear room", "restart", "", "x" * 100_000, "w. take gun"):
         observation, reward, terminated, truncated, after = game.step(action)
@@ -160,12 +160,12 @@ def test_what_may_not_reach_the_game_costs_a_turn_and_changes_nothing(game):
 
 @plays
 def test_any_string_is_an_action():
-    """2,000 turns rather than 10,000: a turn of the interpreter takes a millisecond."""
+    """2,000 turns instead of 10,000, because a turn of the interpreter takes a millisecond."""
     check_any_string_is_an_action("detective", WORDS, turns=2000, **GAME)
 
 
 @plays
-def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(game):
+def test_the_seed_decides_the_episode_and_global_random_is_unused(game):
     random.seed(1)
     expected = random.Random(1).random()
 
@@ -180,7 +180,7 @@ def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(game):
 
 
 @plays
-def test_valid_actions_change_the_world_and_hold_the_way_on():
+def test_valid_actions_change_the_world_and_include_the_walkthrough():
     env = envs.make("detective", story=str(STORY))
     _, info = env.reset(seed=0)
     route = info["privileged"]["route"][:4]
@@ -195,7 +195,7 @@ def test_valid_actions_change_the_world_and_hold_the_way_on():
 
 
 @plays
-def test_a_command_that_hangs_the_interpreter_is_ended_by_the_watchdog():
+def test_the_watchdog_ends_a_command_that_hangs_the_interpreter():
     env = ProcessEnv(partial(LeftOpen, **GAME), Detective.spec, timeout_s=3.0)
     env.reset(seed=0)
     pid = env.pid

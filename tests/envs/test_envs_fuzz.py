@@ -1,4 +1,6 @@
-"""Every registered environment that is installed, played with any string at all. A new one is taken in by itself."""
+"""Every registered environment that is installed, played with random strings. New environments are included
+automatically.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ ARGUMENTS: dict[str, dict] = {
     "detective": {"story": str(STORY), "valid_actions": False},
     "gymnasium": {"gym_id": "FrozenLake-v1"},
 }
-"""What those need that can't be made with their defaults."""
+"""Arguments of environments that cannot be made with their defaults."""
 ELSEWHERE = {
     "miniwob": "needs a browser, which test_envs_miniwob starts",
     "openenv": "needs a running server, which test_envs_openenv has",
@@ -21,13 +23,13 @@ ELSEWHERE = {
     "webshop_http": "needs a running server, which test_envs_webshop_http has",
 }
 ACTIONS = 5_000
-"""Each played twice, which makes 10,000."""
+"""Actions per environment. Each is played twice, which makes 10,000."""
 ACTIONS_OF_A_CHILD = 500
-"""In a child process a turn costs a hundred times more, so there it takes fewer."""
+"""Fewer actions, because a turn in a child process takes a hundred times as long."""
 
 
 @pytest.mark.parametrize("spec", envs.specs(), ids=lambda spec: spec.id)
-def test_any_string_at_all_is_an_action(spec: EnvSpec):
+def test_every_string_is_an_action(spec: EnvSpec):
     if spec.id in ELSEWHERE:
         pytest.skip(f"{spec.id} {ELSEWHERE[spec.id]}")
     if spec.extra is not None and missing_modules(spec.extra):
@@ -41,7 +43,7 @@ def test_any_string_at_all_is_an_action(spec: EnvSpec):
 
 
 def familiar(env_id: str, kwargs: dict) -> list[str]:
-    """Strings that mean something to the environment: what its script says, what it says is valid, its own words."""
+    """Strings with a meaning in the environment: actions of its demonstrator, its valid actions, and its own words."""
     env = envs.make(env_id, **kwargs)
     found: set[str] = set()
     for seed in range(3):

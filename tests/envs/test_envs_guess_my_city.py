@@ -1,4 +1,4 @@
-"""Guess My City: its table, its understanding of English, its answers, its rules and its asker."""
+"""Guess My City: its table, its parsing of English, its answers, its rules and its demonstrator."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_two_cities_give_the_same_answers():
     assert not [pair for pair in combinations(given, 2) if given[pair[0]] == given[pair[1]]]
 
 
-def test_no_answer_tells_the_city():
+def test_no_answer_contains_the_city():
     open_questions = [
         OpenQuestion(subject, words) for subject in SUBJECTS for words in [(), *((kind,) for kind in KINDS)]
     ]
@@ -54,7 +54,7 @@ def test_no_answer_tells_the_city():
             assert not city.named_in(constant), city.name
 
 
-def test_cities_whose_name_hides_in_others():
+def test_cities_whose_name_is_part_of_another_word():
     assert ask("Singapore", "Which country is your city in?") == "It is a country of its own."
     assert ask("Delhi", "What is the capital of your country?") == "It is the capital itself."
     assert ask("Mumbai", "What is the capital of your country?") == "The capital is New Delhi."
@@ -157,7 +157,7 @@ def test_ways_to_guess(question, city):
         "Is it in the Greater Paris area?",
     ],
 )
-def test_to_name_a_city_is_no_guess_unless_by_the_papers_rule(question):
+def test_naming_a_city_in_a_question_is_a_guess_with_compat_only(question):
     for compat in (False, True):
         env = envs.make("guess_my_city", compat=compat)
         env.reset(seed=0, options={"city": "Paris"})
@@ -166,7 +166,7 @@ def test_to_name_a_city_is_no_guess_unless_by_the_papers_rule(question):
         assert observation in ((YES,) if compat else (UNKNOWN, NO))
 
 
-def test_a_city_beyond_the_table_is_a_wrong_guess():
+def test_a_city_outside_the_table_is_a_wrong_guess():
     assert read("Is the city you are from Bogor?") == Guess(None)
     assert ask("Jakarta", "Is it Bogor?") == NO
 
@@ -174,7 +174,7 @@ def test_a_city_beyond_the_table_is_a_wrong_guess():
 @pytest.mark.parametrize(
     "text", ["", "???", "Hello.", "Tell", "Paris London Rome", "x" * 5000, "is", "\ud800", "Do cats purr?"]
 )
-def test_anything_else_is_invalid_and_costs_a_turn(text):
+def test_other_text_is_invalid_and_costs_a_turn(text):
     env = envs.make("guess_my_city")
     env.reset(seed=0, options={"city": "Paris"})
     observation, reward, terminated, truncated, info = env.step(text)
@@ -182,7 +182,7 @@ def test_anything_else_is_invalid_and_costs_a_turn(text):
     assert info["invalid_action"]
 
 
-def test_an_episode_rewards_and_ends_as_it_should():
+def test_rewards_and_end_of_an_episode():
     env = envs.make("guess_my_city")
     observation, info = env.reset(seed=3, options={"city": "bogota"})
     assert observation == OPENING
@@ -196,7 +196,7 @@ def test_an_episode_rewards_and_ends_as_it_should():
 
 
 @pytest.mark.parametrize("compat", [False, True])
-def test_the_twentieth_question_cuts_the_game_short_or_by_the_papers_rule_ends_it(compat):
+def test_the_twentieth_question_truncates_or_with_compat_terminates(compat):
     env = envs.make("guess_my_city", compat=compat)
     env.reset(seed=0, options={"city": "Paris"})
     steps = [env.step("Is it Lima?") for _ in range(20)]
@@ -227,7 +227,7 @@ def test_bad_reset_options():
         env.reset(seed=0, options={"city": "Lima"})
 
 
-def test_every_question_of_the_asker_is_understood_whole():
+def test_every_question_of_the_demonstrator_is_parsed_completely():
     for question in fact_questions():
         reading = read(question)
         assert isinstance(reading, OpenQuestion) or (
@@ -241,8 +241,8 @@ def test_returns_rise_with_skill():
         assert low < row.mean < high, row
 
 
-def test_the_asker_does_not_look_at_the_hidden_city():
-    """Fed the answers for one city and the privileged info of another, it finds the city of the answers."""
+def test_the_demonstrator_does_not_look_at_the_hidden_city():
+    """With the answers for one city and the privileged info of another, it finds the city of the answers."""
     asker = GuessMyCityDemonstrator(skill=1.0)
     truth = TABLE.cities["Lagos"]
     asker.begin(OPENING, {"privileged": {"city": "Paris"}}, seed=0)
@@ -255,7 +255,7 @@ def test_the_asker_does_not_look_at_the_hidden_city():
 
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="no shared/data/lmrl_guess_my_city_sample.json beside the checkout")
-def test_questions_that_people_really_asked_are_understood():
+def test_questions_of_real_players_are_parsed():
     conversations = json.loads(SAMPLE.read_text(encoding="utf-8"))
     understood = answered = agreed = denied = asked = known = 0
     for conversation in conversations:
@@ -277,5 +277,5 @@ def test_questions_that_people_really_asked_are_understood():
                 denied += not ours.lower().startswith(word[0].strip(",.").lower())
     assert understood / asked > 0.99
     assert answered / known > 0.6
-    # Theirs are a language model's, and wrong now and then: it has Casablanca on the Mediterranean.
+    # The reference answers come from a language model and contain errors, such as Casablanca on the Mediterranean.
     assert agreed / (agreed + denied) > 0.94

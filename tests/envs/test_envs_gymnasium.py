@@ -1,4 +1,4 @@
-"""Gymnasium, both ways: its environments as ours, ours as its."""
+"""Gymnasium: its environments here, and environments of this project there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from envs.adapters.gymnasium_served import ServedEnv, gymnasium_id, register_all
 
 
 def plain_ids() -> list[str]:
-    """Our environments that are made without an argument and need neither an extra nor a server."""
+    """Return the environments that need neither an argument nor an extra nor a server."""
     found = []
     for spec in envs.specs():
         try:
@@ -32,10 +32,10 @@ def theirs(gym_id: str, **kwargs):
     return envs.make("gymnasium", gym_id=f"gym_cases:{gym_id}", **kwargs)
 
 
-# Theirs as ours.
+# Environments of Gymnasium here.
 
 
-def test_text_goes_through_as_it_is():
+def test_text_is_passed_unchanged():
     env = theirs("Echo-v0")
     observation, info = env.reset(seed=3, options={"a": 1})
     assert observation == "seed 3 options {'a': 1}"
@@ -45,7 +45,7 @@ def test_text_goes_through_as_it_is():
     assert (observation, reward, terminated, truncated, info["success"]) == ("end", 1.0, True, False, True)
 
 
-def test_what_is_outside_their_space_costs_a_turn_and_no_step():
+def test_an_action_outside_the_space_costs_a_turn_and_no_step():
     env = theirs("Cutting-v0")
     env.reset(seed=0)
     for text in ("", "Ä", "longer than ten"):
@@ -56,7 +56,7 @@ def test_what_is_outside_their_space_costs_a_turn_and_no_step():
     assert env.step("a")[2:4] == (False, True)
 
 
-def test_their_time_limit_and_ours_stand_apart():
+def test_both_time_limits_apply():
     env = theirs("Limited-v0")
     assert env.spec.max_turns == 4
     env.reset(seed=0)
@@ -70,7 +70,7 @@ def test_their_time_limit_and_ours_stand_apart():
     assert theirs("Echo-v0").spec.max_turns == 1000
 
 
-def test_discrete_actions_go_by_number_or_name():
+def test_discrete_actions_are_named_by_number_or_name():
     names = ["left", "down", "right", "up"]
     env = envs.make(
         "gymnasium", gym_id="FrozenLake-v1", gym_kwargs={"is_slippery": False}, action_names=names, max_turns=50
@@ -87,7 +87,7 @@ def test_discrete_actions_go_by_number_or_name():
     assert envs.make("gymnasium", gym_id="FrozenLake-v1").reset(seed=0)[0] == "Actions: 0, 1, 2, 3.\n0"
 
 
-def test_numbers_are_told_and_functions_of_ones_own_are_used():
+def test_numbers_are_described_and_user_functions_are_called():
     env = theirs("Mixed-v0", actions="gym_cases:to_vector")
     assert env.reset(seed=0)[0] == "at: 0 0.333; card: 2; hand: 1 0 1; 3 0"
     assert env.step("0.5")[0] == "at: 0.5 0.333; card: 2; hand: 1 0 1; 3 0"
@@ -120,7 +120,7 @@ def test_numbers_are_told_and_functions_of_ones_own_are_used():
         ),
     ],
 )
-def test_what_is_wrong_is_said(kwargs, says):
+def test_wrong_arguments_are_reported(kwargs, says):
     with pytest.raises(EnvArgumentError, match=says):
         envs.make("gymnasium", **kwargs)
 
@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_episode():
     assert play(5) != play(6)
 
 
-def test_it_is_awaited_on_a_thread():
+def test_it_runs_on_a_thread():
     async def play():
         env = envs.AsyncEnv(envs.make("gymnasium", gym_id="CartPole-v1"))
         await env.areset(seed=0)
@@ -146,17 +146,17 @@ def test_it_is_awaited_on_a_thread():
     assert asyncio.run(play())[1] == 1.0
 
 
-# Ours as theirs.
+# Environments of this project in Gymnasium.
 
 
 @pytest.mark.parametrize("env_id", plain_ids())
-def test_their_own_check_passes_on_ours(env_id):
+def test_gymnasiums_check_env_passes(env_id):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gymnasium.make(gymnasium_id(env_id)).unwrapped)
 
 
-def test_the_episode_is_ours():
+def test_the_episode_equals_the_unwrapped_one():
     direct, served = envs.make("text_nav"), gymnasium.make("archer/TextNav-v0")
     observation, info = served.reset(seed=7)
     assert observation == direct.reset(seed=7)[0]
@@ -171,14 +171,14 @@ def test_the_episode_is_ours():
     assert seen[2] or seen[3]
 
 
-def test_made_by_module_and_id_with_our_arguments_and_time_limit():
+def test_gymnasium_make_takes_module_id_arguments_and_time_limit():
     env = gymnasium.make("envs.adapters.gymnasium_served:archer/KeyDoor-v0", size=2, max_turns=3, render_mode="ansi")
     observation, _ = env.reset(seed=0)
     assert env.render() == observation
     assert [env.step("Ж")[3] for _ in range(3)] == [False, False, True]
 
 
-def test_without_a_seed_episodes_go_on_from_the_last_seed():
+def test_without_a_seed_episodes_continue_from_the_last_seed():
     def play():
         env = ServedEnv("key_door")
         return [env.reset(seed=1)[0], *(env.reset()[0] for _ in range(3))]
@@ -187,11 +187,11 @@ def test_without_a_seed_episodes_go_on_from_the_last_seed():
     assert len(set(play())) > 1
 
 
-def test_all_are_registered_and_again_does_no_harm():
+def test_registering_all_twice_is_harmless():
     assert register_all() == register_all()
     assert {gymnasium_id(spec.id) for spec in envs.specs()} - set(register_all()) == {"archer/Gymnasium-v0"}
 
 
-def test_chat_messages_become_lines():
+def test_chat_messages_become_lines_of_text():
     env = ServedEnv("gym_chat:Chat")
     assert env.reset(seed=0)[0] == "system: Be kind.\nuser: Hello."

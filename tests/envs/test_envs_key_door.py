@@ -1,4 +1,4 @@
-"""Key and door: its rules, its maps and its walker. Rules that all environments keep are in test_envs_rules."""
+"""Key and door: its rules, its maps and its demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOLDEN = [
 
 
 def play(env, actions):
-    """The steps of `actions`, as (observation, reward, terminated, truncated)."""
+    """Return the steps of `actions`, as (observation, reward, terminated, truncated)."""
     return [env.step(action)[:4] for action in actions]
 
 
@@ -62,7 +62,7 @@ def test_the_best_play_takes_the_shortest_way(size):
         assert episode.ret == 2 - turns
 
 
-def test_maps_are_whole_and_differ():
+def test_maps_are_connected_and_differ():
     layouts = [draw_layout(seed, 4) for seed in range(300)]
     for layout in layouts:
         assert len({layout.start, layout.key, layout.door}) == 3
@@ -98,7 +98,7 @@ def test_the_door_opens_with_the_key_only():
 
 
 @pytest.mark.parametrize("action", ["move left", "left", "go left", " Move   LEFT. ", "walk left!", "step left"])
-def test_ways_to_say_a_move(action):
+def test_wordings_of_a_move(action):
     env = envs.make("key_door")
     env.reset(seed=5)
     observation, _, _, _, info = env.step(action)
@@ -109,7 +109,7 @@ def test_ways_to_say_a_move(action):
 @pytest.mark.parametrize(
     "action", ["", "move", "move left right", "leftmost", "pick up the key", "move left" * 9999, "上"]
 )
-def test_anything_else_is_invalid_and_costs_a_turn(action):
+def test_other_text_is_invalid_and_costs_a_turn(action):
     env = envs.make("key_door")
     _, before = env.reset(seed=5)
     observation, reward, terminated, truncated, info = env.step(action)
@@ -139,13 +139,13 @@ def test_returns_by_skill():
         assert low < row.mean < high, row
 
 
-def test_the_walker_tries_all_moves_at_skill_zero():
+def test_the_demonstrator_tries_all_moves_at_skill_zero():
     walker = KeyDoorDemonstrator(skill=0.0)
     walker.begin("", envs.make("key_door").reset(seed=0)[1], seed=0)
     assert {walker.act() for _ in range(100)} == {f"move {direction}" for direction in DIRECTIONS}
 
 
-def test_so_many_maps_take_turns() -> None:
+def test_a_number_of_maps_repeats_them() -> None:
     env = envs.make("key_door", maps=3)
     firsts = [env.reset(seed=seed) for seed in range(6)]
     assert [observation for observation, _ in firsts[:3]] == [observation for observation, _ in firsts[3:]]

@@ -1,4 +1,4 @@
-"""The maze: its rules, its two tellings and its walker. Rules that all environments keep are in test_envs_rules."""
+"""The maze: its rules, its observation modes and its demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def test_the_fixed_maze_is_as_drawn():
     assert sum(turns) / len(turns) == pytest.approx(7.45, abs=0.01)
 
 
-def test_starts_are_spread_and_the_goal_is_never_one():
+def test_starts_are_spread_and_never_the_goal():
     starts = [draw_layout(seed, seeded=False).start for seed in range(2000)]
     assert set(starts) == set(fixed_grid().exits) - {GOAL}
     assert max(starts.count(start) for start in set(starts)) < 2 * 2000 / 53
 
 
-def test_generated_mazes_are_whole_and_differ():
+def test_generated_mazes_are_connected_and_differ():
     drawn = [draw_maze(random.Random(seed)) for seed in range(100)]
     assert len({str(sorted(grid.exits)) for grid in drawn}) == 100
     for grid in drawn:
         assert len(grid.distances(next(iter(grid.exits)))) == len(grid.exits)
         assert {1, 7} == {min(r for r, _ in grid.exits), max(r for r, _ in grid.exits)}
         assert {1, 11} == {min(c for _, c in grid.exits), max(c for _, c in grid.exits)}
-        # Ways are one cell wide: no open square of four cells.
+        # Corridors are one cell wide, so no four cells form an open square.
         assert not any({(r, c), (r + 1, c), (r, c + 1), (r + 1, c + 1)} <= set(grid.exits) for r, c in grid.exits)
     goals = {draw_layout(seed, seeded=True).goal for seed in range(100)}
     assert len(goals) > 30
@@ -99,7 +99,7 @@ def test_the_best_play_takes_the_shortest_way(seeded):
         assert episode.ret == 1 - layout.grid.distances(layout.goal)[layout.start]
 
 
-def test_partial_observation_tells_walls_alone():
+def test_partial_observation_contains_walls_only():
     for episode in envs.demonstrate("maze", episodes=20, skill=0.3, seed=0, observe="partial"):
         assert not any("row" in text.lower() for text in episode.observations)
     both = [
@@ -113,7 +113,7 @@ def test_partial_observation_tells_walls_alone():
 
 @pytest.mark.parametrize("action", ["", "north", "move", "move diagonally", "MOVE UP NOW", "move up\x00", "up" * 9999])
 @pytest.mark.parametrize("compat", [False, True])
-def test_what_is_not_understood_costs_a_turn_and_by_the_papers_rule_four(action, compat):
+def test_an_invalid_action_costs_one_and_with_compat_four(action, compat):
     env = envs.make("maze", compat=compat)
     env.reset(seed=0)
     observation, reward, terminated, truncated, info = env.step(action)

@@ -1,4 +1,4 @@
-"""MiniWoB in a real browser: what is there without one, and tasks solved, failed and fuzzed in it."""
+"""MiniWoB in a real browser: checks without a browser, and tasks that are solved, failed and fuzzed in it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ HAS_BROWSER = bool(os.environ.get("ARCHER_CHROMIUM") or any(map(shutil.which, BR
 
 
 def in_browser(test):
-    """Marks a test that starts a browser, and skips it where there is none."""
+    """Mark a test that starts a browser, and skip it if there is none."""
     lacks = pytest.mark.skipif(not HAS_BROWSER, reason="needs Chromium: apt-get install chromium, or ARCHER_CHROMIUM")
     return pytest.mark.browser(lacks(test))
 
 
 def element(page: str, role: str, name: str = "") -> str:
-    """The number of the first element of a role and name."""
+    """Return the number of the first element with a role and name."""
     found = re.search(rf"\[(\w+)\] {role} '{re.escape(name)}'", page)
     assert found, f"no {role} {name!r} in:\n{page}"
     return found[1]
@@ -47,7 +47,7 @@ def element(page: str, role: str, name: str = "") -> str:
 
 @pytest.fixture
 def play():
-    """Makes environments of a task and closes them."""
+    """Make environments of a task, and close them at the end."""
     made = []
 
     def make(task: str, **kwargs):
@@ -59,7 +59,7 @@ def play():
         env.close()
 
 
-def test_what_is_wrong_is_said_before_any_browser_starts(monkeypatch, tmp_path):
+def test_wrong_arguments_are_refused_before_a_browser_starts(monkeypatch, tmp_path):
     monkeypatch.setattr(
         shutil, "which", lambda name: "/bin/chromium" if name in ("chromium", "/bin/chromium") else None
     )
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_said_before_any_browser_starts(monkeypatch, tmp_path):
         envs.make("miniwob", task="click-test")
 
 
-def test_the_pages_are_the_packages_or_those_that_are_named(monkeypatch):
+def test_the_pages_are_those_of_the_package_or_of_the_variable(monkeypatch):
     monkeypatch.delenv("MINIWOB_URL", raising=False)
     folder = Path(pages_url().removeprefix("file://"))
     assert all((folder / f"{task}.html").is_file() for task in TASKS)
@@ -90,8 +90,8 @@ def test_the_pages_are_the_packages_or_those_that_are_named(monkeypatch):
 @in_browser
 def test_a_form_is_filled_in_and_submitted(play):
     env = play("enter-text")
-    told, info = env.reset(seed=1)
-    goal, verbs, page = told.split("\n", 2)
+    first, info = env.reset(seed=1)
+    goal, verbs, page = first.split("\n", 2)
     assert verbs == VERBS
     assert info == {"task_id": "enter-text-1", "success": False, "invalid_action": False}
     text = re.search(r'"(\w+)"', goal)
@@ -100,46 +100,46 @@ def test_a_form_is_filled_in_and_submitted(play):
     assert text[1] in env.step(f"type[{field}] {text[1]}")[0]
     assert env.step(f"type[{field}] {text[1]}")[0] == UNCHANGED
     assert env.step(f"click('{button}')")[:4] == (SOLVED, 1.0, True, False)
-    # Again, with another text: the same seed asks the same, and what is submitted counts.
-    assert env.reset(seed=1)[0] == told
+    # The same seed gives the same task, and another text fails it.
+    assert env.reset(seed=1)[0] == first
     env.step(f"fill('{field}', 'it\\'s \"no\" \u00e9')")
     observation, reward, terminated, _, info = env.step(f"click[{button}]")
     assert (observation, reward, terminated, info["success"]) == (FAILED, 0.0, True, False)
-    assert env.reset(seed=2)[0] != told
+    assert env.reset(seed=2)[0] != first
 
 
 @in_browser
-def test_a_list_is_chosen_from(play):
+def test_an_option_is_chosen_from_a_list(play):
     env = play("choose-list")
-    told, _ = env.reset(seed=0)
-    wanted = re.match(r"Select (.+) from the list", told)
-    assert wanted, told
-    observation, _, _, _, info = env.step(f"select[{element(told, 'combobox')}] no such option")
+    first, _ = env.reset(seed=0)
+    wanted = re.match(r"Select (.+) from the list", first)
+    assert wanted, first
+    observation, _, _, _, info = env.step(f"select[{element(first, 'combobox')}] no such option")
     assert observation == "You can't select that, or not so."
     assert info["invalid_action"] is True
-    env.step(f"select[{element(told, 'combobox')}] {wanted[1]}")
-    assert env.step(f"click[{element(told, 'button', 'Submit')}]")[:3] == (SOLVED, 1.0, True)
+    env.step(f"select[{element(first, 'combobox')}] {wanted[1]}")
+    assert env.step(f"click[{element(first, 'button', 'Submit')}]")[:3] == (SOLVED, 1.0, True)
 
 
 @in_browser
 def test_boxes_are_ticked(play):
     env = play("click-checkboxes")
-    told, _ = env.reset(seed=0)
-    wanted = re.match(r"Select (.+) and click Submit", told)
-    assert wanted, told
+    first, _ = env.reset(seed=0)
+    wanted = re.match(r"Select (.+) and click Submit", first)
+    assert wanted, first
     for name in wanted[1].split(", "):
-        env.step(f"check[{element(told, 'checkbox', name)}]")
-    assert env.step(f"click[{element(told, 'button', 'Submit')}]")[:3] == (SOLVED, 1.0, True)
+        env.step(f"check[{element(first, 'checkbox', name)}]")
+    assert env.step(f"click[{element(first, 'button', 'Submit')}]")[:3] == (SOLVED, 1.0, True)
 
 
 @in_browser
 def test_any_strings(play):
-    """40 of them, played twice, since each takes the browser a while."""
+    """Play 40 random strings twice, because each takes the browser some time."""
     fuzz("miniwob", ["click[13]", "type[14] ", "click[", "99", "]", "check[12]"], actions=40, task="click-button")
 
 
 @in_browser
-def test_elements_that_are_not_there_and_turns_that_run_out(play):
+def test_missing_elements_and_the_turn_limit(play):
     env = play("click-button", max_turns=3)
     env.reset(seed=0)
     assert env.step("click[999]")[0] == "There is no such element."
@@ -148,7 +148,7 @@ def test_elements_that_are_not_there_and_turns_that_run_out(play):
 
 
 @in_browser
-def test_no_browser_is_left_where_its_process_is_killed(play):
+def test_killing_the_process_leaves_no_browser(play):
     env = play("click-button")
     env.reset(seed=0)
     child = envs.unwrapped(env)
@@ -165,7 +165,7 @@ def test_no_browser_is_left_where_its_process_is_killed(play):
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes under one, itself left out."""
+    """Return all processes below one, without itself."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

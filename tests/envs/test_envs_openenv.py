@@ -1,4 +1,4 @@
-"""OpenEnv, both ways: our environments served, and a server's environment played as ours."""
+"""OpenEnv: environments of this project served, and a server's environment played here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIMEOUT_S = 60
 
 @contextlib.contextmanager
 def running(run, stop):
-    """A server on a thread of its own, from its first connection to the end of the block."""
+    """Run a server on a thread, from its first connection to the end of the block."""
     started = threading.Event()
     thread = threading.Thread(target=run, args=(started.set,), daemon=True)
     thread.start()
@@ -44,7 +44,7 @@ def running(run, stop):
 
 @contextlib.contextmanager
 def serving(env_id: str, *, sessions: int = 4, max_message_bytes: int = 4_000_000, **kwargs):
-    """The address of a server of `env_id`."""
+    """Yield the address of a server of `env_id`."""
     server = EnvServer(
         env_id, host="127.0.0.1", port=0, sessions=sessions, max_message_bytes=max_message_bytes, **kwargs
     )
@@ -54,7 +54,7 @@ def serving(env_id: str, *, sessions: int = 4, max_message_bytes: int = 4_000_00
 
 @pytest.fixture(scope="module")
 def parrot():
-    """The address of someone else's server."""
+    """Yield the address of a server of another project's environment."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_fastapi_app(Parrot, Said, Heard, max_concurrent_envs=9)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
@@ -77,18 +77,18 @@ def client(url: str, **kwargs):
 
 
 @pytest.mark.parametrize("env_id", ["text_nav", "web_forms", "key_door", "support_desk"])
-def test_played_through_the_client_it_is_the_same_episode(env_id):
+def test_an_episode_is_the_same_through_the_client(env_id):
     with serving(env_id) as url:
         far = client(url)
         for game in envs.demonstrate(env_id, episodes=4, skill=0.5, seed=5):
             observation, info = far.reset(seed=game.seed)
-            told, rewards = [observation], []
+            observations, rewards = [observation], []
             assert info["task_id"] == game.task_id
             for action in game.actions:
                 observation, reward, terminated, truncated, info = far.step(action)
-                told.append(observation)
+                observations.append(observation)
                 rewards.append(reward)
-            assert (told, rewards) == (game.observations, game.rewards)
+            assert (observations, rewards) == (game.observations, game.rewards)
             assert (terminated, truncated, info["success"]) == (game.terminated, game.truncated, game.success)
             assert "privileged" not in info
         far.close()
@@ -100,7 +100,7 @@ def test_chat_messages_stay_messages():
         assert observation == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."}]
 
 
-def test_sessions_are_apart_and_one_too_many_is_refused():
+def test_sessions_are_independent_and_limited():
     with serving("key_door", sessions=2, max_turns=5) as url:
         first, second, third = client(url), client(url), client(url)
         starts = [env.reset(seed=seed)[0] for seed, env in enumerate((first, second))]
@@ -110,7 +110,7 @@ def test_sessions_are_apart_and_one_too_many_is_refused():
         assert [first.step("?")[3] for _ in range(5)] == [False] * 4 + [True]
         assert second.step("?")[3] is False
         first.close()
-        # The server frees the session when it has seen the close, at some moment after.
+        # The server frees the session some time after the client closes it.
         for _ in range(50):
             with contextlib.suppress(EnvFailedError):
                 assert third.reset(seed=1)[0] == starts[1]
@@ -119,7 +119,7 @@ def test_sessions_are_apart_and_one_too_many_is_refused():
         assert third.step("?")[0] == "Invalid action."
 
 
-def test_messages_that_are_too_long_close_the_session_and_nothing_else():
+def test_a_message_that_is_too_long_closes_its_session_only():
     with serving("key_door", max_message_bytes=20_000) as url:
         with connect(f"ws{url.removeprefix('http')}/ws") as raw:
             raw.send(json.dumps({"type": "step", "data": {"text": "x" * 30_000}}))
@@ -148,7 +148,7 @@ def test_messages_that_are_too_long_close_the_session_and_nothing_else():
         ('{"type": "reset", "data": {"seed": 1, "nonsense": 2}}', "EXECUTION_ERROR"),
     ],
 )
-def test_bad_messages_are_answered_and_the_session_goes_on(message, code):
+def test_malformed_messages_are_answered_and_the_session_continues(message, code):
     with serving("key_door") as url, connect(f"ws{url.removeprefix('http')}/ws") as raw:
         raw.send(message)
         answer = json.loads(raw.recv(TIMEOUT_S))
@@ -160,22 +160,22 @@ def test_bad_messages_are_answered_and_the_session_goes_on(message, code):
         assert (state["env_id"], state["seed"], state["max_turns"], state["step_count"]) == ("key_door", 3, 30, 0)
 
 
-def test_http_shows_a_reset_and_says_that_a_step_needs_a_session():
+def test_http_serves_a_reset_and_refuses_a_step():
     with serving("key_door") as url:
-        told = requests.post(f"{url}/reset", json={"seed": 3}, timeout=TIMEOUT_S).json()
-        assert told["observation"]["text"] == envs.make("key_door").reset(seed=3)[0]
+        answer = requests.post(f"{url}/reset", json={"seed": 3}, timeout=TIMEOUT_S).json()
+        assert answer["observation"]["text"] == envs.make("key_door").reset(seed=3)[0]
         answer = requests.post(f"{url}/step", json={"action": {"text": "up"}}, timeout=TIMEOUT_S)
         assert answer.status_code == 409
         assert "over one connection to /ws" in answer.json()["detail"]
         assert requests.get(f"{url}/metadata", timeout=TIMEOUT_S).json()["name"] == "key_door"
 
 
-def test_reset_options_go_through():
+def test_reset_options_are_passed_on():
     with serving("env_cases:Counting") as url:
         assert client(url).reset(seed=1, options={"a": [1]})[1]["options"] == {"a": [1]}
 
 
-def test_an_environment_that_raises_ends_its_session_alone():
+def test_an_exception_ends_its_session_only():
     with serving("env_cases:Counting") as url:
         far = client(url)
         far.reset(seed=0)
@@ -185,19 +185,19 @@ def test_an_environment_that_raises_ends_its_session_alone():
 
 
 def test_any_strings():
-    """2,000 of them, each a round trip. The keep-alive of websockets draws from the global random every 20 seconds."""
+    """Send 2,000 random strings. The keep-alive of websockets draws from the global random every 20 seconds."""
     with serving("web_forms") as url:
         fuzz(
             "openenv", ["click[1]", "type[1] ", "select[2] ", "x", "\ud800"], actions=2000, leaves_random=False, url=url
         )
 
 
-def test_the_server_of_someone_else(parrot):
+def test_a_server_that_does_not_know_truncation(parrot):
     env = client(parrot, action_field="message", text_field="heard")
     assert env.reset(seed=4)[0] == "seed 4"
     assert env.step("hello")[:4] == ("hello (plain)", 0.5, False, False)
     assert env.step("end")[:4] == ("end (plain)", 0.5, True, False)
-    env = client(parrot)  # `message` is the only text that an action must have; of observations there are two
+    env = client(parrot)  # `message` is the only required text field of an action; observations have two
     observation, info = env.reset(seed=4, options={"mood": "wild"})
     assert json.loads(observation) == {"heard": "seed 4", "mood": "wild"}
     assert info["task_id"] == parrot
@@ -215,7 +215,7 @@ def client_after_reset(url: str):
     return env
 
 
-def test_what_is_wrong_is_said():
+def test_wrong_arguments_are_reported():
     with pytest.raises(EnvArgumentError, match="openenv needs the argument 'url'"):
         envs.make("openenv")
     with pytest.raises(EnvArgumentError, match="url is 'localhost:1', must be the server's address"):

@@ -1,4 +1,4 @@
-"""Oracles: a real endpoint that misbehaves, a real small model, and answers that are recorded and played again."""
+"""Oracles: an endpoint with faults, a small model, and answers that are recorded and replayed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ ENQUIRY = Enquiry("guess_my_city", "Paris", "Is it old?", "You are from Paris.")
 
 
 class Endpoint:
-    """Chat completions on this machine: answers by `script`, a line for each request, and then "Yes."
+    """A chat completions endpoint on this machine. It answers each request by the next entry of `script`, and then by
+    "Yes."
 
-    "503", "401": that status. "hang": no answer for a while. "garbage", "text", "empty", "null", "none": wrong answers.
+    Entries: "503", "401": this status. "hang": no answer for some time. "garbage", "text", "empty", "null", "none":
+    malformed answers.
     """
 
     def __init__(self) -> None:
@@ -93,7 +95,7 @@ def ask(endpoint: Endpoint, **changes) -> str:
     return EndpointOracle(EndpointSettings(**endpoint.settings(**changes))).answer(ENQUIRY)
 
 
-def test_what_an_endpoint_is_asked(endpoint: Endpoint) -> None:
+def test_the_request_to_an_endpoint(endpoint: Endpoint) -> None:
     endpoint.script = ["It is old."]
     assert ask(endpoint, max_tokens=7) == "It is old."
     (asked,) = endpoint.asked
@@ -106,13 +108,13 @@ def test_what_an_endpoint_is_asked(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("fault", ["503", "429", "garbage", "text", "empty", "null", "none"])
-def test_what_may_pass_is_asked_again(endpoint: Endpoint, fault: str) -> None:
+def test_a_transient_failure_is_retried(endpoint: Endpoint, fault: str) -> None:
     endpoint.script = [fault]
     assert ask(endpoint) == "Yes."
     assert len(endpoint.asked) == 2
 
 
-def test_a_hanging_endpoint_is_asked_again(endpoint: Endpoint) -> None:
+def test_a_timeout_is_retried(endpoint: Endpoint) -> None:
     endpoint.script = ["hang"]
     assert ask(endpoint, timeout_s=0.3) == "Yes."
     assert len(endpoint.asked) == 2
@@ -132,7 +134,7 @@ def test_a_hanging_endpoint_is_asked_again(endpoint: Endpoint) -> None:
         (["404"], "status 404", 1),
     ],
 )
-def test_what_does_not_pass_is_an_error_that_names_the_endpoint_and_no_key(
+def test_a_permanent_failure_names_the_endpoint_but_not_the_key(
     endpoint: Endpoint, script: list[str], says: str, asked: int
 ) -> None:
     endpoint.script = script
@@ -144,7 +146,7 @@ def test_what_does_not_pass_is_an_error_that_names_the_endpoint_and_no_key(
     assert isinstance(error.value, EnvError)
 
 
-def test_nobody_there_and_no_key(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_port_and_a_missing_key_are_reported(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OracleError, match="no connection"):
         ask(endpoint, base_url="http://127.0.0.1:9/v1", retries=0)
     monkeypatch.delenv("ORACLE_KEY")
@@ -176,7 +178,7 @@ def test_guess_my_city_by_an_endpoint(endpoint: Endpoint) -> None:
     assert said[:3] == ["It has many bridges.", "I don't know.", "I don't know."]
     assert said[3] == "x" * 400
     assert said[4:] == ["Invalid question.", "No.", "Yes."]
-    # Guesses and what holds no words are the game's own affair.
+    # The game answers guesses and empty texts without the oracle.
     assert len(endpoint.asked) == 4
     assert all("Paris" in asked["messages"][0]["content"] for asked in endpoint.asked)
 
@@ -189,7 +191,7 @@ def test_twenty_questions_by_an_endpoint(endpoint: Endpoint) -> None:
     assert len(endpoint.asked) == 4
 
 
-def test_a_run_is_played_again_without_the_endpoint(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_a_run_is_replayed_without_the_endpoint(endpoint: Endpoint, tmp_path: Path) -> None:
     file = tmp_path / "deep" / "answers.jsonl"
     questions = ["How are the bridges?", "Is it known for \ud800 cats?", "How are the bridges?"]
     endpoint.script = ["Many.", "No cats.", "Other."]
@@ -212,7 +214,7 @@ def test_a_run_is_played_again_without_the_endpoint(endpoint: Endpoint, tmp_path
         play("guess_my_city", {"city": "Paris"}, questions, again | {"record": str(tmp_path / "nowhere.jsonl")})
 
 
-def test_a_torn_file_of_answers_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_incomplete_line_of_recorded_answers_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     count = [0]
 
@@ -232,20 +234,20 @@ def test_a_torn_file_of_answers_is_gone_on_with(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes() + b'[]\n"text"\n{"oracle": 1}\n\n')
     oracle = opened(replay=True)
     assert [oracle.answer(first), oracle.answer(second)] == ["answer 1", "answer 3"]
-    # Two that write at once: whoever comes later reads what the first of them got.
+    # Two writers at once: the first recorded answer counts for both.
     one, other = opened(), opened()
     third = Enquiry("guess_my_city", "Paris", "And then?", "")
     assert one.answer(third) != other.answer(third)
     assert opened().answer(third) == one.answer(third)
 
 
-def test_a_file_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OracleError, match=r"answers\.jsonl"):
         Recorded(TableOracle(lambda _: "Yes."), tmp_path / "file" / "answers.jsonl", replay=False).answer(ENQUIRY)
 
 
-def test_what_blocks_is_moved_off_the_event_loop_and_asked_at_the_same_time(endpoint: Endpoint) -> None:
+def test_blocking_oracles_run_off_the_event_loop_and_in_parallel(endpoint: Endpoint) -> None:
     table, asked = envs.make("guess_my_city"), envs.make("guess_my_city", oracle=endpoint.settings(timeout_s=5))
     assert (table.spec.isolation, asked.spec.isolation) == ("inline", "thread")
     assert envs.spec("guess_my_city").isolation == "inline"
@@ -311,7 +313,7 @@ def test_a_sequence_to_sequence_model_answers(tiny_t5: str) -> None:
     assert said[1] == "Yes."
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OracleError, match="nowhere' cannot be loaded"):
         play("guess_my_city", {"city": "Paris"}, ["How old?"], {"kind": "seq2seq", "model": str(tmp_path / "nowhere")})
 
@@ -343,7 +345,7 @@ def test_the_table_is_an_oracle_like_any_other() -> None:
     assert said == ["Yes.", "Invalid question."]
 
 
-def test_the_scripts_play_with_an_oracle_that_contradicts_the_table(endpoint: Endpoint) -> None:
+def test_the_demonstrators_play_with_an_oracle_that_contradicts_the_table(endpoint: Endpoint) -> None:
     for env_id in ("guess_my_city", "twenty_questions_subset"):
         for episode in envs.demonstrate(env_id, episodes=3, skill=0.9, seed=0, oracle=endpoint.settings()):
             assert episode.actions

@@ -1,4 +1,4 @@
-"""Environments by name, and scripted episodes of any of them."""
+"""The registry, the public names of `envs`, and scripted episodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEEDS = {
     "miniwob": "needs the argument 'task'",
     "openenv": "needs the argument 'url'",
 }
-"""What the environments that have no defaults say of what they need."""
+"""Errors of environments that cannot be made without arguments."""
 
 
 def test_registered_environments_are_listed_and_made():
@@ -42,7 +42,7 @@ def test_registered_environments_are_listed_and_made():
         env.close()
 
 
-def test_the_room_serves_its_public_names_and_loads_nothing_before():
+def test_envs_serves_its_public_names_and_loads_no_module_before():
     for name in envs.__all__:
         assert getattr(envs, name) is not None
     assert set(dir(envs)) == set(envs.__all__)
@@ -95,23 +95,23 @@ def test_module_and_class():
         (":Counting", "not of the form"),
     ],
 )
-def test_wrong_module_or_class_says_which(env_id, says):
+def test_a_wrong_module_or_class_is_named(env_id, says):
     with pytest.raises(UnknownEnvError, match=says):
         envs.make(env_id)
 
 
-def test_a_class_that_is_no_environment_is_refused():
+def test_a_class_that_is_not_an_environment_is_refused():
     with pytest.raises(EnvArgumentError, match="NoEnv, not a TextEnv"):
         envs.make("env_cases:NoEnv")
 
 
-def test_an_id_is_registered_once():
+def test_an_id_cannot_be_registered_twice():
     spec = envs.spec("twenty_questions")
     with pytest.raises(EnvArgumentError, match="already registered"):
         envs.register(spec, TwentyQuestions)
 
 
-def test_demonstrate_has_the_contract_of_the_architecture():
+def test_the_contract_of_demonstrate():
     played = list(envs.demonstrate("twenty_questions_subset", episodes=30, skill=0.3, seed=7))
     assert [d.seed for d in played] == list(range(7, 37))
     for d in played:
@@ -123,7 +123,7 @@ def test_demonstrate_has_the_contract_of_the_architecture():
         assert d.ret == -(len(d.actions) - d.terminated)
     assert played == list(envs.demonstrate("twenty_questions_subset", episodes=30, skill=0.3, seed=7))
     assert played != list(envs.demonstrate("twenty_questions_subset", episodes=30, skill=0.3, seed=8))
-    # An episode depends on its seed alone, so a set can be made in parts.
+    # An episode depends on its seed only, so a set can be made in parts.
     assert played[10:] == list(envs.demonstrate("twenty_questions_subset", episodes=20, skill=0.3, seed=17))
 
 
@@ -136,6 +136,6 @@ def test_demonstrate_has_the_contract_of_the_architecture():
         ({"env_id": "twentyquestions", "skill": 0.5, "episodes": 1}, "did you mean"),
     ],
 )
-def test_demonstrate_refuses_at_the_call(arguments, says):
+def test_demonstrate_refuses_wrong_arguments_at_the_call(arguments, says):
     with pytest.raises(EnvError, match=says):
         envs.demonstrate(arguments.pop("env_id"), seed=0, **arguments)

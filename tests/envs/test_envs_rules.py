@@ -1,4 +1,4 @@
-"""What holds for every small environment of the house, checked the same way for each."""
+"""The rules that every environment keeps, checked in the same way for each."""
 
 from __future__ import annotations
 
@@ -129,12 +129,12 @@ every_game = pytest.mark.parametrize(("env_id", "kwargs"), GAMES, ids=str)
 
 
 @every_game
-def test_any_string_is_an_action(env_id, kwargs):
+def test_every_string_is_an_action(env_id, kwargs):
     check_any_string_is_an_action(env_id, WORDS[env_id], turns=500, **kwargs)
 
 
 @every_game
-def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(env_id, kwargs):
+def test_the_seed_decides_the_episode_and_global_random_is_unused(env_id, kwargs):
     random.seed(1)
     expected = random.Random(1).random()
 
@@ -153,7 +153,7 @@ def test_episodes_are_the_same_in_every_process():
 
 
 @every_game
-def test_a_clean_slate_after_reset(env_id, kwargs):
+def test_reset_clears_the_last_episode(env_id, kwargs):
     env = envs.make(env_id, **kwargs)
     first = env.reset(seed=4)
     for action in first[1].get("valid_actions", ["?"]):
@@ -172,7 +172,7 @@ def test_wrong_options_and_wrong_order_are_refused(env_id, kwargs):
 
 
 @every_game
-def test_skill_pays(env_id, kwargs):
+def test_returns_rise_with_skill(env_id, kwargs):
     rows = envs.returns_by_skill(env_id, [0.0, 0.5, 1.0], episodes=60, **kwargs)
     assert [row.mean for row in rows] == sorted(row.mean for row in rows)
     low, high = envs.make(env_id, **kwargs).spec.reward_range

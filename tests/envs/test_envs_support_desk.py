@@ -1,4 +1,6 @@
-"""The support desk: its shop, policy, cases, customer and agent. Rules of all environments are in test_envs_rules."""
+"""The support desk: shop, policy, cases, customer and demonstrator. Rules of all environments are in
+test_envs_rules.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ CASES = [draw_case(seed, KINDS, 3) for seed in range(400)]
 
 
 def find_case(kind: str, reason: str | None = None, level: int = 1, **wanted) -> int:
-    """The first seed with such a request, allowed or forbidden for `reason`."""
+    """Return the first seed with such a request, allowed or forbidden for `reason`."""
     for seed in range(2000):
         case = draw_case(seed, KINDS, level)
         fits = case.request.kind == kind and case.reasons == frozenset({reason} if reason else ())
@@ -105,12 +107,12 @@ def test_a_forbidden_request_is_refused_with_the_reason_or_not_at_all(kind, reas
         assert ending[1] == float(result == reason)
     met = play(seed, verify(seed), call_for(case.request), close("done"))[-1]
     assert met[:3] == (FAILED, 0.0, True)
-    # What was done against the policy is not undone by refusing it; out of stock alone can't be done at all.
+    # A refusal does not undo a change; only an item that is out of stock cannot be exchanged at all.
     refused_late = play(seed, verify(seed), call_for(case.request), close(reason))[-1]
     assert refused_late[1] == float(reason == "stock")
 
 
-def test_a_refusal_may_be_said_and_needs_its_reason():
+def test_a_refusal_in_words_needs_a_reason():
     seed = find_case("cancel", "shipped")
     steps = play(seed, verify(seed), "Sorry, I can't do that.", "It can't be cancelled, it has been shipped.")
     assert steps[1][0] == f"Customer: {WHY_NOT}"
@@ -129,7 +131,7 @@ def test_a_customer_may_plead():
     assert steps[3][:2] == (f"Customer: {ACCEPTS} {SOLVED}", 1.0)
 
 
-def test_the_customer_goes_when_told_that_it_is_done():
+def test_the_customer_leaves_when_the_request_is_done():
     seed = find_case("return")
     case = draw_case(seed, KINDS, 1)
     assert play(seed, "It is done.")[-1][:3] == (f"Customer: {THANKS} {FAILED}", 0.0, True)
@@ -137,7 +139,7 @@ def test_the_customer_goes_when_told_that_it_is_done():
     assert steps[-1][:3] == (f"Customer: {THANKS} {SOLVED}", 1.0, True)
 
 
-def test_what_breaks_the_policy_costs_the_case_though_the_database_is_right():
+def test_breaking_the_policy_loses_the_case_despite_a_right_database():
     seed = find_case("cancel")
     order = draw_case(seed, KINDS, 1).request.order
     cancel = write_call("cancel", order=order)
@@ -150,14 +152,14 @@ def test_what_breaks_the_policy_costs_the_case_though_the_database_is_right():
     assert play(seed, verify(seed), write_call("order", order=other), cancel, close("done"))[-1][1] == 0.0
 
 
-def test_no_more_is_done_than_asked():
+def test_additional_changes_lose_the_case():
     seed = find_case("cancel")
     case = draw_case(seed, KINDS, 1)
     address = write_call("address", order=case.request.order, address="1 Elm Street")
     assert play(seed, verify(seed), address, call_for(case.request), close("done"))[-1][1] == 0.0
 
 
-def test_refusing_without_checking_who_asks_is_no_solution():
+def test_a_refusal_without_verification_loses_the_case():
     seed = find_case("cancel", "identity")
     assert play(seed, close("identity"))[-1][1] == 0.0
     steps = play(seed, verify(seed), close("identity"))
@@ -165,7 +167,7 @@ def test_refusing_without_checking_who_asks_is_no_solution():
     assert steps[1][1] == 1.0
 
 
-def test_invalid_calls_cost_a_little_and_say_why():
+def test_invalid_calls_cost_a_little_and_give_the_reason():
     seed = find_case("cancel")
     for action, says in [
         ('{"tool": "cancel", "args": {"order": 1}}', "Error: no order 1."),
@@ -191,7 +193,7 @@ SQL = [
 
 
 @pytest.mark.parametrize("attack", SQL)
-def test_sql_in_an_argument_is_a_string_like_any_other(attack):
+def test_sql_in_an_argument_is_plain_text(attack):
     seed = find_case("return")
     case = draw_case(seed, KINDS, 1)
     number = case.request.order
@@ -217,7 +219,7 @@ def test_turns_without_an_end_are_truncated():
 # --- cases and policy -------------------------------------------------------------------------------------
 
 
-def test_the_policy_agrees_with_what_was_drawn():
+def test_the_policy_agrees_with_the_drawn_cases():
     shop = Shop()
     for case in CASES:
         shop.fill(case.stock)
@@ -243,7 +245,7 @@ def test_cases_are_sound_and_differ():
     assert abs(sum(disclosed) / len(disclosed) - DISCLOSED) < 0.08
 
 
-def test_levels_say_what_a_customer_keeps_back():
+def test_levels_determine_what_a_customer_withholds():
     ones, twos = ([draw_case(seed, KINDS, level) for seed in range(200)] for level in (1, 2))
     assert all(case.disclosed.issuperset(NEEDED[case.request.kind]) for case in ones)
     assert 5 < sum(case.disclosed.issuperset(NEEDED[case.request.kind]) for case in twos) < 40
@@ -251,7 +253,7 @@ def test_levels_say_what_a_customer_keeps_back():
     assert 20 < sum(not case.knows_order for case in CASES) < 200
 
 
-def test_tasks_and_cases_narrow_what_occurs():
+def test_tasks_and_cases_restrict_the_drawn_cases():
     env = envs.make("support_desk", tasks=["cancel"], cases=3)
     first = [env.reset(seed=seed) for seed in range(6)]
     assert [info["task_id"] for _, info in first] == [f"cancel-{i}" for i in (0, 1, 2, 0, 1, 2)]
@@ -259,7 +261,7 @@ def test_tasks_and_cases_narrow_what_occurs():
     assert len({text for text, _ in first}) == 3
 
 
-def test_the_first_observation_tells_policy_and_tools_unless_brief():
+def test_the_first_observation_contains_policy_and_tools_unless_brief():
     full, brief = (envs.make("support_desk", observe=observe).reset(seed=1)[0] for observe in ("full", "brief"))
     assert full == f"{POLICY} {TOOLS.describe()} {brief}"
     assert all(f"({reason})" in POLICY for reason in RESULTS[1:])
@@ -270,7 +272,7 @@ def test_the_first_observation_tells_policy_and_tools_unless_brief():
 # --- the shop ---------------------------------------------------------------------------------------------
 
 
-def test_operations_change_what_they_say():
+def test_operations_change_the_database():
     shop = Shop()
     case = next(case for case in CASES if case.request.kind == "exchange" and not case.reasons)
     order, item, new = case.request.order, case.request.item, case.request.new
@@ -299,7 +301,7 @@ def test_operations_change_what_they_say():
     shop.close()
 
 
-def test_what_can_not_be_done_is_refused():
+def test_impossible_operations_are_refused():
     shop = Shop()
     case = next(case for case in CASES if case.reasons == {"stock"})
     shop.fill(case.stock)
@@ -353,7 +355,7 @@ def test_questions_are_understood(text, topics):
     assert one.disclosed == topics
 
 
-def test_answers_are_true_and_told_topics_join_the_request():
+def test_answers_are_true_and_disclosed_topics_join_the_request():
     one = customer()
     case = one.case
     assert one.hear("email?").text == f"My email is {case.customer.email}."
@@ -366,7 +368,7 @@ def test_answers_are_true_and_told_topics_join_the_request():
     )
 
 
-def test_a_forgotten_number_is_told_by_an_item():
+def test_an_item_identifies_an_order_of_unknown_number():
     case = next(case for case in CASES if not case.knows_order)
     assert Customer(case, set()).hear("Order number?").text == f"I don't know its number. There is a {case.hint} in it."
     assert str(case.request.order) not in Customer(case, {"order", "email", "zip"}).opening()
@@ -377,7 +379,7 @@ def test_nonsense_is_not_understood(text):
     assert customer().hear(text).text == NOT_UNDERSTOOD
 
 
-# --- the agent --------------------------------------------------------------------------------------------
+# --- the demonstrator --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])

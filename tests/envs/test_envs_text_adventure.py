@@ -1,4 +1,4 @@
-"""The adventure: its village, its commands, its endings and its walker. Rules of all are in test_envs_rules."""
+"""The adventure: village, commands, endings and demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EPISODE = [
 ]
 
 
-def told(env, action):
+def outcome(env, action):
     observation, reward, terminated, truncated, info = env.step(action)
     return observation, reward, terminated, truncated, info["success"]
 
@@ -50,10 +50,10 @@ def test_an_episode_word_by_word_that_ends_in_the_dark():
     env = envs.make("text_adventure")
     assert env.reset(seed=3)[0] == FIRST
     for action, expected, points in EPISODE:
-        assert told(env, action) == (expected, float(points), "dead" in expected, False, False)
+        assert outcome(env, action) == (expected, float(points), "dead" in expected, False, False)
 
 
-def test_the_walker_wins_every_point_of_every_village_in_time():
+def test_the_demonstrator_gains_every_point_of_every_village_in_time():
     for played in envs.demonstrate("text_adventure", episodes=300, skill=1.0, seed=0):
         assert (played.ret, played.success, played.terminated) == (350.0, True, True)
         assert played.observations[-1].endswith(f"{WON} [+70 points]")
@@ -69,13 +69,13 @@ def test_the_third_wrong_lever_is_death():
         *_, info = env.step(write_command(best_command(world), world.person))
         world = info["privileged"]["world"]
     wrong = f"pull {world.levers[2]}"
-    assert told(env, wrong)[0] == "Stones fall from the roof, and all levers spring back. It bears 1 more."
-    assert told(env, wrong)[0].endswith("It bears 0 more.")
+    assert outcome(env, wrong)[0] == "Stones fall from the roof, and all levers spring back. It bears 1 more."
+    assert outcome(env, wrong)[0].endswith("It bears 0 more.")
     assert WRONG_PULLS == 3
-    assert told(env, wrong) == ("The roof comes down on you. You are dead.", 0.0, True, False, False)
+    assert outcome(env, wrong) == ("The roof comes down on you. You are dead.", 0.0, True, False, False)
 
 
-def test_levers_pay_once_and_a_wrong_one_begins_anew():
+def test_levers_pay_once_and_a_wrong_one_resets_them():
     world = in_room("grotto", lit=True)
     first, second, third = world.levers
     assert [world.do(("pull", lever)) for lever in (first, second, first)] == [10, 10, 0]
@@ -91,7 +91,7 @@ def in_room(room: str, *, lit: bool = False, carried: tuple[str, ...] = ()) -> W
     return world
 
 
-def test_doors_and_darkness_bound_what_is_possible():
+def test_doors_and_darkness_limit_the_possible_commands():
     world = in_room("cliff")
     tower = next(way for way, room in world.ways["cliff"].items() if room == "tower")
     assert ("go", tower) not in world.possible()
@@ -107,7 +107,7 @@ def test_doors_and_darkness_bound_what_is_possible():
     assert not cellar.dark, "a light on the ground is a light"
 
 
-def test_out_of_turns_is_truncated():
+def test_the_turn_limit_truncates():
     env = envs.make("text_adventure")
     env.reset(seed=0)
     steps = [env.step("look") for _ in range(MAX_TURNS)]
@@ -162,11 +162,11 @@ def test_a_number_of_worlds_repeats_them():
         ("pull", None),
     ],
 )
-def test_ways_to_say_a_command(text, command):
+def test_wordings_of_a_command(text, command):
     assert read_command(text) == command
 
 
-def test_every_possible_command_is_read_back():
+def test_every_possible_command_is_parsed_back():
     for played in range(20):
         env = envs.make("text_adventure")
         _, info = env.reset(seed=played)

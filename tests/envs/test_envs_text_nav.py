@@ -1,4 +1,4 @@
-"""Text-Nav: its house, its commands, its tellings and its walker. Rules of all environments are in test_envs_rules."""
+"""Text-Nav: house, commands, observation modes and demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 
 
 def kitchen(**changes) -> House:
-    """In the kitchen with an apple in the closed fridge, a cup on the counter, and the apple meant for the cabinet."""
+    """A house with the player in the kitchen, an apple in the closed fridge, a cup on the counter, and the task to put
+    the apple into the cabinet.
+    """
     things = {"room": "kitchen", "thing": "apple", "container": "cabinet"}
     return House(**(things | changes), places={"apple": "fridge", "cup": "counter"})
 
@@ -117,7 +119,7 @@ def test_houses_are_sound_and_differ():
     assert 0.4 < sum(len(house.open) for house in houses) / (500 * len(DOORS)) < 0.6
 
 
-def test_what_is_possible_follows_from_the_house():
+def test_possible_commands_follow_from_the_house():
     house = kitchen()
     ways = {("go", "east"), ("go", "south")}
     assert set(house.possible()) == {*ways, ("open", "door"), ("open", "fridge"), ("take", "cup")}
@@ -142,7 +144,7 @@ def test_what_is_possible_follows_from_the_house():
     assert not house.lost
 
 
-def test_solved_means_put_away_and_closed():
+def test_the_task_is_solved_when_the_container_is_closed():
     house = kitchen(thing="cup", container="fridge")
     for command in [("open", "fridge"), ("take", "cup"), ("put", "cup", "fridge")]:
         house.do(command)
@@ -165,11 +167,11 @@ def test_solved_means_put_away_and_closed():
         ("eat bread", ("eat", "bread")),
     ],
 )
-def test_ways_to_say_a_command(text, command):
+def test_wordings_of_a_command(text, command):
     assert read_command(text) == command
 
 
-def test_every_possible_command_is_read_back():
+def test_every_possible_command_is_parsed_back():
     for seed in range(50):
         house = draw_house(seed)
         for _ in range(10):
@@ -179,7 +181,7 @@ def test_every_possible_command_is_read_back():
 
 
 @pytest.mark.parametrize("action", ["", "go", "go up", "open sesame", "put apple", "take apple and cup", "open " * 999])
-def test_anything_else_is_invalid_and_costs_a_turn(action):
+def test_other_text_is_invalid_and_costs_a_turn(action):
     env = envs.make("text_nav")
     _, before = env.reset(seed=0)
     observation, reward, terminated, truncated, info = env.step(action)
@@ -189,7 +191,7 @@ def test_anything_else_is_invalid_and_costs_a_turn(action):
     assert env.turn == 1
 
 
-def test_what_is_not_possible_now_says_why():
+def test_an_impossible_command_is_answered_by_the_reason():
     seed = next(seed for seed in range(100) if draw_house(seed).room == "bedroom" and not draw_house(seed).open)
     env = envs.make("text_nav")
     _, before = env.reset(seed=seed)
@@ -211,7 +213,7 @@ def test_partial_observation_names_no_rooms():
         assert not any(room in said for room in ROOMS)
 
 
-def test_what_was_told_of_a_turn_does_not_change_later():
+def test_the_info_of_a_turn_does_not_change_later():
     env = envs.make("text_nav")
     _, info = env.reset(seed=0)
     house = info["privileged"]["house"]
@@ -221,7 +223,7 @@ def test_what_was_told_of_a_turn_does_not_change_later():
 
 
 def shortest(house: House) -> int:
-    """Turns to solve the task, by trying all that bears on it, breadth first."""
+    """Return the turns of a shortest solution, by breadth-first search over the relevant commands."""
     bears = {"go", "open", "close", "take", "put"}
     furniture = {house.container, house.places[house.thing], "door"}
     queue, seen = deque([(house, 0)]), set()
@@ -248,7 +250,7 @@ def test_the_best_play_takes_the_shortest_way():
         assert len(game.actions) == shortest(draw_house(game.seed))
 
 
-def test_the_best_play_goes_on_from_wherever_chance_led():
+def test_the_best_play_continues_from_any_state():
     for game in envs.demonstrate("text_nav", episodes=100, skill=0.5, seed=0, max_turns=200):
         eaten = f"eat {draw_house(game.seed).thing}" in game.actions
         assert game.terminated

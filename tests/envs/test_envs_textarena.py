@@ -1,4 +1,4 @@
-"""TextArena's games through their adapter: which can be played, how they end, what may be typed."""
+"""TextArena's games through their adapter: which can be played, how they end, and which actions they accept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ needs_textarena = pytest.mark.skipif(
     bool(envs.missing_modules("textarena")), reason="needs the extra textarena (make install)"
 )
 
-# In a process of its own, as the games seed the global random: every family, 60 turns of anything.
+# In another process, because the games seed the global random: 60 random turns of every family.
 FUZZ = """
 import json, random
 from envs.adapters.textarena_games import FAMILIES, TextArena
@@ -25,7 +25,7 @@ from rules import random_string
 said = "1 2 3 4|up|left|right|A1|hit|stand|reveal 0 0|A B|1 1 1|3|flag 0 0|red|5 + 3"
 words = [f"[{text}]" for text in said.split("|")]
 words += ["[", "]", "[]", "[[1]]", "9" * 5000, "[" + "9" * 1900 + "]", "[9**9**9]", "-1", "[0 -1]"]
-told = {}
+turns = {}
 for family in FAMILIES:
     env, rng = TextArena(game=f"{family}-v0"), random.Random(family)
     for episode in range(2):
@@ -38,8 +38,8 @@ for family in FAMILIES:
             assert info["success"] <= terminated and not (terminated and truncated), (family, action)
             if terminated or truncated:
                 break
-    told[family] = turn
-print(json.dumps(told))
+    turns[family] = turn
+print(json.dumps(turns))
 """
 
 
@@ -64,7 +64,7 @@ def test_every_family_starts_offline_and_takes_any_string():
 
 
 @needs_textarena
-def test_a_game_is_won_by_what_its_hints_say(guessing):
+def test_a_game_is_won_by_its_hints(guessing):
     observation, info = guessing.reset(seed=1)
     assert "Guess The Number" in observation
     low, high = 1, 20
@@ -74,7 +74,7 @@ def test_a_game_is_won_by_what_its_hints_say(guessing):
         if terminated or truncated:
             break
         assert reward == 0.0
-        assert f"[{guess}]" not in observation, "the player's own words are not told back"
+        assert f"[{guess}]" not in observation, "the player's own words are not repeated"
         low, high = (guess + 1, high) if "higher" in observation else (low, guess - 1)
     assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
     assert "Congratulations" in observation
@@ -95,7 +95,7 @@ def test_the_games_own_turn_limit_is_truncated(guessing):
 
 
 @needs_textarena
-def test_a_refused_action_costs_a_turn_and_never_ends_the_game_unless_compat(guessing):
+def test_a_refused_action_ends_the_game_with_compat_only(guessing):
     guessing.reset(seed=0)
     for _ in range(5):
         observation, reward, terminated, truncated, info = guessing.step("no number at all")
@@ -109,7 +109,7 @@ def test_a_refused_action_costs_a_turn_and_never_ends_the_game_unless_compat(gue
 
 
 @needs_textarena
-def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(guessing):
+def test_the_seed_decides_the_episode_and_global_random_is_unused(guessing):
     random.seed(1)
     expected = random.Random(1).random()
 

@@ -1,4 +1,4 @@
-"""TextWorld's games through their adapter: made, played, refused. One small game is made for all tests here."""
+"""TextWorld's games through their adapter: made, played, refused. All tests share one small game."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = {"worlds": 1, "rooms": 2, "objects": 3, "quest_length": 2}
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Arguments of a small game, which the first that uses it makes."""
+    """Arguments of a small game, which its first user makes."""
     return SMALL | {"cache": str(tmp_path_factory.mktemp("textworld"))}
 
 
@@ -33,7 +33,7 @@ def game(small):
 
 
 @needs_textworld
-def test_its_own_solution_wins(game):
+def test_the_games_own_solution_wins(game):
     played = play(game, TextWorldDemonstrator(skill=1.0), seed=0)
     assert (played.ret, played.success, played.terminated, played.truncated) == (1.0, True, True, False)
     assert played.rewards[-1] == 1.0
@@ -44,7 +44,7 @@ def test_its_own_solution_wins(game):
 
 
 @needs_textworld
-def test_a_game_that_was_made_is_a_game_of_ones_own(small, game):
+def test_a_game_that_was_made_can_be_loaded_from_its_file(small, game):
     first, info = game.reset(seed=5)
     (made,) = Path(small["cache"]).rglob("*.z8")
     own = envs.make("textworld", game=str(made))
@@ -56,7 +56,7 @@ def test_a_game_that_was_made_is_a_game_of_ones_own(small, game):
 
 
 @needs_textworld
-def test_commands_that_may_not_reach_the_game_cost_a_turn(game):
+def test_refused_commands_cost_a_turn(game):
     game.reset(seed=0)
     for action in ("tw-trace-actions", "restart", "quit", "", "look. look", "x" * 5000):
         observation, reward, terminated, truncated, info = game.step(action)
@@ -67,7 +67,7 @@ def test_commands_that_may_not_reach_the_game_cost_a_turn(game):
 
 
 @needs_textworld
-def test_running_out_of_turns_is_truncated(game):
+def test_the_turn_limit_truncates(game):
     short = TimeLimit(game.env, 3)
     short.reset(seed=0)
     assert [short.step("look")[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
@@ -75,7 +75,7 @@ def test_running_out_of_turns_is_truncated(game):
 
 @needs_textworld
 def test_any_string_is_an_action(game):
-    """200 turns rather than 10,000: the game tracks all that is possible, at some 50 turns a second."""
+    """200 turns instead of 10,000, because the game computes all admissible commands, at about 50 turns a second."""
     words = ["take", "open", "go", "north", "south", "drop", "look", "inventory", "tw-print", "restart", "put", "on"]
     rng = random.Random(0)
     ended = True
@@ -91,7 +91,7 @@ def test_any_string_is_an_action(game):
 
 
 @needs_textworld
-def test_the_seed_decides_the_episode_and_the_global_random_is_left_alone(game):
+def test_the_seed_decides_the_episode_and_global_random_is_unused(game):
     random.seed(1)
     expected = random.Random(1).random()
     player = TextWorldDemonstrator(skill=0.3)

@@ -1,4 +1,4 @@
-"""Calls of tools as text: what is read, what is refused and how that is said."""
+"""Tool calls as text: which are parsed, which are refused, and the reasons."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TOOLS = Toolbox((SEND, Tool("wait", "Do nothing.", {})))
         ' \n{"args":{"number":2,"thing":"cup"},"tool":"send"}\t',
     ],
 )
-def test_ways_to_write_a_call(action):
+def test_forms_of_a_call(action):
     assert is_call(action)
     assert TOOLS.read(action) == Call("send", {"thing": "cup", "number": 2})
 
 
-def test_what_is_written_is_read_back():
+def test_a_written_call_is_parsed_back():
     for args in [{"thing": 'a "b"\n', "number": -1}, {"thing": "Straße", "number": 2**53, "by": "sea"}]:
         action = write_call("send", **args)
         assert "\n" not in action
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back():
         ],
     ],
 )
-def test_anything_else_is_refused_by_what_is_wrong(action, says):
+def test_other_text_is_refused_with_the_fault(action, says):
     with pytest.raises(ToolError) as refused:
         TOOLS.read(action)
     assert says in str(refused.value)
@@ -82,7 +82,7 @@ def test_anything_else_is_refused_by_what_is_wrong(action, says):
     assert str(refused.value).isprintable()
 
 
-def test_what_is_said_is_no_call():
+def test_plain_speech_is_not_a_call():
     assert [is_call(text) for text in ("", "Hello!", 'say {"tool": "wait"}', "1")] == [False] * 4
 
 

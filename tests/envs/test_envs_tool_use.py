@@ -1,4 +1,4 @@
-"""Tool use: its tools one by one, its tasks and its player. Rules of all environments are in test_envs_rules."""
+"""Tool use: its tools, its tasks and its demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_task_is_solved_by_its_script_and_by_nothing_less_or_more():
             assert play(seed, *script, call, FINISH)[-1][:3] == (FAILED, 0.0, True), (family, call)
 
 
-def test_another_way_to_the_same_state_will_do():
+def test_other_calls_to_the_same_state_solve_the_task():
     seed = next(seed for seed, (_, task) in enumerate(DRAWN) if task.family == "move_file")
     content, task = DRAWN[seed]
     args = json.loads(task.script[0])["args"]
@@ -85,7 +85,7 @@ def test_turns_without_an_end_are_truncated():
     assert [step[3] for step in steps] == [False] * (MAX_TURNS - 1) + [True]
 
 
-def test_the_first_observation_tells_tools_and_tables_unless_brief():
+def test_the_first_observation_contains_tools_and_tables_unless_brief():
     full, brief = (envs.make("tool_use", observe=observe).reset(seed=1)[0] for observe in ("full", "brief"))
     assert full == (
         f"{TOOLS.describe()} Tables: staff(name, team, city, salary), sales(id, item, city, amount). {brief}"
@@ -96,7 +96,7 @@ def test_the_first_observation_tells_tools_and_tables_unless_brief():
 # --- tasks ------------------------------------------------------------------------------------------------
 
 
-def test_what_the_scripts_write_is_what_the_tools_answered():
+def test_the_scripts_write_values_that_the_tools_answered():
     desktop = Desktop()
     found = Counter()
     for content, task in DRAWN:
@@ -127,7 +127,7 @@ def test_tasks_are_sound_and_differ():
             assert Agenda(content.meetings).first_free(day, LONGEST_MEETING) is not None
 
 
-def test_levels_and_tasks_narrow_what_occurs():
+def test_levels_and_tasks_restrict_the_drawn_tasks():
     assert [len(LEVELS[level]) for level in LEVELS] == [7, 12, 18]
     for level, families in LEVELS.items():
         env = envs.make("tool_use", level=level)
@@ -208,7 +208,7 @@ def test_arithmetic(expression, value):
         ("round(1.5, 2, 3)", "no value"),
     ],
 )
-def test_what_is_no_arithmetic_says_so(expression, says):
+def test_other_text_is_not_arithmetic(expression, says):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ToolError, match=says):
@@ -266,7 +266,7 @@ BAD_QUERIES = [
     ("SELECT load_extension('x')", "not authorized to use function"),
     ("SELECT random()", "not authorized to use function"),
     ("SELECT CURRENT_TIMESTAMP", "not authorized to use function"),
-    # Takes time by the product of two lengths, in one instruction.
+    # One instruction whose time is the product of two lengths.
     ("SELECT trim(item, city) FROM sales", "not authorized to use function"),
     ("SELECT zeroblob(1000000000)", "not authorized to use function"),
     ("SELECT printf('%1000000000d', 1)", "not authorized to use function"),
@@ -282,7 +282,7 @@ BAD_QUERIES = [
 
 
 @pytest.mark.parametrize(("query", "says"), BAD_QUERIES)
-def test_no_query_leaves_fills_or_holds_up_the_database(database, query, says):
+def test_no_query_leaves_fills_or_blocks_the_database(database, query, says):
     database.query("SELECT 1")
     before = database.rows()
     with pytest.raises(ToolError, match=says):
@@ -307,7 +307,7 @@ def test_the_database_grows_no_further_than_its_pages(database):
     assert database.query("SELECT * FROM sales") == "1, a, b, 1"
 
 
-def test_long_answers_are_cut_and_bytes_that_are_no_text_are_told(database):
+def test_long_answers_are_cut_and_bytes_are_shown(database):
     database.query("INSERT INTO sales SELECT NULL, 'lamp', 'Kiel', 1 FROM sales, staff")
     assert database.query("SELECT id FROM sales").count(";") == MAX_ROWS - 1
     assert database.query("SELECT id FROM sales").endswith("; 20 ...")
@@ -369,7 +369,7 @@ def test_files():
         (("delete", "box"), "no file"),
     ],
 )
-def test_what_can_not_be_done_to_files_changes_nothing(call, says):
+def test_an_impossible_file_operation_changes_nothing(call, says):
     before = {"a.txt": "one two", "box/b.txt": "x"}
     files = Files(before)
     with pytest.raises(ToolError, match=says):
@@ -377,7 +377,7 @@ def test_what_can_not_be_done_to_files_changes_nothing(call, says):
     assert files.files == before
 
 
-def test_there_are_only_so_many_files():
+def test_the_number_of_files_is_limited():
     files = Files({f"{i}.txt": "" for i in range(MAX_FILES)})
     files.write("0.txt", "x")
     with pytest.raises(ToolError, match=f"{MAX_FILES} files"):
@@ -412,7 +412,7 @@ def test_the_calendar():
     assert agenda.agenda("mon") == "mon: 11-12 talk, 14-16 demo."
 
 
-# --- the player -------------------------------------------------------------------------------------------
+# --- the demonstrator -------------------------------------------------------------------------------------------
 
 
 def test_the_best_play_solves_every_task():

@@ -1,4 +1,6 @@
-"""Any string at all against the environments with tools: no exception, no hang, no goal told, the same each time."""
+"""Random strings against the environments with tools: no exception, no hang, no revealed goal, deterministic
+answers.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ LONGEST_ANSWER = 2_000
 
 
 def hide_desk(env: TextEnv) -> None:
-    """Another goal behind the same words: what is answered must not depend on it."""
+    """Replace the goal behind the same words; no answer may depend on it."""
     desk = unwrapped(env)
     assert isinstance(desk, SupportDesk)
     desk._goal = ()
@@ -32,7 +34,7 @@ def hide_desk(env: TextEnv) -> None:
 
 
 def desk_words() -> list[str]:
-    """Strings that mean something at the desk, customers' own data among them."""
+    """Return strings with a meaning at the desk, including the customers' own data."""
     found: set[str] = set()
     for seed in range(10):
         case = draw_case(seed, KINDS, 3)
@@ -48,7 +50,9 @@ HUGE = ["a" * 100_000, "{" * 100_000, '{"tool": "' + "x" * 100_000, "[" * 2000 +
 
 
 def actions(words: list[str], tools: list[dict]) -> st.SearchStrategy[str]:
-    """Strings of every sort: calls right and wrong, cut short, nested, SQL in their arguments, and any text."""
+    """Return strings of all sorts: valid and invalid calls, truncated and nested ones, SQL in arguments, and random
+    text.
+    """
     text = st.text(max_size=30) | st.sampled_from([*words, *SQL, *ODD])
     leaf = text | st.integers() | st.floats() | st.booleans() | st.none()
     value = leaf | st.recursive(
@@ -75,14 +79,14 @@ def actions(words: list[str], tools: list[dict]) -> st.SearchStrategy[str]:
 
 
 def hide_tool_use(env: TextEnv) -> None:
-    """Another goal behind the same task."""
+    """Replace the goal behind the same task."""
     office = unwrapped(env)
     assert isinstance(office, ToolUse)
     office._goal = None
 
 
 def office_words() -> list[str]:
-    """Paths, queries, titles and expressions that mean something, and whole calls."""
+    """Return paths, queries, titles and expressions with a meaning, and whole calls."""
     found = {
         "staff",
         "SELECT * FROM staff",
@@ -107,7 +111,7 @@ CASES: list[tuple[str, Callable[[TextEnv], None], list[str]]] = [
 
 
 @pytest.mark.parametrize(("env_id", "hide", "words"), CASES, ids=[case[0] for case in CASES])
-def test_ten_thousand_actions_of_any_sort(env_id, hide, words):
+def test_ten_thousand_random_actions(env_id, hide, words):
     env, hidden = envs.make(env_id, observe="brief"), envs.make(env_id, observe="brief")
     low, high = env.spec.reward_range
     played = 0

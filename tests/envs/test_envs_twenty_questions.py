@@ -1,4 +1,4 @@
-"""The game, its understanding of English and its knowledge table."""
+"""Twenty Questions: the game, its parsing of English and its knowledge table."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_questions_of_an_attribute_are_listed_once():
         assert attribute.question.endswith("?")
 
 
-def test_every_listed_question_is_understood_as_its_attribute():
+def test_every_listed_question_is_parsed_as_its_attribute():
     for attribute in TABLE.attributes.values():
         for question in (attribute.question, *attribute.also):
             assert understand(question) is attribute, question
@@ -162,7 +162,7 @@ def test_ways_to_ask_the_same(ways):
         "'; DROP TABLE words; --",
     ],
 )
-def test_anything_else_is_invalid_and_costs_a_turn(text):
+def test_other_text_is_invalid_and_costs_a_turn(text):
     env = envs.make("twenty_questions")
     env.reset(seed=0, options={"word": "dog"})
     observation, reward, terminated, truncated, info = env.step(text)
@@ -176,7 +176,7 @@ def test_orange_is_the_fruit_and_has_a_colour():
     assert understand("Is it orange in color?").id == "orange_colour"
 
 
-def test_an_episode_rewards_and_ends_as_it_should():
+def test_rewards_and_end_of_an_episode():
     env = envs.make("twenty_questions_subset")
     observation, info = env.reset(seed=3, options={"word": "scissors"})
     assert observation == OPENING
@@ -210,7 +210,7 @@ def test_seeds_draw_every_word_about_equally_and_repeat():
     assert words == [env.reset(seed=seed)[1]["privileged"]["word"] for seed in range(2000)]
 
 
-def test_global_random_is_left_alone():
+def test_global_random_is_unused():
     random.seed(1)
     expected = random.Random(1).random()
     env = envs.make("twenty_questions", noise=0.3)
@@ -291,7 +291,7 @@ ACTIONS = st.one_of(
 
 @settings(max_examples=1000, deadline=None)
 @given(action=ACTIONS, seed=st.integers(0, 2**63 - 1))
-def test_any_string_is_an_action(action, seed):
+def test_every_string_is_an_action(action, seed):
     env = envs.make("twenty_questions")
     _, info = env.reset(seed=seed)
     observation, reward, terminated, truncated, step_info = env.step(action)
@@ -306,7 +306,7 @@ def test_any_string_is_an_action(action, seed):
 
 
 @pytest.mark.parametrize("compat", [False, True])
-def test_the_twentieth_question_cuts_the_game_short_or_by_the_papers_rule_ends_it(compat: bool):
+def test_the_twentieth_question_truncates_or_with_compat_terminates(compat: bool):
     env = envs.make("twenty_questions_subset", compat=compat)
     env.reset(seed=0, options={"word": "dog"})
     for _ in range(19):

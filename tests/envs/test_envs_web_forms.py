@@ -1,4 +1,4 @@
-"""Web forms: sites, grammar, tasks and the filler. Rules of all environments are in test_envs_rules."""
+"""Web forms: sites, grammar, tasks and demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LOGIN = [
 
 
 def site() -> Site:
-    """One page with a field of each sort, and a link away and back."""
+    """Return one page with a field of each sort, and a link to a second page and back."""
     elements = (
         Element("text", "Hello."),
         Element("textbox", "Name"),
@@ -66,7 +66,7 @@ def site() -> Site:
 
 
 def after(*actions: str):
-    """The outcome of the last of some actions on `site()`."""
+    """Return the outcome of the last of some actions on `site()`."""
     state, outcome = begin(site()), None
     for text in actions:
         action = read_action(text)
@@ -87,7 +87,7 @@ def test_an_episode_word_by_word():
         assert not truncated
 
 
-def test_what_is_sent_is_what_was_filled_in():
+def test_the_submission_contains_the_filled_in_values():
     filled = after("type[1] Ada  Park", "select[2] large", "check[3]", "click[4]", "click[Send]")
     assert filled.state.posted == Posted("Order", {"Name": "Ada Park", "Size": "Large", "News": True, "Pay": "Card"})
     cleared = after("type[1] Ada", "check[3]", "click[Clear]", "click[help]", "click[1]", "click[8]")
@@ -111,7 +111,7 @@ def test_what_is_sent_is_what_was_filled_in():
         (["click[2]"], "Size", "Small"),
     ],
 )
-def test_what_an_action_does(actions, key, value):
+def test_effects_of_actions(actions, key, value):
     outcome = after(*actions)
     assert outcome.understood
     assert outcome.state.values == site().initial | {key: value}
@@ -121,7 +121,7 @@ def test_what_an_action_does(actions, key, value):
     "action",
     ["click[9]", "click[0]", "click[-1]", "click[²]", "click[Nowhere]", "type[3] x", "select[1] Small", "check[1]"],
 )
-def test_what_makes_no_sense_here_changes_nothing_and_says_so(action):
+def test_an_action_that_does_not_apply_changes_nothing(action):
     outcome = after(action)
     assert not outcome.understood
     assert outcome.says
@@ -146,7 +146,7 @@ def test_what_makes_no_sense_here_changes_nothing_and_says_so(action):
         ("uncheck('5')", Action("uncheck", "5")),
     ],
 )
-def test_ways_to_say_an_action(text, action):
+def test_wordings_of_an_action(text, action):
     assert read_action(text) == action
     assert read_action(write_action(action)) == action
 
@@ -167,7 +167,7 @@ def test_ways_to_say_an_action(text, action):
         "x" * MAX_LENGTH * 2,
     ],
 )
-def test_anything_else_is_invalid_and_costs_a_turn(text):
+def test_other_text_is_invalid_and_costs_a_turn(text):
     assert read_action(text) is None
     env = envs.make("web_forms", level=1)
     _, before = env.reset(seed=0)
@@ -197,8 +197,8 @@ def test_tasks_are_sound_and_differ(kind):
 
 
 @every_kind
-def test_every_field_sent_counts(kind):
-    """A submission with one field changed from what is wanted fails; nothing is read from what was said."""
+def test_every_submitted_field_counts(kind):
+    """A submission with one wrong field fails; the texts of the actions do not matter."""
     env = envs.make("web_forms", kind=kind)
     failed = 0
     for seed in range(30):
@@ -244,7 +244,7 @@ def test_the_wrong_product_or_button_fails():
 
 
 def shortest(task) -> int:
-    """Turns to submit what is wanted, breadth first over everything that can be done."""
+    """Return the turns of a shortest solution, by breadth-first search over all actions."""
     quoted = [value for value in task.needs.values() if isinstance(value, str)]
     queue, seen = deque([(begin(task.site), 0)]), set()
     while True:
@@ -277,19 +277,19 @@ def test_the_best_play_is_always_within_the_turns(kind):
     assert max(len(game.actions) for game in games) <= 7
 
 
-def test_the_filler_finds_its_way_from_wherever_chance_led():
+def test_the_demonstrator_continues_from_any_state():
     games = list(envs.demonstrate("web_forms", episodes=300, skill=0.7, seed=0, max_turns=300))
     assert all(game.terminated for game in games)
 
 
-def test_shelves_of_a_search_tell_nothing():
+def test_shelf_names_do_not_reveal_their_products():
     task = draw_task(0, ("search",))
     assert not any(
         page.title in task.instruction for page in task.site.pages.values() if page.title.startswith("Shelf")
     )
 
 
-def test_levels_grow_and_a_kind_is_played_alone():
+def test_levels_grow_and_one_kind_can_be_selected():
     assert set(LEVELS[1]) < set(LEVELS[2]) < set(LEVELS[3]) == set(KINDS)
     env = envs.make("web_forms", level=2)
     assert {env.reset(seed=seed)[1]["task_id"].split("-")[0] for seed in range(100)} == set(LEVELS[2])

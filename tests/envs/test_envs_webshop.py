@@ -1,4 +1,4 @@
-"""WebShop: its catalogue, search, goals, pages and shopper. Rules of all environments are in test_envs_rules."""
+"""WebShop: catalogue, search, goals, pages and demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from envs.webshop.texts import HELP, INVALID, NO_BOX, NO_BUTTON, NO_WORDS, NOTHI
 
 
 def play(env, *actions: str) -> str:
-    """The observation of the last of `actions`."""
+    """Return the observation of the last of `actions`."""
     for action in actions:
         observation, *_ = env.step(action)
     return observation
 
 
 def item(index: int = 0, **changes) -> Item:
-    """A small table lamp, with changes."""
+    """Return a small table lamp, with changes."""
     category = next(category for category in read_data()[1] if category.name == "lighting")
     lamp = Item(
         index=index,
@@ -124,7 +124,7 @@ def test_an_episode_word_by_word():
         assert info["success"] is False  # only a score of 1 is one
 
 
-def test_full_pages_hold_all_there_is():
+def test_full_pages_are_complete():
     env = envs.make("webshop", results_per_page=3, observe="full")
     env.reset(seed=0)
     assert play(env, "search[hiking pants]", "click[next >]") == FULL_PAGE
@@ -132,7 +132,7 @@ def test_full_pages_hold_all_there_is():
     assert play(env, "click[features]").endswith("\n[< prev] [back to search]")
 
 
-def test_what_is_said_to_be_clickable_is_and_nothing_else():
+def test_exactly_the_listed_elements_can_be_clicked():
     for observe in ("compact", "full"):
         shop = envs.unwrapped(envs.make("webshop", observe=observe)).shop
         rng, seen = random.Random(0), Counter()
@@ -149,7 +149,7 @@ def test_what_is_said_to_be_clickable_is_and_nothing_else():
         assert set(seen) == {"search", "results", "item", "description", "features", "reviews"}
 
 
-def test_turns_without_buying_are_truncated_not_ended():
+def test_turns_without_buying_are_truncated():
     env = envs.make("webshop")
     env.reset(seed=0)
     steps = [env.step("click[nothing]") for _ in range(MAX_TURNS)]
@@ -180,7 +180,7 @@ def test_the_grammar(action, expected):
 
 
 @pytest.mark.parametrize("action", ["", "click[", "search[a[b]]", "x" * 100_000, "\x00", '{"name": "search"', "\ud800"])
-def test_what_is_not_understood_costs_a_turn_and_the_page_stays(action):
+def test_an_invalid_action_costs_a_turn_and_keeps_the_page(action):
     env = envs.make("webshop")
     env.reset(seed=0)
     *_, before = env.step("search[lamp]")
@@ -190,8 +190,8 @@ def test_what_is_not_understood_costs_a_turn_and_the_page_stays(action):
     assert env.turn == 2
 
 
-def test_any_ten_thousand_actions_on_full_pages():
-    """Compact ones, the default, are fuzzed with all other environments."""
+def test_ten_thousand_random_actions_on_full_pages():
+    """Compact pages, the default, are fuzzed with all other environments."""
     kwargs = {"observe": "full", "items": 30, "goals": 3}
     shop = envs.unwrapped(envs.make("webshop", **kwargs)).shop
     codes = [f"click[{item.code}]" for item in shop.catalogue.items[:5]]
@@ -207,7 +207,7 @@ def test_any_ten_thousand_actions_on_full_pages():
     fuzz("webshop", [*words, *codes, "click[next >]", "click[< prev]", "click[buy now]"], actions=5_000, **kwargs)
 
 
-# The catalogue and the search over it
+# The catalogue and its search
 
 
 def test_a_catalogue_is_made_once_and_its_seed_decides_it():
@@ -234,7 +234,7 @@ def test_items_are_sound():
 
 
 def bm25(documents: list[str], words: str) -> list[float]:
-    """Lucene's BM25 with k1 1.5 and b 0.75, by the book."""
+    """Return the score by Lucene's BM25 with k1 1.5 and b 0.75, computed from its definition."""
     split = [split_words(document) for document in documents]
     mean = sum(map(len, split)) / len(split)
     scores = [0.0] * len(split)
@@ -246,7 +246,7 @@ def bm25(documents: list[str], words: str) -> list[float]:
     return scores
 
 
-def test_search_ranks_by_bm25_and_equals_by_their_place():
+def test_search_ranks_by_bm25_and_ties_by_position():
     documents = [item.words() for item in load_catalogue(400).items]
     documents += documents[:20]
     index = Index(documents)
@@ -266,18 +266,18 @@ def test_search_ranks_by_bm25_and_equals_by_their_place():
 
 
 @pytest.mark.parametrize("words", ["", "zzz", "the of with", "!!!", "\x00", "\ud800", "日本"])
-def test_a_search_that_matches_nothing_finds_nothing(words):
+def test_a_search_without_matches_is_empty(words):
     assert load_catalogue(50).search(words) == ()
 
 
-def test_a_search_for_all_that_is_said_of_an_item_finds_it_first():
+def test_a_search_for_all_words_of_an_item_finds_it_first():
     for size in (1, 7, 1000):
         catalogue = load_catalogue(size)
         for item in catalogue.items[:50]:
             assert catalogue.items[catalogue.search(item.words())[0]].words() == item.words()
 
 
-# Goals and what a purchase is worth
+# Goals and the score of a purchase
 
 
 def test_goals_fit_the_item_they_were_drawn_from():
@@ -305,7 +305,7 @@ def test_goals_fit_the_item_they_were_drawn_from():
         ({"price": 60}, {"color": "gold"}, 4 / 5),  # at most the limit
         ({"price": 61}, {"color": "gold"}, 3 / 5),
         ({"attributes": ("warm light", "easy install", "battery operated")}, {"color": "gold"}, 3 / 5),
-        # Another thing of the same department and category, which shares "lamp".
+        # Another item of the same department and category, whose title shares "lamp".
         ({"type": "floor lamp"}, {"color": "gold", "height": "18 inch"}, 5 / 5),
         ({"type": "wall sconce", "brand": "Halden", "material": "steel", "part": "base"}, {"color": "gold"}, 0.0),
     ],
@@ -315,7 +315,7 @@ def test_the_score(changes, chosen, expected):
     assert score(catalogue, lamp_goal(), catalogue.items[1], chosen) == pytest.approx(expected)
 
 
-def test_the_type_counts_as_in_the_paper():
+def test_the_type_score_is_that_of_the_paper():
     elsewhere = next(category for category in read_data()[1] if category.name == "snacks")
     other = {"category": elsewhere, "brand": "Halden", "material": "oat", "part": "seeds", "type": "trail mix"}
     assert score_type(item(), item()) == 1.0
@@ -330,20 +330,20 @@ def test_the_type_counts_as_in_the_paper():
     assert score_type(long_title, one_of_five) == 0.1
 
 
-def test_goals_narrow_the_tasks():
+def test_a_number_of_goals_repeats_them():
     env = envs.make("webshop", goals=3)
     goals = {(env.reset(seed=seed)[0], env.reset(seed=seed)[1]["task_id"]) for seed in range(50)}
     assert len(goals) == 3
     assert {task for _, task in goals} == {"goal-0", "goal-1", "goal-2"}
 
 
-# The shopper
+# The demonstrator
 
 
 @pytest.mark.parametrize(
     "kwargs", [{}, {"items": 20}, {"observe": "full", "results_per_page": 2}, {"items": 8000}], ids=str
 )
-def test_the_best_play_buys_what_is_best(kwargs):
+def test_the_best_play_reaches_the_best_return(kwargs):
     played = list(envs.demonstrate("webshop", episodes=60, skill=1.0, seed=0, **kwargs))
     assert all(episode.terminated for episode in played)
     assert sum(episode.ret for episode in played) / 60 > 0.95
@@ -351,20 +351,20 @@ def test_the_best_play_buys_what_is_best(kwargs):
         assert episode.ret <= best_return(episode.seed, **kwargs) == 1.0
 
 
-def test_the_best_play_goes_on_from_wherever_chance_led():
+def test_the_best_play_continues_from_any_state():
     for episode in envs.demonstrate("webshop", episodes=100, skill=0.7, seed=0, max_turns=200):
         assert episode.terminated
         assert max(episode.rewards) == episode.rewards[-1]
 
 
-def test_fewer_turns_allow_less():
+def test_fewer_turns_lower_the_best_return():
     returns = [best_return(0, max_turns=turns) for turns in (2, 3, 4, 5)]
     assert returns == sorted(returns)
     assert returns[0] == 0.0
     assert 0.0 < returns[1] < returns[3] == 1.0
 
 
-def test_the_shopper_searches_by_the_words_of_the_instruction():
+def test_the_demonstrator_searches_for_the_words_of_the_instruction():
     env = envs.make("webshop")
     for seed in range(50):
         instruction = env.reset(seed=seed)[0].replace(",", "")

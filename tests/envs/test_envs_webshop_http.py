@@ -1,4 +1,4 @@
-"""WebShop by its pages, against a small site that serves pages of that layout."""
+"""WebShop on a server, against a small site that serves pages of the same layout."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def goal_of(site: Site, info: dict):
 
 
 def buy_the_goal(site: Site, env, seed: int, *, skip: int = 0) -> float:
-    """Search for the goal's item, find it page by page, choose its options but for `skip` of them, buy."""
+    """Search for the goal's item, find it page by page, choose its options except `skip` of them, and buy."""
     _, info = env.reset(seed=seed)
     goal = goal_of(site, info)
     item = site.catalogue.items[goal.item]
@@ -66,7 +66,7 @@ def buy_the_goal(site: Site, env, seed: int, *, skip: int = 0) -> float:
     return reward
 
 
-def test_buying_what_is_asked_for_scores_as_the_server_says(site, url):
+def test_a_purchase_has_the_score_of_the_server(site, url):
     env = make(url, observe="full")
     for seed in range(10):
         assert buy_the_goal(site, env, seed) == 1.0
@@ -105,7 +105,7 @@ def test_the_pages_in_words(site, url):
     assert env.step("click[< prev]")[0] == f"Chosen: {colors[1]}, {heights[0]}."
 
 
-def test_full_pages_hold_all_there_is(site, url):
+def test_full_pages_are_complete(site, url):
     env = make(url, observe="full", max_turns=20)
     env.reset(seed=0)
     item = site.catalogue.items[site.catalogue.search("table lamp")[0]]
@@ -124,7 +124,7 @@ def test_full_pages_hold_all_there_is(site, url):
     assert [env.step(f"click[{name}]")[0] for name in ("< prev", "reviews")][1].startswith('"Fine"\n4.0\nI like it.\n')
 
 
-def test_what_the_page_has_nothing_for_is_answered_and_the_page_stays(site, url):
+def test_an_invalid_action_is_answered_and_keeps_the_page(site, url):
     env = make(url, max_turns=50)
     env.reset(seed=0)
     asked = len(site.visits)
@@ -149,7 +149,7 @@ def test_what_the_page_has_nothing_for_is_answered_and_the_page_stays(site, url)
     assert env.step("search[<c>]")[4]["invalid_action"] is False, "a back door of the search must be words like others"
 
 
-def test_what_the_server_refuses_is_told_and_the_page_stays(site, url):
+def test_a_refusal_of_the_server_is_answered_and_keeps_the_page(site, url):
     env = make(url)
     env.reset(seed=0)
     env.step("search[table lamp]")
@@ -193,16 +193,16 @@ def test_episodes_of_one_goal_do_not_share_a_session(site, url):
     assert len({path for path in site.visits if path.endswith("_fixed_0")}) == 2
 
 
-def test_any_ten_thousand_actions(site, url):
+def test_ten_thousand_random_actions(site, url):
     words = ["search[", "click[", "]", "search[table lamp]", "search[cotton shirt 7]", "click[1]", "click[2]"]
     words += ["click[next >]", "click[< prev]", "click[buy now]", "click[features]", "click[black]", "back to search"]
-    fuzz("webshop_http", words, actions=5_000, url=url, goals=GOALS)  # each of them twice
+    fuzz("webshop_http", words, actions=5_000, url=url, goals=GOALS)  # each played twice
 
 
-# What goes wrong
+# Failures
 
 
-def test_nothing_answers_at_the_address():
+def test_a_closed_port_is_reported():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         env = make(f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -211,7 +211,7 @@ def test_nothing_answers_at_the_address():
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
-def test_a_server_that_is_too_slow_is_named(site, url, how):
+def test_a_slow_server_is_reported(site, url, how):
     env = make(url, timeout_s=0.3)
     env.reset(seed=0)
     site.broken = how
@@ -223,7 +223,7 @@ def test_a_server_that_is_too_slow_is_named(site, url, how):
     assert env.reset(seed=0)[0]
 
 
-def test_other_sites_are_not_taken_for_a_shop(site, url):
+def test_other_sites_are_refused(site, url):
     env = make(url)
     site.broken = "garbage"
     with pytest.raises(EnvFailedError, match=r"not a page of WebShop.*It works!"):
@@ -233,13 +233,13 @@ def test_other_sites_are_not_taken_for_a_shop(site, url):
         env.reset(seed=0)
 
 
-def test_more_goals_than_the_server_has(site, url):
+def test_a_goal_that_the_server_lacks_is_reported(site, url):
     env = make(url, goals=1, first_goal=GOALS)
     with pytest.raises(EnvFailedError, match=rf"HTTP 500: check that a WebShop server with at least {GOALS + 1} goals"):
         env.reset(seed=0)
 
 
-def test_it_runs_on_a_thread_under_the_scheduler(site, url):
+def test_it_runs_on_a_thread(site, url):
     async def play() -> tuple:
         env = envs.AsyncEnv(make(url), timeout_s=30)
         observation, _ = await env.areset(seed=0)
@@ -284,7 +284,7 @@ def test_bad_arguments(kwargs, says):
         ),
     ],
 )
-def test_pages_that_are_not_read(html, says):
+def test_malformed_pages_are_refused(html, says):
     with pytest.raises(EnvFailedError, match=says):
         read_page(html)
 

@@ -1,4 +1,4 @@
-"""Wordle: its feedback, its words and its guesser. Rules that all environments keep are in test_envs_rules."""
+"""Wordle: its feedback, its words and its demonstrator. Rules of all environments are in test_envs_rules."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from envs.wordle.game import INVALID, OPENING, score_compat
         ("crane", "crane", "ggggg", "ggggg"),
         ("mound", "scale", "bbbbb", "bbbbb"),
         ("heart", "earth", "yyyyy", "yyyyy"),
-        # One e in the word: the second e of the guess is told apart from the first.
+        # The word has one e, so the second e of the guess is marked b.
         ("eerie", "beach", "bgbbb", "ygbby"),
         ("eagle", "zebra", "yybbb", "yybby"),
-        # The e in place uses up the only e, though it comes last.
+        # The e in place is marked first, although it comes last.
         ("eerie", "crane", "bbybg", "yyybg"),
-        # Two of the three.
+        # Two of three are marked.
         ("eerie", "steel", "yybbb", "yybby"),
         ("allow", "llama", "ygybb", "ygybb"),
         ("kayak", "karma", "ggbyb", "ggbyy"),
@@ -32,7 +32,7 @@ def test_feedback(guess, word, feedback, by_the_papers_rule):
     assert score_compat(guess, word) == by_the_papers_rule
 
 
-def test_feedback_marks_a_letter_as_often_as_the_word_has_it():
+def test_feedback_marks_a_letter_as_often_as_the_word_contains_it():
     words = load_words()[::7]
     for guess in words:
         for word in words:
@@ -65,7 +65,7 @@ def test_an_episode_word_by_word():
 
 
 @pytest.mark.parametrize("compat", [False, True])
-def test_the_sixth_guess_cuts_the_game_short_or_by_the_papers_rule_ends_it(compat):
+def test_the_sixth_guess_truncates_or_with_compat_terminates(compat):
     env = envs.make("wordle", compat=compat)
     env.reset(seed=0, options={"word": "apple"})
     steps = [env.step(guess) for guess in ["crane", "nonsense", "world", "", "zebra", "apply"]]
@@ -82,7 +82,7 @@ def test_a_right_sixth_guess_wins():
 
 
 @pytest.mark.parametrize("action", ["", "apples", "appl", "zzzzz", "a-p-p-l-e", "äpple", "apple apple", "a" * 9999])
-def test_anything_else_is_invalid_and_costs_a_turn(action):
+def test_other_text_is_invalid_and_costs_a_turn(action):
     env = envs.make("wordle")
     env.reset(seed=0, options={"word": "apple"})
     observation, reward, terminated, truncated, info = env.step(action)
@@ -90,7 +90,7 @@ def test_anything_else_is_invalid_and_costs_a_turn(action):
     assert info["invalid_action"] is True
 
 
-def test_words_of_ones_own():
+def test_the_users_own_words():
     words = ["apple", "grape", "lemon", "mango"]
     env = envs.make("wordle", words=words)
     assert {env.reset(seed=seed)[1]["privileged"]["word"] for seed in range(100)} == set(words)
@@ -132,7 +132,7 @@ def test_a_skilled_guess_agrees_with_all_feedback(compat):
 
 
 def test_it_does_not_look_at_the_hidden_word():
-    """Fed the feedback for one word and the privileged info of another, it finds the word of the feedback."""
+    """With the feedback for one word and the privileged info of another, it finds the word of the feedback."""
     guesser = WordleDemonstrator(skill=1.0)
     info = envs.make("wordle").reset(seed=0, options={"word": "zebra"})[1]
     guesser.begin(OPENING, info, seed=0)

@@ -1,8 +1,10 @@
-"""A small site with the pages of princeton-nlp/WebShop: its addresses, sessions, forms and marks, over our catalogue.
+"""A small site with the pages of princeton-nlp/WebShop: addresses, sessions, forms and elements, over the catalogue of
+this project.
 
-What is like the original: routes; a session named ..._fixed_N has goal N; a search is posted to the session's page and
-answered by a redirect to an address that holds the list of its words; what is chosen is a dictionary in the address;
-headings closed by a tag of another level; "Next >" on every page of results; an error of the server's code is a 500.
+Like the original: the routes; a session named ..._fixed_N has goal N; a search is posted to the page of the session and
+answered by a redirect to an address that contains the list of its words; the chosen options are a dictionary in the
+address; headings are closed by a tag of another level; "Next >" is on every page of results; an error of the server's
+code is a 500.
 """
 
 from __future__ import annotations
@@ -26,8 +28,11 @@ HANG_S = 5.0
 
 
 class Site:
-    """The site's pages. `visits` are the addresses asked for, `broken` what it answers instead: "hang", "garbage",
-    "gateway" or "drip"."""
+    """The pages of the site.
+
+    visits: the requested addresses.
+    broken: a fault to answer with instead of a page: "hang", "garbage", "gateway" or "drip".
+    """
 
     def __init__(self) -> None:
         self.catalogue = load_catalogue(200)
@@ -183,7 +188,7 @@ def button(name: str, action: str) -> str:
 
 @contextmanager
 def serve(site: Site) -> Iterator[str]:
-    """Serve a site on a port of its own, from a thread; yields its address."""
+    """Serve a site on a free port from a thread; yield its address."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     address: list[str] = []

@@ -42,7 +42,7 @@ def test_the_best_play_finds_every_word():
             asker.see(action, observation, info)
 
 
-def test_the_subset_is_asked_a_small_set_of_telling_questions():
+def test_the_subset_has_a_small_set_of_informative_questions():
     asker = TwentyQuestionsSubsetDemonstrator(skill=0.0)
     attributes = {question: mask for question, mask in asker.questions.items() if question not in asker.guesses}
     assert len(asker.guesses) == 10
@@ -62,7 +62,7 @@ def test_random_play_repeats_questions_and_uses_them_all():
 
 
 def test_it_does_not_look_at_the_hidden_word():
-    """Fed the answers for one word and the privileged info of another, it finds the word of the answers."""
+    """With the answers for one word and the privileged info of another, it finds the word of the answers."""
     asker = TwentyQuestionsSubsetDemonstrator(skill=1.0)
     truth = SUBSET.index("piano")
     asker.begin("Questions:", {"privileged": {"word": "dog"}}, seed=0)
@@ -75,20 +75,20 @@ def test_it_does_not_look_at_the_hidden_word():
     assert action == "Is it a piano?"
 
 
-def test_noise_makes_it_worse_but_it_goes_on():
+def test_noise_lowers_the_return_and_play_continues():
     clean, noisy = (mean_return("twenty_questions_subset", 1.0, 300, noise=noise) for noise in (0.0, 0.2))
     assert noisy < clean - 0.5
     assert noisy > -10.0
 
 
-def test_it_plays_words_of_ones_own():
+def test_it_plays_the_users_own_words():
     words = ["dog", "cat", "car"]
     for d in envs.demonstrate("twenty_questions", episodes=20, skill=1.0, seed=0, words=words):
         assert d.success
         assert len(d.actions) <= 3
 
 
-def test_a_lost_game_is_terminated_by_the_papers_rule_only():
+def test_a_lost_game_is_terminated_with_compat_only():
     for compat in (False, True):
         games = envs.demonstrate("twenty_questions_subset", episodes=40, skill=0.0, seed=0, compat=compat)
         lost = [game for game in games if not game.success]

@@ -1,4 +1,4 @@
-"""The protocol, the time limit and the async wrapper in each isolation."""
+"""The protocol, the time limit, and `AsyncEnv` in each isolation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_protocol_is_checked_by_shape():
         ("isolation", "fork"),
     ],
 )
-def test_spec_refuses_nonsense(field, value):
+def test_spec_refuses_wrong_values(field, value):
     fields = {"id": "x", "description": "", "max_turns": 1, "reward_range": (0.0, 1.0), field: value}
     with pytest.raises(EnvArgumentError, match=field):
         EnvSpec(**fields)
@@ -81,7 +81,7 @@ def test_an_end_on_the_last_turn_is_terminated_not_truncated():
         env.step("a")
 
 
-def test_calls_out_of_order_are_clear_errors():
+def test_calls_out_of_order_are_refused():
     inner = Counting()
     env = TimeLimit(inner)
     with pytest.raises(EnvStateError, match="call reset first"):
@@ -106,7 +106,7 @@ def test_time_limit_below_one_is_refused():
 
 
 @pytest.mark.parametrize("isolation", ["inline", "thread", "process"])
-def test_async_env_plays_an_episode_where_its_isolation_says(isolation):
+def test_async_env_runs_an_episode_according_to_its_isolation(isolation):
     async def play():
         env = AsyncEnv(TimeLimit(Counting(isolation=isolation)))
         observation, info = await env.areset(seed=5, options={"k": 1})
@@ -158,7 +158,7 @@ def test_threads_of_several_envs_run_at_once():
     assert asyncio.run(play()) < 8 * 0.4 / 2
 
 
-def test_a_hung_thread_is_given_up_by_name():
+def test_a_hung_thread_is_abandoned_and_named():
     async def play():
         env = AsyncEnv(Counting(isolation="thread", hang_s=2.0), timeout_s=0.1)
         await env.areset(seed=0)
@@ -194,7 +194,7 @@ def test_a_hung_child_is_killed_its_episode_truncated_and_the_next_reset_starts_
 
 
 @pytest.mark.parametrize("isolation", ["inline", "thread", "process"])
-def test_what_an_environment_raises_arrives_named(isolation):
+def test_an_exception_of_an_environment_names_it(isolation):
     async def play():
         env = AsyncEnv(Counting(isolation=isolation))
         await env.areset(seed=0)
@@ -222,7 +222,7 @@ def test_a_child_that_dies_is_reported_with_its_status():
         env.reset(seed=0)
 
 
-def test_an_environment_that_cannot_be_made_in_its_child_says_why():
+def test_an_environment_that_cannot_be_made_in_its_child_gives_the_reason():
     env = make("env_cases:Unmade")
     with pytest.raises(EnvFailedError, match=r"(?s)make of in_child.*no story file"):
         env.reset(seed=0)
@@ -259,6 +259,6 @@ def test_a_hung_child_dies_with_its_parent(tmp_path):
     parent.kill()
     parent.wait(10)
     deadline = time.monotonic() + 10
-    while alive(child) and time.monotonic() < deadline:  # nobody's child any more: there is nothing to wait on
+    while alive(child) and time.monotonic() < deadline:  # an orphan, on which this process cannot wait
         time.sleep(0.02)
     assert not alive(child)

@@ -11,4 +11,4 @@ from envs.guess_my_city.demonstrator import GuessMyCityDemonstrator
 from envs.guess_my_city.game import GuessMyCity
 from envs.guess_my_city.table import City, Country, Table, TableError, load_table
 
-__all__ = ["City", "GuessMyCityDemonstrator", "Country", "GuessMyCity", "Table", "TableError", "load_table"]
+__all__ = ["City", "Country", "GuessMyCity", "GuessMyCityDemonstrator", "Table", "TableError", "load_table"]

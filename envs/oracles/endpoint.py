@@ -40,9 +40,7 @@ class EndpointOracle:
             text, fault = self._ask(enquiry)
             if text:
                 return text
-        raise OracleError(
-            f"{self._who()}: {fault} to {enquiry.question!r} in each of {self.settings.retries + 1} attempts"
-        )
+        raise OracleError(f"{self._who()}: {fault} to {enquiry.question!r}, after {self.settings.retries + 1} attempts")
 
     def _ask(self, enquiry: Enquiry) -> tuple[str, str]:
         """Return (answer, ""), or ("", fault) if a retry may help. Raises OracleError if it will not."""

@@ -9,4 +9,4 @@ from envs.support_desk.cases import Case, draw_case
 from envs.support_desk.demonstrator import SupportDeskDemonstrator
 from envs.support_desk.game import SupportDesk
 
-__all__ = ["Case", "SupportDeskDemonstrator", "SupportDesk", "draw_case"]
+__all__ = ["Case", "SupportDesk", "SupportDeskDemonstrator", "draw_case"]

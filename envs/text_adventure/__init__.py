@@ -8,4 +8,4 @@ from envs.text_adventure.demonstrator import TextAdventureDemonstrator
 from envs.text_adventure.game import TextAdventure
 from envs.text_adventure.world import World, draw_world
 
-__all__ = ["TextAdventureDemonstrator", "TextAdventure", "World", "draw_world"]
+__all__ = ["TextAdventure", "TextAdventureDemonstrator", "World", "draw_world"]

@@ -10,13 +10,13 @@ from envs.twenty_questions.game import SUBSET, TwentyQuestions, TwentyQuestionsS
 from envs.twenty_questions.table import Attribute, Table, Thing, load_table
 
 __all__ = [
-    "SUBSET",
-    "TwentyQuestionsDemonstrator",
     "Attribute",
-    "TwentyQuestionsSubsetDemonstrator",
+    "SUBSET",
     "Table",
     "Thing",
     "TwentyQuestions",
+    "TwentyQuestionsDemonstrator",
     "TwentyQuestionsSubset",
+    "TwentyQuestionsSubsetDemonstrator",
     "load_table",
 ]

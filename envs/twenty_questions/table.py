@@ -84,13 +84,6 @@ class Table:
             raise TableError(f"both a guess and an attribute's question: {sorted(clash)}: reword the attribute")
         return found
 
-    def categories(self) -> dict[str, list[str]]:
-        """Return category -> its words."""
-        found: dict[str, list[str]] = {}
-        for thing in self.things.values():
-            found.setdefault(thing.category, []).append(thing.word)
-        return found
-
 
 @cache
 def load_table() -> Table:

@@ -32,7 +32,7 @@ from archer.driver.run_folder import RunFolder
 from archer.results.plots import learning_curve
 from archer.results.summary import print_summary, summarise
 from buffer.service import ReplayService
-from learner.entry import TrainArgs
+from learner.train_args import TrainArgs
 
 
 def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None)
 
 def _start_scorer(config: RunConfig, model: str) -> ActorHandle | None:
     """Start the critic that chooses among candidate actions, if the algorithm plays by its critic."""
-    if config.algorithm != "chai":
+    if not config.algorithm_config.proposals():
         return None
     from learner.critic_scorer import start_scorer  # late: only this algorithm needs torch in the driver
 
@@ -119,7 +119,7 @@ def _start_pool(
         seed=config.seed,
         version=version,
         scorer=scorer,
-        candidates=config.learner.chai.candidates,
+        candidates=config.algorithm_config.proposals(),
     )
     return start_pool(arguments, wait=False)
 

@@ -39,7 +39,7 @@ import torch.multiprocessing as mp
 from bench.learner_meters import Meter, matmul_rate, step_memory, synchronize
 from bench.learner_workload import OBSERVATION_TOKENS, PAD, SCALES, Case, build, make_row, one_by_one
 from learner.algorithms.archer import Archer
-from learner.algorithms.base import Phase
+from learner.algorithms.phases import Draws
 from learner.algorithms.utterance_critic import ActorCritic
 from learner.engine.accelerator import deepspeed
 from learner.passes.precision import DTYPES, Precision
@@ -96,7 +96,7 @@ class Contender:
         """Take one step over all rows; return its metrics, `seconds` of the slowest rank and `cpu_seconds` of all."""
         device = self.engines.policy.device
         share = deal(self.rows, dist.get_world_size(), micro_batch)[dist.get_rank()]
-        settings = Phase(phase, 1, len(self.rows), "episode")  # type: ignore[arg-type]
+        settings = Draws(phase, 1, len(self.rows))
         dist.barrier()
         synchronize(device)
         begin, cpu = time.perf_counter(), time.process_time()

@@ -3,9 +3,9 @@
 All contenders do the same work in one run: episodes of 10 turns, 200 observation and 16 action tokens a turn, with
 log-probabilities and versions; appends of 64 episodes; samples of 26 whole episodes or of 256 single turns with what
 came before them, drawn with replacement. As every episode is equally long, a single turn is drawn by drawing its
-episode, and no contender pads. Sampled single turns are counted by the bytes of the numbers of the distinct episodes
-received (`EPISODE_BYTES`), whatever else a contender sends. Streamed means calls ahead of need: 16 samples of whole
-episodes or 8 of turns.
+episode, and nobody pads. Sampled single turns are counted by the bytes of the distinct episodes that came, their
+numbers alone (`EPISODE_BYTES`), whatever else a contender sent along. Streamed means calls ahead of need: 16 samples
+of whole episodes or 8 of turns.
 
 What each returns, to another process than the one that holds the rows unless stated otherwise:
 
@@ -16,8 +16,8 @@ What each returns, to another process than the one that holds the rows unless st
 - Ray actor, arrays: the same list with a dict of numpy arrays for each episode, views of Ray's shared memory.
 - TorchRL: tensors in the same process, or a dict of arrays out of a Ray actor.
 - Reverb: arrays; a call is `Client.sample`, streamed is its `TrajectoryDataset`, in batches.
-- Arrow: rows taken from a table in the same process, decoded into the same `Episode`s. No service, no transfer.
-- one copy: the same number of bytes copied in memory, of 256 episodes for single turns. No draw, no transfer.
+- Arrow: rows taken from a table in the same process, decoded into the same `Episode`s. No service, nothing travels.
+- one copy: as many bytes copied in memory, of 256 episodes where single turns are drawn. No draw, nothing travels.
 
 Two tables have what a draw costs by the number of turns held: in the shard, and for a client of it. The client and each
 shard are processes of their own: on fewer cores than those, more shards cannot be faster.
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def our_rows(work: Work, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Return a row for each number of shards and durability; `packed_*` are samples left undecoded."""
+    """One for each number of shards and durability; `packed_*` are the samples left undecoded."""
     return [
         our_row(f"{shards} shard{'s' if shards > 1 else ''}, {durability}", work, folder, shards, durability)
         for shards, durability in OURS
@@ -116,7 +116,7 @@ def our_rows(work: Work, arguments: argparse.Namespace, folder: Path) -> list[di
 
 
 def replicated_rows(work: Work, folder: Path) -> list[dict[str, Any]]:
-    """Return rows of one shard without and with a replica, on a cluster of two nodes on this machine."""
+    """The same shard without a replica and with one, on a cluster of two nodes that are both this machine."""
     with two_nodes(num_cpus=2):
         return [
             our_row(f"1 shard, flush, {name}", work, folder, 1, "flush", replication=copies, local_dir=disk)
@@ -127,7 +127,7 @@ def replicated_rows(work: Work, folder: Path) -> list[dict[str, Any]]:
 def our_row(
     name: str, work: Work, folder: Path, shards: int, durability: Durability, **settings: Any
 ) -> dict[str, Any]:
-    """Return the row of a new service."""
+    """A row of a service of its own."""
     capacity = 10 * max(work.turns, 1000)
     config = ReplayConfig(shards=shards, durability=durability, capacity_turns=capacity, **settings)
     service = ReplayService.start(config, directory=folder / name.replace(" ", "-") / "replay", seed=work.seed)
@@ -142,7 +142,7 @@ def our_row(
 
 
 def served_rows(sizes: list[int], work: Work, folder: Path) -> list[dict[str, Any]]:
-    """Return the cost of a client's call for each size of the shard, the median of the repeats."""
+    """What a call costs a client as the shard grows, the median of the repeats."""
     config = ReplayConfig(shards=1, durability="memory", capacity_turns=2 * max(sizes))
     service = ReplayService.start(config, directory=folder / "grows", seed=work.seed)
     client = service.client()
@@ -164,7 +164,7 @@ def served_rows(sizes: list[int], work: Work, folder: Path) -> list[dict[str, An
 
 
 def local_rows(work: Work) -> list[dict[str, Any]]:
-    """Return the rows of contenders that need no other packages."""
+    """Those that need nothing but what we have."""
     rows = []
     actors: list[tuple[str, Callable[[int], Lists]]] = [("Ray actor, lists", Lists), ("Ray actor, arrays", Arrays)]
     for name, make in actors:
@@ -177,7 +177,7 @@ def local_rows(work: Work) -> list[dict[str, Any]]:
 
 
 def foreign_rows(work: Work, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the rows of contenders in other environments; run before our cluster starts and takes cores."""
+    """Those in environments of their own; before our cluster starts, which would share the cores with them."""
     rows: list[dict[str, Any]] = []
     for foreign in FOREIGN:
         if arguments.quick and foreign.package == "reverb" and arguments.reverb_python is None:
@@ -189,14 +189,14 @@ def foreign_rows(work: Work, arguments: argparse.Namespace) -> list[dict[str, An
 
 
 def measured(name: str, contender: Contender, work: Work) -> dict[str, Any]:
-    """Return a row of the first table."""
+    """A row of the first table."""
     row = {"contender": name, **fill(contender, work), **sampled(contender, work)}
     say(f"{name}: {row['episode_call']:,.0f} turns/s in whole episodes")
     return row
 
 
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add to each row the figures of the first row (one shard in memory) over its own; None without a figure."""
+    """The rows, each figure of the first, ours with one shard in memory, over its own; None where it has none."""
     first = rows[0]
     keys = (*FIGURES, *PACKED, "note")
     return [

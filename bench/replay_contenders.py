@@ -1,4 +1,4 @@
-"""Contenders of `bench/replay.py` that run in our environment."""
+"""Contenders of `bench/replay.py` that run in our environment; each says what it hands back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def record_batch(columns: Columns) -> pa.RecordBatch:
-    """Return the episodes as rows of `EPISODE_SCHEMA`."""
+    """The episodes as rows of `EPISODE_SCHEMA`."""
     episodes = [
         Episode(
             **{name: column[row] for name, column in columns.items()},
@@ -52,34 +52,34 @@ def record_batch(columns: Columns) -> pa.RecordBatch:
 
 
 class Ours(Contender):
-    """A client of a replay service. Draws are `Episode`s of numpy views, or packed rows if `decoded` is false."""
+    """A client of a replay service. Draws are `Episode`s of numpy views; packed rows where not `decoded`."""
 
     def __init__(self, client: ReplayClient) -> None:
         self._client = client
         self.decoded = True
 
     def prepare(self, columns: Columns) -> Any:
-        """Return a RecordBatch."""
+        """A RecordBatch."""
         return record_batch(columns)
 
     def append(self, batch: Any) -> None:
-        """Append; durable as configured on return."""
+        """As durable as the service on return."""
         self._client.append(batch)
 
     def append_all(self, batches: list[Any]) -> bool:
-        """Append with the client's `append_all`."""
+        """Through the client's own."""
         self._client.append_all(batches)
         return True
 
     def sample(self, unit: Unit) -> Any:
-        """Return a `Sample`."""
+        """A `Sample`."""
         sample = self._client.sample(SampleRequest(DRAWN[unit], unit=unit))
         if self.decoded:
             _ = sample.episodes
         return sample
 
     def stream(self, unit: Unit) -> Iterator[Any]:
-        """Keep `PREFETCH` calls under way, on two threads."""
+        """`PREFETCH` calls under way, on two threads."""
         with ThreadPoolExecutor(2) as threads:
             calls = deque(threads.submit(self.sample, unit) for _ in range(PREFETCH[unit]))
             while True:
@@ -88,12 +88,12 @@ class Ours(Contender):
                 yield ready.result()
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """Return the tokens of each draw."""
+        """One for each draw."""
         return [episode.tokens for episode in sample.episodes]
 
 
 class ListActor:
-    """A Python list in an actor, with draws from it."""
+    """A Python list in an actor, with draws from it; what is in it is the caller's choice."""
 
     def __init__(self, seed: int) -> None:
         self._episodes: list[Any] = []
@@ -103,7 +103,7 @@ class ListActor:
         self._episodes.extend(episodes)
 
     def sample(self, unit: Unit) -> tuple[list[Any], np.ndarray]:
-        """Return each draw's episode and turn; an episode drawn several times is transferred once."""
+        """Each draw's episode, which travels once however often it was drawn, and its turn."""
         drawn = self._rng.integers(len(self._episodes), size=DRAWN[unit]).tolist()
         return [self._episodes[row] for row in drawn], self._rng.integers(TURNS, size=len(drawn))
 
@@ -115,19 +115,19 @@ class Lists(Contender):
         self._actor = ray.remote(num_cpus=0.01)(ListActor).remote(seed)
 
     def prepare(self, columns: Columns) -> Any:
-        """Return the lists that a tokenizer and an engine return."""
+        """What a tokenizer and an engine hand out."""
         return [_turns({name: column[row] for name, column in columns.items()}) for row in range(APPENDED)]
 
     def append(self, batch: Any) -> None:
-        """Append, and wait for the actor."""
+        """Waits for the actor."""
         ray.get(self._actor.append.remote(batch), timeout=TIMEOUT_S)
 
     def sample(self, unit: Unit) -> Any:
-        """Call the actor once."""
+        """One call of the actor."""
         return ray.get(self._actor.sample.remote(unit), timeout=TIMEOUT_S)
 
     def stream(self, unit: Unit) -> Iterator[Any]:
-        """Keep `PREFETCH` calls under way."""
+        """`PREFETCH` calls under way."""
         calls = deque(self._actor.sample.remote(unit) for _ in range(PREFETCH[unit]))
         while True:
             ready = calls.popleft()
@@ -135,7 +135,7 @@ class Lists(Contender):
             yield ray.get(ready, timeout=TIMEOUT_S)
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """Return the tokens of each draw."""
+        """One for each draw."""
         return [np.array([t for turn in turns for t in turn["observation"] + turn["action"]]) for turns in sample[0]]
 
     def close(self) -> None:
@@ -147,11 +147,11 @@ class Arrays(Lists):
     """The same actor with a dict of numpy arrays an episode: the best that it can do."""
 
     def prepare(self, columns: Columns) -> Any:
-        """Return copies, so that no array keeps its whole batch alive."""
+        """Arrays of their own, so that none takes its whole batch along."""
         return [{name: column[row].copy() for name, column in columns.items()} for row in range(APPENDED)]
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """Return the tokens of each draw."""
+        """One for each draw."""
         return [episode["tokens"] for episode in sample[0]]
 
 
@@ -180,15 +180,15 @@ class ArrowTable(Contender):
         self._rng = np.random.default_rng(seed)
 
     def prepare(self, columns: Columns) -> Any:
-        """Return a RecordBatch."""
+        """A RecordBatch."""
         return record_batch(columns)
 
     def append(self, batch: Any) -> None:
-        """Copy the batch; the first sample joins all batches, because rows are taken quickly from one chunk only."""
+        """One copy; the first sample joins what was appended, as rows are taken quickly from one chunk alone."""
         self._batches.append(to_wire(batch).take(pa.array(np.arange(len(batch)))))
 
     def sample(self, unit: Unit) -> Any:
-        """Return the episode of each draw."""
+        """The distinct episodes, and the draws among them."""
         if self._whole is None:
             self._whole = pa.concat_batches(self._batches)
             self._batches.clear()
@@ -198,12 +198,12 @@ class ArrowTable(Contender):
         return [episodes[row] for row in rows.tolist()]
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """Return the tokens of each draw."""
+        """One for each draw."""
         return [episode.tokens for episode in sample]
 
 
 class Memory(Contender):
-    """One copy of the bytes of a batch, or of a sample's distinct episodes: the upper bound, without any search."""
+    """One copy of as many bytes as a batch has, or as a sample's distinct episodes: the limit, with nothing found."""
 
     keeps = False
 
@@ -219,16 +219,16 @@ class Memory(Contender):
         return np.ones((APPENDED, EPISODE_BYTES), np.uint8)
 
     def append(self, batch: Any) -> None:
-        """Overwrite existing rows."""
+        """Over whatever is there."""
         at = int(self._rng.integers(len(self._arena) - len(batch)))
         self._arena[at : at + len(batch)] = batch
 
     def sample(self, unit: Unit) -> Any:
-        """Return consecutive rows."""
+        """A run of rows."""
         at = int(self._rng.integers(len(self._arena) - DRAWN[unit] + 1))
         self._into[: DRAWN[unit]] = self._arena[at : at + DRAWN[unit]]
         return range(at, at + DRAWN[unit])
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """Return arrays that are only counted."""
+        """Stand-ins that are counted."""
         return [np.full(LENGTH, row) for row in sample]

@@ -1,4 +1,4 @@
-"""Table 2 of `bench/replay.py`: the cost of a sample inside a shard by its size, and the memory of its rows.
+"""Table 2 of `bench/replay.py`: what a sample costs inside a shard as it grows, and the memory of its rows.
 
 Runs in a process of its own, whose memory holds nothing else. Nothing travels here: what is timed is the draw, and for
 the uniform sample the copy of its rows.
@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 def in_child(sizes: Sequence[int], repeats: int, seed: int) -> list[dict[str, Any]]:
-    """Run `measure` in a new process. Raises RuntimeError if it returns nothing."""
+    """`measure` in a fresh process. Raises RuntimeError where it gives nothing."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(theirs, list(sizes), repeats, seed))
@@ -63,7 +63,7 @@ def _child(connection: Any, sizes: list[int], repeats: int, seed: int) -> None:
 
 
 def measure(sizes: Sequence[int], repeats: int, seed: int, folder: Path) -> list[dict[str, Any]]:
-    """Return one row per size, ascending: medians in milliseconds over `repeats` draws."""
+    """One row per size, rising: medians in milliseconds over `repeats` draws."""
     config = ReplayConfig(shards=1, durability="memory", capacity_turns=2 * max(sizes))
     shard = Shard(0, config, folder, ShardMetrics(0))
     batch = record_batch(template(seed))

@@ -24,72 +24,72 @@ TURNS, OBSERVATION, ACTION = 10, 200, 16
 LENGTH = TURNS * (OBSERVATION + ACTION)
 VOCABULARY = 32_000
 APPENDED = 64
-"""Episodes per append."""
+"""Episodes of an append."""
 APPENDS = 15
-"""Appends that are timed together, in sequence, all prepared beforehand."""
+"""Timed together, one after the other, all prepared beforehand."""
 DRAWN: dict[Unit, int] = {"episode": 26, "turn": 256}
-"""Draws per sample: whole episodes of about as many turns, or single turns."""
+"""Of a sample: whole episodes of about as many turns, or single turns."""
 PREFETCH: dict[Unit, int] = {"episode": 16, "turn": 8}
 """Samples that a stream asks for ahead of need."""
 _CHECKED = 5
-"""Samples that are checked before any is timed."""
+"""Samples that are looked at before any is timed."""
 FIGURES = ("append", "append_stream", "episode_call", "episode_stream", "turn_call", "turn_stream")
 
 
 @dataclass(frozen=True)
 class Work:
-    """Size of the replay and duration of each measurement."""
+    """How much is held, and how long is measured."""
 
     turns: int
-    """Turns held, all appended before the first sample."""
+    """Held, all appended before the first sample."""
     seconds: float
-    """Duration of one measurement, which is repeated `repeats` times."""
+    """Each figure is taken over so long, `repeats` times."""
     repeats: int
     seed: int
 
     def to_json(self) -> str:
-        """Return a form that `from_json` reads."""
+        """For `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read the result of `to_json`."""
+        """What `to_json` wrote."""
         return cls(**json.loads(text))
 
 
 class Contender(ABC):
-    """A store of episodes with draws from it. `DRAWN` draws of a unit are one sample."""
+    """A place to put episodes and to draw them from. `DRAWN` draws of a unit are one sample."""
 
     keeps = True
-    """Whether it returns the appended episodes, and not only the same number of bytes."""
+    """Whether it gives back what it was given, and not as many bytes of anything."""
 
     @abstractmethod
     def prepare(self, columns: Columns) -> Any:
-        """Return a batch in the writer's form; not timed."""
+        """A batch as those have it who append it; not timed."""
 
     @abstractmethod
     def append(self, batch: Any) -> None:
-        """Return when the batch can be drawn from."""
+        """Returns once the batch can be drawn from."""
 
     def append_all(self, batches: list[Any]) -> bool:
-        """Append several batches without waiting for each; return False if the contender cannot."""
+        """Likewise of several, the next ones sent before the first can be drawn; False where there is no such thing."""
         return False
 
     @abstractmethod
     def sample(self, unit: Unit) -> Any:
-        """Return draws with replacement, in the contender's own form."""
+        """Draws with replacement, as this contender hands them back."""
 
     def stream(self, unit: Unit) -> Iterator[Any] | None:
-        """Return samples ahead of need, or None if the contender cannot."""
+        """Samples ahead of need; None where a contender has no such thing."""
         return None
 
     @abstractmethod
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """Return int32[L], the tokens of the episode of each draw, or of each distinct episode."""
+        """int32[L] of the episode of each draw, or once where it was drawn again."""
 
 
 def template(seed: int) -> Columns:
-    """Return the columns of `APPENDED` episodes, each [episodes, values]."""
+    """The columns of `APPENDED` episodes, each [episodes, values]."""
     rng = np.random.default_rng(seed)
     starts = np.arange(TURNS) * (OBSERVATION + ACTION) + OBSERVATION
     written = (APPENDED, TURNS * ACTION)
@@ -104,18 +104,18 @@ def template(seed: int) -> Columns:
 
 
 EPISODE_BYTES = sum(column[0].nbytes for column in template(0).values())
-"""Bytes of an episode's numbers, about 1,000 per turn; samples are counted by it, whatever else a contender sends."""
+"""Of an episode's numbers, about 1,000 a turn: what a sample is counted by, whatever else a contender sends."""
 
 
 def numbered(columns: Columns, first: int) -> Columns:
-    """Return the same episodes with other numbers: the first token of each is its number from `first` on."""
+    """The same episodes under other numbers: the first token of each is its number from `first` on."""
     tokens = columns["tokens"].copy()
     tokens[:, 0] = np.arange(first, first + APPENDED)
     return {**columns, "tokens": tokens}
 
 
 def batches(work: Work) -> Iterator[Columns]:
-    """Yield whole batches until at least `work.turns` turns are complete."""
+    """Whole batches until at least `work.turns` are there."""
     columns = template(work.seed)
     for first in range(0, -(-work.turns // TURNS), APPENDED):
         yield numbered(columns, first)
@@ -141,7 +141,7 @@ def fill(contender: Contender, work: Work) -> dict[str, float | None]:
 
 
 def sampled(contender: Contender, work: Work) -> dict[str, float | None]:
-    """Return whole episodes in turns per second, single turns in MB per second of the distinct episodes received."""
+    """Whole episodes in turns per second, single turns in MB per second of the distinct episodes received."""
     found: dict[str, float | None] = {}
     for unit in DRAWN:
         distinct = checked(contender, (contender.sample(unit) for _ in range(_CHECKED)), work.seed)
@@ -161,7 +161,7 @@ def sampled(contender: Contender, work: Work) -> dict[str, float | None]:
 
 
 def checked(contender: Contender, samples: Iterable[Any], seed: int) -> float:
-    """Return the mean number of distinct episodes in a sample. Raises ValueError if an episode was changed."""
+    """Distinct episodes of a sample on average. Raises ValueError where one is not as it was appended."""
     appended = template(seed)["tokens"]
     distinct = []
     for sample in samples:
@@ -176,7 +176,7 @@ def checked(contender: Contender, samples: Iterable[Any], seed: int) -> float:
 
 
 def rate(call: Callable[[], Any], seconds: float) -> float:
-    """Return the calls per second."""
+    """Calls per second."""
     call()
     calls, begin = 0, time.perf_counter()
     while (passed := time.perf_counter() - begin) < seconds:
@@ -186,6 +186,6 @@ def rate(call: Callable[[], Any], seconds: float) -> float:
 
 
 def answer(rows: list[dict[str, Any]]) -> None:
-    """Print the rows as the last line, which `bench/replay.py` reads from a program in another environment."""
+    """What a program in another environment gives `bench/replay.py`: its last line."""
     sys.stdout.flush()
     print(json.dumps(rows), flush=True)

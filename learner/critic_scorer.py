@@ -1,4 +1,4 @@
-"""The critic at play: a Ray actor that picks, for rollout workers, the best of the policy's candidate actions."""
+"""The critic at play: a Ray actor that chooses the best of the policy's candidate actions for rollout workers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from buffer.rollout_records import FreshActions
 from learner.config import LearnerConfig
 from learner.passes.rows import Row
 
-# Candidates in one forward pass: bounds memory where many episodes ask at once.
 STATES_A_PASS = 32
+"""States in one forward pass, which bounds memory when many episodes ask at once."""
 
 
 class CriticScorer:
-    """Holds a copy of the critic. Until `load` it knows nothing, and picks the first candidate.
+    """Holds a copy of the critic. Before the first `load` it chooses the first candidate.
 
     Args:
-        model: folder or name of the policy, whose tokenizer and, perhaps, weights the critic starts from.
+        model: folder or name of the policy, from whose tokenizer and architecture the critic is built.
     """
 
     def __init__(self, config: LearnerConfig, model: str) -> None:
@@ -42,13 +42,13 @@ class CriticScorer:
         self.version: int | None = None
 
     def load(self, state: dict[str, Tensor], version: int) -> int:
-        """Take over the critic's weights as of `version`; returns it."""
+        """Replace the critic's weights by those of `version`, and return `version`."""
         self._critic.load_state_dict(state)
         self.version = version
         return version
 
     def choose(self, states: Sequence[np.ndarray], candidates: Sequence[FreshActions]) -> list[int]:
-        """For each state the index of the candidate with the largest min_i Q_i(s, a).
+        """Return for each state the index of the candidate with the largest min_i Q_i(s, a).
 
         Args:
             states: int32 token prefixes.
@@ -70,7 +70,7 @@ class CriticScorer:
 
 
 def _row(state: np.ndarray, actions: FreshActions) -> Row:
-    """The state as an episode whose next action is open, with the candidates as its branches."""
+    """Return a row whose episode ends with the state, with the candidates as fresh actions."""
     end = np.array([len(state)], dtype=np.int32)
     nothing = np.empty(0, dtype=np.int32)
     episode = Episode(
@@ -88,9 +88,9 @@ def _row(state: np.ndarray, actions: FreshActions) -> Row:
 
 
 def start_scorer(config: LearnerConfig, model: str | Path, critic: Path | None = None) -> ActorHandle:
-    """The scorer as a Ray actor, with the weights of the file `critic` if given.
+    """Return the scorer as a Ray actor, with the weights in the file `critic` if given.
 
-    It reserves nothing: it works while the learner waits for episodes.
+    The actor reserves no CPU, because it works while the learner waits for episodes.
     """
     scorer = ray.remote(CriticScorer).options(num_cpus=0, scheduling_strategy=this_node()).remote(config, str(model))
     if critic is not None:

@@ -1,8 +1,8 @@
-"""The losses of the methods as pure functions on tensors.
+"""The losses of all algorithms, as pure functions on tensors.
 
-ArCHer: Zhou et al., ICML 2024, sections 3.2 to 3.4; DESIGN, section 2. `heads` are the critic's, two in the paper.
-Each loss is a **sum** over its samples or tokens: the caller divides by the size of the global batch, so that
-micro-batches and ranks of unequal size add up to the same gradient.
+ArCHer: Zhou et al., ICML 2024, sections 3.2 to 3.4. `heads` is the number of the critic's heads, two in the paper. Each
+loss is a **sum** over samples or tokens. The caller divides it by the size of the global batch, so that micro-batches
+and ranks of different sizes add up to the same gradient.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 def td_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_value: Tensor) -> Tensor:
-    """Bootstrapped target of Q: r + discount (1 - terminated) Vbar_i(s').
+    """Return the bootstrapped target of Q: r + discount (1 - terminated) Vbar_i(s').
 
     Args:
         reward: [samples], the (n-step, discounted) sum of rewards.
         discount: [samples], gamma to the power of the number of turns summed.
-        terminated: [samples], 1 where the episode ended by itself within those turns. A time limit is not an end:
-            the target bootstraps through it.
-        next_value: [heads, samples], the target network's V at the state that follows. More axes may follow in all.
+        terminated: [samples], 1 if the episode terminated within those turns. The target bootstraps through a time
+            limit.
+        next_value: [heads, samples], the target network's V at the next state. All arguments may have further axes.
 
     Returns:
         [heads, samples], without gradient.
@@ -30,13 +30,13 @@ def td_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_value: 
 
 
 def lambda_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_value: Tensor, trace: float) -> Tensor:
-    """Truncated lambda-return of Q over turns (Sutton and Barto, 2018, equation 12.9).
+    """Return the truncated lambda-return of Q over turns (Sutton and Barto, 2018, equation 12.9).
 
-    (1 - trace) sum_{i<n} trace^(i-1) G_i + trace^(n-1) G_n, where G_i is the i-step target; trace 0 is one-step, 1 is
-    n-step. Where an episode ends within the n turns, the steps beyond it have the target of the last one.
+    (1 - trace) sum_{i<n} trace^(i-1) G_i + trace^(n-1) G_n, where G_i is the i-step target. Trace 0 gives the one-step
+    target, trace 1 the n-step target. After the end of an episode, G_i is the target of its last turn.
 
     Args:
-        reward, discount, terminated: [samples, n], of each G_i as in `td_target`.
+        reward, discount, terminated: [samples, n], of each G_i, see `td_target`.
         next_value: [heads, samples, n], the target network's V after i turns.
 
     Returns:
@@ -50,12 +50,12 @@ def lambda_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_val
 
 
 def q_loss(q: Tensor, target: Tensor) -> Tensor:
-    """J_Q, summed over heads and samples: (Q_i(s, a) - target_i)^2. Both arguments [heads, samples]."""
+    """Return J_Q, summed over heads and samples: (Q_i(s, a) - target_i)^2. Both arguments are [heads, samples]."""
     return (q - target.detach()).square().sum()
 
 
 def v_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
-    """J_V, summed over heads and samples: (V_i(s) - mean_k Qbar_i(s, a_k))^2 with fresh actions a_k.
+    """Return J_V, summed over heads and samples: (V_i(s) - mean_k Qbar_i(s, a_k))^2 with fresh actions a_k.
 
     Args:
         v: [heads, samples].
@@ -65,7 +65,7 @@ def v_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
 
 
 def best_of_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
-    """J_V of a player that takes the best of its proposals, summed: (V_i(s) - max_k Qbar_i(s, a_k))^2 (CHAI).
+    """Return J_V of playing the best proposal, summed: (V_i(s) - max_k Qbar_i(s, a_k))^2 (CHAI).
 
     Args:
         v: [heads, samples].
@@ -75,10 +75,10 @@ def best_of_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
 
 
 def expectile_loss(v: Tensor, q: Tensor, expectile: float) -> Tensor:
-    """V by expectile regression on Qbar of the data's own actions, summed (IQL, Kostrikov et al., 2021, equation 5).
+    """Return the expectile loss of V on Qbar of the data's actions, summed (IQL, Kostrikov et al., 2021, equation 5).
 
-    |expectile - 1(u < 0)| u^2 with u = Qbar_i(s, a) - V_i(s). At 0.5 it is half the squared error; towards 1, V
-    tends to the largest Q that the data's actions support.
+    |expectile - 1(u < 0)| u^2 with u = Qbar_i(s, a) - V_i(s). At 0.5 this is half the squared error. As the expectile
+    approaches 1, V approaches the largest Q of the data's actions.
 
     Args:
         v, q: [heads, samples]; q is the target network's.
@@ -89,7 +89,7 @@ def expectile_loss(v: Tensor, q: Tensor, expectile: float) -> Tensor:
 
 
 def advantage(q: Tensor, v: Tensor) -> Tensor:
-    """A(s, a) = min_i Q_i(s, a) - min_i V_i(s).
+    """Return A(s, a) = min_i Q_i(s, a) - min_i V_i(s).
 
     Args:
         q: [heads, samples, actions].
@@ -113,17 +113,17 @@ def policy_gradient_loss(
     importance_cap: float,
     clip: float | None,
 ) -> Tensor:
-    """J_pi, summed over tokens: -w_h A(s, a) log pi(a_h | s, a_<h), the utterance's advantage on each token.
+    """Return J_pi, summed over tokens: -w_h A(s, a) log pi(a_h | s, a_<h), the utterance's advantage on each token.
 
-    Without `clip`, w_h is 1 for tokens that the current policy version wrote and the ratio of probabilities,
-    truncated at `importance_cap` and without gradient, for older ones. With `clip`, the surrogate of PPO
-    (Schulman et al., 2017, equation 7) takes its place for all tokens.
+    Without `clip`, w_h is 1 for tokens of the current policy version. For older tokens it is the ratio of
+    probabilities, truncated at `importance_cap`, without gradient. With `clip`, the loss of all tokens is the surrogate
+    of PPO (Schulman et al., 2017, equation 7).
 
     Args:
-        logprob: [tokens], under the policy that learns.
-        behaviour_logprob: [tokens], under the policy that wrote them, sampling included.
+        logprob: [tokens], under the trained policy.
+        behaviour_logprob: [tokens], under the policy and sampling that wrote them.
         token_advantage: [tokens].
-        on_policy: [tokens], bool, whether the current version wrote the token.
+        on_policy: [tokens], bool, whether the current policy version wrote the token.
     """
     ratio = (logprob - behaviour_logprob).exp()
     if clip is not None:
@@ -134,38 +134,40 @@ def policy_gradient_loss(
 
 
 def advantage_weights(token_advantage: Tensor, beta: float, cap: float) -> Tensor:
-    """Weights of advantage-weighted regression: min(exp(A / beta), cap) (Peng et al., 2019), without gradient."""
+    """Return min(exp(A / beta), cap), the weights of advantage-weighted regression (Peng et al., 2019), no gradient."""
     return (token_advantage / beta).exp().clamp(max=cap).detach()
 
 
 def cloning_loss(logprob: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Behavioural cloning: negative log-likelihood of action tokens, summed.
+    """Return the negative log-likelihood of action tokens, summed.
 
     Args:
         logprob: [tokens].
-        weight: [tokens], or None for 1 everywhere.
+        weight: [tokens]; None weighs each token by 1.
     """
     return -(logprob if weight is None else weight * logprob).sum()
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Half the squared error of a token-level value or baseline, summed. Both [tokens]."""
+    """Return half the squared error of a token-level value or baseline, summed. Both arguments are [tokens]."""
     return 0.5 * (value - target.detach()).square().sum()
 
 
 def behaviour_kl(logprob: Tensor, behaviour_logprob: Tensor) -> Tensor:
-    """Sum over tokens of (r - 1) - log r with r = pi/behaviour: an unbiased, non-negative estimate of
-    KL(behaviour || pi) from tokens of the behaviour policy (Schulman, "Approximating KL divergence", k3)."""
+    """Return the sum over tokens of (r - 1) - log r with r = pi/behaviour, without gradient.
+
+    It is an unbiased, non-negative estimate of KL(behaviour || pi) from tokens of the behaviour policy (Schulman,
+    "Approximating KL divergence", k3).
+    """
     log_ratio = (logprob - behaviour_logprob).detach()
     return (log_ratio.exp() - 1.0 - log_ratio).sum()
 
 
 def reference_kl(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
-    """Sum over tokens of (r - 1) - log r with r = reference/pi: k3's estimate of KL(pi || reference) from tokens of pi
-    (as in GRPO, Shao et al., 2024, equation 4). Both [tokens].
+    """Return the sum over tokens of (r - 1) - log r with r = reference/pi. Both arguments are [tokens].
 
-    Its value estimates that divergence; its gradient, taken along the tokens as they are, is that of
-    KL(reference || pi), which has the same minimum.
+    The value is the estimate k3 of KL(pi || reference) from tokens of pi (GRPO, Shao et al., 2024, equation 4). The
+    gradient, with the tokens held constant, is that of KL(reference || pi), which has the same minimum.
     """
     log_ratio = reference_logprob.detach() - logprob
     return (log_ratio.exp() - 1.0 - log_ratio).sum()
@@ -175,7 +177,7 @@ def reference_kl(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
 
 
 def returns_to_go(reward: Tensor, gamma: float) -> Tensor:
-    """Discounted sum of the rewards from each turn on. `reward` is [turns] of one episode, as is the result."""
+    """Return the discounted sum of the rewards from each turn on, [turns]. `reward` is [turns] of one episode."""
     found, total = [], torch.zeros((), dtype=reward.dtype)
     for value in reward.flip(0):
         total = value + gamma * total
@@ -184,16 +186,16 @@ def returns_to_go(reward: Tensor, gamma: float) -> Tensor:
 
 
 def generalised_advantage(reward: Tensor, value: Tensor, last_value: Tensor, discount: Tensor, trace: Tensor) -> Tensor:
-    """GAE over the steps of one episode (Schulman et al., 2016, equation 16), with step-wise discount and trace.
+    """Return GAE over the tokens of one episode (Schulman et al., 2016, equation 16).
 
     delta_h = r_h + discount_h V_{h+1} - V_h;  A_h = delta_h + discount_h trace_h A_{h+1}
 
     Args:
-        reward: [steps], each token's, zero but at the end of a turn.
-        value: [steps], V at the state in which each token is written.
-        last_value: scalar, V of the state after the last step: 0 where the episode terminated.
-        discount: [steps], of what follows the token: gamma where a turn ends, 1 within one.
-        trace: [steps], lambda likewise.
+        reward: [steps], the reward of a turn at its last token, 0 at other tokens.
+        value: [steps], V of the state in which each token is written.
+        last_value: scalar, V of the state after the last token; 0 if the episode terminated.
+        discount: [steps], gamma at the last token of a turn, 1 at other tokens.
+        trace: [steps], the trace of turns at the last token of a turn, the trace of tokens at other tokens.
 
     Returns:
         [steps], without gradient.
@@ -208,13 +210,13 @@ def generalised_advantage(reward: Tensor, value: Tensor, last_value: Tensor, dis
 
 
 def group_advantage(returns: Tensor, group: Tensor, *, scale: bool) -> Tensor:
-    """Each episode's return against its group's mean (GRPO, Shao et al., 2024, section 4.1.2).
+    """Return each episode's return minus its group's mean (GRPO, Shao et al., 2024, section 4.1.2).
 
     Args:
         returns: [episodes].
-        group: long [episodes], which group each belongs to.
-        scale: divide by the group's standard deviation too (the paper; without it, no bias towards groups of little
-            spread). A group whose returns are all equal teaches nothing: its advantages are 0.
+        group: long [episodes], the group of each episode.
+        scale: divide by the group's standard deviation (the paper), which favours groups with a small spread. If all
+            returns of a group are equal, its advantages are 0.
 
     Returns:
         [episodes].

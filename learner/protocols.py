@@ -1,40 +1,36 @@
-"""What the learner needs of the rest of the run, as protocols.
+"""Protocols of the objects that a run passes to the learner: the rollouts, the scorer, and the board.
 
-The run passes in objects that satisfy them (`actors.pool.client.PoolClient`, `buffer.client.ray_client.ReplayClient`,
-`archer.driver.board.BoardPublisher`), so that the learner imports neither `actors` nor `archer`.
+`actors.pool.client.PoolClient`, the actor of `learner.critic_scorer` and `archer.driver.board.BoardPublisher` implement
+them, so that the learner imports neither `actors` nor `archer`. What rollouts return is in `buffer.rollout_records`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from buffer.episodes.schema import Episode
     from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
-    from buffer.sampling.request import SampleRequest
-    from buffer.sampling.sample import Stats
 
 
 class RolloutService(Protocol):
-    """The pool of engines, as the learner sees it. See docs/architecture.md for each call."""
+    """The pool of engines."""
 
     @property
     def stale_error(self) -> type[Exception]:
-        """Raised by `collect`, `report` and the future of `request` when no engine holds the current weights (all were
-        restarted since the last broadcast): broadcast again, then ask again."""
+        """The error of `collect`, `report` and the future of `request` if no engine holds the current weights, because
+        all engines have restarted since the last broadcast. Broadcast again, then retry."""
         ...
 
     def ready(self, timeout_s: float) -> None:
-        """Wait until every engine has come up; the error names those that have not."""
+        """Wait until every engine has started; the error names those that have not."""
         ...
 
     def window(self) -> int:
-        """Tokens of the longest sequence that the engines take."""
+        """Return the engines' context length in tokens."""
         ...
 
     def collect(
@@ -46,115 +42,59 @@ class RolloutService(Protocol):
         store: bool = True,
         greedy: bool = False,
         timeout_s: float | None = None,
-    ) -> CollectReport: ...
+    ) -> CollectReport:
+        """Play `episodes` episodes, `group` of each environment seed, and append them to replay if `store`."""
+        ...
 
-    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None: ...
+    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None:
+        """Play episodes continuously, up to `max_staleness` versions ahead of the broadcasts."""
+        ...
 
-    def stop(self) -> None: ...
+    def admit(self, episodes: int) -> None:
+        """Let what `start` began play this many more episodes of the current version."""
+        ...
+
+    def stop(self) -> None:
+        """Stop what `start` began."""
+        ...
 
     def report(self, *, at_least: int, timeout_s: float) -> CollectReport:
-        """Wait until `at_least` episodes of `start` have finished, and been appended, since the last report."""
+        """Wait until `at_least` episodes of `start` have been appended since the last report, and report them."""
         ...
 
     def request(self, prompts: list[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True) -> Future[FreshActions]:
         """Request `n` actions for each state, or `n[i]` for state i. Without `logprobs` the engines compute none."""
         ...
 
-    def workers(self) -> Sequence[WorkerStatus]: ...
+    def workers(self) -> Sequence[WorkerStatus]:
+        """Return the state of each worker."""
+        ...
 
-    def sync_client(self) -> Any: ...
+    def sync_client(self) -> Any:
+        """Return the client through which weights reach the engines (`learner.broadcast.broadcaster.SyncClient`)."""
+        ...
 
-    def probe(self, tokens: np.ndarray) -> Sequence[ProbeAnswer]: ...
+    def probe(self, tokens: np.ndarray) -> Sequence[ProbeAnswer]:
+        """Return each engine's log-probabilities of `tokens`, int32 [length]."""
+        ...
 
 
 class Scorer(Protocol):
-    """A Ray actor that picks actions by a critic (`learner.critic_scorer.CriticScorer`)."""
+    """The Ray actor that chooses actions by a critic (`learner.critic_scorer.CriticScorer`)."""
 
     @property
     def load(self) -> Any:
-        """`load.remote(state, version)` gives it the critic's weights."""
+        """The remote method `load.remote(state, version)`, which replaces the critic's weights."""
         ...
-
-
-class Drawn(Protocol):
-    """`n` draws: an episode and a turn each, -1 for all turns of it."""
-
-    @property
-    def episodes(self) -> list[Episode]: ...
-
-    @property
-    def turns(self) -> np.ndarray: ...
-
-
-class PrioritisedDrawn(Drawn, Protocol):
-    """Draws by priority."""
-
-    @property
-    def shards(self) -> np.ndarray:
-        """Int32 [n]; with `seqs`, int64 [n], what `PrioritySource.update_priorities_at` knows an episode by."""
-        ...
-
-    @property
-    def seqs(self) -> np.ndarray: ...
-
-    def importance_weights(self, exponent: float) -> np.ndarray:
-        """Float32 [n], at most 1."""
-        ...
-
-
-class Held(Protocol):
-    """How much there is to sample from."""
-
-    @property
-    def episodes(self) -> int: ...
-
-    @property
-    def turns(self) -> int: ...
-
-
-class SampleSource(Protocol):
-    """Whatever gives samples."""
-
-    def stats(self) -> Held: ...
-
-    def sample(self, request: SampleRequest, *, timeout_s: float | None = None) -> Drawn: ...
-
-    def sweep(
-        self,
-        *,
-        view: Literal["critic", "actor"] = "critic",
-        min_version: int | None = None,
-        timeout_s: float | None = None,
-    ) -> list[Episode]:
-        """Every episode of the view once."""
-        ...
-
-
-class PrioritySource(SampleSource, Protocol):
-    """One that draws by priority, and then gives a `PrioritisedDrawn`."""
-
-    def update_priorities_at(
-        self, shards: np.ndarray, seqs: np.ndarray, turns: np.ndarray, priorities: np.ndarray
-    ) -> int:
-        """New priorities of turns, all [n]; how many are still held."""
-        ...
-
-
-class ReplaySource(PrioritySource, Protocol):
-    """The replay service, as the learner sees it."""
-
-    def stats(self) -> Stats: ...
-
-    def checkpoint(self, directory: Path) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Publisher(Protocol):
-    """Where the learner tells the run what happens; see docs/architecture.md for the events."""
+    """The board to which the learner publishes events and metrics endpoints."""
 
-    def publish(self, event: dict[str, Any]) -> None: ...
+    def publish(self, event: dict[str, Any]) -> None:
+        """Publish one event; `learner.records` lists them."""
+        ...
 
-    def register_target(self, role: str, name: str, address: str) -> None: ...
+    def register_target(self, role: str, name: str, address: str) -> None:
+        """Register a metrics endpoint (`address` is host:port)."""
+        ...

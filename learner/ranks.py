@@ -1,8 +1,7 @@
-"""Rank 0 decides and asks; the other ranks follow.
+"""Calls that run on rank 0 and return their result on every rank.
 
-Only rank 0 talks to replay and to the engines, so that a step's global batch is the same on any number of ranks.
-What it gets, or that it must broadcast weights again first, reaches the others through these calls; all ranks call
-them in the same order.
+Only rank 0 talks to replay and to the engines, so that the global batch of a step does not depend on the number of
+ranks. All ranks make these calls in the same order.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from learner.errors import WaitTimeoutError
 
 T = TypeVar("T")
 
-# Engines that die again and again need a person, not another broadcast.
 MAX_REBROADCASTS = 5
+"""Attempts of a call whose engines lose their weights each time. More attempts would hide a fault of the engines."""
 
 
 @dataclass(frozen=True)
 class _Stale:
-    """In place of a result: no engine holds the current weights."""
+    """Replaces a result if no engine holds the current weights."""
 
     reason: str
 
 
 class Leader:
-    """Runs calls on rank 0 and shares their outcome.
+    """Runs calls on rank 0 and shares their results. Sends the weights again if the engines have lost them.
 
     Args:
-        stale_error: what the rollout service raises when every engine lacks the current weights.
-        rebroadcast: hands the current weights to the engines; called on every rank.
+        stale_error: the rollouts' error if no engine holds the current weights.
+        rebroadcast: sends the current weights to the engines; called on every rank.
     """
 
     def __init__(self, stale_error: type[Exception], rebroadcast: Callable[[], object]) -> None:
@@ -41,19 +40,19 @@ class Leader:
         self.ranks = dist.get_world_size()
         self._stale_error = stale_error
         self._rebroadcast = rebroadcast
-        # Rows and outcomes are objects on the host, whatever the gradients travel by.
+        # Results are Python objects in host memory, which NCCL cannot transfer.
         self._group = dist.new_group(backend="gloo") if self.ranks > 1 else None
 
     def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, run on rank 0, on every rank."""
+        """Run `function` on rank 0 and return its result on every rank."""
         return self._share(lambda: [function()] * self.ranks)
 
     def scatter(self, function: Callable[[], list[T]]) -> T:
-        """Of the list that `function` gives on rank 0, each rank its own element."""
+        """Run `function` on rank 0 and return one element of its list on each rank."""
         return self._share(function)
 
     def gather(self, value: T) -> list[T] | None:
-        """Every rank's value on rank 0, in order; None elsewhere."""
+        """Return the values of all ranks, in order, on rank 0; None on other ranks."""
         if self.ranks == 1:
             return [value]
         gathered: list[Any] | None = [None] * self.ranks if self.rank == 0 else None
@@ -80,6 +79,6 @@ class Leader:
             reason = received[0].reason
             self._rebroadcast()
         raise WaitTimeoutError(
-            f"the engines lost their weights {MAX_REBROADCASTS} times in a row ({reason}); look for the reason in the "
-            "worker logs of the Ray session folder"
+            f"the engines lost their weights {MAX_REBROADCASTS} times in a row ({reason}); see the workers' logs in "
+            "the Ray session folder"
         )

@@ -59,6 +59,10 @@ class PoolClient:
         """
         self._get(self._pool.start_stream.remote(first_seed, episodes_per_version, max_staleness, group), GRACE_S)
 
+    def admit(self, episodes: int) -> None:
+        """Let what `start` began play this many more episodes of the current version."""
+        self._get(self._pool.admit.remote(episodes), GRACE_S)
+
     def stop(self) -> None:
         """End what `start` began. Episodes in flight finish and are stored."""
         self._get(self._pool.stop_stream.remote(), self._config.request_timeout_s)

@@ -34,6 +34,7 @@ class RolloutPool:
         self._requests = FreshRequests(self._sup, args.config)
         self._collects: dict[tuple[int, int, int, bool, bool], Job] = {}
         self._stream: Job | None = None
+        self._admitted = 0
         self._streaming: asyncio.Task[None] | None = None
 
     async def ready(self, timeout_s: float) -> None:
@@ -64,12 +65,19 @@ class RolloutPool:
         if self._stream is not None:
             raise ActorError("rollouts are already running; call stop first")
         first_version = self._sup.version
+        self._admitted = 0
 
         def end() -> int:
-            return first_seed + (self._sup.version - first_version + max_staleness + 1) * episodes_per_version
+            versions = self._sup.version - first_version + max_staleness + 1
+            return first_seed + versions * episodes_per_version + self._admitted
 
         self._stream = Job(first_seed, end, group=group)
         self._streaming = self._dispatcher.start(self._stream)
+
+    async def admit(self, episodes: int) -> None:
+        """Let the stream play this many more episodes of the current version."""
+        self._admitted += episodes
+        await self._sup.notify()
 
     async def stop_stream(self) -> None:
         """Start no further episodes, and wait for those in flight."""

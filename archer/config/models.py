@@ -16,13 +16,8 @@ from archer.config.sections import (
     StrictModel,
 )
 from buffer.config import ReplayConfig
+from learner.algorithm_config import AlgorithmConfig
 from learner.config import AlgorithmName, LearnerConfig
-
-ON_POLICY = ("ppo", "reinforce", "grpo")
-"""Algorithms that learn from nothing but the cycle's own episodes."""
-
-WITH_CRITIC = ("archer", "archer_offline", "chai")
-"""Algorithms that learn an utterance-level critic."""
 
 
 class RunConfig(StrictModel):
@@ -79,9 +74,13 @@ class RunConfig(StrictModel):
             )
         return self
 
+    @property
+    def algorithm_config(self) -> AlgorithmConfig:
+        """The settings of the run's algorithm."""
+        return self.learner.section_of(self.algorithm)
+
     @model_validator(mode="after")
     def _algorithm_fits(self) -> Self:
-        learner = self.learner
         if self.offline_cycles > self.cycles:
             raise ValueError(f"`offline_cycles` is {self.offline_cycles}, more than the {self.cycles} of `cycles`")
         if self.offline_cycles and not self.demonstrations.keep_in_replay:
@@ -89,18 +88,9 @@ class RunConfig(StrictModel):
                 f"`offline_cycles` is {self.offline_cycles}, but in these cycles replay is empty; set "
                 "demonstrations.keep_in_replay=true, with demonstrations"
             )
-        if self.offline_cycles and self.algorithm in ON_POLICY:
-            raise ValueError(
-                f"`algorithm` {self.algorithm} learns from the cycle's own episodes, and the first "
-                f"{self.offline_cycles} cycles (`offline_cycles`) play none; set offline_cycles=0"
-            )
-        if self.algorithm == "bc" and learner.clone.steps == 0:
-            raise ValueError("`algorithm` bc only clones, but `learner.clone.steps` is 0; set learner.clone.steps")
-        if self.algorithm == "grpo" and self.episodes_per_cycle % learner.grpo.group:
-            raise ValueError(
-                f"`episodes_per_cycle` {self.episodes_per_cycle} is not a multiple of `learner.grpo.group` "
-                f"{learner.grpo.group}: a whole group plays each environment seed"
-            )
+        self.algorithm_config.check_run(
+            self.algorithm, offline_cycles=self.offline_cycles, episodes_per_cycle=self.episodes_per_cycle
+        )
         return self
 
     @model_validator(mode="after")

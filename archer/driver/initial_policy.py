@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archer.config.models import WITH_CRITIC, RunConfig
+from archer.config.models import RunConfig
 from archer.driver.demonstrations import fitting, play_demonstrations, render, texts
 from archer.driver.model import build_tiny_model, check_critic, resolve_model
 from archer.driver.progress import Progress
@@ -35,7 +35,7 @@ def prepare_policy(
     else:
         resolved = resolve_model(config.model)
         model, window = resolved.path, resolved.window
-    if config.algorithm in WITH_CRITIC:
+    if config.algorithm_config.has_critic:
         check_critic(config.learner.critic, model)
     if not demonstrations:
         return model, []

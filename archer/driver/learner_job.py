@@ -19,7 +19,8 @@ from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower
 from archer.errors import RunError
 from buffer.node_affinity import this_node
-from learner.entry import TrainArgs, run_rank
+from learner.entry import run_rank
+from learner.train_args import TrainArgs
 
 _ROOMS = ("actors", "archer", "buffer", "envs", "learner")
 

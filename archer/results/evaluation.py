@@ -53,7 +53,7 @@ def _engines(policy: Policy) -> Iterator[PoolClient]:
         from learner.critic_scorer import start_scorer  # imports torch
 
         scorer = start_scorer(policy.picker.learner, policy.model, policy.picker.weights)
-        candidates = policy.picker.learner.chai.candidates
+        candidates = policy.picker.candidates
     arguments = WorkerArgs(
         config=config.rollout,
         model=policy.model,

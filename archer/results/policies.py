@@ -18,8 +18,7 @@ from archer.config.sections import EnvConfig
 from archer.driver.run_folder import latest_checkpoint
 from archer.errors import ConfigError
 from learner.config import LearnerConfig
-from learner.engine.checkpoint_folders import checkpoint_folders
-from learner.entry import CRITIC_FILE
+from learner.engine.checkpoint_folders import CRITIC_FILE, checkpoint_folders
 
 SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
 """The parts of the configuration that an evaluation uses."""
@@ -27,10 +26,12 @@ SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
 
 @dataclass(frozen=True)
 class Picker:
-    """The critic that chooses among a policy's actions: the settings of its learner, and the file of its weights."""
+    """The critic that chooses among the actions of a policy: the settings of its learner, the file of its weights, and
+    the number of actions."""
 
     learner: LearnerConfig
     weights: Path
+    candidates: int
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,12 @@ def _of_run(source: str, run: Path, checkpoint: Path, *, shown: int) -> _Found:
     # The run's other inputs (its initial model, its data) may no longer exist.
     config = load_config(run / "config.yaml", check=False)
     picker = None
-    if config.algorithm == "chai":
-        picker = Picker(config.learner, checkpoint / CRITIC_FILE)
+    if candidates := config.algorithm_config.proposals():
+        picker = Picker(config.learner, checkpoint / CRITIC_FILE, candidates)
         if not picker.weights.is_file():
             raise ConfigError(
-                f"{source!r} is a run of chai, whose critic chooses the actions, and {picker.weights} is missing; "
-                "without it only the clone would play"
+                f"{source!r} is a run of {config.algorithm}, whose critic chooses the actions, and {picker.weights} is "
+                "missing; without it only the clone would play"
             )
     parts = run.parts if shown == 1 else (*run.parts, checkpoint.name)
     return _Found(source, str(checkpoint / "policy"), parts, shown, config, picker)

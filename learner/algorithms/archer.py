@@ -1,7 +1,7 @@
-"""ArCHer: an off-policy critic over utterances feeds a policy gradient over tokens (Zhou et al., ICML 2024).
+"""ArCHer: an off-policy critic over utterances and a policy gradient over tokens (Zhou et al., ICML 2024).
 
-Invariant: the policy is frozen while the critic learns and the critic while the actor learns, so a cycle's fresh
-actions of each phase can be asked for ahead of need.
+Invariant: the policy is constant in the critic phase, and the critic in the actor phase, so the fresh actions of a
+cycle can be requested in advance.
 """
 
 from __future__ import annotations
@@ -11,34 +11,40 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.algorithms.base import MicroBatches, Phase, StepResult
-from learner.algorithms.utterance_critic import OverActorCritic, critic_phase
-from learner.engine.engines import all_reduce_sum, moments
-from learner.losses import advantage, behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
-from learner.passes.layout import Predictions
+from learner.algorithms.archer_offline import ArcherOffline
+from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.phases import Draws, Phase
+from learner.algorithms.setup import Setup
+from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phase, token_advantages
+from learner.engine.sums import Sums, moments
+from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
 from learner.passes.rows import Row, fresh_record
 
 
 class Archer(OverActorCritic):
-    """Critic phase, then actor phase, in each cycle; only the critic's in the first `warmup_cycles`."""
+    """A critic phase and an actor phase in each cycle; in the first `warmup_cycles` the critic phase only."""
+
+    @classmethod
+    def build(cls, setup: Setup) -> Algorithm:
+        engines = ActorCritic.build(setup)
+        return OfflineToOnline(engines, setup.offline_cycles) if setup.offline_cycles else cls(engines)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, actor = self.config.critic, self.config.actor
-        phases = [critic_phase(critic, fresh=critic.fresh_per_state)]
-        if cycle >= critic.warmup_cycles:
-            phases.append(
-                Phase(
-                    "actor",
-                    actor.steps_per_cycle,
-                    actor.batch,
-                    actor.unit,
-                    epochs=actor.epochs,
-                    fresh=actor.fresh_per_state,
-                    logprobs=True,
-                    max_staleness=actor.max_staleness,
-                )
-            )
-        return phases
+        critic_draws = critic_phase(critic, fresh=critic.fresh_per_state)
+        if cycle < critic.warmup_cycles:
+            return [critic_draws]
+        actor_draws = Draws(
+            "actor",
+            actor.steps_per_cycle,
+            actor.batch,
+            actor.unit,
+            epochs=actor.epochs,
+            fresh=actor.fresh_per_state,
+            logprobs=True,
+            max_staleness=actor.max_staleness,
+        )
+        return [critic_draws, actor_draws]
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         if phase.name == "critic":
@@ -46,24 +52,24 @@ class Archer(OverActorCritic):
         return self._actor_step(micro_batches, samples, version)
 
     def _actor_step(self, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
-        config, engines = self.config.actor, self.engines
-        device = self.policy.device
-        advantages = [self._advantages(rows) for rows in micro_batches]
+        """Take one step of J_pi on the fresh actions."""
+        config, device = self.config.actor, self.policy.device
+        advantages = [self.engines.advantage(rows, "fresh") for rows in micro_batches]
         mean, std = moments(advantages)
-        scale, shift = (1.0 / max(std, 1e-6), mean) if config.normalise_advantage else (1.0, 0.0)
-        sums = dict.fromkeys(("loss", "kl", "tokens", "entropy", "kl_to_clone", "baseline_loss"), 0.0)
-        remaining = iter(advantages)
+        if config.normalise_advantage:
+            advantages = [(advantage - mean) * (1.0 / max(std, 1e-6)) for advantage in advantages]
+        sums = Sums(device)
 
-        def loss(rows: Sequence[Row]) -> Tensor:
-            layout = engines.policy_encoder.encode(rows, ("fresh",), 0).to(device)
+        def loss(rows: Sequence[Row], advantage: Tensor) -> Tensor:
+            layout = self.engines.policy_encoder.encode(rows, ("fresh",), 0).to(device)
             predictions = layout.predictions["fresh"]
             behaviour, versions = (torch.from_numpy(a).to(device) for a in fresh_record(rows))
-            weight = token_advantages((next(remaining) - shift) * scale, predictions)
+            weight = token_advantages(advantage, predictions)
             extra = torch.zeros((), device=device)
             if config.token_baseline:
                 logprob, baseline = self.policy(layout, predictions, baseline=True)
                 extra = value_loss(baseline, weight)
-                sums["baseline_loss"] += extra.item()
+                sums.add(baseline_loss=extra)
                 weight = weight - baseline.detach()
             else:
                 logprob = self.policy(layout, predictions)
@@ -75,39 +81,37 @@ class Archer(OverActorCritic):
                 importance_cap=config.importance_cap,
                 clip=config.clip,
             )
-            if engines.reference is not None:
-                kl = reference_kl(logprob, engines.reference(layout, predictions))
-                sums["kl_to_clone"] += kl.item()
+            if self.engines.reference is not None:
+                kl = reference_kl(logprob, self.engines.reference(layout, predictions))
+                sums.add(kl_to_clone=kl)
                 extra = extra + config.kl_to_clone * kl
-            sums["loss"] += total.item()
-            sums["kl"] += behaviour_kl(logprob, behaviour).item()
-            sums["tokens"] += logprob.numel()
-            sums["entropy"] -= logprob.sum().item()
+            sums.add(kl=behaviour_kl(logprob, behaviour), entropy=-logprob.sum(), loss=total, tokens=logprob.numel())
             return (total + extra) / config.fresh_per_state
 
-        norm = self.policy.step(micro_batches, loss, global_size=samples)
-        sums = all_reduce_sum(sums, device)
-        tokens = max(sums["tokens"], 1.0)
-        metrics = {
-            "actor/loss": sums["loss"] / (samples * config.fresh_per_state),
-            "actor/kl": sums["kl"] / tokens,
-            "actor/entropy": sums["entropy"] / tokens,
-            "actor/advantage": mean,
-            "actor/advantage_std": std,
-            "actor/norm": norm,
-        }
-        if engines.reference is not None:
-            metrics["actor/kl_to_clone"] = sums["kl_to_clone"] / tokens
-        if config.token_baseline:
-            metrics["actor/baseline_loss"] = sums["baseline_loss"] / tokens
+        norm = self.policy.step(micro_batches, loss, advantages, global_size=samples)
+        found = sums.total()
+        tokens = max(found.pop("tokens"), 1.0)
+        metrics = {"actor/loss": found.pop("loss") / (samples * config.fresh_per_state)}
+        metrics |= {f"actor/{name}": value / tokens for name, value in found.items()}
+        metrics |= {"actor/advantage": mean, "actor/advantage_std": std, "actor/norm": norm}
         return StepResult(metrics, stop=config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop)
 
-    def _advantages(self, rows: Sequence[Row]) -> Tensor:
-        """A(s, a) of each fresh action, [samples, actions]."""
-        values = self.engines.values(rows, "fresh")
-        return advantage(values["q_fresh"], values["v_state"]).to(self.policy.device)
 
+class OfflineToOnline(Archer):
+    """Offline ArCHer in the first cycles, then ArCHer, with the same policy, critic and optimizers."""
 
-def token_advantages(advantages: Tensor, predictions: Predictions) -> Tensor:
-    """The utterance's advantage on each of its tokens: [samples, actions] to [tokens]."""
-    return advantages[predictions.sample, predictions.action]
+    def __init__(self, engines: ActorCritic, offline_cycles: int) -> None:
+        super().__init__(engines)
+        self._offline = ArcherOffline(engines)
+        self._offline_cycles = offline_cycles
+        self._is_offline = True
+
+    def phases(self, cycle: int) -> Sequence[Phase]:
+        self._is_offline = cycle < self._offline_cycles
+        self.policy.set_lr(self.config.offline.lr if self._is_offline else self.config.actor.lr)
+        return self._offline.phases(cycle) if self._is_offline else super().phases(cycle)
+
+    def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
+        if self._is_offline:
+            return self._offline.step(phase, micro_batches, samples, version)
+        return super().step(phase, micro_batches, samples, version)

@@ -1,4 +1,4 @@
-"""What the trainer knows of an algorithm: its phases, one step, and what to save. Nothing else."""
+"""The interface between the trainer and an algorithm: its phases, its optimizer step, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
+from learner.algorithms.phases import Phase
 from learner.engine.engines import Engine
 from learner.passes.rows import Row
 
@@ -21,47 +22,13 @@ MicroBatches = Sequence[Sequence[Row]]
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A number of steps of one kind.
-
-    Attributes:
-        name: "clone", "critic" or "actor"; the prefix of its metrics.
-        steps: batches drawn; a sweep has as many as its episodes fill.
-        batch: samples per batch, in units of `unit`.
-        epochs: passes over the phase's batches.
-        fresh: fresh actions per state, 0 for none.
-        logprobs: whether its step reads the log-probabilities under which fresh actions were sampled.
-        max_staleness: only episodes at most this many policy versions old; None takes all.
-        best: only this share of the episodes, the best by return; None takes all.
-        sampler: how draws are made; prioritised ones are weighted, and their TD errors go back to replay.
-        importance: exponent of the weights that undo the preference of prioritised draws.
-        sweep: each episode once an epoch, in random order, instead of draws with replacement.
-        group: episodes of one environment seed that a sweep takes together.
-    """
-
-    name: Literal["clone", "critic", "actor"]
-    steps: int
-    batch: int
-    unit: Literal["turn", "episode"]
-    epochs: int = 1
-    fresh: int = 0
-    logprobs: bool = False
-    max_staleness: int | None = None
-    best: float | None = None
-    sampler: Literal["uniform", "prioritised"] = "uniform"
-    importance: float = 0.0
-    sweep: bool = False
-    group: int = 1
-
-
-@dataclass(frozen=True)
 class StepResult:
-    """What came of one step.
+    """The result of one step.
 
     Attributes:
-        metrics: already summed over ranks.
-        stop: whether the phase should end.
-        td_errors: of prioritised draws, for each of this rank's micro-batches |Q(s, a) - target|, float32 [samples].
+        metrics: summed over ranks.
+        stop: whether the phase ends with this step.
+        td_errors: for prioritised draws, |Q(s, a) - target| of each of this rank's micro-batches, float32 [samples].
     """
 
     metrics: dict[str, float]
@@ -70,11 +37,11 @@ class StepResult:
 
 
 class Algorithm(ABC):
-    """A way to learn. All methods are called on every rank, in the same order.
+    """A learning algorithm. All methods are called on every rank, in the same order.
 
     Attributes:
-        policy: the engine of the policy.
-        group: episodes to play of each environment seed.
+        policy: the engine of the policy, a `learner.models.policy.Policy`.
+        group: number of episodes that are played of each environment seed.
     """
 
     policy: Engine
@@ -82,20 +49,21 @@ class Algorithm(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, setup: Setup) -> Self:
-        """Made from a run's models and settings, ready for its first step or for `load`."""
+    def build(cls, setup: Setup) -> Algorithm:
+        """Return the algorithm with the models and settings of a run, ready for its first step or for `load`."""
 
     @property
-    @abstractmethod
     def policy_model(self) -> PreTrainedModel:
         """The Hugging Face model inside `policy`, whose weights are broadcast and exported."""
+        policy: Any = self.policy.module
+        return policy.model
 
     @abstractmethod
     def phases(self, cycle: int) -> Sequence[Phase]:
-        """The phases of cycle `cycle`, counted from 0."""
+        """Return the phases of cycle `cycle`, counted from 0."""
 
-    def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:  # noqa: B027
-        """A sweep begins: what must be computed of all its rows under the policy as it is.
+    def begin(self, batches: Sequence[MicroBatches]) -> None:  # noqa: B027
+        """Prepare a sweep: compute what depends on all its rows under the unchanged policy.
 
         Args:
             batches: this rank's rows of every batch of the sweep.
@@ -103,19 +71,19 @@ class Algorithm(ABC):
 
     @abstractmethod
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
-        """One optimizer step.
+        """Take one optimizer step.
 
         Args:
             micro_batches: this rank's rows.
             samples: number of samples (turns) of the global batch.
-            version: the policy version that the engines hold.
+            version: the policy version of the engines.
         """
 
     def finish_cycle(self, cycle: int) -> None:  # noqa: B027
-        """All phases of cycle `cycle` are done, and nothing is played yet: hand out what isn't the policy's."""
+        """Hand out weights other than the policy's, after the phases of `cycle` and before the next episode."""
 
     def save(self, directory: Path) -> None:
-        """Write weights and optimizers below `directory`."""
+        """Write weights and optimizers into `directory`."""
         self.policy.save(str(directory), "actor")
 
     def load(self, directory: Path) -> None:

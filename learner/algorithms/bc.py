@@ -5,83 +5,72 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import torch
-from transformers import PreTrainedModel
+from torch import Tensor
 
-from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
+from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
-from learner.config import LearnerConfig
-from learner.engine.engines import Engine, all_reduce_sum
+from learner.engine.engines import Engine
+from learner.engine.sums import Sums
 from learner.losses import cloning_loss
-from learner.models.policy import Policy
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
 
 
 class Cloning(Algorithm):
-    """Likelihood steps on whole episodes; the stop token of an action is part of it.
+    """Takes likelihood steps on whole episodes. The stop token of an action is one of its tokens.
 
-    The likelihood is taken at temperature 1, whatever temperature the engines sample with.
+    The likelihood is that at temperature 1, at any sampling temperature of the engines.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, pad_token_id: int, config: LearnerConfig, temperature: float, *, lr: float
-    ) -> None:
-        self.config = config
-        self._model = model
-        self._encoder = PackedEncoder(pad_token_id)
-        self.policy = Engine(
-            Policy(model, temperature, config.dtype), config, lr=lr, max_grad_norm=config.actor.max_grad_norm
-        )
-
-    @property
-    def policy_model(self) -> PreTrainedModel:
-        return self._model
+    def __init__(self, setup: Setup, *, lr: float) -> None:
+        self.config = setup.config
+        self._encoder = PackedEncoder(setup.pad_token_id)
+        self.policy = Engine(setup.policy(), setup.config, lr=lr, max_grad_norm=setup.config.actor.max_grad_norm)
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
-        sums = {"loss": 0.0, "tokens": 0.0}
+        sums = Sums(self.policy.device)
 
-        def loss(rows: Sequence[Row]) -> torch.Tensor:
+        def loss(rows: Sequence[Row]) -> Tensor:
             layout = self._encoder.encode(rows, ("action",)).to(self.policy.device)
             logprob = self.policy(layout, layout.predictions["action"], temperature=1.0)
             total = cloning_loss(logprob)
-            sums["loss"] += total.item()
-            sums["tokens"] += logprob.numel()
+            sums.add(loss=total, tokens=logprob.numel())
             return total
 
         norm = self.policy.step(micro_batches, loss, global_size=samples)
-        sums = all_reduce_sum(sums, self.policy.device)
+        total = sums.total()
         return StepResult(
             {
-                f"{phase.name}/loss": sums["loss"] / samples,
-                f"{phase.name}/token_nll": sums["loss"] / sums["tokens"],
+                f"{phase.name}/loss": total["loss"] / samples,
+                f"{phase.name}/token_nll": total["loss"] / total["tokens"],
                 f"{phase.name}/norm": norm,
             }
         )
 
 
 class BehaviourCloning(Cloning):
-    """The stage before the first cycle; chosen as a run's algorithm, its cycles only play: what others start from."""
+    """The stage before the first cycle. As the algorithm of a run its cycles have no phases: the policy only plays."""
 
-    def __init__(self, model: PreTrainedModel, pad_token_id: int, config: LearnerConfig, temperature: float) -> None:
-        super().__init__(model, pad_token_id, config, temperature, lr=config.clone.lr)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup, lr=setup.config.clone.lr)
         self._step = 0
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        return cls(setup.policy_model(), setup.pad_token_id, setup.config, setup.temperature)
+        return cls(setup)
 
     @property
-    def stage(self) -> Phase:
-        """The whole of cloning, as one phase over the demonstrations."""
-        return Phase("clone", self.config.clone.steps, self.config.clone.batch, "episode")
+    def stage(self) -> Draws:
+        """All of cloning, as one phase over the demonstrations."""
+        return Draws("clone", self.config.clone.steps, self.config.clone.batch)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         return []
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         clone = self.config.clone
-        # Falls to zero, so that the noise of the last batches doesn't stay in what is played.
+        # The rate falls to zero, so that the noise of single batches averages out.
         self.policy.set_lr(clone.lr * (1.0 - self._step / clone.steps))
         self._step += 1
         return super().step(phase, micro_batches, samples, version)

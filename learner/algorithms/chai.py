@@ -1,7 +1,8 @@
-"""CHAI: the policy stays the cloned one, and a critic picks the best of its proposals (Verma et al., 2022).
+"""CHAI: the policy stays the cloned one, and a critic chooses among its proposals (Verma et al., 2022).
 
-Invariants: nothing changes the policy; V(s) is the target network's largest Q over as many fresh actions as the player
-picks from, so that the critic judges the player it makes; the player gets the critic after each critic phase.
+Invariants: no step changes the policy. V(s) is the target network's largest Q over the same number of fresh actions as
+the scorer chooses from, so that the critic evaluates the behaviour that it causes. The scorer gets the critic after
+each cycle.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ import ray
 import torch
 import torch.distributed as dist
 
-from learner.algorithms.base import MicroBatches, Phase, StepResult
+from learner.algorithms.base import MicroBatches, StepResult
+from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
 from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phase
-from learner.entry import CRITIC_FILE
+from learner.engine.checkpoint_folders import CRITIC_FILE
 from learner.errors import LearnerError, WaitTimeoutError
 from learner.losses import best_of_loss
 from learner.protocols import Scorer
 
 
 class Chai(OverActorCritic):
-    """Critic phases only; `finish_cycle` hands the critic to the scorer that plays."""
+    """Critic phases only. `finish_cycle` sends the critic to the scorer, which chooses the actions that are played."""
 
     def __init__(self, engines: ActorCritic, scorer: Scorer | None) -> None:
         if scorer is None:
-            raise LearnerError("chai plays through a scorer, and the run passed none in")
+            raise LearnerError("chai plays through a scorer, and the run passed none")
         super().__init__(engines)
         self._scorer = scorer
 
@@ -50,7 +52,7 @@ class Chai(OverActorCritic):
             ray.get(self._scorer.load.remote(state, cycle), timeout=self.config.timeout_s)
         except ray.exceptions.GetTimeoutError as error:
             raise WaitTimeoutError(
-                f"the scorer did not take the critic of cycle {cycle} within {self.config.timeout_s:.0f} s; see "
+                f"the scorer did not load the critic of cycle {cycle} within {self.config.timeout_s:.0f} s; see "
                 "its log in the Ray session folder"
             ) from error
 
@@ -58,5 +60,5 @@ class Chai(OverActorCritic):
         super().save(directory)
         state = self.engines.critic_state()
         if dist.get_rank() == 0:
-            # Without it the checkpoint's policy would not play as the run did.
+            # The scorer of an evaluation loads this file, so that the policy plays as it did in the run.
             torch.save(state, directory / CRITIC_FILE)

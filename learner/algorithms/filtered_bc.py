@@ -1,6 +1,6 @@
-"""Filtered behavioural cloning: clone the best share of all episodes that replay holds, a baseline of the paper.
+"""Filtered behavioural cloning: clone the share of replay's episodes with the highest return (a baseline of the paper).
 
-Online the policy's own episodes come in and the best get better; offline the same steps run on what is there.
+Online, the policy's own episodes raise that share; offline, the same steps run on a fixed set of episodes.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from learner.algorithms.base import Phase
 from learner.algorithms.bc import Cloning
+from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
 
 
@@ -18,9 +18,8 @@ class FilteredCloning(Cloning):
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        lr = setup.config.filtered_bc.lr
-        return cls(setup.policy_model(), setup.pad_token_id, setup.config, setup.temperature, lr=lr)
+        return cls(setup, lr=setup.config.filtered_bc.lr)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         settings = self.config.filtered_bc
-        return [Phase("actor", settings.steps_per_cycle, settings.batch, "episode", best=settings.best)]
+        return [Draws("actor", settings.steps_per_cycle, settings.batch, best=settings.best)]

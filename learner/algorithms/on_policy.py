@@ -1,7 +1,7 @@
-"""What PPO, REINFORCE and GRPO share: a policy gradient over the tokens of a cycle's own episodes.
+"""The common part of PPO, REINFORCE and GRPO: a policy gradient over the tokens of a cycle's own episodes.
 
-Invariants: the advantages of all of a cycle's tokens are computed before its first step, under the policy that wrote
-the episodes; each episode is used once an epoch, and in one cycle only.
+Invariants: the advantages of all tokens are computed before the cycle's first step, under the policy that wrote the
+episodes. Each episode is used once per epoch, in one cycle only.
 """
 
 from __future__ import annotations
@@ -11,68 +11,52 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from buffer.episodes.schema import Episode
-from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
+from learner.algorithm_config import OnPolicyConfig
+from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.phases import Phase, Sweep
 from learner.algorithms.setup import Setup
-from learner.config import OnPolicyConfig
-from learner.engine.engines import Engine, all_reduce_sum, moments
+from learner.engine.engines import Engine
+from learner.engine.sums import Sums, moments
 from learner.errors import LearnerError
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
-from learner.models.policy import Policy
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row, action_record
 
 
 class OnPolicy(Algorithm):
-    """A sweep of clipped (or plain) policy-gradient steps; a subclass says what a token's advantage is.
+    """A sweep of clipped or plain policy-gradient steps. A subclass defines the advantage of a token.
 
     Args:
-        section: the method's settings.
-        setup: gives the encoder's pad, the engine's settings and, where `kl_to_clone` asks for it, the reference.
+        section: the settings of the method.
     """
 
-    def __init__(self, policy: Policy, setup: Setup, section: OnPolicyConfig) -> None:
+    def __init__(self, setup: Setup, section: OnPolicyConfig) -> None:
         self.section = section
         self.window = setup.window
-        self._model = policy.model
         self.encoder = PackedEncoder(setup.pad_token_id)
-        self.policy = Engine(policy, setup.config, lr=section.lr, max_grad_norm=section.max_grad_norm)
+        self.policy = Engine(setup.policy(), setup.config, lr=section.lr, max_grad_norm=section.max_grad_norm)
         self.reference = setup.reference_policy(self.policy.device) if section.kl_to_clone else None
         self._advantages: dict[str, Tensor] = {}
 
-    @property
-    def policy_model(self) -> PreTrainedModel:
-        return self._model
-
     def phases(self, cycle: int) -> Sequence[Phase]:
         section = self.section
-        return [
-            Phase(
-                "actor",
-                0,
-                section.batch,
-                "episode",
-                epochs=section.epochs,
-                max_staleness=self.window,
-                sweep=True,
-                # Where learning waits for rollouts, who is missing (its environment failed) won't come any more.
-                group=self.group if self.window else 1,
-            )
-        ]
+        # In sync mode no missing member of a group will follow, because its environment failed.
+        group = self.group if self.window else 1
+        return [Sweep("actor", section.batch, epochs=section.epochs, max_staleness=self.window, group=group)]
 
     @abstractmethod
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
-        """The advantage of each action token, [tokens] in order, by episode id, of all this rank's rows."""
+        """Return the advantages of the action tokens [tokens] of each of this rank's episodes, by episode id."""
 
-    def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:
+    def begin(self, batches: Sequence[MicroBatches]) -> None:
         for episode in episodes_of(batches):
             if len(episode.versions) == 0 or episode.versions.min() < 0:
                 raise LearnerError(
-                    f"{type(self).__name__.lower()} compares its policy with the one that wrote an episode, and the "
-                    f"tokens of {episode.episode_id} carry no policy's log-probabilities (demonstrations and imports "
-                    "have none); learn from them by archer_offline or filtered_bc"
+                    f"{type(self).__name__.lower()} compares its policy with the policy that wrote an episode, and the "
+                    f"tokens of {episode.episode_id} have no behaviour log-probabilities (demonstrations and imports "
+                    "have none); use algorithm archer_offline or filtered_bc for them"
                 )
         found = self.token_advantages(batches)
         if self.section.normalise_advantage:
@@ -82,7 +66,7 @@ class OnPolicy(Algorithm):
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         section, device = self.section, self.policy.device
-        sums = dict.fromkeys(("loss", "kl", "entropy", "tokens", "kl_to_clone"), 0.0)
+        sums = Sums(device)
 
         def loss(rows: Sequence[Row]) -> Tensor:
             layout = self.encoder.encode(rows, ("action",)).to(device)
@@ -97,21 +81,19 @@ class OnPolicy(Algorithm):
                 importance_cap=1.0,
                 clip=section.clip,
             )
+            kl: Tensor | float = 0.0
             if self.reference is not None:
                 kl = reference_kl(logprob, self.reference(layout, predictions))
-                sums["kl_to_clone"] += kl.item()
                 total = total + section.kl_to_clone * kl
-            sums["loss"] += total.item()
-            sums["kl"] += behaviour_kl(logprob, behaviour).item()
-            sums["entropy"] -= logprob.sum().item()
-            sums["tokens"] += logprob.numel()
+            sums.add(loss=total, kl=behaviour_kl(logprob, behaviour), entropy=-logprob.sum(), kl_to_clone=kl)
+            sums.add(tokens=logprob.numel())
             return total
 
         norm = self.policy.step(micro_batches, loss, global_size=samples)
-        sums = all_reduce_sum(sums, device)
-        tokens = max(sums.pop("tokens"), 1.0)
-        metrics = {"actor/loss": sums.pop("loss") / samples, "actor/norm": norm}
-        metrics |= {f"actor/{name}": value / tokens for name, value in sums.items()}
+        total = sums.total()
+        tokens = max(total.pop("tokens"), 1.0)
+        metrics = {"actor/loss": total.pop("loss") / samples, "actor/norm": norm}
+        metrics |= {f"actor/{name}": value / tokens for name, value in total.items()}
         return StepResult(metrics, stop=section.kl_stop is not None and metrics["actor/kl"] > section.kl_stop)
 
 

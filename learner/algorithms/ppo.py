@@ -1,13 +1,14 @@
 """Token-level PPO with a value function (Schulman et al., 2017), the on-policy baseline of the ArCHer paper.
 
-A step is a token; the reward of a turn arrives with its last token, and only the end of a turn discounts. A time limit
-bootstraps from the value of the state that it cut off. The value has an engine of its own, as ArCHer's critic has:
-on shared features, and under a shared clipping of gradients, its far larger loss would drive the policy.
+A step of the decision process is a token. The reward of a turn belongs to its last token, and only the end of a turn
+is discounted. After a time limit the return is bootstrapped from the value of the last state. The value function has
+its own engine, because with shared features and a shared gradient clipping its larger loss would dominate the policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -16,36 +17,38 @@ import torch
 from torch import Tensor
 
 from buffer.episodes.schema import Episode
-from learner.algorithms.base import MicroBatches, Phase, StepResult
+from learner.algorithm_config import PpoConfig
+from learner.algorithms.base import MicroBatches, StepResult
 from learner.algorithms.on_policy import OnPolicy
+from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
-from learner.config import PpoConfig
-from learner.engine.engines import Engine, all_reduce_sum
+from learner.engine.engines import Engine
+from learner.engine.sums import Sums
 from learner.losses import generalised_advantage, value_loss
-from learner.models.policy import Policy, TokenValue
 from learner.passes.layout import Layout, Points
 from learner.passes.rows import Row
 
 
 class Ppo(OnPolicy):
-    """Clipped surrogate over generalised advantages; each step moves policy and value, each with its own optimizer."""
+    """The clipped surrogate over generalised advantages. Each step trains policy and value with separate optimizers."""
 
     section: PpoConfig
 
-    def __init__(self, policy: Policy, value: TokenValue, setup: Setup, section: PpoConfig) -> None:
-        super().__init__(policy, setup, section)
+    def __init__(self, setup: Setup, section: PpoConfig) -> None:
+        super().__init__(setup, section)
+        value = setup.value_model()
         self.value = Engine(value, setup.config, lr=section.value_lr, max_grad_norm=section.max_grad_norm)
         self._targets: dict[str, Tensor] = {}
         self._warming_up = False
 
     @classmethod
     def build(cls, setup: Setup) -> Self:
-        policy = setup.policy()
-        return cls(policy, setup.value_model(), setup, setup.config.ppo)
+        return cls(setup, setup.config.ppo)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         self._warming_up = cycle < self.section.warmup_cycles
-        return super().phases(cycle)
+        (sweep,) = super().phases(cycle)
+        return [replace(sweep, trains_policy=not self._warming_up)]
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -68,9 +71,9 @@ class Ppo(OnPolicy):
         discount[ends], trace[ends] = section.gamma, section.lambda_turn
         return generalised_advantage(reward, value, last_value * (not episode.terminated), discount, trace)
 
-    def begin(self, phase: Phase, batches: Sequence[MicroBatches]) -> None:
+    def begin(self, batches: Sequence[MicroBatches]) -> None:
         self._targets = {}
-        super().begin(phase, batches)
+        super().begin(batches)
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         metrics = self._value_step(micro_batches, samples)
@@ -80,22 +83,20 @@ class Ppo(OnPolicy):
         return StepResult(result.metrics | metrics, result.stop)
 
     def _value_step(self, micro_batches: MicroBatches, samples: int) -> dict[str, float]:
-        sums = dict.fromkeys(("value_loss", "value", "tokens"), 0.0)
+        sums = Sums(self.value.device)
 
         def loss(rows: Sequence[Row]) -> Tensor:
             layout = self.encoder.encode(rows, ("action",)).to(self.value.device)
             values, _ = self.value(layout, layout.predictions["action"])
             target = torch.cat([self._targets[row.episode.episode_id] for row in rows]).to(values.device)
             total = value_loss(values, target)
-            sums["value_loss"] += total.item()
-            sums["value"] += values.sum().item()
-            sums["tokens"] += values.numel()
+            sums.add(value_loss=total, value=values.sum(), tokens=values.numel())
             return total
 
         norm = self.value.step(micro_batches, loss, global_size=samples)
-        sums = all_reduce_sum(sums, self.value.device)
-        tokens = max(sums.pop("tokens"), 1.0)
-        return {f"actor/{name}": value / tokens for name, value in sums.items()} | {"actor/value_norm": norm}
+        total = sums.total()
+        tokens = max(total.pop("tokens"), 1.0)
+        return {f"actor/{name}": value / tokens for name, value in total.items()} | {"actor/value_norm": norm}
 
     def save(self, directory: Path) -> None:
         super().save(directory)
@@ -107,7 +108,7 @@ class Ppo(OnPolicy):
 
 
 def _last_states(layout: Layout, rows: Sequence[Row]) -> Points:
-    """Where the state after the last turn of each row is read: [rows]."""
+    """Return the points at which the state after the last turn of each row is read, [rows]."""
     last = torch.tensor([len(row.turns) for row in rows]).cumsum(0) - 1
     where = layout.points["next_state"]
     last = last.to(where.row.device)

@@ -1,4 +1,4 @@
-"""What algorithms are made from: the models that a run starts with, loaded as its settings say."""
+"""The models that an algorithm starts from, loaded by the run's settings."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from learner.protocols import Scorer
 
 @dataclass(frozen=True)
 class Setup:
-    """Where the policy starts from, and the settings.
+    """The starting models of a run and its settings.
 
     Attributes:
-        model: folder or name of the policy's model; on resume, of the checkpoint's policy.
-        reference: folder or name of the policy that learning started from, which `kl_to_clone` keeps close to and
-            adapters are added to.
-        temperature: at which the engines sample.
-        window: policy versions by which a cycle's own episodes may be old: 0 where rollouts and learning take turns.
-        offline_cycles: first cycles that learn from what replay holds and play nothing.
-        scorer: the actor through which a critic picks what is played, where the run has one.
+        model: folder or name of the policy's model; on resume that of the checkpoint's policy.
+        reference: folder or name of the policy that learning started from. It is the reference of `kl_to_clone` and the
+            base of adapters.
+        temperature: sampling temperature of the engines.
+        window: number of policy versions by which a cycle's own episodes may be behind; 0 in sync mode.
+        offline_cycles: number of first cycles that play no episodes and learn from replay.
+        scorer: the actor that chooses actions by the critic, if the run has one.
     """
 
     model: str
@@ -47,24 +47,25 @@ class Setup:
 
     @property
     def pad_token_id(self) -> int:
+        """The token id that fills sequences."""
         return pad_token_id(self.tokenizer)
 
     @cached_property
     def base(self) -> PreTrainedModel:
-        """The frozen model under all adapters, held once."""
+        """The frozen model under all adapters, loaded once."""
         return self._load(self.reference, self.config.dtype).requires_grad_(False)
 
     @cached_property
     def base_record(self) -> Base:
-        """Which base that is; asked for before an engine partitions it."""
+        """The identity of the base. Read it before an engine partitions the base."""
         return Base(self.reference, fingerprint(self.base))
 
     def policy(self) -> Policy:
-        """What an on-policy method trains."""
+        """Return the policy to train, without a token-level baseline."""
         return Policy(self.policy_model(), self.temperature, self.config.dtype)
 
     def policy_model(self) -> PreTrainedModel:
-        """The policy's language model, on every rank the same."""
+        """Return the policy's language model, the same on every rank."""
         lora = self.config.lora
         if lora is None:
             return self._load(self.model, "float32")
@@ -74,7 +75,7 @@ class Setup:
         return model
 
     def value_model(self) -> TokenValue:
-        """A value of each token's state, on a backbone that starts as the policy's."""
+        """Return a value function of token states, on a copy of the policy's backbone."""
         lora, config = self.config.lora, self.config
         model = self._load(self.model, "float32") if lora is None else with_adapter(self.base, lora)
         return TokenValue(model, config.ppo.value_hidden_size, config.dtype)
@@ -86,7 +87,7 @@ class Setup:
         return build_critic(self.config, self.reference, self.tokenizer, self.base.base_model)
 
     def reference_policy(self, device: torch.device) -> FrozenEngine:
-        """The policy that learning started from; it never changes. With adapters it is the base, or what was given."""
+        """Return the frozen policy that learning started from: with adapters the base, or `lora.adapter` on it."""
         config = self.config
         if config.lora is None:
             model = self._load(self.reference, config.dtype)

@@ -1,7 +1,7 @@
-"""What the utterance-level methods share: policy, critic and target, and the part of their steps that is the same.
+"""The common part of the utterance-level methods: policy, critic and target network, and the critic's step.
 
-Invariants: actor and critic have their own optimizers and their own gradient clipping; only the target network's
-values enter targets.
+Invariants: actor and critic have separate optimizers and separate gradient clipping. Targets contain only values of the
+target network.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from learner.algorithms.base import Algorithm, MicroBatches, Phase, StepResult
+from learner.algorithm_config import CriticConfig
+from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
-from learner.config import CriticConfig, LearnerConfig
+from learner.config import LearnerConfig
 from learner.engine.accelerator import deepspeed
-from learner.engine.engines import Engine, FrozenEngine, all_reduce_sum
-from learner.losses import lambda_target, q_loss, td_target
+from learner.engine.engines import Engine, FrozenEngine
+from learner.engine.sums import Sums
+from learner.losses import advantage, lambda_target, q_loss, td_target
 from learner.models.adapters import twin, weights
 from learner.models.critic import Critic
 from learner.models.policy import Policy
-from learner.passes.layout import Encoder, Part
+from learner.passes.layout import Encoder, Part, Predictions
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
 
@@ -33,10 +36,10 @@ Values = dict[str, Tensor]
 
 
 class ActorCritic:
-    """Engines of one policy and one utterance-level critic.
+    """The engines of one policy and one utterance-level critic.
 
     Args:
-        reference: the policy to stay close to, or None.
+        reference: loads the policy of the `kl_to_clone` term onto a device; None if the term is off.
     """
 
     def __init__(
@@ -85,20 +88,18 @@ class ActorCritic:
         value_loss: Callable[[Tensor, Values], Tensor],
         bar_q: Part,
     ) -> StepResult:
-        """One TD step of Q and one step of V; then the target follows.
-
-        Rows with weights count by them: w e^2 is (sqrt(w) e)^2, so both sides of each squared error are scaled.
+        """Take one step of J_Q and J_V, then update the target network.
 
         Args:
-            value_loss: J_V, summed, of V at the states [heads, samples] and the target network's values.
-            bar_q: at which actions `value_loss` needs the target network's Q: "fresh" or "action".
+            value_loss: returns J_V, summed, of V at the states [heads, samples] and the target network's values.
+            bar_q: the actions at which `value_loss` needs the target network's Q: "fresh" or "action".
 
         Returns:
-            Metrics, and TD errors where draws are prioritised.
+            Metrics, and the TD errors if draws are prioritised.
         """
         config, device = self.config.critic, self.critic.device
-        sums = dict.fromkeys(("q_loss", "v_loss", "q", "v", "target"), 0.0)
-        td_errors: list[np.ndarray] = []
+        sums = Sums(device)
+        td_errors: list[Tensor] = []
 
         def loss(rows: Sequence[Row]) -> Tensor:
             following: Part = "next_state" if config.lambda_turn is None else "next_states"
@@ -108,32 +109,30 @@ class ActorCritic:
             now = self.critic_encoder.encode(rows, ("state", "action"), 1).to(device)
             values = self.critic(now, q=("action",), v=("state",))
             if config.sampler == "prioritised":
-                errors = (values["q_action"].detach() - target).abs().mean(0)
-                td_errors.append(errors.float().cpu().numpy())
+                td_errors.append((values["q_action"].detach() - target).abs().mean(0).float())
+            # A sample's weight scales both sides of each squared error by its root: w e^2 = (sqrt(w) e)^2.
             root = sample_weights(rows, device).sqrt()
             j_q = q_loss(values["q_action"] * root, target * root)
             bar_at = {name: value * (root if value.dim() == 2 else root.unsqueeze(-1)) for name, value in bar.items()}
             j_v = value_loss(values["v_state"] * root, bar_at)
-            heads = len(target)
-            sums["q_loss"] += j_q.item() / heads
-            sums["v_loss"] += j_v.item() / heads
-            sums["q"] += values["q_action"].sum().item() / heads
-            sums["v"] += values["v_state"].sum().item() / heads
-            sums["target"] += target.sum().item() / heads
+            found = {"q_loss": j_q, "v_loss": j_v, "q": values["q_action"], "v": values["v_state"], "target": target}
+            sums.add(**{name: value.detach().sum().double() / len(target) for name, value in found.items()})
             return j_q + j_v
 
         norm = self.critic.step(micro_batches, loss, global_size=samples)
         self.target.average_towards(self.critic, config.tau)
-        means = all_reduce_sum(sums, device)
-        metrics = {f"critic/{k}": value / samples for k, value in means.items()} | {"critic/norm": norm}
-        return StepResult(metrics, td_errors=td_errors)
+        metrics = {f"critic/{name}": value / samples for name, value in sums.total().items()} | {"critic/norm": norm}
+        return StepResult(metrics, td_errors=[errors.cpu().numpy() for errors in td_errors])
 
     def _q_target(self, rows: Sequence[Row], next_value: Tensor) -> Tensor:
-        """[heads, samples], from V after n turns [heads, samples], or after each of 1 to n [heads, samples, n]."""
+        """Return the targets of Q [heads, samples].
+
+        `next_value` is V after n turns [heads, samples], or after each of 1 to n turns [heads, samples, n].
+        """
         config = self.config.critic
 
         def after(n: int) -> Tensor:
-            """Rewards, discount and termination: [3, samples]."""
+            """Return rewards, discount and termination of the n-step target, [3, samples]."""
             return torch.from_numpy(np.stack(n_step_returns(rows, n, config.gamma))).to(next_value.device)
 
         if config.lambda_turn is None:
@@ -142,15 +141,20 @@ class ActorCritic:
         reward, discount, terminated = torch.stack([after(n) for n in range(1, config.n_step + 1)], -1)
         return lambda_target(reward, discount, terminated, next_value, config.lambda_turn)
 
-    def values(self, rows: Sequence[Row], part: Part) -> Values:
-        """The critic's Q at the actions `part` and V at their states, without gradient."""
+    def advantage(self, rows: Sequence[Row], part: Part) -> Tensor:
+        """Return A(s, a) of the actions `part` ("fresh" or "action"), [samples, actions], without gradient."""
         horizon = 0 if part == "fresh" else 1
         layout = self.critic_encoder.encode(rows, ("state", part), horizon).to(self.critic.device)
         with torch.no_grad():
-            return self.critic(layout, q=(part,), v=("state",))
+            values = self.critic(layout, q=(part,), v=("state",))
+        q = values[f"q_{part}"]
+        return advantage(q if part == "fresh" else q.unsqueeze(-1), values["v_state"]).to(self.policy.device)
 
     def critic_state(self) -> dict[str, Tensor]:
-        """The critic's whole weights on the host, adapters merged, on rank 0; called on all ranks, elsewhere empty."""
+        """Return the critic's weights in host memory, adapters merged, on rank 0; an empty dict on other ranks.
+
+        Called on every rank, because gathering under ZeRO-3 is collective.
+        """
         module, first = self.critic.module, dist.get_rank() == 0
         state: dict[str, Tensor] = {}
         for weight in weights(module):
@@ -163,7 +167,7 @@ class ActorCritic:
         return state
 
     def save(self, directory: Path) -> None:
-        """Write weights and optimizers below `directory`."""
+        """Write weights and optimizers into `directory`."""
         self.policy.save(str(directory), "actor")
         self.critic.save(str(directory), "critic")
         torch.save(self.target.state(), directory / f"target-{dist.get_rank()}.pt")
@@ -175,9 +179,9 @@ class ActorCritic:
         self.target.load_state(torch.load(directory / f"target-{dist.get_rank()}.pt", weights_only=True))
 
 
-def critic_phase(config: CriticConfig, *, fresh: int) -> Phase:
-    """The critic's draws from all of replay."""
-    return Phase(
+def critic_phase(config: CriticConfig, *, fresh: int) -> Draws:
+    """Return the critic's draws from all of replay."""
+    return Draws(
         "critic",
         config.steps_per_cycle,
         config.batch,
@@ -185,24 +189,17 @@ def critic_phase(config: CriticConfig, *, fresh: int) -> Phase:
         fresh=fresh,
         sampler=config.sampler,
         importance=config.importance_exponent,
+        trains_policy=False,
     )
 
 
 class OverActorCritic(Algorithm):
-    """An algorithm whose whole state is an `ActorCritic`, so that another one can go on from it."""
+    """An algorithm whose whole state is an `ActorCritic`, so that another algorithm can continue with it."""
 
     def __init__(self, engines: ActorCritic) -> None:
         self.engines = engines
         self.config = engines.config
         self.policy = engines.policy
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(ActorCritic.build(setup))
-
-    @property
-    def policy_model(self) -> PreTrainedModel:
-        return self.engines.model
 
     def save(self, directory: Path) -> None:
         self.engines.save(directory)
@@ -212,15 +209,15 @@ class OverActorCritic(Algorithm):
 
 
 def sample_weights(rows: Sequence[Row], device: torch.device) -> Tensor:
-    """By how much each sample counts, float32 [samples] in the order of the layout; 1 where rows say nothing."""
+    """Return the weight of each sample, float32 [samples] in layout order; 1 for rows without weights."""
     weights = [row.weights if len(row.weights) else np.ones(len(row.turns), np.float32) for row in rows]
     return torch.from_numpy(np.concatenate(weights)).to(device)
 
 
 def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `td_target` needs of each sample: summed rewards, discount and termination, float32 [samples].
+    """Return the summed rewards, discount and termination of n-step targets, each float32 [samples] in layout order.
 
-    Samples are in the order of the layout: row by row, turn by turn. Sums are cut at the end of the episode.
+    Sums are cut at the end of the episode.
     """
     reward, discount, terminated = [], [], []
     for row in rows:
@@ -232,3 +229,8 @@ def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarra
             discount.append(gamma ** (end - int(turn)))
             terminated.append(float(episode.terminated and end == last))
     return tuple(np.asarray(a, dtype=np.float32) for a in (reward, discount, terminated))  # type: ignore[return-value]
+
+
+def token_advantages(advantages: Tensor, predictions: Predictions) -> Tensor:
+    """Return the advantage of its utterance for each token: [samples, actions] to [tokens]."""
+    return advantages[predictions.sample, predictions.action]

@@ -9,6 +9,9 @@ import re
 import shutil
 from pathlib import Path
 
+CRITIC_FILE = "critic.pt"
+"""The critic's weights in a checkpoint of an algorithm that plays by its critic."""
+
 _NAME = re.compile(r"cycle-(\d{5,})")
 
 

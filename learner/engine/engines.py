@@ -7,7 +7,7 @@ any number of ranks and micro-batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,8 +57,8 @@ class Engine:
     def step(
         self,
         micro_batches: Sequence[Sequence[Row]],
-        loss: Callable[[Sequence[Row]], Tensor],
-        *,
+        loss: Callable[..., Tensor],
+        *along: Sequence[Any],
         global_size: float,
     ) -> float:
         """Take one optimizer step and return the norm of the gradient before clipping.
@@ -66,6 +66,7 @@ class Engine:
         Args:
             micro_batches: this rank's micro-batches; every rank has the same number.
             loss: returns the loss of a micro-batch, **summed** over its samples.
+            along: sequences with one element per micro-batch, which `loss` gets after the rows.
             global_size: number of samples on all ranks, by which the sum is divided.
 
         Raises:
@@ -74,12 +75,11 @@ class Engine:
         """
         ranks = dist.get_world_size()
         norm: float | None = None
-        unsound: list[str] = []
-        for index, micro_batch in enumerate(micro_batches):
+        finite: list[Tensor] = []  # read only if the norm is not finite: each read synchronises with the device
+        for index, arguments in enumerate(zip(micro_batches, *along, strict=True)):
             self.ds.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-            total = loss(micro_batch)
-            if not torch.isfinite(total):
-                unsound += [row.episode.episode_id for row in micro_batch]
+            total = loss(*arguments)
+            finite.append(torch.isfinite(total))
             # DeepSpeed averages gradients over ranks; the factor `ranks` turns the mean into the sum.
             self.ds.backward(total * (ranks / global_size))
             if index == len(micro_batches) - 1:
@@ -89,7 +89,8 @@ class Engine:
             self.ds.step()
         norm = float(self.ds.get_global_grad_norm()) if norm is None else norm
         if not math.isfinite(norm):
-            raise NonFiniteLossError(_non_finite(unsound, norm))
+            unsound = [rows for rows, sound in zip(micro_batches, finite, strict=True) if not sound]
+            raise NonFiniteLossError(_non_finite([row.episode.episode_id for rows in unsound for row in rows], norm))
         return norm
 
     def _full_gradient_norm(self) -> float | None:
@@ -202,23 +203,3 @@ def deepspeed_config(config: LearnerConfig, max_grad_norm: float) -> dict[str, A
         "steps_per_print": 2**31,
         "wall_clock_breakdown": False,
     }
-
-
-def all_reduce_sum(values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """Sum each entry over the ranks; all ranks must hold the same keys in the same order."""
-    if dist.get_world_size() == 1:
-        return values
-    tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
-    return dict(zip(values, tensor.tolist(), strict=True))
-
-
-def moments(tensors: Iterable[Tensor]) -> tuple[float, float]:
-    """Mean and standard deviation over all entries on all ranks."""
-    flat = torch.cat([t.flatten() for t in tensors]).double()
-    sums = torch.stack([flat.sum(), flat.square().sum(), torch.tensor(float(flat.numel())).to(flat)])
-    if dist.get_world_size() > 1:
-        dist.all_reduce(sums)
-    total, squares, count = sums.tolist()
-    mean = total / count
-    return mean, max(squares / count - mean**2, 0.0) ** 0.5

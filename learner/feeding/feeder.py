@@ -1,9 +1,9 @@
-"""Feeds a phase: samples from replay, fresh actions from the engines, both ahead of need.
+"""Feeds the steps of draws: samples from replay and fresh actions from the engines, both requested in advance.
 
-The policy is frozen until the weights go out at a cycle's end, so the fresh actions of all steps of a phase are asked
-for at once and written while the learner is at work on the first of them; those of the next phase follow. What is held
-in memory meanwhile is bounded by `prefetch_steps`: of either phase the distinct episodes that so many steps draw, and
-their fresh actions.
+The policy is constant until the broadcast at the end of a cycle, so the fresh actions of all steps of a phase are
+requested together, and the engines write them while the learner works on the first steps. The requests of the next
+phase follow. `prefetch_steps` bounds the memory: for each of the two phases it is the number of steps whose episodes
+and fresh actions are held at once.
 """
 
 from __future__ import annotations
@@ -13,41 +13,26 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from buffer.sampling.request import SampleRequest
-from learner.algorithms.base import Phase
+from learner.algorithms.phases import Draws
 from learner.config import LearnerConfig
-from learner.errors import LearnerError, WaitTimeoutError
+from learner.errors import WaitTimeoutError
+from learner.feeding.batch import Batch, split
 from learner.feeding.fresh_actions import FreshSupply
-from learner.feeding.sweeps import Sweeps
-from learner.passes.rows import Row, deal, rows_from_samples
+from learner.passes.rows import Row, rows_from_samples
 from learner.ranks import Leader
 
 if TYPE_CHECKING:
-    from learner.protocols import PrioritisedDrawn, PrioritySource, RolloutService, SampleSource
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's share of a global batch.
-
-    Attributes:
-        micro_batches: rows of this rank.
-        samples: samples of the global batch.
-        waited_s: seconds that rank 0 waited for fresh actions.
-    """
-
-    micro_batches: list[list[Row]]
-    samples: int
-    waited_s: float
+    from buffer.client.ray_client import ReplayClient
+    from learner.protocols import RolloutService
 
 
 @dataclass
 class _Pending:
-    """Rows of a step, and where their fresh actions come from; None where they are not asked for yet."""
+    """The rows of a step and the supply of their fresh actions; None if these are not requested yet."""
 
     rows: list[Row]
     fresh: FreshSupply | None = None
@@ -55,14 +40,15 @@ class _Pending:
 
 @dataclass
 class _Ahead:
-    """The next steps of a phase under a policy version, and how many of its steps were drawn in all."""
+    """The pending steps of a phase under one policy version, and the number of steps drawn so far."""
 
-    of: tuple[Phase, int]
+    draws: Draws
+    version: int
     steps: deque[_Pending] = field(default_factory=deque)
     drawn: int = 0
 
-    def forget(self) -> None:
-        """Give up the fresh actions of all steps that are left."""
+    def cancel(self) -> None:
+        """Cancel the requests for fresh actions of all pending steps."""
         for item in self.steps:
             if item.fresh is not None:
                 item.fresh.cancel()
@@ -70,112 +56,58 @@ class _Ahead:
 
 
 class Feeder:
-    """Gives the batches of a phase, on each rank its own share."""
+    """Returns the batches of draws, to each rank its own share."""
 
-    def __init__(self, replay: SampleSource, rollouts: RolloutService, leader: Leader, config: LearnerConfig) -> None:
+    def __init__(self, replay: ReplayClient, rollouts: RolloutService, leader: Leader, config: LearnerConfig) -> None:
         self._replay = replay
         self._rollouts = rollouts
         self._leader = leader
         self._config = config
         self._ahead: _Ahead | None = None
-        self.sweeps = Sweeps()
 
-    def batches(self, phase: Phase, version: int, then: Phase | None = None) -> Iterator[Batch]:
-        """All batches of a phase of draws, `phase.epochs` times over.
+    def batches(self, draws: Draws, version: int, then: Draws | None = None) -> Iterator[Batch]:
+        """Yield all batches of `draws`, `draws.epochs` times.
 
         Args:
-            version: the current policy version, from which `phase.max_staleness` counts back.
-            then: the phase of draws that will follow with the same version; its actions are asked for after this one's,
-                unless it draws from recent episodes only: those must be the ones at its own beginning.
+            version: the current policy version, from which `draws.max_staleness` counts back.
+            then: the next draws under the same version. Their fresh actions are requested after those of `draws`,
+                unless they draw recent episodes only: these are the recent ones when the phase begins.
         """
         if then is not None and then.max_staleness is not None:
             then = None
         kept: list[Batch] = []
-        ahead = self._take((phase, version))
+        ahead = self._take(draws, version)
 
         def next_batch() -> list[Batch]:
             try:
                 self._fill(ahead)
-                if then is not None and ahead.drawn == phase.steps:
-                    self._ahead = self._ahead or _Ahead((then, version))
+                if then is not None and ahead.drawn == draws.steps:
+                    self._ahead = self._ahead or _Ahead(then, version)
                     self._fill(self._ahead)
                 batch = self._complete(ahead.steps[0])
             except self._rollouts.stale_error:
-                # The engines are about to get new weights: what is under way is asked for again.
-                ahead.forget()
+                # The engines get new weights before the next attempt, which requests the actions again.
+                ahead.cancel()
                 if self._ahead is not None:
-                    self._ahead.forget()
+                    self._ahead.cancel()
                 raise
             ahead.steps.popleft()
             return batch
 
         try:
-            for _ in range(phase.steps):
+            for _ in range(draws.steps):
                 batch = self._leader.scatter(next_batch)
-                if phase.epochs > 1:
+                if draws.epochs > 1:
                     kept.append(batch)
                 yield batch
         finally:
-            # Where the phase ends early, nobody waits for the rest.
-            ahead.forget()
-        for _ in range(phase.epochs - 1):
+            # A phase may end before its last step.
+            ahead.cancel()
+        for _ in range(draws.epochs - 1):
             yield from kept
 
-    def sweep(self, phase: Phase, version: int, seed: int) -> list[Batch]:
-        """The batches of a phase that takes each episode once, split at random by `seed`.
-
-        Every batch has `phase.batch` episodes or a few more or less, and at least one for each rank. There is none
-        where all that the window holds was taken by earlier sweeps.
-        """
-
-        def split() -> list[list[Batch]]:
-            episodes = self._replay.sweep(
-                view=_view(phase), min_version=_min_version(phase, version), timeout_s=self._config.timeout_s
-            )
-            episodes = self.sweeps.take(episodes, group=phase.group, at_least=self._leader.ranks)
-            if not episodes:
-                return [[] for _ in range(self._leader.ranks)]
-            rows = rows_from_samples(episodes, np.full(len(episodes), -1))
-            order = np.random.default_rng(seed).permutation(len(rows))
-            pieces = max(1, min(round(len(rows) / phase.batch), len(rows) // self._leader.ranks))
-            parts = [[rows[i] for i in piece] for piece in np.array_split(order, pieces)]
-            batches = [self._deal(part, waited_s=0.0) for part in parts]
-            return [[batch[rank] for batch in batches] for rank in range(self._leader.ranks)]
-
-        return self._leader.scatter(split)
-
-    def _require_enough(self, phase: Phase) -> None:
-        """A batch of more samples than there are would count some of them several times."""
-        held = self._replay.stats()
-        there = held.turns if phase.unit == "turn" else held.episodes
-        if phase.batch > there:
-            raise LearnerError(
-                f"a step of the {phase.name} phase draws {phase.batch} {phase.unit}s, and there are {there}; lower the "
-                "phase's `batch`, or raise episodes_per_cycle or the number of demonstrations"
-            )
-
-    def _draw(self, phase: Phase, steps: int, version: int) -> list[list[Row]]:
-        """The rows of the next `steps` steps, drawn in one call so that an episode is held once for all of them."""
-        request = SampleRequest(
-            steps * phase.batch,
-            view=_view(phase),
-            unit=phase.unit,
-            sampler=phase.sampler,
-            min_version=_min_version(phase, version),
-            best=phase.best,
-        )
-        sample = self._replay.sample(request, timeout_s=self._config.timeout_s)
-        episodes, turns = sample.episodes, sample.turns
-        cuts = [slice(first, first + phase.batch) for first in range(0, steps * phase.batch, phase.batch)]
-        if phase.sampler == "uniform":
-            return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
-        drawn = cast("PrioritisedDrawn", sample)
-        weights = drawn.importance_weights(phase.importance)
-        keys = list(zip(drawn.shards.tolist(), drawn.seqs.tolist(), strict=True))
-        return [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], keys=keys[cut]) for cut in cuts]
-
     def update_priorities(self, micro_batches: list[list[Row]], td_errors: Sequence[np.ndarray]) -> None:
-        """Tell replay the TD errors of what was drawn from it; called on every rank after each step.
+        """Send replay the TD errors of a step as priorities. Called on every rank.
 
         Args:
             td_errors: of each micro-batch, float32 [samples].
@@ -188,75 +120,70 @@ class Feeder:
         gathered = self._leader.gather(mine)
         if gathered is None:
             return
-        told = [row for of_rank in gathered for row in of_rank]
-        counts = [len(turns) for *_, turns, _ in told]
-        cast("PrioritySource", self._replay).update_priorities_at(
-            np.repeat([shard for shard, *_ in told], counts),
-            np.repeat([seq for _, seq, *_ in told], counts),
-            np.concatenate([turns for *_, turns, _ in told]),
-            np.concatenate([errors for *_, errors in told]),
+        updates = [row for of_rank in gathered for row in of_rank]
+        counts = [len(turns) for *_, turns, _ in updates]
+        self._replay.update_priorities_at(
+            np.repeat([shard for shard, *_ in updates], counts),
+            np.repeat([seq for _, seq, *_ in updates], counts),
+            np.concatenate([turns for *_, turns, _ in updates]),
+            np.concatenate([errors for *_, errors in updates]),
         )
 
-    def _take(self, of: tuple[Phase, int]) -> _Ahead:
-        """What was drawn of a phase already, on rank 0; elsewhere and else a new beginning."""
+    def _take(self, draws: Draws, version: int) -> _Ahead:
+        """Return the steps that were drawn in advance, or start from none."""
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.of != of:
-            ahead.forget()
+        if ahead is not None and (ahead.draws, ahead.version) != (draws, version):
+            ahead.cancel()
             ahead = None
-        return ahead or _Ahead(of)
+        return ahead or _Ahead(draws, version)
 
     def _fill(self, ahead: _Ahead) -> None:
-        """Draw and ask for what is due of a phase."""
-        phase, version = ahead.of
-        most = self._config.prefetch_steps
+        """Draw steps and request fresh actions, up to the limit of `prefetch_steps`."""
+        draws, most = ahead.draws, self._config.prefetch_steps
         if ahead.drawn == 0:
-            self._require_enough(phase)
-        # Blocks of half that size or more: large enough to share states, early enough that no engine idles.
-        if ahead.drawn < phase.steps and len(ahead.steps) <= most // 2:
-            steps = min(most - len(ahead.steps), phase.steps - ahead.drawn)
-            ahead.steps.extend(map(_Pending, self._draw(phase, steps, version)))
+            stats = self._replay.stats()
+            draws.require_enough(stats.turns if draws.unit == "turn" else stats.episodes)
+        # A block of at least half the limit shares states between its steps and still keeps the engines busy.
+        if ahead.drawn < draws.steps and len(ahead.steps) <= most // 2:
+            steps = min(most - len(ahead.steps), draws.steps - ahead.drawn)
+            ahead.steps.extend(map(_Pending, self._draw(draws, steps, ahead.version)))
             ahead.drawn += steps
         new = [item for item in ahead.steps if item.fresh is None]
-        if phase.fresh and new:
-            supply = FreshSupply(self._rollouts, [i.rows for i in new], phase.fresh, logprobs=phase.logprobs)
+        if draws.fresh and new:
+            supply = FreshSupply(self._rollouts, [i.rows for i in new], draws.fresh, logprobs=draws.logprobs)
             for item in new:
                 item.fresh = supply
 
+    def _draw(self, draws: Draws, steps: int, version: int) -> list[list[Row]]:
+        """Return the rows of the next steps, drawn in one call so that they share episodes."""
+        sample = self._replay.sample(draws.request(steps, version), timeout_s=self._config.timeout_s)
+        episodes, turns = sample.episodes, sample.turns
+        cuts = [slice(first, first + draws.batch) for first in range(0, steps * draws.batch, draws.batch)]
+        if draws.sampler == "uniform":
+            return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
+        weights = sample.importance_weights(draws.importance)
+        keys = list(zip(sample.shards.tolist(), sample.seqs.tolist(), strict=True))
+        return [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], keys=keys[cut]) for cut in cuts]
+
     def _complete(self, item: _Pending) -> list[Batch]:
+        """Wait for the fresh actions of a step and return each rank's share of it."""
         started = time.monotonic()
         if item.fresh is not None:
             try:
                 item.fresh.attach(item.rows, self._config.timeout_s)
             except FutureTimeoutError as error:
+                workers = [f"{w.name} ({'ready' if w.ready else 'not ready'})" for w in self._rollouts.workers()]
                 raise WaitTimeoutError(
-                    f"no fresh actions within {self._config.timeout_s:.0f} s from {_names(self._rollouts)}; see the "
-                    "workers' logs, or raise learner.timeout_s"
+                    f"no fresh actions within {self._config.timeout_s:.0f} s from "
+                    f"{', '.join(workers) or 'any worker: there is none'}; see the workers' logs, or raise "
+                    "learner.timeout_s"
                 ) from error
-        return self._deal(item.rows, waited_s=time.monotonic() - started)
-
-    def _deal(self, rows: list[Row], *, waited_s: float) -> list[Batch]:
-        """Each rank's share of one global batch."""
-        samples = sum(len(row.turns) for row in rows)
-        shares = deal(rows, self._leader.ranks, self._config.micro_batch)
-        return [Batch(share, samples, waited_s) for share in shares]
+        return split(item.rows, self._leader.ranks, self._config.micro_batch, time.monotonic() - started)
 
 
 def _by_row(rows: Sequence[Row], errors: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
-    """(key, turns, TD errors) of each row; `errors` run over the samples of all."""
+    """Yield key, turns and TD errors of each row from the errors of all samples."""
     ends = np.cumsum([len(row.turns) for row in rows])
     for row, part in zip(rows, np.split(errors, ends[:-1]), strict=True):
         if row.key is not None:
             yield row.key, row.turns, part
-
-
-def _view(phase: Phase) -> Literal["critic", "actor"]:
-    return "critic" if phase.max_staleness is None else "actor"
-
-
-def _min_version(phase: Phase, version: int) -> int | None:
-    return None if phase.max_staleness is None else max(version - phase.max_staleness, 0)
-
-
-def _names(rollouts: RolloutService) -> str:
-    workers = [f"{w.name} ({'ready' if w.ready else 'not ready'})" for w in rollouts.workers()]
-    return ", ".join(workers) or "any worker: there is none"

@@ -1,7 +1,7 @@
-"""Fresh actions of steps to come: all asked for at once, equal states of all these steps together.
+"""Fresh actions for the next steps: requested together, with equal states of all these steps in one request.
 
-The engines read a state once for all of its samples, share prefixes between states, and answer in the order of the
-steps, while the learner is at work on earlier ones. No action serves two samples.
+The engines encode a state once for all its actions, share prefixes between states, and answer in the order of the
+steps while the learner works on earlier ones. No action is used by two samples.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from learner.passes.rows import Row
 if TYPE_CHECKING:
     from learner.protocols import RolloutService
 
-# Episode and turn: what makes two states equal.
+# Episode and turn, which identify a state.
 State = tuple[str, int]
 
 
 @dataclass
 class _Stock:
-    """What is left of a state's actions: those of `answer` from `next` on."""
+    """The unused actions of a state: those of `answer` from number `next` on."""
 
     answer: Future[FreshActions]
     next: int
 
 
 class FreshSupply:
-    """`n` fresh actions for each sample of some steps.
+    """Requests `n` fresh actions for each sample of several steps, and attaches them to the rows.
 
-    A state is asked for with the first step that needs it, as often as all the steps together need it. Raises what
-    `rollouts.request` raises.
+    The request of the first step that needs a state asks for the actions that all the steps need. The constructor
+    raises the errors of `rollouts.request`.
 
     Args:
-        steps: the rows of each step, in the order in which they will be needed.
-        logprobs: whether the steps read the log-probabilities under which the actions were sampled.
+        steps: the rows of each step, in the order of use.
+        logprobs: whether the steps read the behaviour log-probabilities of the actions.
     """
 
     def __init__(self, rollouts: RolloutService, steps: Sequence[Sequence[Row]], n: int, *, logprobs: bool) -> None:
@@ -65,17 +65,17 @@ class FreshSupply:
                 self._stock[state] = _Stock(answer, int(first))
 
     def attach(self, rows: Sequence[Row], timeout_s: float) -> None:
-        """Give the samples of one step their actions, waiting for them.
+        """Wait for the actions of one step and attach them to its rows.
 
         Raises:
             TimeoutError: after `timeout_s`.
-            LearnerError: if the engines gave another number of actions than they were asked for.
+            LearnerError: if the engines returned another number of actions than requested.
         """
         for row in rows:
             row.fresh = FreshActions.join([self._take(state, timeout_s) for state in _states_of(row)])
 
     def cancel(self) -> None:
-        """Tell the engines that nobody waits for what isn't written yet."""
+        """Cancel the requests that are not answered yet."""
         for answer in self._asked:
             answer.cancel()
 

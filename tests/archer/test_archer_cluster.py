@@ -26,7 +26,7 @@ from archer.driver.cluster import (
 )
 from archer.driver.learner_job import train
 from archer.errors import RunError
-from learner.entry import TrainArgs
+from learner.train_args import TrainArgs
 
 
 def _config(**sections: Any) -> RunConfig:

@@ -136,7 +136,7 @@ def test_run_of_chai_needs_its_critic(tmp_path: Path) -> None:
     weights.touch()
     (policy,) = choose_policies([run])
     assert policy.picker is not None
-    assert (policy.picker.weights, policy.picker.learner.chai.candidates) == (weights.resolve(), 3)
+    assert (policy.picker.weights, policy.picker.candidates) == (weights.resolve(), 3)
 
 
 def test_settings_that_an_evaluation_ignores_are_refused(tmp_path: Path) -> None:

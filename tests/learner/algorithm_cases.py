@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from learner_cases import change, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from buffer.sampling.request import SampleRequest
+from buffer.episodes.schema import Episode
 from learner.algorithms.base import Algorithm
+from learner.algorithms.phases import Sweep
 from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
 from learner.config import AlgorithmName, LearnerConfig
@@ -107,8 +105,8 @@ def run_cycle(
     batches = [rows[:4], rows[4:]]
     shares = [deal(split(batch) if split else batch, ranks, 2)[rank] for batch in batches]
     for phase in algorithm.phases(cycle):
-        if phase.sweep:
-            algorithm.begin(phase, shares)
+        if isinstance(phase, Sweep):
+            algorithm.begin(shares)
         for batch, share in zip(batches, shares, strict=True):
             samples = sum(len(row.turns) for row in batch)
             result = algorithm.step(phase, share, samples, version=1)
@@ -116,33 +114,14 @@ def run_cycle(
     return found
 
 
-class Memory:
-    """Replay that holds the rows of `episodes(0)` and notes what it is asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.held = [row.episode for row in episodes(0)]
-
-    def sample(self, request: SampleRequest, *, timeout_s: float) -> Any:
-        self.asked.append({**vars(request), "timeout_s": timeout_s})
-        n = request.n
-        return SimpleNamespace(episodes=[self.held[i % len(self.held)] for i in range(n)], turns=np.full(n, -1))
-
-    def sweep(self, **asked: Any) -> Any:
-        self.asked.append(asked)
-        return list(self.held)
-
-    def stats(self) -> Any:
-        return SimpleNamespace(episodes=len(self.held), turns=sum(episode.turns for episode in self.held))
-
-    def checkpoint(self, directory: Path) -> None:
-        directory.mkdir()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
+def held() -> list[Episode]:
+    """Return the eight episodes of `episodes(0)`."""
+    return [row.episode for row in episodes(0)]
 
 
 class OneRank:
+    """The leader of a single rank, without a process group."""
+
     ranks = 1
 
     def scatter(self, function: Any) -> Any:

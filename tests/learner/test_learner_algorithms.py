@@ -11,15 +11,15 @@ from learner_cases import change
 from learner.algorithms.archer import Archer
 from learner.algorithms.grpo import Grpo
 from learner.algorithms.ppo import Ppo
-from learner.algorithms.registry import ALGORITHMS
 from learner.algorithms.reinforce import Reinforce
+from learner.config import LearnerConfig
 from learner.engine.engines import Engine
 from learner.passes.rows import action_record
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 
 
-@pytest.mark.parametrize("name", sorted(set(ALGORITHMS) - {"bc", "chai"}))
+@pytest.mark.parametrize("name", sorted(set(LearnerConfig.algorithms()) - {"bc", "chai"}))
 def test_each_algorithm_changes_the_policy(name: str) -> None:
     algorithm = make_algorithm(name)  # type: ignore[arg-type]
     before = [p.detach().clone() for p in algorithm.policy_model.parameters()]

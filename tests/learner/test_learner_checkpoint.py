@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from actor_cases import save_model
+from trainer_cases import make_args, make_session
 
+from learner.collector import first_seed
 from learner.engine.checkpoint_folders import begin, checkpoint_folders, commit
 from learner.engine.checkpoints import TrainerState
 from learner.errors import CheckpointError
-from learner.train import Trainer, first_seed
+from learner.seeds import EVALUATION_SEED
 
 
 def _write(folder: Path, cycle: int, keep: int = 2) -> Path:
@@ -48,28 +52,25 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path, content: str 
         TrainerState.read(tmp_path)
 
 
+@pytest.mark.usefixtures("one_rank")
 def test_a_full_disk_leaves_the_previous_checkpoint_unchanged(tmp_path: Path) -> None:
     """The disk is full in the middle of a write."""
     before = _write(tmp_path / "checkpoints", 1)
-    trainer = Trainer.__new__(Trainer)
-    trainer.rank = 1
-    trainer.state = TrainerState(cycle=2)
-    trainer.args = SimpleNamespace(run_dir=tmp_path)
-    trainer.leader = SimpleNamespace(call=lambda function: function())
+    arguments, _ = make_args(tmp_path, save_model(tmp_path / "model"), "reinforce", {})
+    session = make_session(arguments)
+    session.state.cycle = 2
 
     def no_room(partial: Path) -> None:
         (partial / "half").touch()
         raise OSError(28, "No space left on device")
 
-    trainer.algorithm = SimpleNamespace(save=no_room)
+    algorithm: Any = SimpleNamespace(save=no_room)
     with pytest.raises(CheckpointError, match=r"cycle 2 could not be written.*No space left.*--resume"):
-        trainer._save()
+        session.save(algorithm, ())
     assert checkpoint_folders(tmp_path / "checkpoints") == [before]
 
 
 def test_seeds_of_runs_and_of_evaluations_do_not_overlap() -> None:
-    from learner.seeds import EVALUATION_SEED
-
     starts = sorted(first_seed(seed) for seed in range(500))
     assert starts[0] == 0
     assert starts[-1] + 10**8 < EVALUATION_SEED

@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from algorithm_cases import Memory, OneRank
+from algorithm_cases import OneRank, held
+from trainer_cases import Memory
 
-from learner.algorithms.base import Phase
+from learner.algorithms.phases import Draws, Sweep
 from learner.config import LearnerConfig
 from learner.feeding.feeder import Feeder
+from learner.feeding.sweeps import Sweeps
 
 
 def _feeder(memory: Memory) -> Feeder:
     rollouts = SimpleNamespace(stale_error=KeyError)
     return Feeder(memory, rollouts, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
+
+
+def _sweeps(memory: Memory) -> Sweeps:
+    return Sweeps(memory, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
 
 
 def _ids(batches: Any) -> list[list[str]]:
@@ -26,27 +32,27 @@ def _ids(batches: Any) -> list[list[str]]:
 
 @pytest.mark.parametrize(("batch", "sizes"), [(4, [4, 4]), (3, [3, 3, 2]), (100, [8]), (1, [1] * 8)])
 def test_a_sweep_takes_every_episode_once(batch: int, sizes: list[int]) -> None:
-    memory = Memory()
-    phase = Phase("actor", 0, batch, "episode", max_staleness=1, sweep=True)
-    batches = _feeder(memory).sweep(phase, version=3, seed=5)
+    memory = Memory(held())
+    phase = Sweep("actor", batch, max_staleness=1)
+    batches = _sweeps(memory).batches(phase, version=3, seed=5)
     assert [len(ids) for ids in _ids(batches)] == sizes
     assert sorted(i for ids in _ids(batches) for i in ids) == sorted(e.episode_id for e in memory.held)
     assert all(batch.samples == 6 * size for batch, size in zip(batches, sizes, strict=True))
-    assert (memory.asked[0]["view"], memory.asked[0]["min_version"]) == ("actor", 2)
+    assert (memory.requests[0].view, memory.requests[0].min_version) == ("actor", 2)
 
 
 def test_a_sweep_is_split_by_its_seed() -> None:
-    phase = Phase("actor", 0, 4, "episode", max_staleness=0, sweep=True)
-    split = [_ids(_feeder(Memory()).sweep(phase, version=0, seed=seed)) for seed in (1, 1, 2)]
+    phase = Sweep("actor", 4, max_staleness=0)
+    split = [_ids(_sweeps(Memory(held())).batches(phase, version=0, seed=seed)) for seed in (1, 1, 2)]
     assert split[0] == split[1] != split[2]
 
 
 def test_draws_say_which_share_they_want() -> None:
-    memory = Memory()
+    memory = Memory(held())
     feeder = _feeder(memory)
-    assert len(list(feeder.batches(Phase("actor", 2, 4, "episode", best=0.1), version=3))) == 2
-    assert [asked["best"] for asked in memory.asked] == [0.1]
-    assert (memory.asked[0]["view"], memory.asked[0]["min_version"]) == ("critic", None)
+    assert len(list(feeder.batches(Draws("actor", 2, 4, best=0.1), version=3))) == 2
+    assert [request.best for request in memory.requests] == [0.1]
+    assert (memory.requests[0].view, memory.requests[0].min_version) == ("critic", None)
 
 
 class Engines:
@@ -79,13 +85,13 @@ class Engines:
 
 @pytest.mark.parametrize(("ahead", "blocks"), [(64, [20]), (4, [16, 4]), (1, [4] * 5)])
 def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, blocks: list[int]) -> None:
-    memory, engines = Memory(), Engines()
+    memory, engines = Memory(held()), Engines()
     sizes: list[int] = []
     sample = memory.sample
     memory.sample = lambda asked, **more: (sizes.append(asked.n), sample(asked, **more))[1]  # type: ignore[method-assign]
     config = LearnerConfig(micro_batch=2, prefetch_steps=ahead)
     feeder = Feeder(memory, engines, OneRank(), config)  # type: ignore[arg-type]
-    batches = list(feeder.batches(Phase("critic", 5, 4, "episode", fresh=2), version=3))
+    batches = list(feeder.batches(Draws("critic", 5, 4, fresh=2), version=3))
     assert len(batches) == 5
     assert sizes == blocks
     # Two actions for each of six turns of each episode drawn, whatever was asked for together.
@@ -95,7 +101,7 @@ def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, bl
 
 
 def test_what_stale_engines_owed_is_asked_for_again() -> None:
-    memory, engines = Memory(), Engines(stale=True)
+    memory, engines = Memory(held()), Engines(stale=True)
     feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
 
     class Retrying(OneRank):
@@ -107,41 +113,41 @@ def test_what_stale_engines_owed_is_asked_for_again() -> None:
                 return super().scatter(function)
 
     feeder._leader = Retrying()  # type: ignore[assignment]
-    batches = list(feeder.batches(Phase("critic", 2, 4, "episode", fresh=1), version=3))
+    batches = list(feeder.batches(Draws("critic", 2, 4, fresh=1), version=3))
     assert len(batches) == 2
-    assert len(memory.asked) == 1  # what was drawn stays
+    assert len(memory.requests) == 1  # what was drawn stays
     assert sum(engines.asked) == 2 * 6 * 8
 
 
 def test_the_next_phase_is_asked_for_when_this_one_is() -> None:
-    memory, engines = Memory(), Engines()
+    memory, engines = Memory(held()), Engines()
     feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
-    critic, actor = Phase("critic", 2, 4, "episode", fresh=1), Phase("actor", 3, 4, "episode", fresh=2)
+    critic, actor = Draws("critic", 2, 4, fresh=1), Draws("actor", 3, 4, fresh=2)
     first = feeder.batches(critic, 3, then=actor)
     next(first)
-    assert (len(memory.asked), sum(engines.asked)) == (2, 6 * 4 * 2 + 2 * 6 * 4 * 3)
+    assert (len(memory.requests), sum(engines.asked)) == (2, 6 * 4 * 2 + 2 * 6 * 4 * 3)
     assert len(list(first)) == 1
     assert len(list(feeder.batches(actor, 3))) == 3
-    assert len(memory.asked) == 2
+    assert len(memory.requests) == 2
     assert not any(answer.cancelled() for answer in engines.answers)
-    # A policy that has changed meanwhile would have to write them anew.
+    # Actions of an older policy version are not used.
     next(feeder.batches(critic, 3, then=actor))
     next(feeder.batches(actor, 4))
-    assert len(memory.asked) == 5
+    assert len(memory.requests) == 5
     # Recent episodes are those at the beginning of the phase that draws them.
-    recent = Phase("actor", 3, 4, "episode", fresh=2, max_staleness=1)
+    recent = Draws("actor", 3, 4, fresh=2, max_staleness=1)
     assert len(list(feeder.batches(critic, 4, then=recent))) == 2
-    assert [asked["view"] for asked in memory.asked[5:]] == ["critic"]
+    assert [request.view for request in memory.requests[5:]] == ["critic"]
 
 
 def test_a_phase_that_ends_early_gives_up_what_is_not_written() -> None:
-    memory, engines = Memory(), Engines()
+    memory, engines = Memory(held()), Engines()
     # One draw of each step's own, so that no step waits for another's answer.
     memory.sample = lambda asked, **_: SimpleNamespace(  # type: ignore[method-assign]
         episodes=[memory.held[i] for i in range(asked.n)], turns=np.full(asked.n, -1)
     )
     feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]
-    phase = feeder.batches(Phase("actor", 2, 4, "episode", fresh=1), version=3)
+    phase = feeder.batches(Draws("actor", 2, 4, fresh=1), version=3)
     request = engines.request
 
     def one_answer(*asked: Any, **more: Any) -> Future[Any]:

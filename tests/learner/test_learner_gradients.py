@@ -255,7 +255,7 @@ def _on_policy(name: str, **section: Any) -> Any:
 
 def _swept(algorithm: Any, rows: list[Row]) -> Tensor:
     phase = algorithm.phases(0)[0]
-    algorithm.begin(phase, [[rows]])
+    algorithm.begin([[rows]])
     with gradients_of(algorithm.policy) as found:
         algorithm.step(phase, [rows], len(rows), 1)
     return _read(found)

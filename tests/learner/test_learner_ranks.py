@@ -56,7 +56,7 @@ def _one_turn_each(rows: list[Row]) -> list[Row]:
 def _losses(
     folder: Path, stage: int, *, only: tuple[int, ...] = (), resume: bool = False, packed: bool = True
 ) -> dict[str, list[list[float]]]:
-    """Of each case, or `only` of these, the metrics of each step; `resume` saves half-way and goes on with another."""
+    """Return the metrics of each step of each case, or of the cases `only`; `resume` reloads half-way."""
     from algorithm_cases import make_algorithm, run_cycle
 
     from learner.passes.separate_encoder import SeparateEncoder

@@ -52,7 +52,7 @@ def _episode(actions: tuple[int, ...], first: int) -> Row:
 
 
 def _data(turns: int = 2, *, first_turn_only: bool = False) -> list[Row]:
-    """Every episode of so many turns once, or, of their first turns alone, each action as often as the other."""
+    """Return every episode of `turns` turns once. With `first_turn_only`, both first actions are equally frequent."""
     rows = [_episode(actions, s) for s in STATES for actions in itertools.product((LEFT, RIGHT), repeat=turns)]
     unique = {tuple(row.episode.tokens): row for row in rows}
     rows = list(unique.values()) if not first_turn_only else rows

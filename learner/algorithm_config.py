@@ -1,0 +1,292 @@
+"""Sections of the algorithms under `learner`, and what a run must know of an algorithm without importing it.
+
+Each algorithm has its own section, so that one preset can hold tuned settings of all of them. ArCHer's are `critic` and
+`actor`; the offline method and CHAI read `critic` too. The defaults are those of the ArCHer paper.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class StrictConfig(BaseModel):
+    """Refuses unknown keys, and validates a value when it is assigned."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class AlgorithmConfig(StrictConfig):
+    """The section of an algorithm. As a field of `LearnerConfig` it makes the algorithm known.
+
+    Attributes:
+        implementation: "module:Class" of the `learner.algorithms.base.Algorithm`, imported when the learner starts.
+        algorithm: the value of the run's `algorithm`; empty if it is the section's own name.
+        has_critic: whether the algorithm trains an utterance-level critic.
+    """
+
+    implementation: ClassVar[str]
+    algorithm: ClassVar[str] = ""
+    has_critic: ClassVar[bool] = False
+
+    def proposals(self) -> int:
+        """Return the number of actions among which the critic chooses at play; 0 if the policy plays alone."""
+        return 0
+
+    def check_run(self, name: str, *, offline_cycles: int, episodes_per_cycle: int) -> None:
+        """Raise ValueError if algorithm `name` cannot learn in a run of this shape."""
+
+
+class BackboneConfig(StrictConfig):
+    """A small causal backbone with random weights, for runs that download nothing."""
+
+    hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")
+    layers: int = Field(2, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(4, ge=1, description="Attention heads; must divide hidden_size.")
+    intermediate_size: int = Field(256, ge=8, description="Width of the feed-forward layer.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> BackboneConfig:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of heads {self.heads}")
+        return self
+
+
+class CriticConfig(StrictConfig):
+    """The utterance-level critic: an ensemble of Q and V heads on one backbone, or on one each."""
+
+    backbone: str = Field(
+        "policy",
+        description="'policy' (the cloned policy's weights), or a Hugging Face name or folder, causal or encoder.",
+    )
+    reads: Literal["tokens", "text"] = Field(
+        "tokens",
+        description="Input of an encoder backbone: the policy's tokens, mapped one by one, or their re-tokenized text.",
+    )
+    build: BackboneConfig | None = Field(
+        None, description="Build a small causal backbone with random weights instead of loading `backbone`."
+    )
+    backbones: Literal["shared", "apart"] = Field(
+        "shared",
+        description="One backbone for the Q and V heads (the authors' code), or one for Q and one for V.",
+    )
+    heads: int = Field(
+        2, ge=1, description="Number of Q heads and of V heads; the minimum over the heads is used (the paper: 2)."
+    )
+    head_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of each value head.")
+    lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
+    gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
+    tau: float = Field(0.1, gt=0, le=1, description="Rate of the target network's exponential average.")
+    n_step: int = Field(1, ge=1, description="Number of turns whose rewards are summed before the target bootstraps.")
+    lambda_turn: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Mix the 1- to n_step-step targets as a lambda-return; null uses the n_step-step target alone.",
+    )
+    steps_per_cycle: int = Field(50, ge=0, description="Critic steps in each cycle.")
+    batch: int = Field(256, ge=1, description="Samples per critic step, in units of `unit`.")
+    unit: Literal["turn", "episode"] = Field(
+        "turn",
+        description="Draw single turns (the paper), or whole episodes, all turns of which share one pass.",
+    )
+    sampler: Literal["uniform", "prioritised"] = Field(
+        "uniform",
+        description="Draw uniformly (the paper), or in proportion to |TD error| ** replay.priority_exponent.",
+    )
+    importance_exponent: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Exponent of the importance weights of prioritised draws: 0 corrects nothing, 1 corrects fully.",
+    )
+    fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state over which V averages Q.")
+    warmup_cycles: int = Field(10, ge=0, description="Number of first cycles in which only the critic learns.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the critic's gradient is clipped.")
+    max_tokens: int = Field(
+        512, ge=8, description="Longest input of an encoder backbone in tokens; a longer state keeps its last tokens."
+    )
+
+
+class ActorConfig(AlgorithmConfig):
+    """`archer`: the token-level policy gradient with the critic's advantage."""
+
+    implementation = "learner.algorithms.archer:Archer"
+    algorithm = "archer"
+    has_critic = True
+
+    lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
+    steps_per_cycle: int = Field(3, ge=0, description="Actor batches in each cycle.")
+    epochs: int = Field(1, ge=1, description="Passes over a cycle's actor batches; set `clip` for more than one.")
+    batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
+    unit: Literal["turn", "episode"] = Field("turn", description="Draw single turns (the paper) or whole episodes.")
+    fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state in the gradient.")
+    max_staleness: int | None = Field(
+        None,
+        ge=0,
+        description="Draw states only from episodes at most this many versions old; null draws from all.",
+    )
+    normalise_advantage: bool = Field(False, description="Scale the advantages of a step to unit standard deviation.")
+    clip: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Clip the probability ratio to [1-clip, 1+clip] as PPO does; null is the plain gradient.",
+    )
+    kl_stop: float | None = Field(
+        None,
+        gt=0,
+        description="End the actor phase when the mean KL per token from the behaviour policy exceeds this value.",
+    )
+    importance_cap: float = Field(
+        1.0,
+        gt=0,
+        description="Upper bound of the importance ratio of fresh actions that an older version wrote.",
+    )
+    kl_to_clone: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the KL per token to the policy that the run started from; 0 loads no copy of it.",
+    )
+    token_baseline: bool = Field(
+        False, description="Learn a baseline b(s, a_<h) of the advantage and subtract it from each token's advantage."
+    )
+    baseline_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of the token-level baseline.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the actor's gradient is clipped.")
+
+
+class OfflineConfig(AlgorithmConfig):
+    """`archer_offline`: V by expectile regression (IQL), actor by advantage-weighted regression, no fresh actions."""
+
+    implementation = "learner.algorithms.archer_offline:ArcherOffline"
+    algorithm = "archer_offline"
+    has_critic = True
+
+    expectile: float = Field(0.7, gt=0, lt=1, description="Expectile of V over the data's actions; 0.5 is their mean.")
+    beta: float = Field(
+        0.1, gt=0, description="Temperature of the weights exp(A / beta); a small value follows the critic more."
+    )
+    max_weight: float = Field(20.0, ge=1, description="Largest weight of an action.")
+    lr: float = Field(1e-5, gt=0, description="Learning rate of the actor's AdamW in archer_offline runs.")
+    steps_per_cycle: int = Field(50, ge=0, description="Actor steps in each cycle.")
+    batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
+    unit: Literal["turn", "episode"] = Field("turn", description="Draw single turns or whole episodes.")
+
+
+class ChaiConfig(AlgorithmConfig):
+    """`chai`: the cloned policy proposes actions and a critic chooses one; the policy never changes."""
+
+    implementation = "learner.algorithms.chai:Chai"
+    has_critic = True
+
+    candidates: int = Field(5, ge=2, description="Actions that the policy proposes at each state (the paper: 5).")
+
+    def proposals(self) -> int:
+        return self.candidates
+
+
+class CloneConfig(AlgorithmConfig):
+    """Behavioural cloning of the demonstrations before the first cycle; `bc` does nothing else."""
+
+    implementation = "learner.algorithms.bc:BehaviourCloning"
+    algorithm = "bc"
+
+    steps: int = Field(0, ge=0, description="Gradient steps; 0 starts from the model without cloning.")
+    batch: int = Field(32, ge=1, description="Episodes per step.")
+    lr: float = Field(1e-3, gt=0, description="Learning rate of AdamW, which falls linearly to zero.")
+
+    def check_run(self, name: str, *, offline_cycles: int, episodes_per_cycle: int) -> None:
+        if self.steps == 0:
+            raise ValueError(f"`algorithm` {name} only clones, but `learner.clone.steps` is 0; set learner.clone.steps")
+
+
+class FilteredCloningConfig(AlgorithmConfig):
+    """`filtered_bc`: clone the episodes of replay with the highest return."""
+
+    implementation = "learner.algorithms.filtered_bc:FilteredCloning"
+
+    best: float = Field(0.1, gt=0, le=1, description="Share of replay's episodes to clone, those of highest return.")
+    lr: float = Field(1e-4, gt=0, description="Learning rate of AdamW.")
+    steps_per_cycle: int = Field(50, ge=0, description="Gradient steps in each cycle.")
+    batch: int = Field(32, ge=1, description="Episodes per step.")
+
+
+class OnPolicyConfig(AlgorithmConfig):
+    """The common settings of the methods that learn from a cycle's own episodes."""
+
+    lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
+    batch: int = Field(
+        32, ge=1, description="Episodes per gradient step; each episode of the cycle is in one batch per epoch."
+    )
+    epochs: int = Field(1, ge=1, description="Passes over the cycle's episodes; set `clip` for more than one.")
+    clip: float | None = Field(
+        None, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip]; null is the plain gradient."
+    )
+    kl_stop: float | None = Field(
+        None,
+        gt=0,
+        description="End a cycle's steps when the mean KL per token from the behaviour policy exceeds this value.",
+    )
+    kl_to_clone: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the KL per token to the policy that the run started from; 0 loads no copy of it.",
+    )
+    normalise_advantage: bool = Field(
+        True, description="Scale a cycle's token advantages to zero mean and unit standard deviation."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the gradient is clipped.")
+
+    def check_run(self, name: str, *, offline_cycles: int, episodes_per_cycle: int) -> None:
+        if offline_cycles:
+            raise ValueError(
+                f"`algorithm` {name} learns from the cycle's own episodes, and the first {offline_cycles} cycles "
+                "(`offline_cycles`) play none; set offline_cycles=0"
+            )
+
+
+class PpoConfig(OnPolicyConfig):
+    """`ppo`: token-level PPO; the value function has its own copy of the cloned policy's backbone."""
+
+    implementation = "learner.algorithms.ppo:Ppo"
+
+    epochs: int = Field(4, ge=1, description="Passes over the cycle's episodes.")
+    clip: float | None = Field(0.2, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip].")
+    gamma: float = Field(
+        0.95, gt=0, le=1, description="Discount per turn; tokens within an utterance are not discounted."
+    )
+    lambda_turn: float = Field(0.95, ge=0, le=1, description="Trace of GAE across the end of a turn.")
+    lambda_token: float = Field(1.0, ge=0, le=1, description="Trace of GAE between the tokens of an utterance.")
+    value_lr: float = Field(2e-5, gt=0, description="Learning rate of the value function's AdamW.")
+    value_hidden_size: int = Field(256, ge=8, description="Width of the value head's hidden layer.")
+    warmup_cycles: int = Field(0, ge=0, description="Number of first cycles in which only the value function learns.")
+
+
+class ReinforceConfig(OnPolicyConfig):
+    """`reinforce`: the return to go of each turn, minus the mean over the cycle."""
+
+    implementation = "learner.algorithms.reinforce:Reinforce"
+
+    gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
+    baseline: bool = Field(True, description="Subtract the mean of the returns to go over the cycle's turns.")
+
+
+class GrpoConfig(OnPolicyConfig):
+    """`grpo`: each episode's return relative to its group, whose episodes play the same environment seed."""
+
+    implementation = "learner.algorithms.grpo:Grpo"
+
+    group: int = Field(8, ge=2, description="Episodes of one environment seed; must divide episodes_per_cycle.")
+    scale: bool = Field(True, description="Divide by the standard deviation of the group's returns (the paper).")
+    epochs: int = Field(2, ge=1, description="Passes over the cycle's episodes.")
+    clip: float | None = Field(0.2, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip].")
+    normalise_advantage: bool = Field(False, description="Scale a cycle's token advantages again, over all groups.")
+
+    def check_run(self, name: str, *, offline_cycles: int, episodes_per_cycle: int) -> None:
+        super().check_run(name, offline_cycles=offline_cycles, episodes_per_cycle=episodes_per_cycle)
+        if episodes_per_cycle % self.group:
+            raise ValueError(
+                f"`episodes_per_cycle` {episodes_per_cycle} is not a multiple of `learner.{name}.group` {self.group}: "
+                "a whole group plays each environment seed"
+            )

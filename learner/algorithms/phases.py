@@ -1,0 +1,81 @@
+"""The two kinds of phase in a cycle: draws from replay with replacement, and a sweep over the cycle's own episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from buffer.sampling.request import Sampler, SampleRequest, Unit
+from learner.errors import LearnerError
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Optimizer steps on batches that are drawn from replay.
+
+    Attributes:
+        name: "clone", "critic" or "actor", the prefix of the phase's metrics.
+        batch: samples per step, in units of `unit`.
+        epochs: passes over the phase's batches.
+        fresh: fresh actions per state.
+        logprobs: whether the steps read the behaviour log-probabilities of fresh actions.
+        max_staleness: draw only from episodes at most this many policy versions old; None draws from all.
+        best: draw only from this share of the episodes, those with the highest return; None draws from all.
+        importance: exponent of the importance weights of prioritised draws.
+        trains_policy: whether the steps change the policy, so that it is broadcast at the end of the cycle.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    unit: Unit = "episode"
+    epochs: int = 1
+    fresh: int = 0
+    logprobs: bool = False
+    max_staleness: int | None = None
+    best: float | None = None
+    sampler: Sampler = "uniform"
+    importance: float = 0.0
+    trains_policy: bool = True
+
+    def request(self, steps: int, version: int) -> SampleRequest:
+        """Return the request for the samples of `steps` steps under the policy version `version`."""
+        return SampleRequest(
+            steps * self.batch,
+            view="critic" if self.max_staleness is None else "actor",
+            unit=self.unit,
+            sampler=self.sampler,
+            min_version=None if self.max_staleness is None else max(version - self.max_staleness, 0),
+            best=self.best,
+        )
+
+    def require_enough(self, held: int) -> None:
+        """Raise LearnerError if a batch is larger than the number of samples that are held, so that it repeats some."""
+        if self.batch > held:
+            raise LearnerError(
+                f"a step of the {self.name} phase draws {self.batch} {self.unit}s, and there are {held}; lower the "
+                "phase's `batch`, or raise episodes_per_cycle or the number of demonstrations"
+            )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Optimizer steps on batches of recent episodes, each episode in one batch per epoch.
+
+    Attributes:
+        name: "actor", the prefix of the phase's metrics.
+        batch: episodes per step.
+        epochs: passes over the episodes.
+        max_staleness: sweep only episodes at most this many policy versions old.
+        group: number of episodes of one environment seed, which are swept together.
+        trains_policy: whether the steps change the policy, so that it is broadcast at the end of the cycle.
+    """
+
+    name: str
+    batch: int
+    epochs: int = 1
+    max_staleness: int = 0
+    group: int = 1
+    trains_policy: bool = True
+
+
+Phase = Draws | Sweep

@@ -1,0 +1,41 @@
+"""Sums over the micro-batches of a step and over all ranks, without host synchronisation before the step ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Sums:
+    """Named float64 sums on the device. `add` does not synchronise with the host; `total` does, once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._zero = torch.zeros((), dtype=torch.float64, device=device)
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, **values: Tensor | float) -> None:
+        """Add a scalar to each of the named sums. The ranks must add the same names in the same order."""
+        for name, value in values.items():
+            more = value.detach().double() if isinstance(value, Tensor) else value
+            self._sums[name] = self._sums.get(name, self._zero) + more
+
+    def total(self) -> dict[str, float]:
+        """Return the sums over all ranks. Called on every rank."""
+        stacked = torch.stack(list(self._sums.values()))
+        if dist.get_world_size() > 1:
+            dist.all_reduce(stacked)
+        return dict(zip(self._sums, stacked.tolist(), strict=True))
+
+
+def moments(tensors: Iterable[Tensor]) -> tuple[float, float]:
+    """Return mean and standard deviation over all entries on all ranks. Called on every rank."""
+    flat = torch.cat([t.flatten() for t in tensors]).double()
+    sums = torch.stack([flat.sum(), flat.square().sum(), torch.tensor(float(flat.numel())).to(flat)])
+    if dist.get_world_size() > 1:
+        dist.all_reduce(sums)
+    total, squares, count = sums.tolist()
+    mean = total / count
+    return mean, max(squares / count - mean**2, 0.0) ** 0.5

@@ -1,0 +1,98 @@
+"""Records of a run: the events on the board, and the rank's Prometheus metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from buffer.rollout_records import CollectReport
+from learner.algorithms.phases import Phase
+from learner.errors import LearnerError
+from learner.feeding.batch import Batch
+from learner.metrics import LearnerMetrics
+from learner.protocols import Publisher
+
+STEP_EVENT_S = 0.5
+"""Least seconds between two step events, which only feed the progress display."""
+
+
+class Records:
+    """Publishes a run's events from rank 0, and sets the metrics of every rank.
+
+    Args:
+        earlier_s: seconds that the run took before it was resumed.
+    """
+
+    def __init__(self, board: Publisher, earlier_s: float) -> None:
+        self.metrics = LearnerMetrics()
+        self._board = board
+        self._is_first = dist.get_rank() == 0
+        self._started = time.monotonic() - earlier_s
+        self._last_step = 0.0
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the run began, over all resumes."""
+        return time.monotonic() - self._started
+
+    def publish(self, kind: str, **fields: Any) -> None:
+        """Publish an event: stage, phase, step, cycle, evaluation or checkpoint."""
+        if self._is_first:
+            self._board.publish({"kind": kind, **fields})
+
+    def step(
+        self, phase: Phase, step: int, steps: int, metrics: dict[str, float], batch: Batch, started: float
+    ) -> None:
+        """Record step number `step` of `steps`, which began at `started` on the monotonic clock."""
+        for name, value in metrics.items():
+            self.metrics.value.labels(name).set(value)
+        now = time.monotonic()
+        self.metrics.step_seconds.labels(phase.name).observe(now - started)
+        self.metrics.wait_seconds.labels(phase.name).inc(batch.waited_s)
+        self.metrics.samples.labels(phase.name).inc(batch.samples)
+        if now - self._last_step > STEP_EVENT_S:
+            self._last_step = now
+            self.publish("step", phase=phase.name, step=step, steps=max(steps, step), metrics=metrics)
+
+    def cycle(self, cycle: int, metrics: dict[str, float]) -> None:
+        """Record a finished cycle."""
+        self.metrics.cycle.set(cycle)
+        self.publish("cycle", cycle=cycle, metrics=metrics)
+
+    def broadcast(self, version: int, seconds: float, gap: float) -> None:
+        """Record a proved broadcast."""
+        self.metrics.policy_version.set(version)
+        self.metrics.broadcast_seconds.observe(seconds)
+        self.metrics.proof_gap.set(gap)
+
+    def evaluation(self, name: str, collected: int, report: CollectReport) -> None:
+        """Record an evaluation that was made after `collected` training episodes."""
+        columns = ("returns", "successes", "turns", "invalid_actions")
+        values = {column: getattr(report, column).tolist() for column in columns}
+        self.publish("evaluation", name=name, collected_episodes=collected, **values)
+
+
+def rollout_metrics(report: CollectReport, version: int) -> dict[str, float]:
+    """Return the metrics of a cycle's episodes, as of policy version `version`. Raises LearnerError if there are none.
+
+    "staleness" is the number of versions by which the episodes' tokens are behind `version`, on average.
+    """
+    if len(report.returns) == 0:
+        raise LearnerError(
+            f"none of a cycle's episodes finished: all {report.env_failures} failed in the environment; the workers' "
+            "logs hold its error"
+        )
+    successes = report.successes[~np.isnan(report.successes)]
+    return {
+        "return": float(report.returns.mean()),
+        "success_rate": float(successes.mean()) if len(successes) else float("nan"),
+        "invalid_actions": float(report.invalid_actions.mean()),
+        "mean_turns": float(report.turns.mean()),
+        "staleness": version - float(report.versions.mean()),
+        "tokens_per_second": report.action_tokens / max(report.seconds, 1e-9),
+        "env_failures": float(report.env_failures),
+        "lost": float(report.lost),
+    }

@@ -1,0 +1,55 @@
+"""What the run passes to each learner rank. Imports no torch, so that the driver can build it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from learner.config import LearnerConfig
+from learner.protocols import Publisher, RolloutService, Scorer
+
+if TYPE_CHECKING:
+    from buffer.client.ray_client import ReplayClient
+
+
+@dataclass
+class TrainArgs:
+    """The arguments of the training function, pickled for each rank.
+
+    Attributes:
+        algorithm: the algorithm of the cycles, after cloning.
+        model: folder or name of the policy's model; on resume that of the checkpoint's policy.
+        start_model: the value of `model` when the run began.
+        cycles: number of cycles, with the offline ones.
+        offline_cycles: number of first cycles that play no episodes and learn from replay.
+        max_staleness: in async mode, the number of policy versions by which an episode may be behind when it starts.
+        temperature: sampling temperature of the engines.
+        demonstrations: file of the episodes to clone.
+        resume: checkpoint to resume from.
+        scorer: the actor that chooses actions by the critic, for algorithms that play by it.
+    """
+
+    algorithm: str
+    learner: LearnerConfig
+    run_dir: Path
+    model: str
+    start_model: str
+    seed: int
+    mode: Literal["sync", "async"]
+    cycles: int
+    offline_cycles: int
+    episodes_per_cycle: int
+    max_staleness: int
+    evaluation_episodes: int
+    evaluation_every: int
+    evaluation_greedy: bool
+    checkpoint_every: int
+    checkpoint_keep: int
+    temperature: float
+    replay: ReplayClient
+    rollouts: RolloutService
+    board: Publisher
+    demonstrations: Path
+    resume: Path | None = None
+    scorer: Scorer | None = None

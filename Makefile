@@ -2,6 +2,7 @@
 #
 #   make demo                    install into .venv (the first time) and watch a policy learn
 #   make test ARGS="-k replay"   pass ARGS on to the command behind the target
+#   make test JOBS=1             run the tests in one process
 #   make demo EXTRA=gpu          install the CUDA build of vLLM instead of the CPU build
 #   make install PYTHON=...      make .venv with this Python (3.11, 3.12 or 3.13)
 
@@ -14,6 +15,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 EXTRA ?= cpu
 ARGS ?=
+# The processes that run tests at the same time. Two take about 5 GB of memory and keep two cores busy.
+JOBS ?= 2
 BENCHES ?= bench/rollout.py bench/broadcast.py bench/learner.py bench/cycle.py bench/envs.py bench/env_returns.py bench/replay.py
 BENCH_ARGS ?= --quick
 VENV := .venv
@@ -48,7 +51,7 @@ demo: $(STAMP) ## Train a small policy on Twenty Questions and watch it get bett
 
 .PHONY: test
 test: $(ENVS_STAMP) ## Run all tests, including those that start Ray, vLLM and DeepSpeed.
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: versions
 versions: ## Run the tests of envs, buffer and the configuration on Python 3.12 and 3.13, where they are installed.

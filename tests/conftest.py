@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures and settings that the tests of several rooms share."""
 
 import os
 import sys
@@ -7,18 +7,29 @@ from pathlib import Path
 
 import pytest
 
-# pytest puts this folder on the path, where tests/archer, tests/envs ... look like (namespace) packages of the rooms'
-# names and hide them behind an editable install. A regular package on the path wins over those.
+# pytest adds this folder to the path. There, tests/archer, tests/envs ... are namespace packages with the names of the
+# rooms, and hide an editable install. The repository's root before it makes the rooms win.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# Two torch threads on busy cores run 10 to 100 times slower than one.
+# On busy cores, two torch threads run 10 to 100 times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Make pytest-xdist run the tests of a file in one process, because they share a cluster or an engine.
+
+    The tests of end_to_end share nothing: each goes to the process that is free first.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if "end_to_end" not in item.path.parts:
+                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A Ray cluster of this test session's own, with logical CPUs to spare; ended with the session."""
+    """A Ray cluster of this test process, with more logical CPUs than the machine has; ended with the session."""
     import ray
 
     ray.init(

@@ -118,6 +118,12 @@ def test_extras_console_command_and_pythons_exist() -> None:
     assert [f"3.{minor}" for minor in range(8, 20) if supported.contains(f"3.{minor}.0")] == list(PYTHONS)
 
 
+def test_the_changelog_has_a_section_for_this_version() -> None:
+    assert re.search(
+        rf"^## \[{re.escape(PROJECT['version'])}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+
+
 def test_make_lists_every_target_by_default() -> None:
     """Every phony target for users has a description, and `make` alone prints it."""
     makefile = (ROOT / "Makefile").read_text()

@@ -40,7 +40,6 @@ from bench.learner_meters import Meter, matmul_rate, step_memory, synchronize
 from bench.learner_workload import OBSERVATION_TOKENS, PAD, SCALES, Case, build, make_row, one_by_one
 from learner.algorithms.archer import Archer
 from learner.algorithms.phases import Draws
-from learner.algorithms.utterance_critic import ActorCritic
 from learner.engine.accelerator import deepspeed
 from learner.passes.precision import DTYPES, Precision
 from learner.passes.rows import Row, deal
@@ -81,15 +80,15 @@ USE = {
 
 @dataclass
 class Contender:
-    """One encoding: its engines, its rows, and the micro-batch sizes to try, in rows."""
+    """One encoding: its algorithm, its rows, and the micro-batch sizes to try, in rows."""
 
     name: str
-    engines: ActorCritic
+    algorithm: Archer
     rows: list[Row]
     micro_batches: Sequence[int]
 
     def __post_init__(self) -> None:
-        self.algorithm = Archer(self.engines)
+        self.engines = self.algorithm.engines
         self.samples = sum(len(row.turns) for row in self.rows)
 
     def step(self, phase: str, micro_batch: int) -> dict[str, float]:

@@ -26,8 +26,9 @@ class Meter:
         self._hooks = []
         critic: Any = engines.critic.module
         target: Any = engines.target.module
+        model: Any = engines.policy.module.model
         pairs: tuple[tuple[nn.Module, nn.Module], ...] = (
-            (engines.policy.module, engines.model.base_model),
+            (engines.policy.module, model.base_model),
             (critic, critic.backbone),
             (target, target.backbone),
         )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import FreshActions
-from learner.algorithms.utterance_critic import ActorCritic
+from learner.algorithms.archer import Archer
+from learner.algorithms.setup import Setup
 from learner.config import LearnerConfig
 from learner.models.critic import Critic
 from learner.passes.attention import implementation
+from learner.passes.layout import Encoder
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.precision import Precision
 from learner.passes.rows import Row
@@ -115,8 +117,27 @@ def _alone(row: Row, turn: int) -> Row:
     return Row(cut, np.array([turn], dtype=np.int32), fresh=fresh)
 
 
-def build(case: Case, dtype: Precision, *, separate: bool) -> ActorCritic:
-    """Return new engines, with the same weights at each call."""
+@dataclass(frozen=True)
+class _Made(Setup):
+    """A setup whose models have random weights: the configurations of policy and critic, and the critic's encoder."""
+
+    models: tuple[LlamaConfig, ...] = ()
+    encoder: Encoder = field(default_factory=lambda: PackedEncoder(PAD))
+
+    @property
+    def pad_token_id(self) -> int:
+        return PAD
+
+    def policy_model(self) -> PreTrainedModel:
+        return AutoModelForCausalLM.from_config(self.models[0])
+
+    def critic(self) -> tuple[Critic, Encoder]:
+        critic = Critic(AutoModel.from_config(self.models[1]), 256, precision=self.config.dtype)
+        return critic, self.encoder
+
+
+def build(case: Case, dtype: Precision, *, separate: bool) -> Archer:
+    """Return ArCHer with new engines, with the same weights at each call."""
     scale = SCALES[case.scale]
     config = LearnerConfig.model_validate(
         {
@@ -140,11 +161,5 @@ def build(case: Case, dtype: Precision, *, separate: bool) -> ActorCritic:
         for width, layers, heads, feed_forward in (scale["policy"], scale["critic"])
     )
     torch.manual_seed(case.seed)
-    return ActorCritic(
-        AutoModelForCausalLM.from_config(policy),
-        Critic(AutoModel.from_config(critic), 256, precision=dtype),
-        SeparateEncoder(PAD) if separate else PackedEncoder(PAD),
-        PAD,
-        config,
-        1.0,
-    )
+    encoder = SeparateEncoder(PAD) if separate else PackedEncoder(PAD)
+    return Archer(_Made("", "", None, config, 1.0, models=(policy, critic), encoder=encoder))

@@ -37,7 +37,6 @@ from bench.learner_meters import step_memory
 from bench.learner_workload import Case, make_row
 from learner.algorithms.archer import Archer
 from learner.algorithms.setup import Setup
-from learner.algorithms.utterance_critic import ActorCritic
 from learner.config import LearnerConfig
 from learner.passes.rows import deal
 
@@ -85,7 +84,7 @@ def run_rank(rank: int, ranks: int, store: str, model: str, settings: dict[str, 
     )
     tokenizer = AutoTokenizer.from_pretrained(model)
     torch.manual_seed(0)
-    algorithm = Archer(ActorCritic.build(Setup(model, model, tokenizer, config, 1.0)))
+    algorithm = Archer(Setup(model, model, tokenizer, config, 1.0))
     case = Case([TURNS], "short", ranks, EPISODES, 1, 1, 1, "demo", config.dtype, seed=0)
     rows = [make_row(np.random.default_rng(seed), case, TURNS) for seed in range(EPISODES)]
     share, samples = deal(rows, ranks, 1)[rank], sum(len(row.turns) for row in rows)

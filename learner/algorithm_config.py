@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Unit = Literal["turn", "episode"]
+
 
 class StrictConfig(BaseModel):
     """Refuses unknown keys, and validates a value when it is assigned."""
@@ -57,56 +59,39 @@ class CriticConfig(StrictConfig):
     """The utterance-level critic: an ensemble of Q and V heads on one backbone, or on one each."""
 
     backbone: str = Field(
-        "policy",
-        description="'policy' (the cloned policy's weights), or a Hugging Face name or folder, causal or encoder.",
+        "policy", description="'policy' (the clone's weights), or a Hugging Face name or folder, causal or encoder."
     )
     reads: Literal["tokens", "text"] = Field(
-        "tokens",
-        description="Input of an encoder backbone: the policy's tokens, mapped one by one, or their re-tokenized text.",
+        "tokens", description="Input of an encoder backbone: the policy's tokens, or their re-tokenized text."
     )
     build: BackboneConfig | None = Field(
-        None, description="Build a small causal backbone with random weights instead of loading `backbone`."
+        None, description="A small causal backbone with random weights instead of `backbone`."
     )
     backbones: Literal["shared", "apart"] = Field(
-        "shared",
-        description="One backbone for the Q and V heads (the authors' code), or one for Q and one for V.",
+        "shared", description="One backbone for Q and V (the authors' code), or one each."
     )
-    heads: int = Field(
-        2, ge=1, description="Number of Q heads and of V heads; the minimum over the heads is used (the paper: 2)."
-    )
+    heads: int = Field(2, ge=1, description="Q heads, and V heads; their minimum is used (the paper: 2).")
     head_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of each value head.")
     lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
     gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
     tau: float = Field(0.1, gt=0, le=1, description="Rate of the target network's exponential average.")
-    n_step: int = Field(1, ge=1, description="Number of turns whose rewards are summed before the target bootstraps.")
+    n_step: int = Field(1, ge=1, description="Turns of reward before the target bootstraps.")
     lambda_turn: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Mix the 1- to n_step-step targets as a lambda-return; null uses the n_step-step target alone.",
+        None, ge=0, le=1, description="Mix the 1- to n_step-step targets as a lambda-return; null uses the last only."
     )
     steps_per_cycle: int = Field(50, ge=0, description="Critic steps in each cycle.")
     batch: int = Field(256, ge=1, description="Samples per critic step, in units of `unit`.")
-    unit: Literal["turn", "episode"] = Field(
-        "turn",
-        description="Draw single turns (the paper), or whole episodes, all turns of which share one pass.",
-    )
+    unit: Unit = Field("turn", description="Draw turns (the paper), or episodes, whose turns share one pass.")
     sampler: Literal["uniform", "prioritised"] = Field(
-        "uniform",
-        description="Draw uniformly (the paper), or in proportion to |TD error| ** replay.priority_exponent.",
+        "uniform", description="Uniform (the paper), or proportional to |TD error| ** replay.priority_exponent."
     )
     importance_exponent: float = Field(
-        0.4,
-        ge=0,
-        le=1,
-        description="Exponent of the importance weights of prioritised draws: 0 corrects nothing, 1 corrects fully.",
+        0.4, ge=0, le=1, description="Exponent of the importance weights of prioritised draws: 1 corrects fully."
     )
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state over which V averages Q.")
-    warmup_cycles: int = Field(10, ge=0, description="Number of first cycles in which only the critic learns.")
+    warmup_cycles: int = Field(10, ge=0, description="First cycles in which only the critic learns.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the critic's gradient is clipped.")
-    max_tokens: int = Field(
-        512, ge=8, description="Longest input of an encoder backbone in tokens; a longer state keeps its last tokens."
-    )
+    max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")
 
 
 class ActorConfig(AlgorithmConfig):
@@ -120,37 +105,24 @@ class ActorConfig(AlgorithmConfig):
     steps_per_cycle: int = Field(3, ge=0, description="Actor batches in each cycle.")
     epochs: int = Field(1, ge=1, description="Passes over a cycle's actor batches; set `clip` for more than one.")
     batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
-    unit: Literal["turn", "episode"] = Field("turn", description="Draw single turns (the paper) or whole episodes.")
+    unit: Unit = Field("turn", description="Draw single turns (the paper) or whole episodes.")
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state in the gradient.")
     max_staleness: int | None = Field(
-        None,
-        ge=0,
-        description="Draw states only from episodes at most this many versions old; null draws from all.",
+        None, ge=0, description="Most versions by which sampled episodes are behind; null draws from all."
     )
     normalise_advantage: bool = Field(False, description="Scale the advantages of a step to unit standard deviation.")
     clip: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Clip the probability ratio to [1-clip, 1+clip] as PPO does; null is the plain gradient.",
+        None, gt=0, lt=1, description="Clip the ratio to [1-clip, 1+clip] as in PPO; null is the plain gradient."
     )
     kl_stop: float | None = Field(
-        None,
-        gt=0,
-        description="End the actor phase when the mean KL per token from the behaviour policy exceeds this value.",
+        None, gt=0, description="End the phase above this mean KL per token from the behaviour policy."
     )
-    importance_cap: float = Field(
-        1.0,
-        gt=0,
-        description="Upper bound of the importance ratio of fresh actions that an older version wrote.",
-    )
+    importance_cap: float = Field(1.0, gt=0, description="Upper bound of the importance ratio of older fresh actions.")
     kl_to_clone: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the KL per token to the policy that the run started from; 0 loads no copy of it.",
+        0.0, ge=0, description="Weight of the KL per token to the starting policy; 0 loads no copy of it."
     )
     token_baseline: bool = Field(
-        False, description="Learn a baseline b(s, a_<h) of the advantage and subtract it from each token's advantage."
+        False, description="Subtract a learned baseline b(s, a_<h) from each token's advantage."
     )
     baseline_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of the token-level baseline.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the actor's gradient is clipped.")
@@ -164,14 +136,12 @@ class OfflineConfig(AlgorithmConfig):
     has_critic = True
 
     expectile: float = Field(0.7, gt=0, lt=1, description="Expectile of V over the data's actions; 0.5 is their mean.")
-    beta: float = Field(
-        0.1, gt=0, description="Temperature of the weights exp(A / beta); a small value follows the critic more."
-    )
+    beta: float = Field(0.1, gt=0, description="Temperature of the weights exp(A / beta).")
     max_weight: float = Field(20.0, ge=1, description="Largest weight of an action.")
     lr: float = Field(1e-5, gt=0, description="Learning rate of the actor's AdamW in archer_offline runs.")
     steps_per_cycle: int = Field(50, ge=0, description="Actor steps in each cycle.")
     batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
-    unit: Literal["turn", "episode"] = Field("turn", description="Draw single turns or whole episodes.")
+    unit: Unit = Field("turn", description="Draw single turns or whole episodes.")
 
 
 class ChaiConfig(AlgorithmConfig):
@@ -216,26 +186,18 @@ class OnPolicyConfig(AlgorithmConfig):
     """The common settings of the methods that learn from a cycle's own episodes."""
 
     lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
-    batch: int = Field(
-        32, ge=1, description="Episodes per gradient step; each episode of the cycle is in one batch per epoch."
-    )
+    batch: int = Field(32, ge=1, description="Episodes per gradient step.")
     epochs: int = Field(1, ge=1, description="Passes over the cycle's episodes; set `clip` for more than one.")
     clip: float | None = Field(
-        None, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip]; null is the plain gradient."
+        None, gt=0, lt=1, description="Clip the ratio to [1-clip, 1+clip]; null is the plain gradient."
     )
     kl_stop: float | None = Field(
-        None,
-        gt=0,
-        description="End a cycle's steps when the mean KL per token from the behaviour policy exceeds this value.",
+        None, gt=0, description="End the phase above this mean KL per token from the behaviour policy."
     )
     kl_to_clone: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the KL per token to the policy that the run started from; 0 loads no copy of it.",
+        0.0, ge=0, description="Weight of the KL per token to the starting policy; 0 loads no copy of it."
     )
-    normalise_advantage: bool = Field(
-        True, description="Scale a cycle's token advantages to zero mean and unit standard deviation."
-    )
+    normalise_advantage: bool = Field(True, description="Scale a cycle's token advantages to mean 0 and deviation 1.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the gradient is clipped.")
 
     def check_run(self, name: str, *, offline_cycles: int, episodes_per_cycle: int) -> None:
@@ -253,14 +215,12 @@ class PpoConfig(OnPolicyConfig):
 
     epochs: int = Field(4, ge=1, description="Passes over the cycle's episodes.")
     clip: float | None = Field(0.2, gt=0, lt=1, description="Clip the probability ratio to [1-clip, 1+clip].")
-    gamma: float = Field(
-        0.95, gt=0, le=1, description="Discount per turn; tokens within an utterance are not discounted."
-    )
+    gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn; within a turn there is none.")
     lambda_turn: float = Field(0.95, ge=0, le=1, description="Trace of GAE across the end of a turn.")
     lambda_token: float = Field(1.0, ge=0, le=1, description="Trace of GAE between the tokens of an utterance.")
     value_lr: float = Field(2e-5, gt=0, description="Learning rate of the value function's AdamW.")
     value_hidden_size: int = Field(256, ge=8, description="Width of the value head's hidden layer.")
-    warmup_cycles: int = Field(0, ge=0, description="Number of first cycles in which only the value function learns.")
+    warmup_cycles: int = Field(0, ge=0, description="First cycles in which only the value function learns.")
 
 
 class ReinforceConfig(OnPolicyConfig):

@@ -27,18 +27,15 @@ class LoraConfig(StrictConfig):
     rank: int = Field(16, ge=1, description="Rank of each adapter's two matrices.")
     alpha: int = Field(32, ge=1, description="An adapter's product is multiplied by alpha / rank.")
     targets: Literal["all-linear"] | list[str] = Field(
-        "all-linear", description="Layers with an adapter: all linear layers of the blocks, or a list of names."
+        "all-linear", description="Layers with an adapter: all linear ones, or a list of names."
     )
     critic: bool = Field(
-        True, description="Train adapters in the critic too; false, or `critic.build`, trains its whole backbone."
+        True, description="Train adapters in the critic; false, or `critic.build`, trains its whole backbone."
     )
     clone: Literal["full", "adapter"] = Field(
-        "full",
-        description="Clone by training the whole model or an adapter; in both cases the clone becomes the base.",
+        "full", description="Train the whole model or an adapter in cloning; the clone becomes the base."
     )
-    adapter: str | None = Field(
-        None, description="Folder of a peft adapter for `model.path` that the policy starts from."
-    )
+    adapter: str | None = Field(None, description="Folder of the peft adapter for `model.path` to start from.")
 
 
 class BroadcastConfig(StrictConfig):
@@ -48,11 +45,7 @@ class BroadcastConfig(StrictConfig):
         "shm", description="shm: shared memory on CPU; nccl: between GPUs; ipc: learner and engine on one GPU."
     )
     timeout_s: float = Field(120.0, gt=0, description="Time limit of each step of a broadcast in seconds.")
-    tolerance: float = Field(
-        1e-3,
-        gt=0,
-        description="Largest difference in log-probability between learner and engine that the proof accepts.",
-    )
+    tolerance: float = Field(1e-3, gt=0, description="Largest difference in log-probability that the proof accepts.")
     probe_tokens: int = Field(48, ge=2, description="Length of the token sequence that the proof compares.")
 
 
@@ -65,21 +58,16 @@ class LearnerConfig(StrictConfig):
     threads: int = Field(1, ge=1, description="Torch threads of each rank.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage of actor and critic.")
     optimizer_offload: bool = Field(
-        False, description="Keep the optimizer's state in host memory and step there; requires zero_stage 1 to 3."
+        False, description="Keep the optimizer's state in host memory; requires zero_stage 1 to 3."
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision of the models' passes; trained weights are float32 in both cases."
     )
-    activation_checkpointing: bool = Field(
-        False, description="Recompute activations of policy and critic in the backward pass."
-    )
+    activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     lora: LoraConfig | None = Field(None, description="Train adapters on a frozen base; null trains whole models.")
     micro_batch: int = Field(64, ge=1, description="Token sequences in one forward pass of one rank.")
     prefetch_steps: int = Field(
-        64,
-        ge=1,
-        description="Number of steps whose samples are drawn and whose fresh actions are requested together, in "
-        "advance; their episodes stay in memory.",
+        64, ge=1, description="Steps whose samples and fresh actions are requested together, in advance."
     )
     timeout_s: float = Field(600.0, gt=0, description="Seconds that the learner waits for episodes or fresh actions.")
     critic: CriticConfig = Field(default_factory=CriticConfig, description="The utterance-level critic.")

@@ -178,11 +178,8 @@ def reference_kl(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
 
 def returns_to_go(reward: Tensor, gamma: float) -> Tensor:
     """Return the discounted sum of the rewards from each turn on, [turns]. `reward` is [turns] of one episode."""
-    found, total = [], torch.zeros((), dtype=reward.dtype)
-    for value in reward.flip(0):
-        total = value + gamma * total
-        found.append(total)
-    return torch.stack(found).flip(0)
+    nothing = torch.zeros_like(reward)
+    return generalised_advantage(reward, nothing, nothing[0], nothing + gamma, nothing + 1.0)
 
 
 def generalised_advantage(reward: Tensor, value: Tensor, last_value: Tensor, discount: Tensor, trace: Tensor) -> Tensor:

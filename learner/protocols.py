@@ -23,15 +23,12 @@ class RolloutService(Protocol):
     def stale_error(self) -> type[Exception]:
         """The error of `collect`, `report` and the future of `request` if no engine holds the current weights, because
         all engines have restarted since the last broadcast. Broadcast again, then retry."""
-        ...
 
     def ready(self, timeout_s: float) -> None:
         """Wait until every engine has started; the error names those that have not."""
-        ...
 
     def window(self) -> int:
         """Return the engines' context length in tokens."""
-        ...
 
     def collect(
         self,
@@ -44,39 +41,30 @@ class RolloutService(Protocol):
         timeout_s: float | None = None,
     ) -> CollectReport:
         """Play `episodes` episodes, `group` of each environment seed, and append them to replay if `store`."""
-        ...
 
     def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None:
         """Play episodes continuously, up to `max_staleness` versions ahead of the broadcasts."""
-        ...
 
     def admit(self, episodes: int) -> None:
         """Let what `start` began play this many more episodes of the current version."""
-        ...
 
     def stop(self) -> None:
         """Stop what `start` began."""
-        ...
 
     def report(self, *, at_least: int, timeout_s: float) -> CollectReport:
         """Wait until `at_least` episodes of `start` have been appended since the last report, and report them."""
-        ...
 
     def request(self, prompts: list[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True) -> Future[FreshActions]:
         """Request `n` actions for each state, or `n[i]` for state i. Without `logprobs` the engines compute none."""
-        ...
 
     def workers(self) -> Sequence[WorkerStatus]:
         """Return the state of each worker."""
-        ...
 
     def sync_client(self) -> Any:
         """Return the client through which weights reach the engines (`learner.broadcast.broadcaster.SyncClient`)."""
-        ...
 
     def probe(self, tokens: np.ndarray) -> Sequence[ProbeAnswer]:
         """Return each engine's log-probabilities of `tokens`, int32 [length]."""
-        ...
 
 
 class Scorer(Protocol):
@@ -85,7 +73,6 @@ class Scorer(Protocol):
     @property
     def load(self) -> Any:
         """The remote method `load.remote(state, version)`, which replaces the critic's weights."""
-        ...
 
 
 class Publisher(Protocol):
@@ -93,8 +80,6 @@ class Publisher(Protocol):
 
     def publish(self, event: dict[str, Any]) -> None:
         """Publish one event; `learner.records` lists them."""
-        ...
 
     def register_target(self, role: str, name: str, address: str) -> None:
         """Register a metrics endpoint (`address` is host:port)."""
-        ...

@@ -74,7 +74,7 @@ def _clone(session: Session) -> str:
     lora = config.lora if config.lora is not None and config.lora.clone == "adapter" else None
     setup = _setup(session, args.model)
     setup = replace(setup, reference=args.model, config=config.model_copy(update={"lora": lora}))
-    cloning = BehaviourCloning.build(setup)
+    cloning = BehaviourCloning(setup)
     # The engines are starting at the same time: cloning does not need them.
     stage = cloning.stage
     Trainer(session, cloning).phase(stage, demonstrations.batches(stage, session.leader, config))

@@ -15,7 +15,7 @@ from learner.algorithms.archer_offline import ArcherOffline
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
-from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phase, token_advantages
+from learner.algorithms.utterance_critic import OverActorCritic, critic_phase, token_advantages
 from learner.engine.sums import Sums, moments
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
 from learner.passes.rows import Row, fresh_record
@@ -26,8 +26,7 @@ class Archer(OverActorCritic):
 
     @classmethod
     def build(cls, setup: Setup) -> Algorithm:
-        engines = ActorCritic.build(setup)
-        return OfflineToOnline(engines, setup.offline_cycles) if setup.offline_cycles else cls(engines)
+        return OfflineToOnline(setup) if setup.offline_cycles else cls(setup)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, actor = self.config.critic, self.config.actor
@@ -100,10 +99,10 @@ class Archer(OverActorCritic):
 class OfflineToOnline(Archer):
     """Offline ArCHer in the first cycles, then ArCHer, with the same policy, critic and optimizers."""
 
-    def __init__(self, engines: ActorCritic, offline_cycles: int) -> None:
-        super().__init__(engines)
-        self._offline = ArcherOffline(engines)
-        self._offline_cycles = offline_cycles
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._offline = ArcherOffline(setup, self.engines)
+        self._offline_cycles = setup.offline_cycles
         self._is_offline = True
 
     def phases(self, cycle: int) -> Sequence[Phase]:

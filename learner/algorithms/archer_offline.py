@@ -7,7 +7,6 @@ and the actor clones these actions with weights exp(A / beta) (AWR, Peng et al.,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 from torch import Tensor
 
@@ -23,9 +22,8 @@ from learner.passes.rows import Row
 class ArcherOffline(OverActorCritic):
     """A critic phase and an actor phase in each cycle, both on the actions in replay."""
 
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(ActorCritic.build(setup, actor_lr=setup.config.offline.lr))
+    def __init__(self, setup: Setup, engines: ActorCritic | None = None) -> None:
+        super().__init__(setup, engines or ActorCritic(setup, actor_lr=setup.config.offline.lr))
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, offline = self.config.critic, self.config.offline

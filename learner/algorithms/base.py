@@ -47,10 +47,14 @@ class Algorithm(ABC):
     policy: Engine
     group: int = 1
 
-    @classmethod
     @abstractmethod
+    def __init__(self, setup: Setup) -> None:
+        """Load the models of a run with its settings, ready for the first step or for `load`."""
+
+    @classmethod
     def build(cls, setup: Setup) -> Algorithm:
-        """Return the algorithm with the models and settings of a run, ready for its first step or for `load`."""
+        """Return the algorithm of a run: this class, or a subclass that fits the run."""
+        return cls(setup)
 
     @property
     def policy_model(self) -> PreTrainedModel:

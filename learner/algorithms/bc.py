@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 from torch import Tensor
 
@@ -55,10 +54,6 @@ class BehaviourCloning(Cloning):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup, lr=setup.config.clone.lr)
         self._step = 0
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(setup)
 
     @property
     def stage(self) -> Draws:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import ray
 import torch
@@ -18,25 +17,20 @@ import torch.distributed as dist
 from learner.algorithms.base import MicroBatches, StepResult
 from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
-from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phase
+from learner.algorithms.utterance_critic import OverActorCritic, critic_phase
 from learner.engine.checkpoint_folders import CRITIC_FILE
 from learner.errors import LearnerError, WaitTimeoutError
 from learner.losses import best_of_loss
-from learner.protocols import Scorer
 
 
 class Chai(OverActorCritic):
     """Critic phases only. `finish_cycle` sends the critic to the scorer, which chooses the actions that are played."""
 
-    def __init__(self, engines: ActorCritic, scorer: Scorer | None) -> None:
-        if scorer is None:
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        if setup.scorer is None:
             raise LearnerError("chai plays through a scorer, and the run passed none")
-        super().__init__(engines)
-        self._scorer = scorer
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(ActorCritic.build(setup), setup.scorer)
+        self._scorer = setup.scorer
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         return [critic_phase(self.config.critic, fresh=self.config.chai.candidates)]

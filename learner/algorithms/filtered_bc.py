@@ -6,7 +6,6 @@ Online, the policy's own episodes raise that share; offline, the same steps run 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 from learner.algorithms.bc import Cloning
 from learner.algorithms.phases import Draws, Phase
@@ -16,9 +15,8 @@ from learner.algorithms.setup import Setup
 class FilteredCloning(Cloning):
     """One phase of likelihood steps on the best episodes in each cycle."""
 
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(setup, lr=setup.config.filtered_bc.lr)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup, lr=setup.config.filtered_bc.lr)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         settings = self.config.filtered_bc

@@ -7,7 +7,6 @@ episode's tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -26,13 +25,9 @@ class Grpo(OnPolicy):
 
     section: GrpoConfig
 
-    def __init__(self, setup: Setup, section: GrpoConfig) -> None:
-        super().__init__(setup, section)
-        self.group = section.group
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(setup, setup.config.grpo)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup, setup.config.grpo)
+        self.group = self.section.group
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
         own = episodes_of(batches)

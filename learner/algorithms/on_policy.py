@@ -21,6 +21,7 @@ from learner.engine.engines import Engine
 from learner.engine.sums import Sums, moments
 from learner.errors import LearnerError
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
+from learner.models.policy import Policy
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row, action_record
 
@@ -30,13 +31,15 @@ class OnPolicy(Algorithm):
 
     Args:
         section: the settings of the method.
+        policy: the policy to train, if it is made already.
     """
 
-    def __init__(self, setup: Setup, section: OnPolicyConfig) -> None:
+    def __init__(self, setup: Setup, section: OnPolicyConfig, policy: Policy | None = None) -> None:
         self.section = section
         self.window = setup.window
         self.encoder = PackedEncoder(setup.pad_token_id)
-        self.policy = Engine(setup.policy(), setup.config, lr=section.lr, max_grad_norm=section.max_grad_norm)
+        policy = policy or setup.policy()
+        self.policy = Engine(policy, setup.config, lr=section.lr, max_grad_norm=section.max_grad_norm)
         self.reference = setup.reference_policy(self.policy.device) if section.kl_to_clone else None
         self._advantages: dict[str, Tensor] = {}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -34,16 +33,13 @@ class Ppo(OnPolicy):
 
     section: PpoConfig
 
-    def __init__(self, setup: Setup, section: PpoConfig) -> None:
-        super().__init__(setup, section)
-        value = setup.value_model()
+    def __init__(self, setup: Setup) -> None:
+        section = setup.config.ppo
+        policy, value = setup.policy(), setup.value_model()
+        super().__init__(setup, section, policy)
         self.value = Engine(value, setup.config, lr=section.value_lr, max_grad_norm=section.max_grad_norm)
         self._targets: dict[str, Tensor] = {}
         self._warming_up = False
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(setup, setup.config.ppo)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         self._warming_up = cycle < self.section.warmup_cycles

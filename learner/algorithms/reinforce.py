@@ -6,7 +6,6 @@ Without a critic there is no bootstrap: an episode that a time limit ends has th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -24,9 +23,8 @@ class Reinforce(OnPolicy):
 
     section: ReinforceConfig
 
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        return cls(setup, setup.config.reinforce)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup, setup.config.reinforce)
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
         episodes, gamma = episodes_of(batches), self.section.gamma

@@ -60,9 +60,9 @@ class Setup:
         """The identity of the base. Read it before an engine partitions the base."""
         return Base(self.reference, fingerprint(self.base))
 
-    def policy(self) -> Policy:
-        """Return the policy to train, without a token-level baseline."""
-        return Policy(self.policy_model(), self.temperature, self.config.dtype)
+    def policy(self, *, baseline_width: int | None = None) -> Policy:
+        """Return the policy to train, with a token-level baseline of this width if given."""
+        return Policy(self.policy_model(), self.temperature, self.config.dtype, baseline_width=baseline_width)
 
     def policy_model(self) -> PreTrainedModel:
         """Return the policy's language model, the same on every rank."""

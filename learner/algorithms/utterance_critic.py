@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from learner.algorithm_config import CriticConfig
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
-from learner.config import LearnerConfig
 from learner.engine.accelerator import deepspeed
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
 from learner.losses import advantage, lambda_target, q_loss, td_target
 from learner.models.adapters import twin, weights
-from learner.models.critic import Critic
-from learner.models.policy import Policy
-from learner.passes.layout import Encoder, Part, Predictions
+from learner.passes.layout import Part, Predictions
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
 
@@ -36,50 +31,20 @@ Values = dict[str, Tensor]
 
 
 class ActorCritic:
-    """The engines of one policy and one utterance-level critic.
+    """The engines of one policy and one utterance-level critic."""
 
-    Args:
-        reference: loads the policy of the `kl_to_clone` term onto a device; None if the term is off.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        critic: Critic,
-        encoder: Encoder,
-        pad_token_id: int,
-        config: LearnerConfig,
-        temperature: float,
-        *,
-        reference: Callable[[torch.device], FrozenEngine] | None = None,
-        actor_lr: float | None = None,
-    ) -> None:
-        self.config = config
-        self.model = model
-        self.policy_encoder = PackedEncoder(pad_token_id)
-        self.critic_encoder = encoder
+    def __init__(self, setup: Setup, *, actor_lr: float | None = None) -> None:
+        self.config = config = setup.config
         actor = config.actor
+        critic, self.critic_encoder = setup.critic()
+        self.policy_encoder = PackedEncoder(setup.pad_token_id)
         width = actor.baseline_hidden_size if actor.token_baseline else None
-        policy = Policy(model, temperature, config.dtype, baseline_width=width)
+        policy = setup.policy(baseline_width=width)
         self.policy = Engine(policy, config, lr=actor_lr or actor.lr, max_grad_norm=actor.max_grad_norm)
         target = twin(critic)
         self.critic = Engine(critic, config, lr=config.critic.lr, max_grad_norm=config.critic.max_grad_norm)
         self.target = FrozenEngine(target, config, self.critic.device)
-        self.reference = reference(self.policy.device) if reference else None
-
-    @classmethod
-    def build(cls, setup: Setup, *, actor_lr: float | None = None) -> Self:
-        critic, encoder = setup.critic()
-        return cls(
-            setup.policy_model(),
-            critic,
-            encoder,
-            setup.pad_token_id,
-            setup.config,
-            setup.temperature,
-            reference=setup.reference_policy if setup.config.actor.kl_to_clone else None,
-            actor_lr=actor_lr,
-        )
+        self.reference = setup.reference_policy(self.policy.device) if actor.kl_to_clone else None
 
     def critic_step(
         self,
@@ -196,10 +161,10 @@ def critic_phase(config: CriticConfig, *, fresh: int) -> Draws:
 class OverActorCritic(Algorithm):
     """An algorithm whose whole state is an `ActorCritic`, so that another algorithm can continue with it."""
 
-    def __init__(self, engines: ActorCritic) -> None:
-        self.engines = engines
-        self.config = engines.config
-        self.policy = engines.policy
+    def __init__(self, setup: Setup, engines: ActorCritic | None = None) -> None:
+        self.engines = engines or ActorCritic(setup)
+        self.config = setup.config
+        self.policy = self.engines.policy
 
     def save(self, directory: Path) -> None:
         self.engines.save(directory)

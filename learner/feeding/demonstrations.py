@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from buffer.atomic_files import write_atomic
 from buffer.episodes.schema import Episode, batch_to_episodes, episodes_to_batch
 from learner.algorithms.phases import Draws
 from learner.config import LearnerConfig
@@ -49,9 +50,8 @@ class DemonstrationSet:
 
 
 def write_demonstrations(episodes: Sequence[Episode], path: Path) -> None:
-    """Write `episodes` as one Arrow IPC file in the replay schema, under a temporary name until it is complete."""
-    batch = episodes_to_batch(episodes)
-    partial = path.with_suffix(".partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    """Write `episodes` as one Arrow IPC file in the replay schema, whole or not at all."""
+    batch, sink = episodes_to_batch(episodes), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    partial.rename(path)
+    write_atomic(path, sink.getvalue().to_pybytes())

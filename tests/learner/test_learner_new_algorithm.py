@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pytest
@@ -44,16 +43,12 @@ class ReturnWeightedConfig(AlgorithmConfig):
 class ReturnWeighted(Algorithm):
     """Clones replay's actions, each weighted by its episode's return above the mean of the batch."""
 
-    def __init__(self, setup: Setup, section: ReturnWeightedConfig) -> None:
+    def __init__(self, setup: Setup) -> None:
+        section = setup.config.section_of("return_weighted")
+        assert isinstance(section, ReturnWeightedConfig)
         self.section = section
         self.encoder = PackedEncoder(setup.pad_token_id)
         self.policy = Engine(setup.policy(), setup.config, lr=section.lr, max_grad_norm=1.0)
-
-    @classmethod
-    def build(cls, setup: Setup) -> Self:
-        section = setup.config.section_of("return_weighted")
-        assert isinstance(section, ReturnWeightedConfig)
-        return cls(setup, section)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         return [Draws("actor", self.section.steps_per_cycle, self.section.batch)]

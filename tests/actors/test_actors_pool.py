@@ -223,6 +223,9 @@ def test_a_stream_follows_the_policys_versions(pool, folder):
     _broadcaster(pool, model, 2).broadcast(3)
     report = pool.report(at_least=10, timeout_s=100)
     assert (len(report.returns), report.next_seed) == (10, 5030)
+    pool.admit(5)  # a cycle that changes no weights
+    report = pool.report(at_least=5, timeout_s=100)
+    assert (len(report.returns), report.next_seed) == (5, 5035)
     pool.stop()
     with pytest.raises(ActorError, match="call start first"):
         pool.report(at_least=1, timeout_s=10)

@@ -38,7 +38,8 @@ LORA: dict[str, Any] = {
         ("archer", {"offline_cycles": 1, "mode": "async", "learner": LORA}, "actor/advantage", 3),
         ("archer_offline", {"offline_cycles": 2}, "actor/advantage", 3),
         ("bc", {}, "return", 1),
-        ("chai", {}, "critic/q_loss", 1),
+        # No cycle broadcasts, and the rollouts play on with the same version.
+        ("chai", {"mode": "async", "max_staleness": 0}, "critic/q_loss", 1),
         ("filtered_bc", {}, "actor/token_nll", 3),
         ("grpo", {}, "actor/kl_to_clone", 3),
         ("ppo", {}, "actor/value_loss", 3),

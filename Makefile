@@ -105,7 +105,7 @@ $(STAMP): pyproject.toml setup.py $(LOCKS)
 	@touch $(STAMP)
 	@echo "==> installed; the next call starts at once"
 
-# Without a compiler, everything but jericho is installed and no stamp is written: the next call looks for a compiler again.
+# Without a compiler, everything but jericho is installed. No stamp is written, so the next call looks for a compiler again.
 $(ENVS_STAMP): $(STAMP) requirements-envs.lock
 	@echo "==> installing the packages of the optional environments"
 	@if command -v cc >/dev/null; then \

@@ -132,8 +132,8 @@ $(BIN)/pip:
 	 fi; \
 	 if [ -z "$$python" ] && command -v uv >/dev/null; then \
 	   echo "==> no Python 3.11, 3.12 or 3.13 was found; uv installs Python 3.11"; \
-	   uv python install --quiet 3.11 && python=$$(uv python find 3.11) || { \
-	     echo "uv could not install Python 3.11." >&2; exit 1; }; fi; \
+	   uv python install 3.11 && python=$$(uv python find 3.11) || { \
+	     echo "uv could not install Python 3.11, for the reason above." >&2; exit 1; }; fi; \
 	 if [ -z "$$python" ]; then \
 	   echo "No working Python 3.11, 3.12 or 3.13 was found. Install one of them (on Debian and Ubuntu:" \
 	        "python3.11 and python3.11-venv) or uv, which brings its own, or name one with" \

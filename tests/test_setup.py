@@ -190,7 +190,7 @@ def test_make_takes_the_first_python_that_runs_and_else_lets_uv_install_one(foun
     assert done.returncode == 0, done.stderr
     assert (tmp_path / ".venv" / "bin" / "pip").exists()
     if found == "uv":
-        assert (tmp_path / "uv-calls").read_text().splitlines() == ["python install --quiet 3.11", "python find 3.11"]
+        assert (tmp_path / "uv-calls").read_text().splitlines() == ["python install 3.11", "python find 3.11"]
         assert "uv installs Python 3.11" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Every algorithm over the same small models and rows, so that tests can run each of them on any number of ranks."""
+"""Every algorithm with the same small models and rows, for tests on any number of ranks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LEARNER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SmallSetup(Setup):
-    """A setup whose models are made, the same ones on each call and each rank."""
+    """A setup with small random models, the same at each call and on each rank."""
 
     @property
     def pad_token_id(self) -> int:
@@ -68,16 +68,16 @@ class SmallSetup(Setup):
 
 
 def make_algorithm(name: AlgorithmName, *, offline_cycles: int = 0, **changes: Any) -> Algorithm:
-    """The algorithm over small models; `changes` are laid over sections of `LEARNER`."""
+    """Return the algorithm with small models; `changes` override sections of `LEARNER`."""
     tree = {key: (value | changes.pop(key, {}) if isinstance(value, dict) else value) for key, value in LEARNER.items()}
     config = LearnerConfig.model_validate(tree | changes)
-    torch.manual_seed(2)  # for heads that the algorithm itself makes
-    scorer: Any = object()  # what chai hands its critic to, which no step needs
+    torch.manual_seed(2)  # for the heads that the algorithm creates
+    scorer: Any = object()  # no step needs it
     return build(name, SmallSetup("", "", None, config, 0.9, 0, offline_cycles, scorer))  # type: ignore[arg-type]
 
 
 def episodes(seed: int, count: int = 8) -> list[Row]:
-    """Rows of whole episodes with what a rollout records; four in a row are a group."""
+    """Return rows of whole episodes; four consecutive episodes are a group."""
     rows = [make_row(1000 * seed + i, all_turns=True, terminated=i % 3 > 0) for i in range(count)]
     for index, row in enumerate(rows):
         change(row, seed=index // 4)
@@ -92,10 +92,10 @@ def run_cycle(
     *,
     split: Callable[[list[Row]], list[Row]] | None = None,
 ) -> list[list[float]]:
-    """One cycle's phases, two steps each, over rows that depend on the cycle alone.
+    """Run the phases of one cycle, two steps each, on rows that depend on the cycle only.
 
     Args:
-        split: makes of a batch's rows those that are dealt out.
+        split: returns the rows to train on, from the rows of a batch.
 
     Returns:
         The metrics of each step, in the order of their names.

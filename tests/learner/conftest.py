@@ -1,4 +1,4 @@
-"""What tests of the learner need around them."""
+"""Fixtures of the learner's tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 @pytest.fixture(scope="session")
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of one, as DeepSpeed and the metrics' sums want it; DeepSpeed remembers the first one it sees."""
+    """Start a process group of one rank, once per session, because DeepSpeed keeps the first group that it sees."""
     rendezvous = tmp_path_factory.mktemp("group") / "store"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}.items():

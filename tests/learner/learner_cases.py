@@ -54,7 +54,7 @@ def gpt2() -> PretrainedConfig:
 
 
 def make_row(seed: int, *, turns: int = 6, fresh: int = 2, all_turns: bool = False, terminated: bool = True) -> Row:
-    """An episode of random tokens and rewards, with a random selection of turns and random fresh actions."""
+    """Return an episode of random tokens and rewards, with random turns and random fresh actions."""
     rng = np.random.default_rng(seed)
     tokens = list(rng.integers(1, VOCABULARY, 3))
     start, end = [], []

@@ -1,7 +1,7 @@
-"""Tables in place of networks: policies and critics whose every entry is known, under the real layouts and engines.
+"""Tables instead of networks: policies and critics with known entries, with the real layouts and engines.
 
-What a table reads at a token is that token and the one before it **as the attention mask and the positions have it**,
-so a row that is laid out wrongly gives another entry of the table.
+A table reads a token and the token before it **by the attention mask and the positions**, so that a wrong layout reads
+another entry of the table.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ WIDTH = PAIRS + TOKENS
 
 
 def pair(before: int, token: int) -> int:
-    """Where the table keeps this pair of tokens; `PAD` stands before the first token."""
+    """Return the index of a pair of tokens in the table; `PAD` precedes the first token."""
     return before * TOKENS + token
 
 
 class TableBackbone(nn.Module):
-    """Takes what a transformers model takes, and knows each token and the one before it."""
+    """A backbone with the interface of transformers, whose features are each token and the token before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class TableBackbone(nn.Module):
 
 
 class TableModel(nn.Module):
-    """A causal model of the second order: logits of the next token by the pair before it, all in `head.weight`."""
+    """A causal model whose logits depend on the last two tokens; the table is `head.weight`."""
 
     def __init__(self, logits: dict[tuple[int, int], Sequence[float]] | None = None) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _OfPair(nn.Module):
 
 
 def table_critic(heads: int = 2) -> Critic:
-    """Q by the last two tokens (state and action where each is one token), V by the last one; all zero."""
+    """Return a critic of zeros: Q depends on the last two tokens (state and action), V on the last token."""
     critic = Critic(TableBackbone(), 8, heads)  # type: ignore[arg-type]
     critic.q = nn.ModuleList(_OfPair() for _ in range(heads))
     critic.v = nn.ModuleList(_OfToken() for _ in range(heads))
@@ -130,7 +130,7 @@ class TableSetup(Setup):
 
 
 def table_algorithm(name: AlgorithmName, *, temperature: float = 1.0, **settings: Any) -> Any:
-    """The algorithm over tables. `logits` and `reference_logits` are the policies'; the rest is `LearnerConfig`'s."""
+    """Return the algorithm with tables: `logits` and `reference_logits` of the policies, and settings."""
     tables = {key: settings.pop(key, None) for key in ("logits", "reference_logits")}
     config = LearnerConfig.model_validate({"micro_batch": 64, **settings})
     scorer: Any = object()
@@ -139,7 +139,7 @@ def table_algorithm(name: AlgorithmName, *, temperature: float = 1.0, **settings
 
 
 def one_turn(state: Sequence[int], action: Sequence[int], reward: float = 0.0, *, name: str = "", seed: int = 0) -> Row:
-    """A terminated episode of a single turn, with nothing after its action."""
+    """Return a terminated episode of a single turn, with no token after its action."""
     start, end = len(state), len(state) + len(action)
     name = name or f"{list(state)}-{list(action)}"
     episode = make_episode(name, [*state, *action], [start], [end], [reward], seed=seed)
@@ -147,14 +147,14 @@ def one_turn(state: Sequence[int], action: Sequence[int], reward: float = 0.0, *
 
 
 def give_fresh(row: Row, per_turn: Sequence[Sequence[Sequence[int]]], logprob: float = 0.0, version: int = 1) -> Row:
-    """Put fresh actions at the turns of `row`, each token with this behaviour log-probability and version."""
+    """Attach fresh actions to `row`; each token has this behaviour log-probability and version."""
     row.fresh = flat_actions(per_turn, logprob, version)
     return row
 
 
 @contextmanager
 def gradients_of(engine: Engine) -> Iterator[dict[str, Tensor]]:
-    """Within, steps of `engine` change nothing; they leave what the optimizer got, the gradient of each parameter."""
+    """Set the learning rate of `engine` to zero within the context, and record the clipped gradients of each step."""
     found: dict[str, Tensor] = {}
 
     def note(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Each algorithm's own rules, on one rank over real engines."""
+"""The rules of each algorithm, on one rank with real engines."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_grpo_compares_an_episode_with_its_group_only() -> None:
     rows = episodes(0)
     for index, row in enumerate(rows):
         change(row, reward=np.zeros(6, dtype=np.float32))
-        row.episode.reward[-1] = index  # the second group's are all higher, and that must not matter
+        row.episode.reward[-1] = index  # the second group's returns are all higher, which has no effect
     found = algorithm.token_advantages([[rows]])
     for index, row in enumerate(rows):
         np.testing.assert_allclose(found[row.episode.episode_id], index % 4 - 1.5)
@@ -88,7 +88,7 @@ def test_grpo_compares_an_episode_with_its_group_only() -> None:
 
 @pytest.mark.parametrize("terminated", [True, False])
 def test_ppo_bootstraps_through_limits_and_stops_at_ends(terminated: bool) -> None:
-    """With gamma and both traces 1, A + V is the sum of the rewards to go, plus V(s_T) where a limit cut."""
+    """With gamma and both traces 1, A + V is the sum of the rewards to go, plus V(s_T) after a time limit."""
     algorithm = make_algorithm("ppo", ppo={"gamma": 1.0, "lambda_turn": 1.0, "lambda_token": 1.0})
     assert isinstance(algorithm, Ppo)
     row = episodes(0)[0]
@@ -105,7 +105,7 @@ def test_ppo_bootstraps_through_limits_and_stops_at_ends(terminated: bool) -> No
 
 
 def test_ppos_advantages_are_those_of_a_recursion_over_tokens() -> None:
-    """From the last token back: only the end of a turn pays, discounts by gamma and decays by the trace of turns."""
+    """Rewards, the discount gamma and the trace of turns apply at the end of a turn only."""
     gamma, across, within = 0.9, 0.8, 0.7
     algorithm = make_algorithm("ppo", ppo={"gamma": gamma, "lambda_turn": across, "lambda_token": within})
     assert isinstance(algorithm, Ppo)
@@ -133,7 +133,7 @@ def test_ppos_advantages_are_those_of_a_recursion_over_tokens() -> None:
 
 
 def _seen_norms(engine: Engine, lr: float) -> list[float]:
-    """Filled, step by step, with the norm of the gradient that the optimizer gets; the rate of its steps is `lr`."""
+    """Return a list to which each step adds the norm of its clipped gradient. Sets the learning rate to `lr`."""
     norms: list[float] = []
 
     def note(*_: object) -> None:
@@ -146,7 +146,7 @@ def _seen_norms(engine: Engine, lr: float) -> list[float]:
 
 
 def test_the_gradients_of_actor_and_critic_are_clipped_apart_and_none_is_stale() -> None:
-    """Each to its own norm, whatever the other's is; and the same step again gets the same gradient, not their sum."""
+    """Each gradient is clipped to its own norm, and a repeated step has the same gradient, not the sum of both."""
     algorithm = make_algorithm(
         "archer",
         critic={"max_grad_norm": 1e-3, "tau": 1e-9},

@@ -1,4 +1,4 @@
-"""The feeder over episodes in memory: draws and sweeps, and what each asks of replay."""
+"""Feeder and sweeps over episodes in memory, and their requests to replay."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_draws_say_which_share_they_want() -> None:
 
 
 class Engines:
-    """Writes one token for each action and counts what it is asked for; while stale it only says so."""
+    """Returns one token for each action and counts the requested actions; fails while `stale`."""
 
     stale_error = KeyError
 
@@ -94,7 +94,7 @@ def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, bl
     batches = list(feeder.batches(Draws("critic", 5, 4, fresh=2), version=3))
     assert len(batches) == 5
     assert sizes == blocks
-    # Two actions for each of six turns of each episode drawn, whatever was asked for together.
+    # Two actions for each of six turns of each drawn episode, for every size of the requests.
     assert sum(engines.asked) == 2 * 6 * 20
     rows = [row for batch in batches for rows in batch.micro_batches for row in rows]
     assert all(row.fresh.counts.tolist() == [2] * 6 for row in rows)
@@ -115,7 +115,7 @@ def test_what_stale_engines_owed_is_asked_for_again() -> None:
     feeder._leader = Retrying()  # type: ignore[assignment]
     batches = list(feeder.batches(Draws("critic", 2, 4, fresh=1), version=3))
     assert len(batches) == 2
-    assert len(memory.requests) == 1  # what was drawn stays
+    assert len(memory.requests) == 1  # the drawn samples are kept
     assert sum(engines.asked) == 2 * 6 * 8
 
 
@@ -134,7 +134,7 @@ def test_the_next_phase_is_asked_for_when_this_one_is() -> None:
     next(feeder.batches(critic, 3, then=actor))
     next(feeder.batches(actor, 4))
     assert len(memory.requests) == 5
-    # Recent episodes are those at the beginning of the phase that draws them.
+    # Draws of recent episodes wait until their own phase begins.
     recent = Draws("actor", 3, 4, fresh=2, max_staleness=1)
     assert len(list(feeder.batches(critic, 4, then=recent))) == 2
     assert [request.view for request in memory.requests[5:]] == ["critic"]
@@ -142,7 +142,7 @@ def test_the_next_phase_is_asked_for_when_this_one_is() -> None:
 
 def test_a_phase_that_ends_early_gives_up_what_is_not_written() -> None:
     memory, engines = Memory(held()), Engines()
-    # One draw of each step's own, so that no step waits for another's answer.
+    # The steps share no episode, so that no step waits for the answer of another step.
     memory.sample = lambda asked, **_: SimpleNamespace(  # type: ignore[method-assign]
         episodes=[memory.held[i] for i in range(asked.n)], turns=np.full(asked.n, -1)
     )

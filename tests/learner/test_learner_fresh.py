@@ -1,4 +1,4 @@
-"""Fresh actions: each sample has its own, written for its state, whatever was asked for together."""
+"""Fresh actions: each sample gets its own actions of its state, for every grouping of the requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from learner.passes.rows import Row
 
 
 class Engines:
-    """Answers with actions that say what they are for: [length of the state, its last token, a serial number]."""
+    """Returns actions that identify their state: [length of the state, its last token, a serial number]."""
 
     def __init__(self, *, short: bool = False) -> None:
         self.asked: list[list[tuple[bytes, int]]] = []

@@ -1,7 +1,7 @@
-"""The policy gradient of each method, by its own step, against enumeration of all utterances.
+"""The step of each method has the policy gradient of an enumeration of all utterances.
 
-One state, utterances of two tokens over a vocabulary of three: nine of them, under a policy whose probabilities are
-quarters, so that sixteen draws hold it exactly. The exact gradient is that of a sum over the nine.
+There is one state, and nine utterances of two tokens over a vocabulary of three. The policy's probabilities are
+quarters, so that sixteen draws represent it exactly. The exact gradient is that of a sum over the nine.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.usefixtures("one_rank")
 STATE, WORDS = 4, (1, 2, 3)
 UTTERANCES = list(itertools.product(WORDS, repeat=2))
 CONTEXTS = [(PAD, STATE), *((STATE, word) for word in WORDS)]
-"""What each token is written in: the state, then the state with each first token."""
+"""The context of each token: the state, then the state with each first token."""
 QUARTERS = {CONTEXTS[0]: (2, 1, 1), CONTEXTS[1]: (1, 2, 1), CONTEXTS[2]: (1, 1, 2), CONTEXTS[3]: (2, 1, 1)}
 NEVER = -1e9
 
 
 def _logits(quarters: dict[tuple[int, int], tuple[int, ...]], temperature: float = 1.0) -> dict[Any, list[float]]:
-    """Of a policy with these probabilities when sampled at `temperature`."""
+    """Return the logits of a policy with these probabilities at sampling temperature `temperature`."""
     found = {}
     for context, counts in quarters.items():
         row = [NEVER] * TOKENS
@@ -44,11 +44,11 @@ def _logits(quarters: dict[tuple[int, int], tuple[int, ...]], temperature: float
 LOGITS = _logits(QUARTERS)
 COUNTS = [QUARTERS[CONTEXTS[0]][a - 1] * QUARTERS[STATE, a][b - 1] for a, b in UTTERANCES]
 DRAWS = [list(u) for u, count in zip(UTTERANCES, COUNTS, strict=True) for _ in range(count)]
-"""Sixteen utterances, each as often as the policy writes it."""
+"""Sixteen utterances in proportion to the policy's probabilities."""
 
 
 def _logprobs(theta: Tensor) -> Tensor:
-    """Log-probability of each token of each utterance [9, 2] from logits [4 contexts, TOKENS]."""
+    """Return the log-probability of each token of each utterance [9, 2], from logits [4 contexts, TOKENS]."""
     rows = theta.log_softmax(-1)
     return torch.stack([torch.stack((rows[0, a], rows[a, b])) for a, b in UTTERANCES])
 
@@ -58,25 +58,25 @@ def _theta(temperature: float = 1.0) -> Tensor:
 
 
 def _gradient(objective: Callable[[Tensor], Tensor], temperature: float = 1.0) -> Tensor:
-    """Of `objective`, given the tokens' log-probabilities [9, 2], by the logits of the three words: [4, 3]."""
+    """Return the gradient of `objective` of the log-probabilities [9, 2] by the logits of the three words, [4, 3]."""
     theta = _theta(temperature)
     (found,) = torch.autograd.grad(objective(_logprobs(theta / temperature)), theta)
     return found[:, 1:4]
 
 
 def _expectation(values: Tensor, temperature: float = 1.0) -> Tensor:
-    """The gradient of the mean of `values` [9] under the policy."""
+    """Return the gradient of the mean of `values` [9] under the policy."""
     return _gradient(lambda logprob: (logprob.sum(-1).exp() * values).sum(), temperature)
 
 
 def _read(found: dict[str, Tensor]) -> Tensor:
-    """The gradient that a step left on the policy's table, negated: [4, 3], uphill."""
+    """Return the negated gradient of the policy's table after a step, [4, 3]."""
     table = -found["model.head.weight"]
     return torch.stack([table[1:4, pair(*context)] for context in CONTEXTS])
 
 
 def _archer(actor: dict[str, Any] | None = None, *, temperature: float = 1.0, **more: Any) -> tuple[Any, Tensor]:
-    """ArCHer with random critic heads, and its advantage of each utterance [9] by the paper's formula."""
+    """Return ArCHer with random critic heads, and the paper's advantage of each utterance, [9]."""
     algorithm = table_algorithm(
         "archer",
         temperature=temperature,
@@ -102,7 +102,7 @@ def _actor_step(algorithm: Any, rows: list[Row]) -> tuple[Tensor, dict[str, floa
 
 
 def _state(actions: list[list[int]], **given: Any) -> Row:
-    """The state with these fresh actions; what its own action was must not matter."""
+    """Return the state with these fresh actions. The episode's own action has no effect."""
     return give_fresh(one_turn([STATE], [3, 3]), [actions], **given)
 
 
@@ -113,11 +113,11 @@ def test_archers_gradient_is_that_of_the_expected_advantage(temperature: float) 
     torch.testing.assert_close(found, _expectation(advantage, temperature), atol=1e-5, rtol=1e-4)
     assert metrics["actor/advantage"] == pytest.approx(
         float(torch.tensor(COUNTS) / 16 @ advantage), abs=1e-5
-    )  # the mean over draws is that over the policy
+    )  # the mean over the draws is the mean over the policy
 
 
 def test_sampled_gradients_scatter_about_the_enumerated_one_as_they_should() -> None:
-    """4,000 draws: every entry within five standard errors, and these are what enumeration says they are."""
+    """With 4,000 draws every entry is within five standard errors, which are computed by enumeration."""
     draws = 4000
     algorithm, advantage = _archer({"fresh_per_state": draws})
     chosen = np.random.default_rng(0).choice(9, size=draws, p=np.array(COUNTS) / 16)
@@ -134,7 +134,7 @@ def test_sampled_gradients_scatter_about_the_enumerated_one_as_they_should() -> 
 
 
 def test_the_lower_heads_bias_is_the_papers() -> None:
-    """The gradient climbs min_i Q_i, not the mean of the heads; two noisy heads read low by sigma / sqrt(pi)."""
+    """The gradient is that of min_i Q_i, not of the mean. Two noisy heads have the bias -sigma / sqrt(pi)."""
     algorithm, advantage = _archer()
     heads = algorithm.engines.critic.module.q
     mean = torch.stack([torch.stack([h.value[pair(a, b)] for h in heads]).mean() for a, b in UTTERANCES]).detach()
@@ -149,7 +149,7 @@ def test_the_lower_heads_bias_is_the_papers() -> None:
 
 
 def test_a_token_level_baseline_changes_nothing_in_the_mean() -> None:
-    """Whatever b(s, a_<h) is: its term has no expectation. Only the baseline learns from its own loss."""
+    """The term of any b(s, a_<h) has expectation zero. Only the baseline has a gradient from its own loss."""
     plain, advantage = _archer()
     algorithm, _ = _archer({"token_baseline": True, "baseline_hidden_size": 8})
     without, _, _ = _actor_step(plain, [_state(DRAWS)])
@@ -160,13 +160,13 @@ def test_a_token_level_baseline_changes_nothing_in_the_mean() -> None:
     assert learns
     assert max(float(value.abs().max()) for value in learns) > 1e-4
     assert metrics["actor/baseline_loss"] > 0
-    # Of a single draw it changes a lot: that is what it is for.
+    # The gradient of a single draw does change.
     one, other = (_actor_step(a, [_state([DRAWS[0]] * len(DRAWS))])[0] for a in (plain, algorithm))
     assert (one - other).abs().max() > 1e-3
 
 
 def test_the_clipped_surrogate_begins_as_the_plain_gradient() -> None:
-    """At ratio 1 nothing is clipped; `DRAWS` carry the log-probabilities that the policy gave them."""
+    """At ratio 1 nothing is clipped; the behaviour log-probabilities are those of the policy."""
     algorithm, advantage = _archer({"clip": 0.2})
     row = _with_logprobs(_state(DRAWS), 1.0)
     found, metrics, _ = _actor_step(algorithm, [row])
@@ -175,7 +175,7 @@ def test_the_clipped_surrogate_begins_as_the_plain_gradient() -> None:
 
 
 def _with_logprobs(row: Row, temperature: float) -> Row:
-    """The row with what its fresh actions' tokens were sampled with."""
+    """Return the row with the policy's log-probabilities as those of its fresh actions."""
     table = _logprobs(_theta(temperature) / temperature).detach().numpy()
     assert row.fresh is not None
     row.fresh.logprobs = np.concatenate([table[UTTERANCES.index(tuple(a.tolist()))] for a in row.fresh_at(0)])
@@ -191,7 +191,7 @@ def test_normalising_scales_the_gradient_and_turns_it_nowhere() -> None:
 
 
 def test_older_actions_count_by_their_truncated_ratio() -> None:
-    """All nine, each once, as an older uniform policy wrote them: the mean under it of w_h A grad log pi(a_h)."""
+    """All nine utterances of an older uniform policy have the gradient E[w_h A grad log pi(a_h)] under that policy."""
     cap = 1.2
     algorithm, advantage = _archer({"importance_cap": cap, "fresh_per_state": 9})
     old = _state([list(u) for u in UTTERANCES], logprob=float(np.log(1 / 3)), version=0)
@@ -202,7 +202,7 @@ def test_older_actions_count_by_their_truncated_ratio() -> None:
         return (weight * logprob * advantage.unsqueeze(-1)).sum() / 9
 
     torch.testing.assert_close(found, _gradient(objective), atol=1e-5, rtol=1e-4)
-    # Token by token is not utterance by utterance: the bias that truncated ratios of tokens are taken for.
+    # Ratios of tokens in place of a ratio of utterances bias the gradient.
     assert (found - _expectation(advantage)).abs().max() > 0.01
 
 
@@ -213,7 +213,7 @@ def test_the_kl_to_the_clone_pulls_as_its_formula_says() -> None:
     clone = torch.tensor([_logits(other)[context] for context in CONTEXTS])
     reference = _logprobs(clone)
     divergence = _divergence(_theta().detach(), clone)
-    # The metric is per token, two an utterance.
+    # The metric is per token; an utterance has two.
     assert metrics["actor/kl_to_clone"] == pytest.approx(float(divergence) / 2, abs=1e-5)
 
     def penalised(logprob: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ def test_the_kl_to_the_clone_pulls_as_its_formula_says() -> None:
 
 
 def _divergence(mine: Tensor, other: Tensor) -> Tensor:
-    """KL(mine || other) of whole utterances, by enumeration."""
+    """Return KL(mine || other) of whole utterances, by enumeration."""
     p, q = _logprobs(mine).sum(-1), _logprobs(other).sum(-1)
     return (p.exp() * (p - q)).sum()
 
@@ -237,7 +237,7 @@ REWARDS = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0, -0.5, 1.5, -2.0, 0.25])
 
 
 def _played(utterances: list[tuple[int, ...]]) -> list[Row]:
-    """An episode of one turn for each utterance, of one group, with what the policy's tokens were sampled with."""
+    """Return a one-turn episode of each utterance, all in one group, with the policy's log-probabilities."""
     table = _logprobs(_theta()).detach().numpy()
     rows = []
     for number, utterance in enumerate(utterances):
@@ -268,7 +268,7 @@ ALL = [tuple(draw) for draw in DRAWS]
     ("name", "section"),
     [
         ("reinforce", {"baseline": False}),
-        ("reinforce", {"baseline": True}),  # over exactly the policy's distribution its mean is the expectation
+        ("reinforce", {"baseline": True}),  # over the policy's exact distribution the mean is the expectation
         ("grpo", {"scale": False, "group": 16, "clip": None}),
         ("grpo", {"scale": False, "group": 16, "clip": 0.2}),
         ("ppo", {"lambda_token": 1.0, "clip": 0.2}),
@@ -276,7 +276,7 @@ ALL = [tuple(draw) for draw in DRAWS]
 )
 def test_on_policy_gradients_are_those_of_the_expected_return(name: str, section: dict[str, Any]) -> None:
     algorithm = _on_policy(name, **section)
-    if name == "ppo":  # a value of the token's state is a baseline, however wrong it is
+    if name == "ppo":  # any value of the token's state is a baseline
         torch.manual_seed(1)
         algorithm.value.module.value.value.data.normal_()
     torch.testing.assert_close(_swept(algorithm, _played(ALL)), _expectation(REWARDS), atol=1e-5, rtol=1e-4)
@@ -293,7 +293,7 @@ def test_grpos_scale_divides_by_the_groups_deviation() -> None:
     ("name", "section"), [("reinforce", {"baseline": True}), ("grpo", {"scale": False, "group": 2})]
 )
 def test_a_mean_that_holds_the_episode_itself_shortens_the_gradient(name: str, section: dict[str, Any]) -> None:
-    """A sampled baseline over n episodes costs 1/n of the gradient: here n = 2, over all 81 pairs of utterances."""
+    """A baseline over n sampled episodes reduces the gradient by 1/n: here n = 2, over all 81 pairs."""
     algorithm = _on_policy(name, **section)
     mean = torch.zeros(4, 3)
     for one, other in itertools.product(range(9), repeat=2):
@@ -303,7 +303,7 @@ def test_a_mean_that_holds_the_episode_itself_shortens_the_gradient(name: str, s
 
 
 def test_a_short_token_trace_lets_a_wrong_value_in() -> None:
-    """With lambda_token below 1 PPO's gradient is biased unless the value is right; with the right one it is not."""
+    """With lambda_token below 1 PPO's gradient is unbiased with the exact value only."""
     algorithm = _on_policy("ppo", lambda_token=0.5)
     value = algorithm.value.module.value.value
     probability = torch.tensor(COUNTS) / 16
@@ -317,7 +317,7 @@ def test_a_short_token_trace_lets_a_wrong_value_in() -> None:
 
 
 def test_weighted_regression_climbs_by_the_capped_weights() -> None:
-    """AWR's gradient on the data's actions: min(exp(A / beta), cap) on each token of the utterance."""
+    """The gradient of AWR weighs each token of an utterance by min(exp(A / beta), cap)."""
     beta, cap = 0.5, 3.0
     algorithm = table_algorithm(
         "archer_offline", logits=LOGITS, offline={"beta": beta, "max_weight": cap}, actor={"max_grad_norm": 1e6}

@@ -1,4 +1,4 @@
-"""Losses against closed forms."""
+"""The losses have the values and gradients of closed forms."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_td_target_bootstraps_through_limits_and_stops_at_ends() -> None:
 
 
 def test_tabular_critic_converges_to_the_known_values() -> None:
-    """A chain of three states, two actions: right moves on (-1), stay stays (-1); past the end is 0.
+    """A chain of three states and two actions: "right" moves to the next state, "stay" does not; each costs -1.
 
-    Under a policy that goes right with probability p, V and Q solve a linear system; TD on all transitions with
-    exact fresh actions must find the same.
+    The policy moves right with probability p. Its V and Q solve a linear system, to whose solution TD on all
+    transitions with exact fresh actions converges.
     """
     gamma, p, states = 0.9, 0.7, 3
     matrix, reward = np.eye(states), np.full(states, -1.0)
@@ -86,7 +86,7 @@ def test_advantage_takes_the_lower_head_of_each() -> None:
 
 
 def _enumerate(theta: torch.Tensor) -> tuple[list[tuple[int, int]], torch.Tensor]:
-    """Log-probability of each utterance of two tokens over a vocabulary of three, from logits [4, 3]."""
+    """Return all utterances of two tokens over three words, and their log-probabilities, from logits [4, 3]."""
     utterances = list(itertools.product(range(3), repeat=2))
     first = theta[0].log_softmax(-1)
     second = theta[1:].log_softmax(-1)
@@ -94,7 +94,7 @@ def _enumerate(theta: torch.Tensor) -> tuple[list[tuple[int, int]], torch.Tensor
 
 
 def test_policy_gradient_is_the_enumerated_one() -> None:
-    """The gradient of the expected advantage over all nine utterances, by its definition and by the loss."""
+    """The loss has the gradient of the expected advantage over all nine utterances."""
     torch.manual_seed(0)
     theta = torch.randn(4, 3, requires_grad=True)
     value = torch.randn(9)
@@ -127,7 +127,7 @@ def test_old_tokens_are_weighted_by_their_ratio(clip: float | None) -> None:
         logprob, behaviour, plus, torch.tensor([True, False, False]), importance_cap=1.5, clip=clip
     )
     (gradient,) = torch.autograd.grad(loss, logprob)
-    # Plain: weight 1, the cap, and the ratio e^-1. Clipped: a raised token that is past 1.2 gets no gradient.
+    # Plain: weight 1, the cap, and the ratio e^-1. Clipped: a token with a ratio above 1.2 has no gradient.
     ratio = float(np.exp(-1.0))
     expected = [-1.0, -1.5, -ratio] if clip is None else [-1.0, 0.0, -ratio]
     torch.testing.assert_close(gradient, torch.tensor(expected))
@@ -151,7 +151,7 @@ def test_n_step_returns(terminated: bool) -> None:
 
 
 def test_expectile_of_known_values() -> None:
-    """The expectile e of a sample minimises the loss: e's weighted residuals balance."""
+    """The expectile of a sample minimises the loss."""
     q = torch.tensor([[0.0, 1.0, 5.0]])
     for expectile in (0.5, 0.7, 0.95):
         v = torch.zeros(1, 1, requires_grad=True)
@@ -178,7 +178,7 @@ def test_reference_kl_is_unbiased_and_so_is_its_gradient_in_expectation() -> Non
     p = logits.log_softmax(-1)
     estimate = sum(p[i].exp().detach() * reference_kl(p[i : i + 1], q[i : i + 1]) for i in range(5))
     torch.testing.assert_close(estimate, (p.exp() * (p - q)).sum())
-    # Pathwise, k3's gradient is that of KL(reference || pi) (Tang and Munos, 2025): a pull to the reference.
+    # The pathwise gradient of k3 is that of KL(reference || pi) (Tang and Munos, 2025).
     (ours,) = torch.autograd.grad(estimate, logits)
     p = logits.log_softmax(-1)
     (exact,) = torch.autograd.grad((q.exp() * (q - p)).sum(), logits)
@@ -192,7 +192,7 @@ def test_lambda_target_is_the_mixture_of_n_step_targets(trace: float) -> None:
     reward, value = torch.randn(samples, n), torch.randn(2, samples, n)
     discount = (0.9 ** torch.arange(1, n + 1)).expand(samples, n)
     ended = torch.zeros(samples, n)
-    ended[1, 1:] = 1.0  # this one ended with its second turn
+    ended[1, 1:] = 1.0  # this episode terminates with its second turn
     reward[1, 2] = reward[1, 1]
     found = lambda_target(reward, discount, ended, value, trace)
     each = [td_target(reward[:, i], discount[:, i], ended[:, i], value[:, :, i]) for i in range(n)]
@@ -200,12 +200,12 @@ def test_lambda_target_is_the_mixture_of_n_step_targets(trace: float) -> None:
     torch.testing.assert_close(found, expected)
     if trace == 0.0:
         torch.testing.assert_close(found, each[0])
-    # Beyond its end an episode has one target, whatever V says there.
+    # After the end of an episode its targets do not depend on V.
     torch.testing.assert_close(each[1][:, 1], each[2][:, 1])
 
 
 def test_lambda_targets_find_the_known_values_of_a_chain() -> None:
-    """Five states in a row, -1 a step, then the end: V is the discounted number of steps left, by any trace."""
+    """In a chain of five states with reward -1, V is the discounted number of remaining steps for every trace."""
     gamma, states, n = 0.9, 5, 3
     exact = torch.tensor([-(1 - gamma ** (states - s)) / (1 - gamma) for s in range(states)])
     for trace in (0.0, 0.5, 1.0):
@@ -253,10 +253,10 @@ def test_group_advantage_knows_nothing_of_other_groups() -> None:
 
 
 def test_archers_utterance_gradient_is_biased_under_a_fixed_critic_of_another_policy() -> None:
-    """The bias that the paper accepts: with Q of an older policy the gradient is not that of the return.
+    """With Q of an older policy the gradient is biased, which the paper accepts.
 
-    With one turn Q is the reward and there is none; with two, Q(s, a) = r + gamma V(s'), and V(s') of another policy
-    shifts it by exactly the enumerated difference.
+    With one turn Q is the reward, and there is no bias. With two turns Q(s, a) = r + gamma V(s'), and V(s') of another
+    policy shifts the gradient by the enumerated difference.
     """
     torch.manual_seed(4)
     theta = torch.randn(4, 3, requires_grad=True)

@@ -50,7 +50,7 @@ def test_a_poisoned_episode_is_named_and_the_last_checkpoint_goes_on(tmp_path: P
 
     whole = memory.held[3]
     poison = whole.reward.copy()
-    poison[2] = 1e30  # finite, as the schema wants it; its square is not
+    poison[2] = 1e30  # finite, as the schema requires; its square is not
     memory.held[3] = replace(whole, reward=poison)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.cycle(online=False)
@@ -86,7 +86,7 @@ def test_weights_are_left_as_they_were_before_the_step_that_failed(tmp_path: Pat
 
 
 def test_a_metric_that_is_not_finite_ends_the_run_too(tmp_path: Path) -> None:
-    """Where the gradient is finite all the same: an overflow that only a record shows."""
+    """Only a metric overflows, and the gradient is finite."""
     trainer = _trainer(tmp_path, Memory(held()))
     step = trainer.algorithm.step
 

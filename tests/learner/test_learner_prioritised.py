@@ -1,4 +1,4 @@
-"""Prioritised draws in the learner: weights that count, TD errors that go back to replay."""
+"""Prioritised draws in the learner: importance weights, and TD errors as new priorities."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_sample_of_weight_two_counts_as_one_that_stands_twice(name: AlgorithmN
 
 @pytest.mark.usefixtures("one_rank")
 def test_td_errors_are_those_of_the_targets() -> None:
-    """Without bootstrapping (gamma next to 0) the target is the reward, and the error |Q - r| of each sample."""
+    """Without bootstrapping (gamma near 0) the target is the reward, and the TD error is |Q - r|."""
     rows = episodes(1, 4)
     settings = {"critic": PRIORITISED["critic"] | {"n_step": 1, "gamma": 1e-9, "heads": 1}}
     result = critic_step("archer", rows, sum(len(row.turns) for row in rows), **settings)
@@ -66,13 +66,13 @@ def test_td_errors_are_those_of_the_targets() -> None:
     reward, _, _ = n_step_returns(rows, 1, 1e-9)
     squares = np.concatenate(result.td_errors) ** 2
     assert squares.mean() == pytest.approx(result.metrics["critic/q_loss"], rel=1e-4)
-    # Q is small before it has learnt anything, so the errors are about the rewards.
+    # An untrained Q is small, so the errors are close to the rewards.
     assert np.corrcoef(np.concatenate(result.td_errors), np.abs(reward))[0, 1] > 0.8
     assert critic_step("archer", rows, 24).td_errors == []
 
 
 class Served(RemoteClient):
-    """A replay served from a folder, with the counts that the feeder asks for."""
+    """A replay that is served from a folder, with the counts that the feeder reads."""
 
     def stats(self) -> SimpleNamespace:
         return SimpleNamespace(**self.counts())

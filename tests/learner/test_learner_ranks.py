@@ -1,7 +1,7 @@
-"""The same losses over twenty steps: on one rank and two, at ZeRO 0, 2 and 3, packed and not, and resumed half-way.
+"""Losses over twenty steps are equal on one rank and two, at ZeRO 0, 2 and 3, packed or not, and after a resume.
 
-A method's metrics hold its losses, gradient norms and moments of what it saw, so that a step which differs shows in the
-step itself, and one that leaves other weights shows in the next.
+The metrics of a step contain its losses, gradient norms and moments of its data. A step that differs shows in its own
+metrics, and different weights show in the metrics of the next step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from learner.passes.rows import Row
 
 STEPS = 20
 CASES: list[tuple[str, dict[str, Any], int]] = [
-    # Method, settings, and steps in one of its cycles.
+    # Algorithm, settings, and steps per cycle.
     ("archer", {}, 4),
     (
         "archer",
@@ -41,11 +41,11 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("ppo", {"lora": {"rank": 4}, "activation_checkpointing": True}, 2),
 ]
 SEPARATE = ("archer", "archer_offline", "chai", "filtered_bc")
-"""Those that can take a turn by itself; the others compute their advantages over whole episodes."""
+"""Algorithms that train on single turns; the others compute advantages over whole episodes."""
 
 
 def _one_turn_each(rows: list[Row]) -> list[Row]:
-    """Each turn in a row of its own, so that nothing shares a pass but one state and its actions."""
+    """Return a row for each turn, so that only a state and its actions share a pass."""
     return [
         Row(row.episode, row.turns[i : i + 1], fresh=some_fresh(row, [i]))
         for row in rows
@@ -101,7 +101,7 @@ def _on_one(rank: int, folder: Path) -> None:
 def _on_two(rank: int, folder: Path) -> None:
     found = {
         "two ranks": _losses(folder, 0),
-        # Every kind of engine there is: critic, target, baseline, reference, value.
+        # These cases have all kinds of engines: critic, target, baseline, reference, value.
         "two ranks, ZeRO 2": _losses(folder, 2, only=(1,)),
         "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=(1, 5), resume=True),
     }
@@ -111,7 +111,7 @@ def _on_two(rank: int, folder: Path) -> None:
 
 
 def _poison(rank: int, folder: Path) -> None:
-    """One rank's loss is not finite: both raise, and both know whose episode it was."""
+    """If one rank's loss is not finite, both ranks raise an error with the episode's id."""
     from algorithm_cases import episodes, make_algorithm
 
     from learner.errors import NonFiniteLossError
@@ -135,7 +135,7 @@ def test_ranks_stages_packing_and_resuming_give_the_same_losses(tmp_path: Path) 
     reference = runs.pop("one rank")
     assert {len(steps) for steps in reference.values()} == {STEPS}
     for run, cases in runs.items():
-        # Another order of summation; AdamW turns a rounding of a gradient near zero into a step of full size.
+        # The order of summation differs; AdamW turns the rounding of a gradient near zero into a full step.
         rtol, atol = (5e-3, 5e-4) if run.startswith("two") else (1e-4, 1e-5)
         assert cases
         for case, steps in cases.items():

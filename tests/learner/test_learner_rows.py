@@ -1,4 +1,4 @@
-"""Rows: grouping of samples, and dealing out to ranks."""
+"""Rows: samples grouped by episode, and their distribution over ranks."""
 
 from __future__ import annotations
 

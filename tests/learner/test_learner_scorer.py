@@ -1,4 +1,4 @@
-"""The critic at play."""
+"""The scorer chooses the action with the largest Q."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_scorer_picks_the_largest_q_of_the_critic_it_was_given(tmp_path: Pat
     chosen = scorer.choose(states, candidates)
     assert len(set(chosen)) > 1
 
-    # One by one, each candidate behind its whole state.
+    # The reference: one pass for each candidate after its whole state.
     critic = scorer._critic
     for prefix, actions, picked in zip(states, candidates, chosen, strict=True):
         values = []

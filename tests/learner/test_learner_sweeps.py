@@ -1,4 +1,4 @@
-"""On-policy methods take each episode in one cycle only, also while rollouts go on, and a group as a whole."""
+"""On-policy methods sweep each episode in one cycle only, in both modes, and a group together."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_group_waits_until_it_is_whole() -> None:
     sweeps = _sweeps(Memory())
     assert _ids(sweeps.take(_shown(0, 1, 2, 3, 4, group=3), group=3)) == ["e0", "e1", "e2"]
     assert _ids(sweeps.take(_shown(*range(6), group=3), group=3)) == ["e3", "e4", "e5"]
-    # One that lost a member to its environment is left behind with the window.
+    # An incomplete group is dropped when it leaves the window.
     assert sweeps.take(_shown(6, 8, group=3), group=3) == []
     assert sweeps.taken == set()
 

@@ -1,8 +1,8 @@
-"""The critic phase of each method on a small decision process whose values are known, by its own steps and layouts.
+"""The critic phase of each method converges to the known values of a small decision process.
 
-Three states in a row. `RIGHT` moves on and, from the last one, ends the episode; `LEFT` moves back or stays at the
-first. Episodes are cut by a time limit after two turns, so values reach them through bootstrapping alone. Everything
-that can slip is in the way: a state of another turn, a pad, a fresh action at another state, a limit taken for an end.
+There are three states in a row. `RIGHT` moves to the next state, and terminates the episode from the last one; `LEFT`
+moves back or stays at the first. A time limit of two turns truncates episodes, so that values depend on bootstrapping.
+A state of another turn, a pad, a fresh action at another state, or a limit treated as an end would change the values.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _next(state: int, action: int) -> int:
 
 
 def _episode(actions: tuple[int, ...], first: int) -> Row:
-    """The episode of these actions from `first`; it ends by itself or is cut after the last of them."""
+    """Return the episode of these actions from `first`, which terminates or is truncated after the last action."""
     tokens, start, reward, state = [first], [], [], first
     for action in actions:
         start.append(len(tokens))
@@ -64,7 +64,7 @@ def _data(turns: int = 2, *, first_turn_only: bool = False) -> list[Row]:
 
 
 def _fixed_point(value_of: Callable[[int, Table], float], q_of: Callable[[int, int, dict[int, float]], float]) -> Table:
-    """Q of the equations V(s) = value_of(s, Q) and Q(s, a) = q_of(s, a, V), by iterating them."""
+    """Return the fixed point of V(s) = value_of(s, Q) and Q(s, a) = q_of(s, a, V), by iteration."""
     q: Table = dict.fromkeys(PAIRS, 0.0)
     for _ in range(400):
         v = {s: value_of(s, q) for s in STATES} | {END: 0.0}
@@ -85,14 +85,14 @@ def _best(s: int, q: Table) -> float:
 
 
 def _learn(engines: ActorCritic, step: Callable[[], object], steps: int = 260) -> None:
-    """Repeat a step on all of the data with a rate that falls to nothing."""
+    """Repeat a step on all data with a learning rate that falls to zero."""
     for index in range(steps):
         engines.critic.set_lr(0.15 * (1 - index / steps))
         step()
 
 
 def _require(engines: ActorCritic, q: Table, v: dict[int, float], *, atol: float = 0.02) -> None:
-    """Both heads hold these values."""
+    """Assert that both heads hold these values."""
     for head in range(len(engines.critic.module.q)):
         found_q = engines.critic.module.q[head].value.detach()
         found_v = engines.critic.module.v[head].value.detach()
@@ -111,7 +111,7 @@ def _critic_phase(name: str, rows: list[Row], **critic: object) -> ActorCritic:
 
 
 def test_archer_finds_the_policys_values_from_another_policys_data() -> None:
-    """One-step targets and fresh actions: Q^pi and V^pi, though the data chose its actions without looking."""
+    """One-step targets with fresh actions give Q^pi and V^pi from data of uniform actions."""
     exact = _fixed_point(_mean, _one_step)
     behaviour = _fixed_point(lambda s, q: (q[s, LEFT] + q[s, RIGHT]) / 2, _one_step)
     assert max(abs(exact[key] - behaviour[key]) for key in PAIRS) > 0.2, "else this shows nothing"
@@ -119,7 +119,7 @@ def test_archer_finds_the_policys_values_from_another_policys_data() -> None:
 
 
 def test_archer_with_the_better_action_of_each_state_finds_the_optimal_values() -> None:
-    """The policy follows the critic's advantage, here at once: the fixed point of both is Q*, V*."""
+    """If the policy follows the critic's advantage at once, the fixed point is Q*, V*."""
     rows = _data()
     algorithm = table_algorithm("archer", critic={"gamma": GAMMA, "tau": 0.5, "max_grad_norm": 1e6})
     q_table = algorithm.engines.critic.module.q[0].value
@@ -141,7 +141,7 @@ def test_chais_best_of_all_actions_finds_the_optimal_values() -> None:
 
 
 def test_iql_finds_the_expectile_of_the_datas_actions() -> None:
-    """Of two values the expectile e weighs the better by e and the worse by 1 - e, times how often the data has it."""
+    """The expectile e of two values weighs the larger by e and the smaller by 1 - e, times their frequencies."""
     rows = _data()
     taken = [
         (int(row.episode.tokens[at - 1]), int(row.episode.tokens[at]))
@@ -159,7 +159,7 @@ def test_iql_finds_the_expectile_of_the_datas_actions() -> None:
 
 
 def _two_steps(s: int, a: int, v: dict[int, float]) -> float:
-    """The data's own second action, each as often as the other, before the target bootstraps."""
+    """The target contains the data's second action, uniform over both actions, before it bootstraps."""
     following = _next(s, a)
     if following == END:
         return REWARD[s, a]
@@ -168,7 +168,7 @@ def _two_steps(s: int, a: int, v: dict[int, float]) -> float:
 
 @pytest.mark.parametrize("trace", [None, 0.25])
 def test_longer_targets_are_biased_to_the_datas_policy_by_just_what_they_should(trace: float | None) -> None:
-    """The second action of an n-step target is the data's: the price that the paper's one-step target doesn't pay."""
+    """An n-step target contains actions of the data's policy, a one-step target does not."""
 
     def target(s: int, a: int, v: dict[int, float]) -> float:
         return _two_steps(s, a, v) if trace is None else (1 - trace) * _one_step(s, a, v) + trace * _two_steps(s, a, v)
@@ -182,7 +182,7 @@ def test_longer_targets_are_biased_to_the_datas_policy_by_just_what_they_should(
 
 
 def test_one_fresh_action_gives_v_the_gradient_of_all_in_the_mean() -> None:
-    """J_V with one fresh action is unbiased; its value is not: it holds the variance of Q, which no gradient sees."""
+    """The gradient of J_V with one fresh action is unbiased. Its value includes the variance of Q."""
     algorithm = table_algorithm("archer", critic={"gamma": GAMMA, "tau": 1e-9, "max_grad_norm": 1e6})
     engines = algorithm.engines
     torch.manual_seed(0)

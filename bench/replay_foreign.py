@@ -1,4 +1,4 @@
-"""The contenders of `bench/replay.py` that live in environments of their own: making these, and running in them."""
+"""The contenders of `bench/replay.py` with Python environments of their own: installs them and runs their programs."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ REQUIREMENTS = BENCH / "requirements-replay.txt"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archer-bench"
 INSTALL_TIMEOUT_S = 1800.0
 ALLOWED_S = 300.0
-"""Beside the time that is measured: imports, a cluster, filling."""
+"""Seconds allowed in addition to the measured time: imports, start of a cluster, filling."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A package, the program that measures it, and how its environment is made."""
+    """A package with the program that measures it and the environment that holds it."""
 
     package: str
     title: str
     beside_ours: bool
-    """Whether it sees our packages (torch, ray) rather than its own."""
+    """Whether its environment uses the packages of ours (torch, ray) and adds only its own."""
 
     @property
     def program(self) -> Path:
-        """Prints its rows as JSON in its last line."""
+        """Path of the program, which prints its rows as JSON in its last line."""
         return BENCH / f"replay_{self.package}.py"
 
     @property
     def home(self) -> Path:
-        """Of the environment that `--install` makes."""
+        """Folder of the environment that `--install` creates."""
         return CACHE / self.package
 
     @property
     def cached(self) -> Path:
-        """Its Python."""
+        """Python of that environment."""
         return self.home / "bin" / "python"
 
 
@@ -53,15 +53,15 @@ FOREIGN = (Foreign("torchrl", "TorchRL", beside_ours=True), Foreign("reverb", "R
 
 
 def add_arguments(made: argparse.ArgumentParser) -> None:
-    """`--install`, and a `--PACKAGE-python` for each."""
-    made.add_argument("--install", action="store_true", help=f"make missing environments from {REQUIREMENTS.name}")
+    """Add `--install`, and `--PACKAGE-python` for each package."""
+    made.add_argument("--install", action="store_true", help=f"create missing environments from {REQUIREMENTS.name}")
     for foreign in FOREIGN:
         name = f"--{foreign.package}-python"
         made.add_argument(name, type=Path, metavar="PATH", help=f"a Python that has {foreign.title}")
 
 
 def rows_of(foreign: Foreign, work: Work, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Its rows, or one that says in `note` why there are none."""
+    """Return the measured rows, or one row whose `note` gives the reason why nothing was measured."""
     python = getattr(arguments, f"{foreign.package}_python") or _python(foreign)
     if python is None and arguments.install:
         why = install(foreign)
@@ -81,9 +81,9 @@ def _python(foreign: Foreign) -> Path | None:
 
 
 def run(foreign: Foreign, python: Path, work: Work) -> list[dict[str, Any]]:
-    """What its program measures with that Python."""
+    """Run the program with that Python; return what `rows_of` returns."""
     command = [str(python), str(foreign.program), work.to_json()]
-    # What ours runs with, bench.common sets for itself.
+    # The settings that `bench.common` makes for our own process.
     settings = {
         "OMP_NUM_THREADS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -96,14 +96,14 @@ def run(foreign: Foreign, python: Path, work: Work) -> list[dict[str, Any]]:
     except (FileNotFoundError, PermissionError) as error:
         return [{"contender": foreign.title, "note": f"not run: {error}"}]
     except subprocess.TimeoutExpired:
-        return [{"contender": foreign.title, "note": f"gave nothing within {timeout:.0f} s"}]
+        return [{"contender": foreign.title, "note": f"gave no result within {timeout:.0f} s"}]
     if done.returncode != 0:
         return [{"contender": foreign.title, "note": f"failed: {_last_line(done.stderr)}"}]
     return list(json.loads(_last_line(done.stdout)))
 
 
 def install(foreign: Foreign) -> str | None:
-    """Make its environment in the user's cache; what went wrong, if anything did."""
+    """Create the environment in the user's cache; return the error, or None."""
     say(f"installing {foreign.title} into an environment of its own")
     building = foreign.home.with_suffix(".part")
     venv.create(building, with_pip=True, clear=True)
@@ -123,16 +123,16 @@ def install(foreign: Foreign) -> str | None:
     if foreign.beside_ours:
         (site,) = building.glob("lib/python*/site-packages")
         (site / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    # Its Python finds its packages wherever it lies; a half-made environment never lies under the name.
+    # A Python finds its packages after its folder is renamed, so the final name never holds an incomplete environment.
     building.rename(foreign.home)
     return None
 
 
 def _pins(foreign: Foreign) -> list[str]:
-    """The lines of the requirements behind `# [package]`."""
+    """Return the lines of the requirements file that follow `# [package]`."""
     part = REQUIREMENTS.read_text().partition(f"# [{foreign.package}]")[2].partition("# [")[0]
     return [line.strip() for line in part.splitlines()[1:] if line.strip() and not line.startswith("#")]
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    return (text.strip().splitlines() or ["no output"])[-1]

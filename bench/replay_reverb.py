@@ -1,7 +1,7 @@
-"""Reverb for `bench/replay.py`, run by the Python that has it: `python bench/replay_reverb.py WORK`; prints JSON.
+"""Measure Reverb for `bench/replay.py`, with a Python that has it: `python bench/replay_reverb.py WORK`; prints JSON.
 
-Server and client are processes of their own, as ours are. An item is a whole episode, one step of its trajectory, so
-that nothing is padded and the server's chunks are as large as they can be; its writers take one item at a time.
+Server and client are separate processes, as in our replay. An item is a whole episode as one step of a trajectory, so
+nothing is padded and the server's chunks are as large as possible. Reverb's writers take one item at a time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ START_TIMEOUT_S = 60.0
 
 
 def serve(port: int, size: int, ready: Any, ended: Any) -> None:
-    """A server until `ended` is set."""
+    """Run a server until `ended` is set."""
     signature = {name: tf.TensorSpec(column[0].shape, column.dtype) for name, column in template(0).items()}
     table = reverb.Table(
         name=TABLE,
@@ -56,7 +56,7 @@ def serve(port: int, size: int, ready: Any, ended: Any) -> None:
 
 
 class Reverb(Contender):
-    """Items through a trajectory writer; samples by `Client.sample`, streams by `TrajectoryDataset`."""
+    """Appends with a trajectory writer, samples with `Client.sample`, and streams with `TrajectoryDataset`."""
 
     def __init__(self, port: int) -> None:
         self._address = f"localhost:{port}"
@@ -65,11 +65,11 @@ class Reverb(Contender):
         self._names = list(template(0))
 
     def prepare(self, columns: Columns) -> Any:
-        """A dict of arrays for each episode."""
+        """Return a dict of arrays for each episode."""
         return [{name: column[row] for name, column in columns.items()} for row in range(APPENDED)]
 
     def append(self, batch: Any) -> None:
-        """Returns once the server has confirmed every item."""
+        """Append every item, and return when the server has confirmed all of them."""
         for episode in batch:
             self._writer.append(episode)
             history = self._writer.history
@@ -77,21 +77,21 @@ class Reverb(Contender):
         self._writer.flush()
 
     def sample(self, unit: Unit) -> Any:
-        """A list of arrays for each draw."""
+        """Return a list of arrays for each draw."""
         return list(self._client.sample(TABLE, DRAWN[unit], emit_timesteps=False))
 
     def stream(self, unit: Unit) -> Iterator[Any]:
-        """Numpy arrays in batches, fetched ahead by the workers of Reverb's sampler."""
+        """Yield batches of numpy arrays, which the workers of Reverb's sampler fetch ahead."""
         data = reverb.TrajectoryDataset.from_table_signature(
             self._address, TABLE, max_in_flight_samples_per_worker=DRAWN[unit] * PREFETCH[unit]
         )
         return iter(data.batch(DRAWN[unit]).as_numpy_iterator())
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """One for each draw of a call, or of a batch out of the stream."""
+        """Return the tokens of each draw of a call, or of a batch of the stream."""
         if not isinstance(sample, list):
             return list(sample.data["tokens"][:, 0])
-        place = sorted(self._names).index("tokens")  # items are flattened by name
+        place = sorted(self._names).index("tokens")  # Reverb orders the arrays of an item by name
         return [draw.data[place][0] for draw in sample]
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     ready, ended = context.Event(), context.Event()
     port = portpicker.pick_unused_port()
-    # A daemon, so that it ends with this process whatever happens here.
+    # A daemon process ends with this process, also after an error.
     server = context.Process(target=serve, args=(port, 10 * work.turns, ready, ended), daemon=True)
     server.start()
     if not ready.wait(START_TIMEOUT_S):

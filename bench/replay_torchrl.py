@@ -1,7 +1,8 @@
-"""TorchRL's replay buffer for `bench/replay.py`, run by the Python that has it: `python bench/replay_torchrl.py WORK`.
+"""Measure TorchRL for `bench/replay.py`, with a Python that has it: `python bench/replay_torchrl.py WORK`; prints JSON.
 
-Two rows: the buffer in process, and the same one in a Ray actor, which takes and gives dicts of numpy arrays, as those
-cross Ray at least cost (a TensorDict would be pickled). Rows are whole episodes of one length: nothing is padded.
+It prints two rows: the buffer in this process, and the buffer in a Ray actor. The actor receives and returns dicts of
+numpy arrays, because Ray transfers them without pickling, unlike a TensorDict. Items are whole episodes of one length,
+so nothing is padded.
 """
 
 from __future__ import annotations
@@ -39,59 +40,59 @@ TIMEOUT_S = 120.0
 
 
 class TorchRL(Contender):
-    """In process; draws are rows of tensors."""
+    """The buffer in this process; a draw is a row of tensors."""
 
     def __init__(self, episodes: int) -> None:
         torch.set_num_threads(1)
         self._buffer = ReplayBuffer(storage=LazyTensorStorage(episodes + APPENDED))
 
     def prepare(self, columns: Columns) -> Any:
-        """A TensorDict over the arrays."""
+        """Return a TensorDict over the arrays."""
         return TensorDict({name: torch.from_numpy(column) for name, column in columns.items()}, batch_size=APPENDED)
 
     def append(self, batch: Any) -> None:
-        """Copied into the storage."""
+        """Copy the batch into the storage."""
         self._buffer.extend(batch)
 
     def sample(self, unit: Unit) -> Any:
-        """A TensorDict of an episode for each draw."""
+        """Return a TensorDict with an episode for each draw."""
         return self._buffer.sample(DRAWN[unit])
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """One for each draw."""
+        """Return the tokens of each draw."""
         return list(sample["tokens"].numpy())
 
-    # For the actor.
+    # The methods that `TorchRLActor` calls remotely.
 
     def append_columns(self, columns: Columns) -> None:
-        """`append` of what a writer sends; what arrives is read-only, and only read."""
+        """Append arrays that a writer sent; Ray's memory is read-only, which suffices here."""
         self.append(self.prepare(columns))
 
     def sample_columns(self, unit: Unit) -> Columns:
-        """`sample` as arrays."""
+        """Return the result of `sample` as arrays."""
         return {name: value.numpy() for name, value in self.sample(unit).items()}
 
 
 class TorchRLActor(Contender):
-    """The same in an actor; a stream keeps calls under way."""
+    """The buffer in a Ray actor; a stream keeps calls in flight."""
 
     def __init__(self, episodes: int) -> None:
         self._actor = ray.remote(num_cpus=1)(TorchRL).remote(episodes)
 
     def prepare(self, columns: Columns) -> Any:
-        """The arrays."""
+        """Return the arrays unchanged."""
         return columns
 
     def append(self, batch: Any) -> None:
-        """Waits for the actor."""
+        """Send the arrays, and return when the actor has stored them."""
         ray.get(self._actor.append_columns.remote(batch), timeout=TIMEOUT_S)
 
     def sample(self, unit: Unit) -> Any:
-        """A dict of arrays, views of Ray's shared memory."""
+        """Return a dict of arrays, views of Ray's shared memory."""
         return ray.get(self._actor.sample_columns.remote(unit), timeout=TIMEOUT_S)
 
     def stream(self, unit: Unit) -> Iterator[Any]:
-        """`PREFETCH` calls under way."""
+        """Yield samples, with `PREFETCH` calls in flight."""
         calls = deque(self._actor.sample_columns.remote(unit) for _ in range(PREFETCH[unit]))
         while True:
             ready = calls.popleft()
@@ -99,7 +100,7 @@ class TorchRLActor(Contender):
             yield ray.get(ready, timeout=TIMEOUT_S)
 
     def tokens(self, sample: Any) -> Iterable[np.ndarray]:
-        """One for each draw."""
+        """Return the tokens of each draw."""
         return list(sample["tokens"])
 
 

@@ -40,8 +40,7 @@ def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
         replay = path / "replay" if (path / "replay").is_dir() else path
         if not list(replay.glob("shard-*")):
             raise FileNotFoundError(path)
-        for shard in replay.glob("shard-*"):
-            refuse_away(shard)
+        refuse_away(replay)
         yield from read_episodes(replay)
         return
     try:

@@ -101,16 +101,14 @@ class ReplayConfig(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_half_replication(self) -> Self:
-        if self.replication == 1:
-            if self.local_dir is not None:
-                raise ValueError(
-                    f"local_dir={self.local_dir!r} puts logs on nodes' disks, and replication=1 has no second copy; "
-                    "set replication=2, or leave local_dir out to keep the logs in the run's folder"
-                )
-            return self
-        if self.durability == "memory":
+        if self.replication == 1 and self.local_dir is not None:
+            raise ValueError(
+                f"local_dir={self.local_dir!r} puts logs on nodes' disks, and replication=1 has no second copy; "
+                "set replication=2, or leave local_dir out to keep the logs in the run's folder"
+            )
+        if self.replication == 2 and self.durability == "memory":
             raise ValueError("replication=2 copies the log, and durability=memory has none; set flush or fsync")
-        if self.cpus_per_shard == 0:
+        if self.replication == 2 and self.cpus_per_shard == 0:
             raise ValueError(
                 "with replication=2 Ray places shards and replicas by their CPUs; set cpus_per_shard above 0"
             )

@@ -18,22 +18,15 @@ class Delayed:
         """Request a call."""
         with self._asking:
             if self._timer is None:
-                self._timer = threading.Timer(self._delay_s, self._work)
+                self._timer = threading.Timer(self._delay_s, self.finish)
                 self._timer.daemon = True
                 self._timer.start()
 
     def finish(self) -> None:
         """Return when every requested call is done; a call that has not begun is made at once."""
-        with self._asking:
-            timer = self._timer
-        if timer is None:
-            with self._working:
-                return
-        timer.cancel()
-        self._work()
-
-    def _work(self) -> None:
         with self._working:
             with self._asking:
-                self._timer = None
-            self._function()
+                timer, self._timer = self._timer, None
+            if timer is not None:
+                timer.cancel()
+                self._function()

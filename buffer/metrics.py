@@ -18,13 +18,12 @@ class ShardMetrics:
 
     def __init__(self, shard: int) -> None:
         self.registry = CollectorRegistry()
-        label = {"shard": str(shard)}
 
         def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"archer_replay_{name}", text, ["shard"], registry=self.registry).labels(**label)
+            return Gauge(f"archer_replay_{name}", text, ["shard"], registry=self.registry).labels(shard)
 
         def counter(name: str, text: str) -> Counter:
-            return Counter(f"archer_replay_{name}", text, ["shard"], registry=self.registry).labels(**label)
+            return Counter(f"archer_replay_{name}", text, ["shard"], registry=self.registry).labels(shard)
 
         self.episodes = gauge("rows", "Episodes held")
         self.turns = gauge("turns", "Turns held")
@@ -32,7 +31,7 @@ class ShardMetrics:
         self.log_bytes = gauge("log_bytes", "Bytes of the write-ahead log")
         self.appended = counter("appended_rows", "Episodes appended, duplicates not counted")
         self.duplicates = counter("duplicate_rows", "Episodes ignored because their id is known")
-        self.refused = counter("refused_appends", "Appends refused: bad rows or a full disk")
+        self.refused = counter("refused_appends", "Batches that the shard refused: bad rows or a full disk")
         self.evicted = counter("evicted_rows", "Episodes evicted")
         self.sampled = counter("sampled_draws", "Turns or episodes drawn")
         self.priorities = counter("updated_priorities", "Turns whose priority was set")
@@ -45,16 +44,14 @@ class LimiterMetrics:
     """Metrics of the limiter."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.inserted = Gauge("archer_replay_inserted_turns", "Turns ever inserted", registry=self.registry)
-        self.drawn = Gauge("archer_replay_sampled_turns", "Turns ever sampled", ["view"], registry=self.registry)
-        self.waiting = Gauge("archer_replay_waiting", "Calls that are blocked now", ["side"], registry=self.registry)
+        self.registry = registry = CollectorRegistry()
+        self.inserted = Gauge("archer_replay_inserted_turns", "Turns ever inserted", registry=registry)
+        self.drawn = Gauge("archer_replay_sampled_turns", "Turns ever sampled", ["view"], registry=registry)
+        self.waiting = Gauge("archer_replay_waiting", "Calls that are blocked now", ["side"], registry=registry)
         self.blocked = Counter(
-            "archer_replay_blocked_seconds", "Seconds calls were blocked", ["side"], registry=self.registry
+            "archer_replay_blocked_seconds", "Seconds calls were blocked", ["side"], registry=registry
         )
-        self.timeouts = Counter(
-            "archer_replay_timeouts", "Blocked calls that timed out", ["side"], registry=self.registry
-        )
+        self.timeouts = Counter("archer_replay_timeouts", "Blocked calls that timed out", ["side"], registry=registry)
         for view in VIEWS:
             self.drawn.labels(view)
         for side in SIDES:

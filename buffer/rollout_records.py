@@ -16,19 +16,13 @@ class FreshActions:
     """`counts[i]` sampled actions for each state i, in the order of the states; ragged arrays.
 
     Action k is `tokens[offsets[k] : offsets[k + 1]]`; its last token is the stop token unless the token limit cut it.
-
-    tokens: int32 [total].
-    offsets: int64 [actions + 1].
-    logprobs: float32 [total], log-probabilities under the sampling distribution; [0] if the request asked for none.
-    versions: int32 [total], the policy version that sampled each token.
-    counts: int32 [states].
     """
 
-    tokens: np.ndarray
-    offsets: np.ndarray
-    logprobs: np.ndarray
-    versions: np.ndarray
-    counts: np.ndarray
+    tokens: np.ndarray  # int32 [total]
+    offsets: np.ndarray  # int64 [actions + 1]
+    logprobs: np.ndarray  # float32 [total], under the sampling distribution; [0] if the request asked for none
+    versions: np.ndarray  # int32 [total], the policy version that sampled each token
+    counts: np.ndarray  # int32 [states]
 
     def action(self, k: int) -> FreshActions:
         """Return action k alone."""
@@ -57,34 +51,21 @@ class FreshActions:
 
 @dataclass
 class CollectReport:
-    """Results of finished episodes; the arrays have one entry per episode, in the order of the seeds.
+    """Results of finished episodes; the arrays have one entry per episode, in the order of the seeds."""
 
-    returns: float32 [episodes], undiscounted.
-    successes: float32 [episodes]; 1, 0, or NaN if the environment does not report success.
-    turns: int32 [episodes].
-    invalid_actions: int32 [episodes], turns whose action the environment could not parse.
-    versions: float32 [episodes], mean policy version over the action tokens.
-    seeds: int64 [episodes], episode seeds. They equal the environment's seeds unless episodes are played in groups.
-    tokens: int32 [episodes], action tokens.
-    seconds: time since the previous report, or since the first episode.
-    window_truncations: episodes truncated because they exceeded the context window.
-    lost: episodes that were replayed because their worker died.
-    next_seed: lowest seed that is not finished. A resumed run continues there.
-    failures: error messages of the episodes that were dropped because their environment failed.
-    """
-
-    returns: np.ndarray
-    successes: np.ndarray
-    turns: np.ndarray
-    invalid_actions: np.ndarray
-    versions: np.ndarray
-    seeds: np.ndarray
-    tokens: np.ndarray
-    seconds: float
-    window_truncations: int
-    lost: int
-    next_seed: int
+    returns: np.ndarray  # float32, undiscounted
+    successes: np.ndarray  # float32; 1, 0, or NaN if the environment does not report success
+    turns: np.ndarray  # int32
+    invalid_actions: np.ndarray  # int32, turns whose action the environment could not parse
+    versions: np.ndarray  # float32, mean policy version over the action tokens
+    seeds: np.ndarray  # int64; they equal the environment's seeds unless episodes are played in groups
+    tokens: np.ndarray  # int32, action tokens
+    seconds: float  # Time since the previous report, or since the first episode
+    window_truncations: int  # Episodes truncated because they exceeded the context window
+    lost: int  # Episodes that were replayed because their worker died
+    next_seed: int  # Lowest seed that is not finished; a resumed run continues there
     failures: list[str] = field(default_factory=list)
+    """Error messages of the episodes that were dropped because their environment failed."""
 
     @property
     def action_tokens(self) -> int:
@@ -99,22 +80,18 @@ class CollectReport:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """State of one rollout worker. `ready`: the worker is alive and holds the current weights."""
+    """State of one rollout worker."""
 
     name: str
     version: int
-    ready: bool
+    ready: bool  # Whether the worker is alive and holds the current weights
     restarts: int
 
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """Log-probabilities that one engine computes for a token sequence.
-
-    version: policy version of the engine.
-    logprobs: float32 [length - 1], log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature.
-    """
+    """Log-probabilities that one engine computes for a token sequence."""
 
     worker: str
-    version: int
-    logprobs: np.ndarray
+    version: int  # Policy version of the engine
+    logprobs: np.ndarray  # float32 [length - 1], log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature

@@ -70,8 +70,7 @@ class ReplayService:
         else:
             if restore is not True:
                 restore_checkpoint(Path(restore).absolute(), directory)
-            for shard in directory.glob("shard-*"):
-                refuse_away(shard)
+            refuse_away(directory)
             grow(directory, config.shards)
         service = cls(config, directory, seed)
         service._start_shards(config.shards)
@@ -100,9 +99,6 @@ class ReplayService:
                 .remote(index, self.config, shard_directory(self.directory, index), self._name, self.token)
             )
             self.shards.append(actor)
-        self._await_shards()
-
-    def _await_shards(self) -> None:
         calls = [shard.address.remote() for shard in self.shards]
         if missing := _unanswered(calls, self.config.timeout_s):
             raise ReplayTimeout(
@@ -124,28 +120,18 @@ class ReplayService:
 
     def metrics_targets(self) -> list[tuple[str, str, str]]:
         """Return (role, name, "host:port") of each process that answers; a restarting one is omitted."""
-        named = [("replay", "limiter", self.limiter)]
-        named += [("replay", f"shard-{index}", shard) for index, shard in enumerate(self.shards)]
-        calls = [actor.metrics_address.remote() for _, _, actor in named]
-        missing = _unanswered(calls, _METRICS_TIMEOUT_S)
-        targets = []
-        for place, (role, name, _) in enumerate(named):
-            if place in missing:
-                continue
-            try:
-                targets.append((role, name, ray.get(calls[place])))
-            except ray.exceptions.RayActorError as error:
-                logger.warning("no metrics of %s %s: %s", role, name, error)
-        return targets
+        named = {"limiter": self.limiter, **{f"shard-{index}": shard for index, shard in enumerate(self.shards)}}
+        calls = {name: actor.metrics_address.remote() for name, actor in named.items()}
+        return [("replay", name, address) for name, address in _answers(calls, _METRICS_TIMEOUT_S).items()]
 
     def stop(self) -> None:
         """Seal the logs, move them back from nodes' disks, write the counts, end the actors."""
         patience = max(_CLOSE_TIMEOUT_S, self.config.timeout_s if self.replicas.actors else 0.0)
-        closed = _close(self.shards, patience)
+        closed = _close("shard", self.shards, patience)
         # After the shards, whose last reports belong to the counts that the limiter writes.
-        _close([self.limiter], _CLOSE_TIMEOUT_S)
+        _close("limiter", [self.limiter], _CLOSE_TIMEOUT_S)
         if closed:
-            _close(self.replicas.actors, _CLOSE_TIMEOUT_S)
+            _close("replica", self.replicas.actors, _CLOSE_TIMEOUT_S)
         for actor in (*self.shards, self.limiter):
             ray.kill(actor)
         self.replicas.remove()
@@ -157,19 +143,22 @@ def _unanswered(calls: list[ray.ObjectRef], timeout_s: float) -> list[int]:
     return [calls.index(call) for call in missing]
 
 
-def _close(actors: list[ActorHandle], timeout_s: float) -> bool:
-    """Close the actors; returns whether all of them closed in order."""
-    calls = [actor.close.remote() for actor in actors]
-    missing = _unanswered(calls, timeout_s)
-    if missing:
-        logger.warning("%d replay actors did not close within %g s", len(missing), timeout_s)
-    failed = len(missing)
-    for place, call in enumerate(calls):
-        if place in missing:
+def _answers(calls: dict[str, ray.ObjectRef], timeout_s: float) -> dict[str, Any]:
+    """Return the answers by name; log each call that failed, or that has no answer within the timeout."""
+    missing = [list(calls)[place] for place in _unanswered(list(calls.values()), timeout_s)]
+    answers = {}
+    for name, call in calls.items():
+        if name in missing:
+            logger.warning("replay %s did not answer within %g s", name, timeout_s)
             continue
         try:
-            ray.get(call)
+            answers[name] = ray.get(call)
         except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
-            logger.warning("a replay actor did not close in order: %s", error)
-            failed += 1
-    return failed == 0
+            logger.warning("replay %s failed: %s", name, error)
+    return answers
+
+
+def _close(role: str, actors: list[ActorHandle], timeout_s: float) -> bool:
+    """Close the actors; returns whether all of them closed in order."""
+    calls = {f"{role}-{index}": actor.close.remote() for index, actor in enumerate(actors)}
+    return len(_answers(calls, timeout_s)) == len(calls)

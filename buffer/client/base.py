@@ -8,8 +8,7 @@ and its best share to one filter of rows, over all shards, and sends that filter
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
@@ -21,7 +20,7 @@ from buffer.client.shards import Shards
 from buffer.episodes.schema import Episode
 from buffer.episodes.validation import validate
 from buffer.episodes.wire import to_wire
-from buffer.errors import EmptyViewError, SchemaError
+from buffer.errors import EmptyViewError
 from buffer.sampling.request import RowFilter, Sampler, SampleRequest, View, least_of_best
 from buffer.sampling.sample import PRIORITY_UPDATE, Draws, Held, Sample
 
@@ -38,10 +37,9 @@ class NoLimiter:
     def await_insert(self, deadline: float) -> None:
         """Wait until an insert is admitted. Raises ReplayTimeout."""
 
-    @contextmanager
-    def sampling(self, view: View, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
-        """Wait until a sample is admitted; yields a function that takes the turns sampled. Raises ReplayTimeout."""
-        yield lambda sampled: None
+    def sample(self, draw: Callable[[], Sample], view: View, deadline: float, turns: int = 0) -> Sample:
+        """Wait until a sample of the view is admitted, and return it from `draw`. Raises ReplayTimeout."""
+        return draw()
 
 
 class BaseClient:
@@ -66,7 +64,7 @@ class BaseClient:
         Raises SchemaError before anything is stored, DiskFullError if a shard has no room (rows of other shards are
         stored; append the batch again when there is room), ReplayTimeout.
         """
-        return self._append([batch], limited)
+        return self.append_all([batch], limited=limited)
 
     def append_all(self, batches: Iterable[pa.RecordBatch], *, limited: bool = True) -> int:
         """Store batches as `append` does, in order, without waiting for each acknowledgement before the next batch.
@@ -76,23 +74,16 @@ class BaseClient:
         new = 0
         batches = iter(batches)
         while group := list(islice(batches, _APPENDED_TOGETHER)):
-            new += self._append(group, limited)
-        return new
-
-    def _append(self, batches: Sequence[pa.RecordBatch], limited: bool) -> int:
-        deadline = self._deadline(None)
-        for batch in batches:
-            try:
+            deadline = self._deadline(None)
+            for batch in group:
                 validate(batch)
-            except SchemaError:
-                self._shards.note_refused(deadline)
-                raise
-        if limited:
-            self._limiter.await_insert(deadline)
-        try:
-            return self._shards.append([to_wire(batch) for batch in batches], deadline)
-        finally:
-            self._held.clear()
+            if limited:
+                self._limiter.await_insert(deadline)
+            try:
+                new += self._shards.append([to_wire(batch) for batch in group], deadline)
+            finally:
+                self._held.clear()
+        return new
 
     def sample(self, request: SampleRequest, *, timeout_s: float | None = None) -> Sample:
         """Draw the turns or episodes of a request, over all shards.
@@ -102,10 +93,7 @@ class BaseClient:
         """
         deadline = self._deadline(timeout_s)
         turns = request.n if request.unit == "turn" else 0
-        with self._limiter.sampling(request.view, deadline, turns) as count:
-            sample = self._draw(request, deadline)
-            count(sample.turns_drawn)
-        return sample
+        return self._limiter.sample(lambda: self._draw(request, deadline), request.view, deadline, turns)
 
     def sweep(
         self,
@@ -122,12 +110,14 @@ class BaseClient:
         """
         only = RowFilter.of_view(view, min_version)
         deadline = self._deadline(timeout_s)
-        with self._limiter.sampling(view, deadline) as count:
+
+        def draw() -> Sample:
             self._shards.refresh(force=True)
             ticket = {"only": asdict(only), "messages": messages, "draw": None}
-            answers = self._shards.map(lambda shard: self._get(shard, ticket, deadline), self._every_shard)
-            swept = Sample.joined([part for part, _ in answers], population=sum(held.episodes for _, held in answers))
-            count(swept.turns_drawn)
+            answers = self._shards.map(lambda shard: self._get(shard, ticket, deadline), self._shards.every)
+            return Sample.joined([part for part, _ in answers], population=sum(held.episodes for _, held in answers))
+
+        swept = self._limiter.sample(draw, view, deadline)
         if len(swept) == 0:
             raise EmptyViewError(f"the replay holds no episode{only}; collect before sampling from this view")
         return sorted(swept.distinct, key=lambda episode: (episode.seed, episode.episode_id))
@@ -157,7 +147,7 @@ class BaseClient:
         update["seq"], update["turn"], update["priority"] = seqs, turns, priorities
 
         def send(shard: int) -> int:
-            (answer,) = self._shards[shard].act("priorities", update[shards == shard].tobytes(), deadline)
+            answer = self._shards[shard].act("priorities", update[shards == shard].tobytes(), deadline)
             return int(json.loads(answer)["known"])
 
         return sum(self._shards.map(send, np.unique(shards).tolist()))
@@ -192,9 +182,8 @@ class BaseClient:
         only = request.only
         if request.best is None:
             return only
-        ask = {"only": asdict(only)}
-        answers = self._shards.map(lambda shard: self._shards[shard].act("returns", ask, deadline), self._every_shard)
-        returns = np.concatenate([np.frombuffer(answer, np.float64) for (answer,) in answers])
+        answers = self._shards.ask("returns", {"only": asdict(only)}, self._shards.every, deadline)
+        returns = np.frombuffer(b"".join(answers), np.float64)
         if len(returns) == 0:
             raise EmptyViewError
         return replace(only, min_return=least_of_best(returns, request.best))
@@ -238,12 +227,11 @@ class BaseClient:
             return [Held()]
         known = self._held.get((only, sampler), {})
         now = time.monotonic()
-        stale = [shard for shard in self._every_shard if shard not in known or now - known[shard][0] > _HELD_S]
-        ask = {"only": asdict(only), "sampler": sampler}
-        answers = self._shards.map(lambda shard: self._shards[shard].act("held", ask, deadline), stale)
-        fresh = {shard: Held(**json.loads(answer)) for shard, (answer,) in zip(stale, answers, strict=True)}
+        stale = [shard for shard in self._shards.every if shard not in known or now - known[shard][0] > _HELD_S]
+        answers = self._shards.ask("held", {"only": asdict(only), "sampler": sampler}, stale, deadline)
+        fresh = {shard: Held(**json.loads(answer)) for shard, answer in zip(stale, answers, strict=True)}
         self._remember(only, sampler, fresh)
-        return [fresh[shard] if shard in fresh else known[shard][1] for shard in self._every_shard]
+        return [fresh[shard] if shard in fresh else known[shard][1] for shard in self._shards.every]
 
     def _remember(self, only: RowFilter, sampler: Sampler, held: dict[int, Held]) -> None:
         key = (only, sampler)
@@ -251,10 +239,6 @@ class BaseClient:
             self._held.clear()
         now = time.monotonic()
         self._held.setdefault(key, {}).update({shard: (now, part) for shard, part in held.items()})
-
-    @property
-    def _every_shard(self) -> range:
-        return range(len(self._shards))
 
     def _deadline(self, timeout_s: float | None) -> float:
         return time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)

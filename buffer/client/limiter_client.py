@@ -4,8 +4,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -16,6 +15,7 @@ from buffer.config import ReplayConfig
 from buffer.debounce import Delayed
 from buffer.errors import ReplayError, ReplayTimeout
 from buffer.sampling.request import View
+from buffer.sampling.sample import Sample
 
 _MARGIN_S = 10.0  # Seconds beyond the deadline that a call waits for the limiter's own timeout message
 _COUNT_DELAY_S = 0.05
@@ -39,10 +39,9 @@ class LimiterClient(NoLimiter):
         if self._config.bounds_inserts:
             self._ask(self._actor.await_insert, deadline)
 
-    @contextmanager
-    def sampling(self, view: View, deadline: float, turns: int = 0) -> Iterator[Callable[[int], None]]:
+    def sample(self, draw: Callable[[], Sample], view: View, deadline: float, turns: int = 0) -> Sample:
         """See `NoLimiter`. The limiter counts `turns`, if known, at admission, so that two callers are not admitted on
-        the same budget; if the block raises, they are subtracted again.
+        the same budget; if `draw` raises, they are subtracted again.
         """
         charged = 0
         if view not in self._passed:
@@ -51,13 +50,10 @@ class LimiterClient(NoLimiter):
             if self._config.limits[view].samples_per_insert is None:
                 self._passed.add(view)
         sampled = 0
-
-        def count(taken: int) -> None:
-            nonlocal sampled
-            sampled = taken
-
         try:
-            yield count
+            sample = draw()
+            sampled = sample.turns_drawn
+            return sample
         finally:
             if sampled != charged:
                 self._count(view, sampled - charged)

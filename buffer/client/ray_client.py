@@ -52,14 +52,8 @@ class ReplayClient(BaseClient):
         names, _ = self._topology()
         shards = self._gather([find_actor(name).stats.remote() for name in names], "stats")
         (totals,) = self._gather([self._limiter_actor.stats.remote()], "stats")
-        episodes = sum(shard["episodes"] for shard in shards)
-        return Stats(
-            episodes=episodes,
-            turns=sum(shard["turns"] for shard in shards),
-            bytes=sum(shard["bytes"] for shard in shards),
-            evicted=totals["inserted_episodes"] - episodes,
-            **totals,
-        )
+        held = {name: sum(shard[name] for shard in shards) for name in ("episodes", "turns", "bytes")}
+        return Stats(**held, **totals, evicted=totals["inserted_episodes"] - held["episodes"])
 
     def checkpoint(self, directory: Path) -> None:
         """Write rows, order, priorities and counts under `directory`, which must hold no complete checkpoint.

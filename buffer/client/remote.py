@@ -46,6 +46,5 @@ class RemoteClient(BaseClient):
         """Return episodes, turns and bytes held, and episodes and turns ever inserted, over all shards."""
         deadline = time.monotonic() + self._timeout_s
         self._shards.refresh()
-        answers = self._shards.map(lambda shard: self._shards[shard].act("stats", {}, deadline), self._every_shard)
-        counts = [json.loads(answer) for (answer,) in answers]
+        counts = [json.loads(answer) for answer in self._shards.ask("stats", {}, self._shards.every, deadline)]
         return {name: sum(shard[name] for shard in counts) for name in counts[0]}

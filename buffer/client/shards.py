@@ -1,22 +1,16 @@
 """The connections of a client to every shard: concurrent requests, new shards, and appends to the right shard."""
 
 import json
-import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from buffer.errors import ReplayError
 from buffer.flight.endpoint import Endpoint, Locate
 from buffer.placement import shard_of
 
-logger = logging.getLogger(__name__)
-
-_NOTE_S = 5.0
 _THREADS = 64
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -46,6 +40,11 @@ class Shards:
     def __len__(self) -> int:
         return len(self._endpoints)
 
+    @property
+    def every(self) -> range:
+        """The indices of all shards."""
+        return range(len(self))
+
     def __getitem__(self, shard: int) -> Endpoint:
         return self._endpoints[shard]
 
@@ -63,6 +62,10 @@ class Shards:
             ]
             self._endpoints = [*self._endpoints, *new]
             self._earlier = topology.earlier
+
+    def ask(self, action: str, request: dict[str, Any], shards: Sequence[int], deadline: float) -> list[bytes]:
+        """Return the answers of the shards to an action."""
+        return self.map(lambda shard: self[shard].act(action, request, deadline), shards)
 
     def map(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
         """Call the function for all items concurrently; every call has ended when this returns or raises."""
@@ -88,15 +91,6 @@ class Shards:
             return sum(answer["new"] for answer in answers)
 
         return sum(self.map(append, list(parts)))
-
-    def note_refused(self, deadline: float) -> None:
-        """Count a batch that this client refused, in the metrics of the first shard."""
-        try:
-            self.refresh()
-            self[0].act("refused", {}, min(deadline, time.monotonic() + _NOTE_S))
-        except ReplayError as error:
-            # The caller must see the reason of the refusal, not this error.
-            logger.warning("a refused batch is not counted: %s", error)
 
     def close(self) -> None:
         """Close connections and threads."""
@@ -126,6 +120,6 @@ class Shards:
                 if (before := shard_of(name, count)) != shards[row]:
                     candidates.setdefault(before, []).append(row)
             for before, rows in candidates.items():
-                (answer,) = self[before].act("known", {"ids": [ids[row] for row in rows]}, deadline)
+                answer = self[before].act("known", {"ids": [ids[row] for row in rows]}, deadline)
                 stored += [row for row, known in zip(rows, json.loads(answer)["known"], strict=True) if known]
         return stored

@@ -11,7 +11,7 @@ from buffer.errors import SchemaError
 
 def validate(batch: pa.RecordBatch) -> None:
     """Raise SchemaError, which names the episode and the remedy, unless the batch follows every rule of the table."""
-    check_columns(batch.schema)
+    _check_columns(batch.schema)
     if batch.num_rows == 0:
         return
     ids = batch.column("episode_id")
@@ -24,7 +24,7 @@ def validate(batch: pa.RecordBatch) -> None:
     _check_values(ids, sizes, flat)
 
 
-def check_columns(schema: pa.Schema) -> None:
+def _check_columns(schema: pa.Schema) -> None:
     """Raise SchemaError unless columns and version are those of `EPISODE_SCHEMA`."""
     version = (schema.metadata or {}).get(VERSION_KEY)
     if version != SCHEMA_VERSION:
@@ -38,8 +38,7 @@ def check_columns(schema: pa.Schema) -> None:
         found = schema.field(column.name).type
         if found != column.type:
             raise SchemaError(f"column {column.name!r} is {found}, not {column.type}; cast it")
-    extra = [name for name in schema.names if name not in EPISODE_SCHEMA.names]
-    if extra or schema.names != EPISODE_SCHEMA.names:
+    if schema.names != EPISODE_SCHEMA.names:
         raise SchemaError(
             f"columns are {schema.names}, not {EPISODE_SCHEMA.names} in this order; "
             "select exactly the columns of EPISODE_SCHEMA"

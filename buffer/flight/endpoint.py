@@ -44,12 +44,13 @@ class Endpoint:
         self._headers = [(b"authorization", f"Bearer {token}".encode())]
         self._client: flight.FlightClient | None = None
 
-    def act(self, action: str, request: bytes | dict[str, Any], deadline: float) -> list[bytes]:
-        """Return the results of an action; a dict is sent as JSON."""
+    def act(self, action: str, request: bytes | dict[str, Any], deadline: float) -> bytes:
+        """Return the result of an action; a dict is sent as JSON."""
         body = request if isinstance(request, bytes) else json.dumps(request).encode()
 
-        def call(client: flight.FlightClient, options: flight.FlightCallOptions) -> list[bytes]:
-            return [result.body.to_pybytes() for result in client.do_action(flight.Action(action, body), options)]
+        def call(client: flight.FlightClient, options: flight.FlightCallOptions) -> bytes:
+            (result,) = client.do_action(flight.Action(action, body), options)
+            return result.body.to_pybytes()
 
         return self._retry(call, action, deadline)
 
@@ -63,19 +64,13 @@ class Endpoint:
         return self._retry(call, what, deadline)
 
     def put(
-        self, what: str, batches: Sequence[pa.RecordBatch], deadline: float, *, metadata: bytes | None = None
+        self, what: str, batches: Sequence[pa.RecordBatch], deadline: float, *, metadata: bytes = b""
     ) -> list[bytes]:
-        """Send batches of one schema, each with `metadata` if given; return the acknowledgement of each.
+        """Send batches of one schema, each with `metadata`; return the acknowledgement of each.
 
         A retry sends the batches that are not acknowledged yet.
         """
         acknowledged: list[bytes] = []
-
-        def write(writer: flight.FlightStreamWriter, batch: pa.RecordBatch) -> None:
-            if metadata is None:
-                writer.write_batch(batch)
-            else:
-                writer.write_with_metadata(batch, pa.py_buffer(metadata))
 
         def call(client: flight.FlightClient, options: flight.FlightCallOptions) -> list[bytes]:
             descriptor = flight.FlightDescriptor.for_path(what)
@@ -84,7 +79,7 @@ class Endpoint:
                 sent = len(acknowledged)
                 while len(acknowledged) < len(batches):
                     while sent < min(len(batches), len(acknowledged) + _UNACKNOWLEDGED):
-                        write(writer, batches[sent])
+                        writer.write_with_metadata(batches[sent], pa.py_buffer(metadata))
                         sent += 1
                     if sent == len(batches):
                         writer.done_writing()

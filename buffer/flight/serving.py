@@ -1,9 +1,11 @@
-"""What every Flight server of the replay shares: the token check, and how errors travel to the client."""
+"""What every Flight server of the replay shares: thread, token check, and how errors travel to the client."""
 
 import hmac
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import pyarrow as pa
 import pyarrow.flight as flight
 
 from buffer.errors import ReplayError
@@ -32,3 +34,46 @@ def errors_for_client(request: str) -> Iterator[None]:
         raise flight.FlightServerError(str(error), type(error).__name__.encode()) from error
     except (ValueError, KeyError, TypeError) as error:
         raise flight.FlightServerError(f"bad {request}: {error!r}", ReplayError.__name__.encode()) from error
+
+
+class Server(flight.FlightServerBase):
+    """Serves do_put and actions in a thread of its own. A subclass sets its attributes, then calls the constructor."""
+
+    def __init__(self, *, token: str, host: str = "0.0.0.0", port: int = 0) -> None:
+        super().__init__(f"grpc+tcp://{host}:{port}", middleware={"token": TokenCheck(token)})
+        self._thread = threading.Thread(target=self.serve, name="flight", daemon=True)
+        self._thread.start()
+
+    def until_closed(self) -> None:
+        """Return after the shutdown.
+
+        Arrow handles SIGINT and SIGTERM itself while it serves, and passes them to Python when it has ended. A thread
+        that waits for anything else does not receive them.
+        """
+        self._thread.join()
+
+    def put(self, reader: flight.MetadataRecordBatchReader) -> Iterable[bytes]:
+        """Yield the acknowledgement of each batch."""
+        raise NotImplementedError
+
+    def answer(self, action: str, body: bytes) -> bytes:
+        """Return the result of an action."""
+        raise NotImplementedError
+
+    def do_put(
+        self,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        """See `put`."""
+        with errors_for_client("put"):
+            for acknowledgement in self.put(reader):
+                writer.write(pa.py_buffer(acknowledgement))
+
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
+        """See `answer`."""
+        body = action.body.to_pybytes()
+        with errors_for_client(f"{action.type} {body!r}"):
+            yield flight.Result(pa.py_buffer(self.answer(action.type, body)))

@@ -36,10 +36,9 @@ class LimiterActor:
         self._config = config
         self._directory = directory
         self._service = service
-        self._path = directory / STATE_FILE
         self._limiter = Limiter(config)
-        if self._path.exists():
-            self._limiter.load_state_dict(json.loads(self._path.read_text()))
+        if (state := directory / STATE_FILE).exists():
+            self._limiter.load_state_dict(json.loads(state.read_text()))
         self._changed = asyncio.Condition()
         self._saving: asyncio.TimerHandle | None = None
         self._closed = False
@@ -87,12 +86,7 @@ class LimiterActor:
 
     async def stats(self) -> dict[str, int]:
         """Return the counts of the whole replay."""
-        limiter = self._limiter
-        return {
-            "inserted_episodes": limiter.inserted_episodes,
-            "inserted_turns": limiter.inserted_turns,
-            "sampled_turns": limiter.sampled_turns,
-        }
+        return {name: getattr(self._limiter, name) for name in ("inserted_episodes", "inserted_turns", "sampled_turns")}
 
     async def metrics_address(self) -> str:
         """Return "host:port" of the metrics endpoint."""
@@ -100,14 +94,14 @@ class LimiterActor:
 
     async def checkpoint(self, directory: Path) -> None:
         """Write the present counts under `directory`."""
-        write_atomic(Path(directory) / STATE_FILE, json.dumps(self._limiter.state_dict()))
+        self._write(Path(directory))
 
     async def close(self) -> None:
         """Write the counts a last time; afterwards the folder may belong to another service."""
         self._closed = True
         if self._saving is not None:
             self._saving.cancel()
-        write_atomic(self._path, json.dumps(self._limiter.state_dict()))
+        self._write(self._directory)
 
     async def _wait(self, side: str, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
         """Return None when `block()` is None, or a sentence at the timeout; log who waits in between."""
@@ -148,6 +142,9 @@ class LimiterActor:
     def _save(self) -> None:
         self._saving = None
         try:
-            write_atomic(self._path, json.dumps(self._limiter.state_dict()))
+            self._write(self._directory)
         except OSError as error:
-            logger.error("cannot write %s (%s); a restarted limiter would fall back to older counts", self._path, error)
+            logger.error("cannot write the counts (%s); a restarted limiter would fall back to older ones", error)
+
+    def _write(self, directory: Path) -> None:
+        write_atomic(directory / STATE_FILE, json.dumps(self._limiter.state_dict()))

@@ -92,15 +92,11 @@ def restore_checkpoint(checkpoint: Path, directory: Path) -> None:
             f"{directory} is the checkpoint itself; restore it into another directory, it must not change"
         )
     incoming = directory / _INCOMING
-    if incoming.exists():
-        shutil.rmtree(incoming)
+    shutil.rmtree(incoming, ignore_errors=True)
     for index in range(manifest.shards):
-        source, target = shard_directory(checkpoint, index), shard_directory(incoming, index)
+        target = shard_directory(incoming, index)
         target.mkdir(parents=True)
-        for path in segment_paths(source):
-            link_or_copy(path, target / path.name)
-        if (source / PRIORITIES_FILE).exists():
-            shutil.copy2(source / PRIORITIES_FILE, target / PRIORITIES_FILE)
+        link_shard(shard_directory(checkpoint, index), target)
     if (checkpoint / STATE_FILE).exists():
         shutil.copy2(checkpoint / STATE_FILE, incoming / STATE_FILE)
     # Until the manifest is written, an interruption leaves an incomplete replay, which the same call repairs.
@@ -112,6 +108,13 @@ def restore_checkpoint(checkpoint: Path, directory: Path) -> None:
         os.replace(entry, directory / entry.name)
     incoming.rmdir()
     write_manifest(directory, manifest)
+
+
+def link_shard(source: Path, target: Path) -> None:
+    """Link or copy the segments and priorities of a shard's folder into an empty one."""
+    for path in [*segment_paths(source), source / PRIORITIES_FILE]:
+        if path.exists():
+            link_or_copy(path, target / path.name)
 
 
 def prepare_checkpoint(directory: Path) -> None:

@@ -10,14 +10,16 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
 from buffer.atomic_files import write_atomic
 from buffer.errors import LogError, ReplayError
+from buffer.log.folders import link_shard
 from buffer.log.priorities import PRIORITIES_FILE
-from buffer.log.write_ahead import link_or_copy, segment_paths
+from buffer.log.write_ahead import segment_paths
 
 _INCOMING = "incoming"
 
@@ -70,24 +72,17 @@ def unmark_away(shard: Path, who: Literal["shard", "replica"]) -> None:
     (shard / f"away-{who}.json").unlink(missing_ok=True)
 
 
-def refuse_away(shard: Path) -> None:
-    """Raise LogError if the log of a shard is still on a node."""
-    if not (shard / "away-shard.json").exists():
-        return
-    notes = [json.loads(path.read_text()) for path in shard.glob("away-*.json")]
-    places = " and ".join(f"on {note['node']} in {note['folder']}" for note in notes)
-    raise LogError(
-        f"the rows of {shard} are {places}. Read a running replay through a client (buffer.RemoteClient); after a "
-        f"crash restore a checkpoint, or move the segments of one of these folders to {shard} and delete "
-        "away-shard.json there"
-    )
-
-
-def copy_log(shard: Path, folder: Path) -> None:
-    """Link or copy the segments and priorities of a folder into an empty one."""
-    for path in [*segment_paths(shard), shard / PRIORITIES_FILE]:
-        if path.exists():
-            link_or_copy(path, folder / path.name)
+def refuse_away(directory: Path) -> None:
+    """Raise LogError if the log of a shard of the replay in `directory` is still on a node."""
+    for mark in directory.glob("shard-*/away-shard.json"):
+        shard = mark.parent
+        notes = [json.loads(path.read_text()) for path in shard.glob("away-*.json")]
+        places = " and ".join(f"on {note['node']} in {note['folder']}" for note in notes)
+        raise LogError(
+            f"the rows of {shard} are {places}. Read a running replay through a client (buffer.RemoteClient); after a "
+            f"crash restore a checkpoint, or move the segments of one of these folders to {shard} and delete "
+            "away-shard.json there"
+        )
 
 
 def move_log_back(folder: Path, shard: Path) -> None:
@@ -95,7 +90,7 @@ def move_log_back(folder: Path, shard: Path) -> None:
     incoming = shard / _INCOMING
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir()
-    copy_log(folder, incoming)
+    link_shard(folder, incoming)
     for old in [*segment_paths(shard), shard / PRIORITIES_FILE]:
         old.unlink(missing_ok=True)
     for path in incoming.iterdir():
@@ -106,7 +101,5 @@ def move_log_back(folder: Path, shard: Path) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    try:
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        return

@@ -112,7 +112,7 @@ class Replica:
         """
         with self._lock:
             if epoch <= self.epoch:
-                if epoch == self.epoch and life == self._life():
+                if epoch == self.epoch and life == (self._folder(epoch) / _LIFE_FILE).read_text():
                     return  # A repeated request whose first answer was lost.
                 raise EpochError(_taken_over(epoch, self.epoch))
             earlier, target = self._folder(self.epoch), self._directory / str(epoch)
@@ -149,10 +149,6 @@ class Replica:
         if epoch > self.epoch and not new_epoch:
             raise BehindError(f"{self._directory} is of epoch {self.epoch}, and the shard is at epoch {epoch}")
         return self._folder(epoch)
-
-    def _life(self) -> str | None:
-        path = self._folder(self.epoch) / _LIFE_FILE
-        return path.read_text() if path.exists() else None
 
 
 def _taken_over(epoch: int, present: int) -> str:

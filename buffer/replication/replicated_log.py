@@ -20,7 +20,7 @@ from buffer.flight.endpoint import Endpoint
 from buffer.log.write_ahead import Segment
 from buffer.metrics import ShardMetrics
 from buffer.replication.replica import BehindError, EpochError
-from buffer.replication.transport import ReplicaState, ask, write
+from buffer.replication.transport import ReplicaState, write
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class ReplicatedLog:
             return theirs
         epoch = self.epoch + 1
         logger.info("rebuilding the replica of %s as epoch %d", self.directory, epoch)
-        ask(self._replica, "discard", deadline, epoch=epoch)
+        self._replica.act("discard", {"epoch": epoch}, deadline)
         rebuilt = self._send(segments(), ReplicaState(theirs.process, epoch, {}), deadline, new_epoch=True)
         self._begin_epoch(epoch, rebuilt.segments, deadline)
         self._metrics.replicas_made.inc()
@@ -123,7 +123,8 @@ class ReplicatedLog:
                 continue  # All its rows were evicted meanwhile.
         names = {segment.path.name for segment in segments}
         if not new_epoch and not has.keys() <= names:
-            ask(self._replica, "keep", deadline, process=known.process, epoch=known.epoch, segments=[*names])
+            keep = {"process": known.process, "epoch": known.epoch, "segments": [*names]}
+            self._replica.act("keep", keep, deadline)
             has = {name: size for name, size in has.items() if name in names}
         return known._replace(segments=has)
 
@@ -132,16 +133,16 @@ class ReplicatedLog:
         for name, size in theirs.segments.items():
             with (self.directory / name).open("ab") as file:
                 while (held := file.tell()) < size:
-                    length = min(_CHUNK_BYTES, size - held)
-                    file.write(ask(self._replica, "read", deadline, segment=name, offset=held, length=length))
+                    place = {"segment": name, "offset": held, "length": min(_CHUNK_BYTES, size - held)}
+                    file.write(self._replica.act("read", place, deadline))
 
     def _begin_epoch(self, epoch: int, segments: dict[str, int] | None, deadline: float) -> None:
-        ask(self._replica, "commit", deadline, epoch=epoch, life=self._life, segments=segments)
+        self._replica.act("commit", {"epoch": epoch, "life": self._life, "segments": segments}, deadline)
         write_atomic(self.directory / _EPOCH_FILE, str(epoch), sync=self._fsync)
         self.epoch = epoch
 
     def _ask_state(self, deadline: float) -> ReplicaState:
-        return ReplicaState(**json.loads(ask(self._replica, "state", deadline)))
+        return ReplicaState(**json.loads(self._replica.act("state", {}, deadline)))
 
     def _clear(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -13,9 +13,10 @@ from buffer.config import ReplayConfig
 from buffer.errors import ReplayTimeout
 from buffer.flight.actor_lookup import actor_name, locate_actor
 from buffer.flight.endpoint import Endpoint
+from buffer.log.folders import link_shard
 from buffer.log.write_ahead import Segment
 from buffer.metrics import ShardMetrics
-from buffer.replication.log_location import copy_log, local_folder, mark_away, move_log_back
+from buffer.replication.log_location import local_folder, mark_away, move_log_back
 from buffer.replication.replica import EpochError
 from buffer.replication.replicated_log import ReplicatedLog
 
@@ -41,7 +42,7 @@ class ShardReplication:
             fsync=config.durability == "fsync",
             metrics=metrics,
         )
-        self.log.recover(partial(copy_log, directory), config.timeout_s)
+        self.log.recover(partial(link_shard, directory), config.timeout_s)
         mark_away(directory, "shard", ray.util.get_node_ip_address(), self.log.directory)
 
     def complete(self, segments: Callable[[], Sequence[Segment]]) -> None:

@@ -11,9 +11,8 @@ See `Replica` for their meaning.
 """
 
 import json
-import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ import pyarrow.flight as flight
 from buffer.episodes.wire import binary_array, binary_parts
 from buffer.errors import ReplayError
 from buffer.flight.endpoint import Endpoint
-from buffer.flight.serving import TokenCheck, errors_for_client
+from buffer.flight.serving import Server
 from buffer.replication.replica import Replica
 
 _BYTES = pa.schema([("bytes", pa.binary())])
@@ -36,47 +35,30 @@ class ReplicaState(NamedTuple):
     segments: dict[str, int]  # Bytes of each segment
 
 
-class ReplicaServer(flight.FlightServerBase):
+class ReplicaServer(Server):
     """Serves one replica."""
 
     def __init__(self, replica: Replica, *, token: str) -> None:
-        super().__init__("grpc+tcp://0.0.0.0:0", middleware={"token": TokenCheck(token)})
         self._replica = replica
-        threading.Thread(target=self.serve, name="replica", daemon=True).start()
+        super().__init__(token=token)
 
-    def do_put(
-        self,
-        context: flight.ServerCallContext,
-        descriptor: flight.FlightDescriptor,
-        reader: flight.MetadataRecordBatchReader,
-        writer: flight.FlightMetadataWriter,
-    ) -> None:
+    def put(self, reader: flight.MetadataRecordBatchReader) -> Iterator[bytes]:
         """Write bytes and acknowledge them."""
-        with errors_for_client("write"):
-            for chunk in reader:
-                _, data = binary_parts(chunk.data.column(0))
-                self._replica.write(**json.loads(chunk.app_metadata.to_pybytes()), data=data.data)
-                writer.write(pa.py_buffer(b"{}"))
+        for chunk in reader:
+            _, data = binary_parts(chunk.data.column(0))
+            self._replica.write(**json.loads(chunk.app_metadata.to_pybytes()), data=data.data)
+            yield b"{}"
 
-    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
+    def answer(self, action: str, body: bytes) -> bytes:
         """Answer an action."""
-        body = action.body.to_pybytes()
-        with errors_for_client(f"{action.type} {body!r}"):
-            yield flight.Result(pa.py_buffer(self._answer(action.type, json.loads(body))))
-
-    def _answer(self, name: str, request: dict[str, Any]) -> bytes:
         replica = self._replica
-        if name == "state":
+        if action == "state":
             return json.dumps(ReplicaState(replica.process, replica.epoch, replica.sizes())._asdict()).encode()
-        if name not in ("read", "keep", "commit", "discard"):
-            raise ReplayError(f"no action {name!r}; the actions of a replica are state, read, keep, commit and discard")
-        return getattr(replica, name)(**request) or b""
-
-
-def ask(replica: Endpoint, action: str, deadline: float, **request: Any) -> bytes:
-    """Return the answer of an action. Raises the errors of `Replica`, and ReplayTimeout."""
-    (answer,) = replica.act(action, request, deadline)
-    return answer
+        if action not in ("read", "keep", "commit", "discard"):
+            raise ReplayError(
+                f"no action {action!r}; the actions of a replica are state, read, keep, commit and discard"
+            )
+        return getattr(replica, action)(**json.loads(body)) or b""
 
 
 def write(

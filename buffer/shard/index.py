@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from buffer.errors import ReplayError
+from buffer.errors import EmptyViewError, ReplayError
 from buffer.sampling.request import RowFilter, Sampler, Unit
 from buffer.sampling.sample import Draws, Held
 from buffer.shard.sliding_array import SlidingArray
@@ -107,13 +107,11 @@ class RowIndex:
         """Return float64[k], the undiscounted return of each row that passes the filter, oldest first."""
         return self._return.view()[self._select(only).rows]
 
-    def draw(
-        self, count: int, *, unit: Unit, only: RowFilter, sampler: Sampler, rng: np.random.Generator
-    ) -> Draws | None:
-        """Draw `count` turns or episodes with replacement, or return None if the view is empty."""
+    def draw(self, count: int, *, unit: Unit, only: RowFilter, sampler: Sampler, rng: np.random.Generator) -> Draws:
+        """Draw `count` turns or episodes with replacement. Raises EmptyViewError if no row passes the filter."""
         held = self.held(only, sampler)
         if held.episodes == 0:
-            return None
+            raise EmptyViewError(f"the shard holds no episode{only}")
         choose = self._uniform if sampler == "uniform" else self._prioritised
         index, turn, probability = choose(count, unit, only, held, rng)
         return Draws(index, turn, self.seq.view()[index], probability, held)

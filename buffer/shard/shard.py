@@ -20,9 +20,10 @@ from buffer.config import ReplayConfig
 from buffer.episodes.packing import unpack
 from buffer.episodes.schema import episodes_to_batch, new_rows, ragged_parts
 from buffer.episodes.validation import validate
-from buffer.errors import EmptyViewError, ReplayError, SchemaError
+from buffer.errors import ReplayError, SchemaError
+from buffer.log.folders import link_shard
 from buffer.log.priorities import read_priorities, write_priorities
-from buffer.log.write_ahead import Recovery, Segment, WriteAheadLog, link_or_copy, read_log, segment_paths
+from buffer.log.write_ahead import Recovery, Segment, WriteAheadLog, read_log
 from buffer.metrics import ShardMetrics
 from buffer.sampling.request import RowFilter, Sampler, Unit
 from buffer.sampling.sample import Draws
@@ -56,11 +57,7 @@ class Shard:
         self.metrics = metrics
         self.recovery = Recovery()
         self._directory = directory
-        self._store = Store(
-            capacity_turns=config.capacity_per_shard,
-            capacity_bytes=config.bytes_per_shard,
-            priority_exponent=config.priority_exponent,
-        )
+        self._store = Store(config)
         self._inserted_episodes = 0
         self._inserted_turns = 0
         self._write = threading.Lock()  # Serialises appends and checkpoints
@@ -68,6 +65,10 @@ class Shard:
         self._log: WriteAheadLog | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._recover()
+        metrics.episodes.set_function(lambda: self.counts().episodes)
+        metrics.turns.set_function(lambda: self.counts().turns)
+        metrics.bytes.set_function(lambda: self.counts().bytes)
+        metrics.log_bytes.set_function(lambda: self.counts().log_bytes)
 
     def _recover(self) -> None:
         segments: dict[Path, Segment] = {}
@@ -81,12 +82,10 @@ class Shard:
                 self._directory, durability=self.config.durability, segment_bytes=self.config.segment_bytes
             )
             self._log.adopt(list(segments.values()))
-        priorities = read_priorities(self._directory)
-        if priorities is not None:
+        if (priorities := read_priorities(self._directory)) is not None:
             self._store.index.load_state(priorities)
         self.metrics.torn.inc(self.recovery.torn_bytes)
         self.metrics.damaged.inc(len(self.recovery.damaged))
-        self._publish()
 
     def append(self, batch: pa.RecordBatch) -> int:
         """Store the rows (list layout) with new ids, durably; returns how many.
@@ -120,12 +119,11 @@ class Shard:
             self._compact()
         self.metrics.appended.inc(len(new))
         self.metrics.evicted.inc(evicted)
-        self._publish()
         return len(new)
 
     def _compact(self) -> None:
         """Drop log segments whose rows are all evicted, and forget the ids in them."""
-        oldest = self._store.oldest_seq or 0
+        oldest = int(self._store.index.seq.view()[0])
         if self._log is not None:
             kept = self._log.drop_before(oldest)
         else:
@@ -148,12 +146,9 @@ class Shard:
 
         The rows come in the layout of `buffer.episodes.packing`. Raises EmptyViewError if the view is empty.
         """
+        rng = np.random.default_rng(seed)
         with self._read:
-            draws = self._store.index.draw(
-                count, unit=unit, only=only, sampler=sampler, rng=np.random.default_rng(seed)
-            )
-            if draws is None:
-                raise EmptyViewError(f"shard {self.index} holds no episode{only}")
+            draws = self._store.index.draw(count, unit=unit, only=only, sampler=sampler, rng=rng)
             self.metrics.sampled.inc(count)
             return self._store.gather(draws, messages=messages)
 
@@ -220,8 +215,7 @@ class Shard:
         if rows is not None:
             _dump(directory, *rows, turns_before=counts.inserted_turns - counts.turns)
         else:
-            for path in segment_paths(staging):
-                link_or_copy(path, directory / path.name)
+            link_shard(staging, directory)
             shutil.rmtree(staging)
         write_priorities(directory, priorities)
         return {"shard": self.index, **asdict(counts)}
@@ -236,13 +230,6 @@ class Shard:
             if self._log is not None:
                 self._log.close()
                 write_priorities(self._directory, self._priorities())
-
-    def _publish(self) -> None:
-        counts = self.counts()
-        self.metrics.episodes.set(counts.episodes)
-        self.metrics.turns.set(counts.turns)
-        self.metrics.bytes.set(counts.bytes)
-        self.metrics.log_bytes.set(counts.log_bytes)
 
 
 def _dump(directory: Path, draws: Draws, batches: Iterator[pa.RecordBatch], *, turns_before: int) -> None:

@@ -7,11 +7,13 @@ because it only reads memory that no longer changes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from buffer.config import ReplayConfig
 from buffer.episodes.packing import ROW_SCHEMA, pack
 from buffer.episodes.schema import MESSAGES_TYPE, ragged_parts
 from buffer.episodes.wire import binary_array, to_wire
@@ -35,9 +37,6 @@ class _Messages:
 
     first_row: int
     data: pa.Buffer
-
-    def read(self) -> pa.Array:
-        return pa.ipc.open_stream(self.data).read_next_batch().column(0)
 
 
 class _Shared(Generic[_Piece]):
@@ -70,12 +69,9 @@ class _Shared(Generic[_Piece]):
 class Store:
     """Packed rows in blocks, and the index over them."""
 
-    def __init__(
-        self, *, capacity_turns: int, capacity_bytes: float = float("inf"), priority_exponent: float = 0.6
-    ) -> None:
-        self.capacity_turns = capacity_turns
-        self.capacity_bytes = capacity_bytes
-        self.index = RowIndex(priority_exponent=priority_exponent)
+    def __init__(self, config: ReplayConfig) -> None:
+        self._config = config
+        self.index = RowIndex(priority_exponent=config.priority_exponent)
         self._next_row = 0  # Rows ever appended to this object; the number of a row within it counts from the first
         self._blocks: _Shared[memoryview] = _Shared()
         self._start = SlidingArray(np.int64)
@@ -83,11 +79,6 @@ class Store:
         self._messages: _Shared[_Messages] = _Shared()
         self.ids: dict[str, int] = {}
         """`seq` of each known id, ascending: of rows held, and of evicted rows until `forget_before`."""
-
-    @property
-    def oldest_seq(self) -> int | None:
-        """`seq` of the oldest row held."""
-        return int(self.index.seq.view()[0]) if len(self.index) else None
 
     def append(self, batch: pa.RecordBatch, first_seq: int) -> int:
         """Hold rows of `EPISODE_SCHEMA` with new ids and evict the oldest rows; returns how many were evicted."""
@@ -105,8 +96,7 @@ class Store:
             # Messages are compressed together; each row counts an equal part of them.
             sizes=np.diff(bounds) + -(-messages // rows),
         )
-        for seq, name in enumerate(batch.column("episode_id").to_pylist(), first_seq):
-            self.ids[name] = seq
+        self.ids.update((name, seq) for seq, name in enumerate(batch.column("episode_id").to_pylist(), first_seq))
         self._next_row += rows
         return self._evict()
 
@@ -132,7 +122,7 @@ class Store:
         return int(data.size)
 
     def _evict(self) -> int:
-        count = self.index.excess(self.capacity_turns, self.capacity_bytes)
+        count = self.index.excess(self._config.capacity_per_shard, self._config.bytes_per_shard)
         if count <= 0:
             return 0
         for part in (self.index, self._blocks, self._start, self._end, self._messages):
@@ -140,15 +130,8 @@ class Store:
         return count
 
     def forget_before(self, seq: int) -> None:
-        """Forget the ids of evicted rows before `seq`: an append with such an id is new again."""
-        oldest = self.oldest_seq
-        limit = seq if oldest is None else min(seq, oldest)
-        gone = []
-        for name, known in self.ids.items():
-            if known >= limit:
-                break
-            gone.append(name)
-        for name in gone:
+        """Forget the ids of rows before `seq`, all evicted: an append with such an id is new again."""
+        for name in list(takewhile(lambda name: self.ids[name] < seq, self.ids)):
             del self.ids[name]
 
     def gather(self, draws: Draws, *, messages: bool) -> tuple[Draws, Iterator[pa.RecordBatch]]:
@@ -197,10 +180,10 @@ def _read_messages(compressed: list[_Messages], rows: np.ndarray) -> pa.Array:
     """Return the messages of each row from the appends that hold them."""
     firsts = np.array([append.first_row for append in compressed])
     appends = np.searchsorted(firsts, rows, side="right") - 1
-    pieces = [
-        compressed[append].read().take(pa.array(rows[appends == append] - firsts[append]))
-        for append in np.unique(appends)
-    ]
+    pieces = []
+    for append in np.unique(appends):
+        messages = pa.ipc.open_stream(compressed[append].data).read_next_batch().column(0)
+        pieces.append(messages.take(pa.array(rows[appends == append] - firsts[append])))
     return pa.concat_arrays(pieces)
 
 

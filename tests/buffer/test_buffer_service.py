@@ -35,12 +35,6 @@ def start(directory, *, restore=False, **settings) -> ReplayService:
     return ReplayService.start(config, directory=directory, seed=7, restore=restore)
 
 
-def refused_appends(service) -> float:
-    text = metrics_text(service, "shard-0")
-    (line,) = [line for line in text.splitlines() if line.startswith("archer_replay_refused_appends_total{")]
-    return float(line.split()[-1])
-
-
 def metrics_text(service, name) -> str:
     (address,) = [address for _, target, address in service.metrics_targets() if target == name]
     return urllib.request.urlopen(f"http://{address}/metrics", timeout=20).read().decode()
@@ -175,11 +169,10 @@ def test_a_client_works_in_another_process(service):
 
 
 def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
-    before, counted = settled(service.client()), refused_appends(service)
+    before = settled(service.client())
     batch = make_batch([500]).replace_schema_metadata(None)
     with pytest.raises(SchemaError, match="version None"):
         service.client().append(batch)
-    assert refused_appends(service) == counted + 1
     address = ray.get(service.shards[0].address.remote(), timeout=60)
     options = flight.FlightCallOptions(headers=[(b"authorization", f"Bearer {service.token}".encode())])
     with flight.FlightClient(f"grpc+tcp://{address}") as outside:
@@ -195,7 +188,6 @@ def test_bad_rows_are_refused_at_the_client_and_at_the_shard(service):
             put()
         with pytest.raises(flight.FlightServerError, match="bad ticket"):
             outside.do_get(flight.Ticket(b"{}"), options).read_all()
-    assert refused_appends(service) == counted + 2
     assert service.client().stats() == before
 
 

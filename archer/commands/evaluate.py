@@ -34,7 +34,6 @@ def evaluate(
 ) -> None:
     """Play the same held-out episodes with one or more policies; compare return and success rate."""
     from archer.results.comparison import Comparison, print_comparison
-    from archer.results.evaluation import play_policies
     from archer.results.plots import returns_plot
     from archer.results.policies import check_models, choose_policies
     from archer.results.statistics import Decoding
@@ -43,6 +42,8 @@ def evaluate(
     asked: dict[Decoding, bool] = {"sampled": sampled or not greedy, "greedy": greedy}
     chosen = choose_policies(policies, env=env, overrides=overrides or [])
     check_models(chosen)
+    from archer.results.evaluation import play_policies  # imports Ray: a mistake above is reported sooner
+
     comparison = Comparison(
         chosen,
         episodes=episodes,

@@ -28,7 +28,7 @@ def record(
         played = envs.demonstrate(env, episodes=episodes, skill=skill, seed=seed, **kwargs)
     except envs.EnvArgumentError as error:
         raise ConfigError(f"--set: {error}") from None
-    tokenizer = None if model is None else load_tokenizer(model)
+    tokenizer = load_tokenizer(model)
     summary = {"env": env, "kwargs": kwargs, "skill": skill, "seed": seed}
     with claimed(out) as folder:
         report = write_episodes(list(played), folder, tokenizer=tokenizer, summary=summary)

@@ -8,12 +8,13 @@ DIR/  episodes.parquet  the episodes in the replay schema
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 import envs
@@ -34,8 +35,10 @@ ROWS = 1000
 """Episodes that are rendered and written at a time, which limits the memory that their tokens take."""
 
 
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model's folder or hub name. Raises ConfigError."""
+def load_tokenizer(model: str | None) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of `--model`, a folder or hub name; None without `--model`. Raises ConfigError."""
+    if model is None:
+        return None
     from transformers import AutoTokenizer  # takes seconds to import
 
     folder = Path(model).expanduser()
@@ -52,16 +55,14 @@ def write_episodes(
     *,
     tokenizer: PreTrainedTokenizerBase | None,
     summary: Mapping[str, Any],
-    worker: str = "demonstrator",
-    ids: str | None = None,
+    imported: str | None = None,
 ) -> str:
     """Write at least one episode into `folder`, which exists and is empty; return its report: statistics and path.
 
     Args:
         tokenizer: Encodes the episodes; None trains a tokenizer on them and saves it too.
         summary: Entries of summary.json beside the statistics.
-        worker: Name of the player, in the episodes.
-        ids: Prefix of the episode ids, in place of the demonstrator's ids.
+        imported: Prefix of the ids of imported episodes; None keeps the ids of scripted episodes.
 
     Raises RenderError if the tokenizer cannot encode an episode.
     """
@@ -72,19 +73,22 @@ def write_episodes(
         tokenizer = make_tokenizer(texts(list(demonstrations)), TinyModelConfig())
         tokenizer.save_pretrained(folder / TOKENIZER)
     renderer = make_renderer("auto", tokenizer)
-    with pq.ParquetWriter(folder / EPISODES_FILE, EPISODE_SCHEMA) as writer:
+    part, target = folder / f".{EPISODES_FILE}.part", folder / EPISODES_FILE
+    with pq.ParquetWriter(part, EPISODE_SCHEMA) as writer:
         for start in range(0, len(demonstrations), ROWS):
             rows = [render_demonstration(episode, renderer) for episode in demonstrations[start : start + ROWS]]
-            if ids is not None:
-                rows = [replace(e, episode_id=f"{ids}-{start + i:06d}", worker=worker) for i, e in enumerate(rows)]
-            writer.write_table(pa.Table.from_batches([episodes_to_batch(rows)]))
+            if imported is not None:
+                ids = (f"{imported}-{number:06d}" for number in count(start))
+                rows = [replace(row, episode_id=next(ids), worker="import") for row in rows]
+            writer.write_batch(episodes_to_batch(rows))
+    os.replace(part, target)
     mean = _statistics(demonstrations)
     record = {**summary, "tokenizer": TOKENIZER if own else str(tokenizer.name_or_path), **mean}
     write_atomic(folder / "summary.json", json.dumps(record, indent=2, default=str) + "\n")
     success = "" if mean["success_rate"] is None else f"success {mean['success_rate']:.0%}, "
     return (
         f"return {mean['return_mean']:.2f} (95% {mean['return_low']:.2f} to {mean['return_high']:.2f}), {success}"
-        f"{mean['mean_turns']:.1f} turns, {mean['episodes']:,} episodes\nwrote {folder / EPISODES_FILE}"
+        f"{mean['mean_turns']:.1f} turns, {mean['episodes']:,} episodes\nwrote {target}"
     )
 
 

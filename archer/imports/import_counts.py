@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -10,24 +11,20 @@ class ImportCounts:
     """Episodes read, and dropped by reason, with the first case of each reason ("conversation 3, ...")."""
 
     read: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
 
     def drop(self, reason: str, where: str) -> None:
         """Count one dropped episode."""
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        self.reasons[reason] += 1
         self.first.setdefault(reason, where)
 
     @property
-    def dropped(self) -> int:
-        return sum(self.reasons.values())
-
-    @property
     def kept(self) -> int:
-        return self.read - self.dropped
+        return self.read - self.reasons.total()
 
     def lines(self) -> list[str]:
         """Return one line for each reason, the most frequent reason first."""
-        order = sorted(self.reasons, key=lambda reason: -self.reasons[reason])
-        width = max((len(f"{count:,}") for count in self.reasons.values()), default=0)
-        return [f"{self.reasons[reason]:>{width},}  {reason} (first: {self.first[reason]})" for reason in order]
+        width = len(f"{max(self.reasons.values(), default=0):,}")
+        order = self.reasons.most_common()
+        return [f"{count:>{width},}  {reason} (first: {self.first[reason]})" for reason, count in order]

@@ -15,7 +15,7 @@ from archer.imports.import_counts import ImportCounts
 SHOWN = 60
 """Characters of a file that a message quotes."""
 
-_GAP = re.compile(r"[\s,]*")
+_ITEM = re.compile(r"[^\s,]")
 
 
 def read_items(path: Path, counts: ImportCounts) -> Iterator[Any]:
@@ -31,7 +31,8 @@ def read_items(path: Path, counts: ImportCounts) -> Iterator[Any]:
         raise ConfigError(f"{path} {fault}; an LMRL-Gym file is a JSON list of conversations")
     decoder = json.JSONDecoder()
     at, number = int(listed), 0
-    while (at := _skip_gap(text, at)) < len(text) and not (listed and text[at] == "]"):
+    while (found := _ITEM.search(text, at)) and not (listed and found[0] == "]"):
+        at = found.start()
         try:
             item, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -42,14 +43,9 @@ def read_items(path: Path, counts: ImportCounts) -> Iterator[Any]:
             return
         yield item
         number += 1
-    if listed and at == len(text):
+    if listed and found is None:
         counts.read += 1
         counts.drop("the file ends before its list does", f"after conversation {number - 1}")
-
-
-def _skip_gap(text: str, at: int) -> int:
-    gap = _GAP.match(text, at)
-    return gap.end() if gap else at
 
 
 def quoted(value: object) -> str:

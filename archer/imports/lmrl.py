@@ -38,12 +38,15 @@ class Unfit(Exception):
 
     def __init__(self, reason: str, found: object = None) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.found = found
 
 
 def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCounts) -> Iterator[envs.Demonstration]:
-    """Yield the episodes of a file (a `Reader` of `archer.imports.formats`)."""
+    """Yield the episodes of a file that the environment `env` with the arguments `kwargs` could have played.
+
+    counts: receives every episode that the file has, and the reason for each that is dropped.
+    Raises ConfigError if the file cannot be read, or if `env` has no such episodes.
+    """
     if env not in OPTIONS:
         raise ConfigError(f"--format lmrl is for {', '.join(OPTIONS)}; {env} has no conversations of this form")
     played, reveals = envs.make(env, **kwargs), _reveals(env)
@@ -51,29 +54,29 @@ def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCou
     for number, item in enumerate(read_items(path, counts)):
         counts.read += 1
         try:
-            turns, done, word = _parse(item)
-            key = json.dumps([turns, word])
+            conversation = _parse(item)
+            turns = [_turn(turn) for turn in conversation.conversation]
+            key = json.dumps([turns, conversation.word])
             if key in seen:
                 raise Unfit("a duplicate of an earlier conversation")
             seen.add(key)
-            episode = _replay(played, number, turns, done, word, reveals)
+            episode = _replay(played, number, turns, conversation, reveals)
         except Unfit as error:
             found = "" if error.found is None else f", {quoted(error.found)}"
-            counts.drop(error.reason, f"conversation {number}{found}")
+            counts.drop(str(error), f"conversation {number}{found}")
             continue
         yield episode
     played.close()
 
 
-def _parse(item: Any) -> tuple[list[tuple[str, str]], bool, str]:
-    """Return questions and answers, whether the game was won, and the word. Raises Unfit."""
+def _parse(item: Any) -> Conversation:
+    """Return an item of the file. Raises Unfit."""
     try:
-        found = Conversation.model_validate(item)
+        return Conversation.model_validate(item)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = f"`{first['loc'][0]}`: {first['msg']}" if first["loc"] else "not a conversation"
         raise Unfit(reason, first["input"]) from None
-    return [_turn(turn) for turn in found.conversation], found.done, found.word
 
 
 def _turn(turn: str) -> tuple[str, str]:
@@ -100,11 +103,11 @@ def _replay(
     env: envs.TextEnv,
     seed: int,
     turns: list[tuple[str, str]],
-    done: bool,
-    word: str,
+    conversation: Conversation,
     reveals: Callable[[str, str], bool],
 ) -> envs.Demonstration:
-    """Return the episode of these turns. Raises Unfit."""
+    """Return the episode of these questions and answers. Raises Unfit."""
+    word = conversation.word
     try:
         observation, info = env.reset(seed=0, options={OPTIONS[env.spec.id]: word.split(",")[0].strip()})
     except envs.EnvArgumentError:
@@ -119,7 +122,7 @@ def _replay(
         if truncated:
             raise Unfit(f"more turns than the limit of {env.spec.max_turns}", len(turns))
         _, reward, terminated, truncated, info = env.step(question)
-        if done and not terminated and turn == len(turns) - 1:
+        if conversation.done and not terminated and turn == len(turns) - 1:
             raise Unfit("marked as won, but its last question does not guess the word", question)
         if not terminated and reveals(word, answer):
             raise Unfit("an answer reveals the word before it is guessed", answer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archer.commands.export import export
 from archer.commands.import_episodes import import_episodes
 from archer.errors import ConfigError
 from archer.imports.conversations import read_imports
-from archer.imports.formats import READERS, format_of
 from archer.imports.import_counts import ImportCounts
 from archer.imports.lmrl import read_lmrl
 
@@ -88,7 +87,7 @@ def test_a_won_game_and_one_that_was_not(tmp_path: Path) -> None:
 )
 def test_unfit_conversations_are_counted_by_reason(tmp_path: Path, bad: Any, reason: str) -> None:
     episodes, counts = read(write(tmp_path, [item(ASIA, PARIS), bad, item(PARIS)]))
-    assert (len(episodes), counts.read, counts.kept, counts.dropped) == (2, 3, 2, 1)
+    assert (len(episodes), counts.read, counts.kept, counts.reasons.total()) == (2, 3, 2, 1)
     (said,) = counts.lines()
     assert reason in said
     assert "conversation 1" in said
@@ -106,7 +105,7 @@ def test_twenty_questions(tmp_path: Path) -> None:
     )
     (episode,), counts = read(file, env="twenty_questions_subset")
     assert episode.rewards == [-1.0, 0.0]
-    assert counts.dropped == 1
+    assert counts.reasons.total() == 1
 
 
 @pytest.mark.parametrize(
@@ -157,15 +156,11 @@ def test_a_file_of_another_kind_is_refused_in_a_sentence(tmp_path: Path, content
         ({"env": "maze"}, "lmrl is for guess_my_city"),
         ({"env": "guess_my_town"}, "did you mean 'guess_my_city'"),
         ({"overrides": ["env.kwargs.compact=true"]}, "did you mean 'compat'"),
-        ({"format_name": "parquet"}, "cannot be read as episodes"),
-        ({"format_name": "run", "file": Path(".")}, r"^\. holds no episodes\.parquet and no replay"),
     ],
 )
 def test_wrong_arguments_leave_nothing_behind(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     file = write(tmp_path, [item(PARIS)])
     arguments = {"file": file, "format_name": "lmrl", "env": "guess_my_city"} | changes
-    if "format_name" in changes and changes["format_name"] == "parquet":
-        arguments["file"] = file.rename(tmp_path / "c.parquet")
     with pytest.raises(ConfigError, match=says):
         import_episodes(arguments.pop("file"), out=tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
@@ -202,22 +197,15 @@ def test_any_json_and_any_part_of_it_is_read_without_an_exception(tmp_path_facto
     text = json.dumps(items)
     file.write_text(text[: len(text) - cut] or "[", encoding="utf-8")
     episodes, counts = read(file)
-    assert len(episodes) == counts.kept == counts.read - counts.dropped
+    assert len(episodes) == counts.kept == counts.read - counts.reasons.total()
 
 
-def test_the_command_offers_every_format_and_guesses_it_from_the_path(tmp_path: Path) -> None:
-    offered = typing.get_type_hints(import_episodes)["format_name"]
-    assert typing.get_args(typing.get_args(offered)[0]) == tuple(READERS)
-    assert [format_of(Path(path)) for path in ("a.arrow", "a.parquet", ".")] == ["arrow", "parquet", "run"]
-
-
-def test_an_imported_folder_is_imported_again_unchanged(tmp_path: Path) -> None:
+def test_an_imported_folder_is_exported_unchanged(tmp_path: Path) -> None:
     file = write(tmp_path, [item(ASIA, PARIS)])
-    import_episodes(file, format_name="lmrl", env="guess_my_city", out=tmp_path / "one")
-    parquet = tmp_path / "one" / "episodes.parquet"
-    import_episodes(parquet, format_name="parquet", env="guess_my_city", out=tmp_path / "two")
+    import_episodes(file, env="guess_my_city", out=tmp_path / "one")
+    export(tmp_path / "one", to=tmp_path / "two")
     one, two = (read_imports([str(tmp_path / name)], env="guess_my_city") for name in ("one", "two"))
-    assert one == two
+    assert one == two == read(file)[0]
 
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="no shared/data/lmrl_guess_my_city_sample.json beside the checkout")

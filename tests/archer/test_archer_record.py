@@ -123,11 +123,17 @@ def test_refused_arguments_leave_no_folder(
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["full", "full/something.txt"]
 
 
-def test_an_interrupt_removes_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_episodes_have_another_name_and_an_interrupt_removes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
     def interrupt(*_: object) -> None:
+        written.extend(path.name for path in (tmp_path / "out").iterdir())
         raise KeyboardInterrupt
 
     monkeypatch.setattr("archer.imports.episode_folder.episodes_to_batch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "out")
+    assert sorted(written) == [".episodes.parquet.part", "tokenizer"]
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,7 @@
 """Describe every field of the configuration, from the JSON schema of its model."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,22 +11,14 @@ from archer.config.yaml_values import describe
 
 @dataclass(frozen=True)
 class Field:
-    """A field of the configuration.
+    """A field of the configuration, or a section."""
 
-    Attributes:
-        path: Keys from the top, joined by dots.
-        allowed: Type and range in words, such as "a number > 0, or null".
-        default: The default as YAML, "required", or "" for a section.
-        section: Whether the field has fields below it.
-        not_offered: Keys that a section deliberately lacks, with the reason.
-    """
-
-    path: str
-    allowed: str
-    default: str
+    path: str  # keys from the top, joined by dots
+    allowed: str  # type and range in words, such as "a number > 0, or null"
+    default: str  # as YAML, "required", or "" for a section
     description: str
     section: bool
-    not_offered: Mapping[str, str] = field(default_factory=dict)
+    not_offered: Mapping[str, str]  # keys that a section deliberately lacks, with the reason
 
 
 @cache

@@ -13,14 +13,13 @@ from archer.config.sections import (
     EvaluationConfig,
     MetricsConfig,
     ModelConfig,
-    StrictModel,
 )
 from buffer.config import ReplayConfig
-from learner.algorithm_config import AlgorithmConfig
+from learner.algorithm_config import AlgorithmConfig, StrictConfig
 from learner.config import AlgorithmName, LearnerConfig
 
 
-class RunConfig(StrictModel):
+class RunConfig(StrictConfig):
     """The settings of a run; the run folder keeps them in full as config.yaml."""
 
     name: str = Field(

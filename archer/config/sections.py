@@ -2,19 +2,15 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from learner.algorithm_config import StrictConfig
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 """Head dimensions that vLLM's attention supports on CPUs and GPUs; with others an engine fails at its first step."""
 
 
-class StrictModel(BaseModel):
-    """Refuses unknown keys, and validates assignments too."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
-
-class TinyModelConfig(StrictModel):
+class TinyModelConfig(StrictConfig):
     """A tokenizer and a Llama model made from scratch, about 1M parameters with the defaults."""
 
     vocab_size: int = Field(1024, ge=300, le=65_536, description="Maximum number of tokens of the tokenizer.")
@@ -37,7 +33,7 @@ class TinyModelConfig(StrictModel):
         return self
 
 
-class ModelConfig(StrictModel):
+class ModelConfig(StrictConfig):
     """The policy's language model: an existing model, or a small model made for the run."""
 
     path: str | None = Field(None, description="Hugging Face name or folder of a causal model; null with `build`.")
@@ -53,14 +49,14 @@ class ModelConfig(StrictModel):
         return self
 
 
-class EnvConfig(StrictModel):
+class EnvConfig(StrictConfig):
     """The task."""
 
     id: str = Field(description="Environment id (`archer envs` lists the ids), or module:Class of your own.")
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the environment's constructor.")
 
 
-class DemonstrationConfig(StrictModel):
+class DemonstrationConfig(StrictConfig):
     """Episodes that the policy is cloned from before the first cycle: scripted episodes and imported episodes."""
 
     episodes: int = Field(0, ge=0, description="Number of scripted episodes to play; 0 plays none.")
@@ -69,7 +65,7 @@ class DemonstrationConfig(StrictModel):
     keep_in_replay: bool = Field(False, description="Also put the demonstrations into replay, for the critic.")
 
 
-class EvaluationConfig(StrictModel):
+class EvaluationConfig(StrictConfig):
     """Evaluation of the policy on environment seeds that training never uses."""
 
     episodes: int = Field(256, ge=1, description="Episodes per evaluation.")
@@ -77,14 +73,14 @@ class EvaluationConfig(StrictModel):
     greedy: bool = Field(False, description="Take the most likely token instead of sampling.")
 
 
-class CheckpointConfig(StrictModel):
+class CheckpointConfig(StrictConfig):
     """The state from which an interrupted run resumes."""
 
     every: int = Field(1, ge=1, description="Cycles between checkpoints.")
     keep: int = Field(2, ge=1, description="Number of checkpoints kept on disk; older checkpoints are deleted.")
 
 
-class ClusterConfig(StrictModel):
+class ClusterConfig(StrictConfig):
     """The Ray cluster that runs the processes of the run."""
 
     address: str | None = Field(
@@ -99,7 +95,7 @@ class ClusterConfig(StrictModel):
     )
 
 
-class MetricsConfig(StrictModel):
+class MetricsConfig(StrictConfig):
     """The endpoint where Prometheus discovers the metrics of the run."""
 
     host: str = Field("127.0.0.1", description="Address of the service-discovery endpoint; 0.0.0.0 for all.")

@@ -17,7 +17,7 @@ from rich.text import Text
 from archer.config.sections import EnvConfig
 from archer.driver.run_folder import disk_errors
 from archer.results.policies import Policy
-from archer.results.statistics import Decoding, Difference, Evaluation, differences
+from archer.results.statistics import Decoding, Difference, EvalResult, Evaluation, differences
 from buffer.atomic_files import write_atomic
 from learner.seeds import EVALUATION_SEED
 
@@ -97,11 +97,8 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     out = console or Console()
     found = {(d.name, d.decoding): d for d in differences(comparison.evaluations)}
     header = HEADER + (DIFFERENCE_HEADER if found else ())
-    lines = []
-    for evaluation in comparison.evaluations:
-        result = evaluation.result
-        difference = found.get((result.name, result.decoding))
-        lines.append(_cells(evaluation) + (_difference_cells(difference) if found else ()))
+    results = [evaluation.result for evaluation in comparison.evaluations]
+    lines = [_cells(result, found.get((result.name, result.decoding)))[: len(header)] for result in results]
     tables = [_table(header, lines)]
     if not out.is_terminal:
         out.width = max(out.width, _width(tables[0], out))  # a file has no width, and a reader needs whole lines
@@ -113,8 +110,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         out.print(Text(note, style="dim"), soft_wrap=True)
 
 
-def _cells(evaluation: Evaluation) -> tuple[str, ...]:
-    result = evaluation.result
+def _cells(result: EvalResult, difference: Difference | None) -> tuple[str, ...]:
     return (
         result.name,
         result.env,
@@ -127,13 +123,9 @@ def _cells(evaluation: Evaluation) -> tuple[str, ...]:
         "" if result.mean_tokens is None else f"{result.mean_tokens:.1f}",
         f"{result.invalid_share:.1%}",
         f"{result.tokens_per_second:,.0f}",
+        "" if difference is None else f"{difference.mean:+.2f}",
+        "" if difference is None else f"{difference.low:+.2f} to {difference.high:+.2f}",
     )
-
-
-def _difference_cells(difference: Difference | None) -> tuple[str, str]:
-    if difference is None:
-        return "", ""
-    return f"{difference.mean:+.2f}", f"{difference.low:+.2f} to {difference.high:+.2f}"
 
 
 def _table(header: Sequence[str], lines: Any) -> Table:

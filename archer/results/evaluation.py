@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
 
 from rich.console import Console
 
+from actors.pool.client import PoolClient
+from actors.pool.pool import start_pool
+from actors.rollout.worker import WorkerArgs
+from archer.driver.cluster import cluster
 from archer.results.comparison import Comparison
 from archer.results.policies import Policy
 from archer.results.statistics import EvalResult, Evaluation
-
-if TYPE_CHECKING:
-    from actors.pool.client import PoolClient
 
 
 def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: Console) -> Iterator[Evaluation]:
@@ -21,13 +21,13 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
 
     The engines of a policy end before those of the next policy start. Raises the errors of `actors`.
     """
-    from archer.driver.cluster import cluster  # imports Ray
-
     progress.print("starting Ray")
     with cluster(*(policy.config for policy in policies)):
         for number, policy in enumerate(policies, start=1):
             progress.print(f"starting the engine of {policy.name} ({number} of {len(policies)})")
-            with _engines(policy) as pool:
+            with ExitStack() as stack:
+                pool = _start_pool(policy)
+                stack.callback(pool.shutdown)
                 for decoding in comparison.decodings:
                     progress.print(f"playing {policy.name}, {decoding}: {comparison.episodes} episodes")
                     greedy = decoding == "greedy"
@@ -42,32 +42,21 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
                     yield Evaluation(result, report)
 
 
-@contextmanager
-def _engines(policy: Policy) -> Iterator[PoolClient]:
-    from actors.pool.pool import start_pool  # imports Ray
-    from actors.rollout.worker import WorkerArgs
+def _start_pool(policy: Policy) -> PoolClient:
+    config, picker = policy.config, policy.picker
+    scorer = None
+    if picker is not None:
+        from learner.critic_scorer import start_scorer  # late: only policies that play by their critic need torch here
 
-    config = policy.config
-    scorer, candidates = None, 1
-    if policy.picker is not None:
-        from learner.critic_scorer import start_scorer  # imports torch
-
-        scorer = start_scorer(policy.picker.learner, policy.model, policy.picker.weights)
-        candidates = policy.picker.candidates
+        scorer = start_scorer(picker.learner, policy.model, picker.weights)
     arguments = WorkerArgs(
         config=config.rollout,
         model=policy.model,
         env_id=config.env.id,
         env_kwargs=config.env.kwargs,
-        replay=None,
         run=f"eval-{policy.name}",
         seed=config.seed,
-        version=0,
         scorer=scorer,
-        candidates=candidates,
+        candidates=picker.candidates if picker is not None else 1,
     )
-    pool = start_pool(arguments)
-    try:
-        yield pool
-    finally:
-        pool.shutdown()
+    return start_pool(arguments)

@@ -14,11 +14,9 @@ INK = "#333333"
 
 def new_figure(height: float) -> tuple[Any, Any]:
     """Return a figure 8 inches wide and `height` inches high, and its axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, height), dpi=200, layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 

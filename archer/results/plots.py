@@ -101,12 +101,11 @@ def _draw_cycles(axes: Any, cycles: list[Row]) -> None:
 def _draw_evaluation(axes: Any, row: Row, last: float) -> None:
     episodes = row["collected_episodes"]
     mean, low, high = row["return_mean"], row["return_low"], row["return_high"]
-    colour = {"clone": _CLONE, "final": _FINAL}.get(row["name"], INK)
-    policy = {"clone": "cloned policy", "final": "final policy"}.get(row["name"])
+    colour, policy = {"clone": (_CLONE, "cloned policy"), "final": (_FINAL, "final policy")}.get(row["name"], (INK, ""))
     if row["name"] == "clone" and last > 0:
         axes.axhline(mean, color=colour, **_DASHED)
     style: dict[str, Any] = {"fmt": ".", "markersize": 4}
-    if policy is not None:
+    if policy:
         style = {"fmt": "o", "markersize": 7, "label": f"{policy}: {mean:.2f} (95% {low:.2f} to {high:.2f})"}
     yerr = _error_bar(mean, low, high)
     axes.errorbar([episodes], [mean], yerr=yerr, color=colour, clip_on=False, **style, **_MARK)

@@ -5,7 +5,6 @@ All checks of the arguments are here, before Ray or an engine starts.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,28 +48,23 @@ class Policy:
     picker: Picker | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Found:
-    """A resolved argument. Its name in tables is the last `shown` elements of `parts`, the parts of its path."""
+    """A resolved argument. Its name in tables is the end of `parts`, the parts of its path."""
 
     source: str
     model: str
     parts: tuple[str, ...]
-    shown: int = 1
     run: RunConfig | None = None
     picker: Picker | None = None
-
-    @property
-    def name(self) -> str:
-        return "/".join(self.parts[-self.shown :])
 
 
 def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = ()) -> list[Policy]:
     """Return the policies of runs (their newest checkpoint), checkpoints and models, with distinct names.
 
     A run plays with its own configuration, and unless `env` is given, in its own environment; a model plays with the
-    defaults. `overrides` apply to all. Raises ConfigError if an argument is none of these, if two are the same policy,
-    or if the policies would not play the same task.
+    defaults, in the environment of the first run. `overrides` apply to all. Raises ConfigError if an argument is none of
+    these, if two are the same policy, or if the policies would not play the same task.
     """
     _check_overrides(overrides)
     found = [_find(source) for source in sources]
@@ -79,13 +73,12 @@ def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides
         if one.model in seen:
             raise ConfigError(f"{seen[one.model]!r} and {one.source!r} are the same policy; give each one once")
         seen[one.model] = one.source
-    _lengthen_names(found)
-    asked = _task(found, env)
+    # The arguments of a run's environment are not valid for another environment.
+    own = [one.run.env if one.run is not None and env in (None, one.run.env.id) else None for one in found]
+    shared = next((task for task in own if task is not None), None) or _defaults(env, found[0])
     policies = []
-    for one in found:
-        # The arguments of a run's environment are not valid for another environment.
-        own = one.run.env if one.run is not None and env in (None, one.run.env.id) else asked
-        policies.append(Policy(one.name, one.source, one.model, _settings(one, own, overrides), one.picker))
+    for name, one, task in zip(_names([one.parts for one in found]), found, own, strict=True):
+        policies.append(Policy(name, one.source, one.model, _settings(one, task or shared, overrides), one.picker))
         _check_alike(policies[0], policies[-1])
     return policies
 
@@ -138,11 +131,11 @@ def _find(source: str) -> _Found:
             raise ConfigError(
                 f"the run {source} has no checkpoint yet, so there is no policy to evaluate; wait for the first"
             )
-        return _of_run(source, path.resolve(), checkpoint.resolve(), shown=1)
+        return _of_run(source, path.resolve(), checkpoint.resolve(), path.resolve().parts)
     checkpoint = path.resolve().parent if path.name == "policy" else path.resolve()
     run = checkpoint.parent.parent
     if checkpoint in checkpoint_folders(run / "checkpoints") and (run / "config.yaml").is_file():
-        return _of_run(source, run, checkpoint, shown=2)
+        return _of_run(source, run, checkpoint, (*run.parts[:-1], f"{run.name}/{checkpoint.name}"))
     if (path / "config.json").is_file():
         return _Found(source, str(path.resolve()), path.resolve().parts)
     if (path / "adapter_config.json").is_file():
@@ -162,7 +155,7 @@ def _find(source: str) -> _Found:
     return _Found(source, source, path.parts)
 
 
-def _of_run(source: str, run: Path, checkpoint: Path, *, shown: int) -> _Found:
+def _of_run(source: str, run: Path, checkpoint: Path, parts: tuple[str, ...]) -> _Found:
     if not (checkpoint / "policy" / "config.json").is_file():
         raise ConfigError(f"the checkpoint {checkpoint} has no policy (policy/config.json is missing)")
     # The run's other inputs (its initial model, its data) may no longer exist.
@@ -175,13 +168,11 @@ def _of_run(source: str, run: Path, checkpoint: Path, *, shown: int) -> _Found:
                 f"{source!r} is a run of {config.algorithm}, whose critic chooses the actions, and {picker.weights} is "
                 "missing; without it only the clone would play"
             )
-    parts = run.parts if shown == 1 else (*run.parts, checkpoint.name)
-    return _Found(source, str(checkpoint / "policy"), parts, shown, config, picker)
+    return _Found(source, str(checkpoint / "policy"), parts, config, picker)
 
 
 def _check_hub_name(source: str, path: Path) -> None:
-    """Raise ConfigError if `source` looks like a mistyped run or folder, which is not a name to request from the
-    hub."""
+    """Raise ConfigError if `source` looks like a mistyped run or folder, not like a name on the hub."""
     beside = sorted(config.parent.name for config in path.parent.glob("*/config.yaml")) if "/" in source else []
     if beside:
         raise ConfigError(f"there is no run {source!r}; {path.parent} has {', '.join(beside)}")
@@ -192,26 +183,22 @@ def _check_hub_name(source: str, path: Path) -> None:
         )
 
 
-def _lengthen_names(found: Sequence[_Found]) -> None:
-    """Show more parts of the paths until all names are distinct."""
+def _names(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the end of each path (given by its parts), with as many parts as make the names distinct."""
+    shown = [1] * len(paths)
     while True:
-        counts = Counter(one.name for one in found)
-        alike = [one for one in found if counts[one.name] > 1 and one.shown < len(one.parts)]
+        names = ["/".join(parts[-length:]) for parts, length in zip(paths, shown, strict=True)]
+        alike = [i for i, name in enumerate(names) if names.count(name) > 1 and shown[i] < len(paths[i])]
         if not alike:
-            return
-        for one in alike:
-            one.shown += 1
+            return names
+        for i in alike:
+            shown[i] += 1
 
 
-def _task(found: Sequence[_Found], env: str | None) -> EnvConfig:
-    """Return the environment for models: that of the first run (in `env`, if given), else `env` with its defaults."""
-    runs = [one.run.env for one in found if one.run is not None and env in (None, one.run.env.id)]
-    if runs:
-        return runs[0]
+def _defaults(env: str | None, first: _Found) -> EnvConfig:
+    """Return the environment `env` with its defaults."""
     if env is None:
-        raise ConfigError(
-            f"{found[0].source!r} is a model, not a run, so archer eval needs --env ID (see `archer envs`)"
-        )
+        raise ConfigError(f"{first.source!r} is a model, not a run, so archer eval needs --env ID (see `archer envs`)")
     return EnvConfig(id=env)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -57,57 +57,36 @@ class EvalResult:
     @classmethod
     def from_report(cls, report: CollectReport, *, name: str, env: str, greedy: bool = False) -> EvalResult:
         """Return the statistics of the episodes in `report`. Raises RunError if it has none."""
-        return cls._of(
-            report.returns,
-            report.successes,
-            report.turns,
-            report.invalid_actions,
-            name=name,
-            env=env,
-            greedy=greedy,
-            tokens=report.action_tokens,
-            seconds=report.seconds,
-        )
+        event = {**vars(report), "name": name}
+        return cls.from_event(event, env=env, greedy=greedy, tokens=report.action_tokens, seconds=report.seconds)
 
     @classmethod
-    def from_event(cls, event: dict[str, Any], *, env: str, greedy: bool = False) -> EvalResult:
-        """Return the statistics of an `evaluation` event of the learner, which has lists with one entry per episode."""
-        columns = (event[key] for key in ("returns", "successes", "turns", "invalid_actions"))
-        return cls._of(*columns, name=event["name"], env=env, greedy=greedy)
-
-    @classmethod
-    def _of(
-        cls,
-        returns: Sequence[float] | np.ndarray,
-        successes: Sequence[float | None] | np.ndarray,
-        turns: Sequence[int] | np.ndarray,
-        invalid_actions: Sequence[int] | np.ndarray,
-        *,
-        name: str,
-        env: str,
-        greedy: bool,
-        tokens: int = 0,
-        seconds: float = 0.0,
+    def from_event(
+        cls, event: Mapping[str, Any], *, env: str, greedy: bool = False, tokens: int = 0, seconds: float = 0.0
     ) -> EvalResult:
-        """Return the statistics of columns [episodes]. A success of None or NaN means that the task defines none."""
+        """Return the statistics of an `evaluation` event of the learner, whose columns have one entry per episode.
+
+        A success of None or NaN means that the task defines none. Raises RunError if the columns are empty.
+        """
+        name, returns = event["name"], np.asarray(event["returns"], dtype=np.float64)
         count = len(returns)
         if count == 0:
             raise RunError(f"evaluation of {name} on {env}: no episode finished, so there is nothing to average")
-        low, high = bootstrap_interval(np.asarray(returns, dtype=np.float64))
-        known = np.array(successes, dtype=np.float64)
+        low, high = bootstrap_interval(returns)
+        known = np.array(event["successes"], dtype=np.float64)
         known = known[~np.isnan(known)]
-        all_turns = float(np.sum(turns))
+        all_turns = float(np.sum(event["turns"]))
         return cls(
             name=name,
             env=env,
             episodes=count,
-            return_mean=float(np.mean(returns, dtype=np.float64)),
+            return_mean=float(returns.mean()),
             return_low=low,
             return_high=high,
             success_rate=float(known.mean()) if known.size else None,
             mean_turns=all_turns / count,
             mean_tokens=tokens / count if tokens else None,
-            invalid_share=float(np.sum(invalid_actions)) / all_turns if all_turns else 0.0,
+            invalid_share=float(np.sum(event["invalid_actions"])) / all_turns if all_turns else 0.0,
             tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
             seconds=float(seconds),
             greedy=greedy,

@@ -39,7 +39,7 @@ def evaluate(
     from archer.results.statistics import Decoding
     from learner.seeds import EVALUATION_SEED
 
-    asked: dict[Decoding, bool] = {"sampled": sampled or not greedy, "greedy": greedy}
+    decodings: list[Decoding] = ["sampled", "greedy"] if sampled and greedy else ["greedy" if greedy else "sampled"]
     chosen = choose_policies(policies, env=env, overrides=overrides or [])
     check_models(chosen)
     from archer.results.evaluation import play_policies  # imports Ray: a mistake above is reported sooner
@@ -47,7 +47,7 @@ def evaluate(
     comparison = Comparison(
         chosen,
         episodes=episodes,
-        decodings=[decoding for decoding, wanted in asked.items() if wanted],
+        decodings=decodings,
         first_seed=EVALUATION_SEED if seed is None else seed,
     )
     progress = plain_console(stderr=True)

@@ -1,5 +1,6 @@
 """`archer import`: convert episodes of other projects to the replay schema."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,23 +22,25 @@ def import_episodes(
 ) -> None:
     """Convert episodes of other projects to the replay schema; report how many were dropped, and why."""
     from archer.imports.episode_folder import load_tokenizer, write_episodes
-    from archer.imports.import_counts import ImportCounts
+    from archer.imports.json_items import Dropped
     from archer.imports.lmrl import read_lmrl
 
     kwargs = env_kwargs(env, overrides)
     tokenizer = load_tokenizer(model)
-    counts = ImportCounts()
+    dropped: Dropped = []
     console = plain_console()
     with claimed(out) as folder:
-        demonstrations = list(read_lmrl(file, env, kwargs, counts))
-        dropped = counts.reasons.total()
-        console.print(f"read {counts.read:,} from {file} as {format_name}: kept {counts.kept:,}, dropped {dropped:,}")
-        for line in counts.lines():
-            console.print(line)
+        demonstrations = list(read_lmrl(file, env, kwargs, dropped))
+        kept, read = len(demonstrations), len(demonstrations) + len(dropped)
+        console.print(f"read {read:,} from {file} as {format_name}: kept {kept:,}, dropped {len(dropped):,}")
+        reasons, first = Counter(reason for reason, _ in dropped), dict(reversed(dropped))
+        width = len(f"{max(reasons.values(), default=0):,}")
+        for reason, count in reasons.most_common():
+            console.print(f"{count:>{width},}  {reason} (first: {first[reason]})")
         if not demonstrations:
             raise ConfigError(f"{file} holds no usable episode of {env}; nothing was written")
-        summary = {"env": env, "kwargs": kwargs, "source": str(file), "format": format_name, "read": counts.read}
-        summary |= {"kept": counts.kept, "dropped": counts.reasons}
+        summary = {"env": env, "kwargs": kwargs, "source": str(file), "format": format_name, "read": read}
+        summary |= {"kept": kept, "dropped": reasons}
         ids = f"{format_name}-{env}"
         report = write_episodes(demonstrations, folder, tokenizer=tokenizer, summary=summary, imported=ids)
     console.print(report)

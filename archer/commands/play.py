@@ -2,8 +2,8 @@
 
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +12,6 @@ from rich.text import Text
 
 from archer.commands.arguments import EnvId, EnvOverrides, Seed, Skill, env_kwargs
 from archer.commands.terminal import plain_text
-from archer.errors import RunError
 
 VALID_SHOWN = 30
 """Valid actions printed at each turn; a list of hundreds would scroll the game off the screen."""
@@ -46,14 +45,15 @@ def play_person(
 
     out = console or Console()
     ask = ask or _asker()
-    env = make(env_id, **(kwargs or {}))
-    try:
+    with closing(make(env_id, **(kwargs or {}))) as env:
         observation, info = env.reset(seed=seed)
         out.print(Text(plain_text(observation)))
         total, turn, over, truncated = 0.0, 0, False, False
         while not over:
-            if info.get("valid_actions"):
-                out.print(Text(plain_text(f"you can: {_some(info['valid_actions'])}"), style="dim"))
+            if actions := info.get("valid_actions"):
+                more = len(actions) - VALID_SHOWN
+                known = ", ".join(actions[:VALID_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+                out.print(Text(plain_text(f"you can: {known}"), style="dim"))
             try:
                 action = ask(f"{turn + 1}/{env.spec.max_turns} > ")
             except EOFError:
@@ -64,8 +64,6 @@ def play_person(
             _print_outcome(out, observation, reward)
         _print_ending(out, total, turn, info.get("success"), truncated)
         return total
-    finally:
-        env.close()
 
 
 def play_demonstrator(
@@ -75,16 +73,13 @@ def play_demonstrator(
     from envs import demonstrate
 
     out = console or Console()
-    demonstration = next(iter(demonstrate(env_id, episodes=1, skill=skill, seed=seed, **(kwargs or {}))), None)
-    if demonstration is None:
-        raise RunError(f"the scripted player of {env_id} produced no episode for seed {seed}")
+    (demonstration,) = demonstrate(env_id, episodes=1, skill=skill, seed=seed, **(kwargs or {}))
     out.print(Text(plain_text(demonstration.observations[0])))
     for turn, action in enumerate(demonstration.actions):
         out.print(Text(plain_text(f"{turn + 1} > {action}"), style="cyan"))
         _print_outcome(out, demonstration.observations[turn + 1], demonstration.rewards[turn])
-    total = sum(demonstration.rewards)
-    _print_ending(out, total, len(demonstration.actions), demonstration.success, demonstration.truncated)
-    return total
+    _print_ending(out, demonstration.ret, len(demonstration.actions), demonstration.success, demonstration.truncated)
+    return demonstration.ret
 
 
 def _print_outcome(out: Console, observation: Any, reward: float) -> None:
@@ -100,11 +95,6 @@ def _print_ending(out: Console, total: float, turns: int, success: bool | None, 
 
 def _turns(count: int) -> str:
     return f"{count} turn" if count == 1 else f"{count} turns"
-
-
-def _some(actions: Sequence[str]) -> str:
-    more = len(actions) - VALID_SHOWN
-    return ", ".join(actions[:VALID_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _asker() -> Callable[[str], str]:

@@ -10,19 +10,21 @@ from typing import Any
 
 from archer.config.yaml_values import read_text
 from archer.errors import ConfigError
-from archer.imports.import_counts import ImportCounts
 
 SHOWN = 60
 """Characters of a file that a message quotes."""
 
+Dropped = list[tuple[str, str]]
+"""For each dropped episode: the reason, and its place in the file ("conversation 3, ...")."""
+
 _ITEM = re.compile(r"[^\s,]")
 
 
-def read_items(path: Path, counts: ImportCounts) -> Iterator[Any]:
+def read_items(path: Path, dropped: Dropped) -> Iterator[Any]:
     """Yield the items of a JSON list, or of JSON values one after the other, up to the first syntax error.
 
-    The rest of the file after a syntax error is counted as one dropped episode. Raises ConfigError if the file cannot
-    be read or is not JSON from the start.
+    After a syntax error, the rest of the file is appended to `dropped` as one episode. Raises ConfigError if the file
+    cannot be read or is not JSON from the start.
     """
     text = read_text(path).strip()
     listed = text.startswith("[")
@@ -38,14 +40,13 @@ def read_items(path: Path, counts: ImportCounts) -> Iterator[Any]:
         except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, at) + 1
             problem = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            counts.read += 1
-            counts.drop("invalid JSON, up to the end of the file", f"conversation {number}, line {line}: {problem}")
+            where = f"conversation {number}, line {line}: {problem}"
+            dropped.append(("invalid JSON, up to the end of the file", where))
             return
         yield item
         number += 1
     if listed and found is None:
-        counts.read += 1
-        counts.drop("the file ends before its list does", f"after conversation {number - 1}")
+        dropped.append(("the file ends before its list does", f"after conversation {number - 1}"))
 
 
 def quoted(value: object) -> str:

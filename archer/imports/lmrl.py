@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import envs
 from archer.errors import ConfigError
-from archer.imports.import_counts import ImportCounts
-from archer.imports.json_items import quoted, read_items
+from archer.imports.json_items import Dropped, quoted, read_items
 
 OPTIONS = {"guess_my_city": "city", "twenty_questions": "word", "twenty_questions_subset": "word"}
 """Environments whose episodes such a file can hold -> the reset option that sets the hidden word."""
@@ -34,25 +33,20 @@ class Conversation(BaseModel):
 
 
 class Unfit(Exception):
-    """An item cannot become an episode. `found` is the offending part of the item."""
-
-    def __init__(self, reason: str, found: object = None) -> None:
-        super().__init__(reason)
-        self.found = found
+    """An item cannot become an episode. The arguments are the reason, and the offending part of the item if known."""
 
 
-def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCounts) -> Iterator[envs.Demonstration]:
+def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], dropped: Dropped) -> Iterator[envs.Demonstration]:
     """Yield the episodes of a file that the environment `env` with the arguments `kwargs` could have played.
 
-    counts: receives every episode that the file has, and the reason for each that is dropped.
+    dropped: receives the reason and the place of each conversation that is not an episode.
     Raises ConfigError if the file cannot be read, or if `env` has no such episodes.
     """
     if env not in OPTIONS:
         raise ConfigError(f"--format lmrl is for {', '.join(OPTIONS)}; {env} has no conversations of this form")
     played, reveals = envs.make(env, **kwargs), _reveals(env)
     seen: set[str] = set()
-    for number, item in enumerate(read_items(path, counts)):
-        counts.read += 1
+    for number, item in enumerate(read_items(path, dropped)):
         try:
             conversation = _parse(item)
             turns = [_turn(turn) for turn in conversation.conversation]
@@ -62,8 +56,8 @@ def read_lmrl(path: Path, env: str, kwargs: Mapping[str, Any], counts: ImportCou
             seen.add(key)
             episode = _replay(played, number, turns, conversation, reveals)
         except Unfit as error:
-            found = "" if error.found is None else f", {quoted(error.found)}"
-            counts.drop(str(error), f"conversation {number}{found}")
+            reason, *found = error.args
+            dropped.append((reason, ", ".join([f"conversation {number}", *map(quoted, found)])))
             continue
         yield episode
     played.close()

@@ -145,9 +145,9 @@ def _transposed(header: Sequence[str], lines: Sequence[tuple[str, ...]], console
         groups = [lines[start : start + size] for start in range(0, len(lines), size)]
         columns = [list(zip(header, *group, strict=True)) for group in groups]
         tables = [_table(("", *names), rows) for (_, *names), *rows in columns]
-        if size == 1 or all(_width(table, console) <= console.width for table in tables):
-            return tables
-    return []
+        if all(_width(table, console) <= console.width for table in tables):
+            break
+    return tables
 
 
 def _width(table: Table, console: Console) -> int:

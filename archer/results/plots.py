@@ -50,11 +50,8 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> Path:
 def returns_plot(results: Sequence[EvalResult], path: Path, *, title: str) -> Path:
     """Draw the mean return of each policy and decoding, with its 95% interval, to a PNG 1600 pixels wide.
 
-    Each policy has one line, in the order of `results`; the dashed lines are the first policy's means. Raises RunError
-    if there is nothing to draw.
+    Each policy has one line, in the order of `results`; the dashed lines are the first policy's means.
     """
-    if not results:
-        raise RunError(f"no evaluation has finished, so there is nothing to draw at {path}")
     names = list(dict.fromkeys(result.name for result in results))
     decodings = list(dict.fromkeys(result.decoding for result in results))
     figure, axes = new_figure(1.3 + len(names) * (0.35 + 0.3 * len(decodings)))

@@ -25,27 +25,22 @@ SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
 
 @dataclass(frozen=True)
 class Picker:
-    """The critic that chooses among the actions of a policy: the settings of its learner, the file of its weights, and
-    the number of actions."""
+    """The critic that chooses among the actions of a policy."""
 
-    learner: LearnerConfig
+    learner: LearnerConfig  # settings of the run that trained the critic
     weights: Path
-    candidates: int
+    candidates: int  # number of actions
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy to evaluate: its name in tables, its argument on the command line, its model and its settings.
+    """A policy to evaluate, with its settings."""
 
-    model: folder or hub name.
-    picker: the critic that chooses among the policy's actions, if the policy does not play them itself.
-    """
-
-    name: str
-    source: str
-    model: str
+    name: str  # in tables
+    source: str  # argument on the command line
+    model: str  # folder or hub name
     config: RunConfig
-    picker: Picker | None = None
+    picker: Picker | None = None  # None: the policy plays its own actions
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,8 @@ def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides
     """Return the policies of runs (their newest checkpoint), checkpoints and models, with distinct names.
 
     A run plays with its own configuration, and unless `env` is given, in its own environment; a model plays with the
-    defaults, in the environment of the first run. `overrides` apply to all. Raises ConfigError if an argument is none of
-    these, if two are the same policy, or if the policies would not play the same task.
+    defaults, in the environment of the first run. `overrides` apply to all. Raises ConfigError if an argument is none
+    of these, if two are the same policy, or if the policies would not play the same task.
     """
     _check_overrides(overrides)
     found = [_find(source) for source in sources]

@@ -141,10 +141,7 @@ def differences(evaluations: list[Evaluation]) -> list[Difference]:
 
     Two policies without a finished seed in common have none.
     """
-    if not evaluations:
-        return []
-    name = evaluations[0].result.name
-    first = {e.result.decoding: e for e in evaluations if e.result.name == name}
+    first = {e.result.decoding: e for e in evaluations if e.result.name == evaluations[0].result.name}
     found = []
     for other in evaluations:
         base = first.get(other.result.decoding)
@@ -154,7 +151,6 @@ def differences(evaluations: list[Evaluation]) -> list[Difference]:
         if of_base.size:
             gains = other.report.returns.astype(np.float64)[of_other] - base.report.returns.astype(np.float64)[of_base]
             low, high = bootstrap_interval(gains)
-            found.append(
-                Difference(other.result.name, name, other.result.decoding, gains.size, float(gains.mean()), low, high)
-            )
+            result, name = other.result, base.result.name
+            found.append(Difference(result.name, name, result.decoding, gains.size, float(gains.mean()), low, high))
     return found

@@ -16,7 +16,7 @@ from archer.commands.export import export
 from archer.commands.import_episodes import import_episodes
 from archer.errors import ConfigError
 from archer.imports.conversations import read_imports
-from archer.imports.import_counts import ImportCounts
+from archer.imports.json_items import Dropped
 from archer.imports.lmrl import read_lmrl
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "lmrl_guess_my_city_sample.json"
@@ -28,9 +28,9 @@ def item(*turns: Any, done: Any = True, word: Any = "paris,france", **more: Any)
     return {"conversation": list(turns), "done": done, "word": word} | more
 
 
-def read(path: Path, env: str = "guess_my_city", **kwargs: Any) -> tuple[list, ImportCounts]:
-    counts = ImportCounts()
-    return list(read_lmrl(path, env, kwargs, counts)), counts
+def read(path: Path, env: str = "guess_my_city", **kwargs: Any) -> tuple[list, Dropped]:
+    dropped: Dropped = []
+    return list(read_lmrl(path, env, kwargs, dropped)), dropped
 
 
 def write(tmp_path: Path, content: Any) -> Path:
@@ -41,13 +41,13 @@ def write(tmp_path: Path, content: Any) -> Path:
 
 def test_a_won_game_and_one_that_was_not(tmp_path: Path) -> None:
     lost = item(ASIA, "What do people\n speak? French.", done=False)
-    (won, cut), counts = read(write(tmp_path, [item(ASIA, PARIS), lost]))
+    (won, cut), dropped = read(write(tmp_path, [item(ASIA, PARIS), lost]))
     assert won.observations == ["Questions:", "No, it is not.", "Yes, it is Paris."]
     assert won.actions == ["Is your city in Asia?", "Is it Paris?"]
     assert (won.rewards, won.terminated, won.truncated, won.success) == ([-1.0, 0.0], True, False, True)
     assert cut.actions == ["Is your city in Asia?", "What do people speak?"]
     assert (cut.rewards, cut.terminated, cut.truncated, cut.success) == ([-1.0, -1.0], False, True, False)
-    assert (counts.read, counts.kept, counts.reasons) == (2, 2, {})
+    assert dropped == []
     assert won.task_id == cut.task_id
     assert "aris" not in won.task_id
 
@@ -85,12 +85,11 @@ def test_a_won_game_and_one_that_was_not(tmp_path: Path) -> None:
         (item(ASIA, PARIS), "duplicate"),
     ],
 )
-def test_unfit_conversations_are_counted_by_reason(tmp_path: Path, bad: Any, reason: str) -> None:
-    episodes, counts = read(write(tmp_path, [item(ASIA, PARIS), bad, item(PARIS)]))
-    assert (len(episodes), counts.read, counts.kept, counts.reasons.total()) == (2, 3, 2, 1)
-    (said,) = counts.lines()
-    assert reason in said
-    assert "conversation 1" in said
+def test_unfit_conversations_are_dropped_with_the_reason(tmp_path: Path, bad: Any, reason: str) -> None:
+    episodes, ((found, where),) = read(write(tmp_path, [item(ASIA, PARIS), bad, item(PARIS)]))
+    assert len(episodes) == 2
+    assert reason in found
+    assert where.startswith("conversation 1")
 
 
 def test_by_the_rule_of_the_paper_naming_the_city_is_a_guess(tmp_path: Path) -> None:
@@ -103,9 +102,9 @@ def test_twenty_questions(tmp_path: Path) -> None:
     file = write(
         tmp_path, [item("Is it alive? No.", "Is it a pen? Yes.", word="pen"), item("Is it a pen? No.", word="x")]
     )
-    (episode,), counts = read(file, env="twenty_questions_subset")
+    (episode,), dropped = read(file, env="twenty_questions_subset")
     assert episode.rewards == [-1.0, 0.0]
-    assert counts.reasons.total() == 1
+    assert len(dropped) == 1
 
 
 @pytest.mark.parametrize(
@@ -122,10 +121,10 @@ def test_twenty_questions(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_text_keeps_what_is_before_the_damage(tmp_path: Path, text: str, kept: int, reason: str | None) -> None:
-    episodes, counts = read(write(tmp_path, text))
-    assert len(episodes) == counts.kept == kept
-    assert len(counts.lines()) == (reason is not None)
-    assert reason is None or reason in counts.lines()[0]
+    episodes, dropped = read(write(tmp_path, text))
+    assert len(episodes) == kept
+    assert len(dropped) == (reason is not None)
+    assert reason is None or reason in dropped[0][0]
 
 
 @pytest.mark.parametrize(
@@ -169,14 +168,16 @@ def test_wrong_arguments_leave_nothing_behind(tmp_path: Path, changes: dict[str,
 def test_no_usable_episode_is_an_error_after_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="no usable episode of guess_my_city"):
         import_episodes(
-            write(tmp_path, [item(PARIS, word="atlantis")]),
+            write(tmp_path, [item(PARIS, word="atlantis"), item(ASIA), item(PARIS, word="nowhere")]),
             format_name="lmrl",
             env="guess_my_city",
             out=tmp_path / "out",
         )
     printed = capsys.readouterr().out
-    assert "kept 0, dropped 1" in printed
-    assert "unknown to guess_my_city" in printed
+    assert "read 3 from" in printed
+    assert "kept 0, dropped 3" in printed
+    assert printed.splitlines()[1] == "2  `word` is unknown to guess_my_city (first: conversation 0, 'atlantis')"
+    assert printed.splitlines()[2].startswith("1  marked as won")
     assert not (tmp_path / "out").exists()
 
 
@@ -196,8 +197,10 @@ def test_any_json_and_any_part_of_it_is_read_without_an_exception(tmp_path_facto
     file = tmp_path_factory.getbasetemp() / "any.json"
     text = json.dumps(items)
     file.write_text(text[: len(text) - cut] or "[", encoding="utf-8")
-    episodes, counts = read(file)
-    assert len(episodes) == counts.kept == counts.read - counts.reasons.total()
+    episodes, dropped = read(file)
+    cut_off = [reason for reason, _ in dropped if "file" in reason]
+    assert len(cut_off) <= 1
+    assert len(episodes) + len(dropped) - len(cut_off) <= len(items)
 
 
 def test_an_imported_folder_is_exported_unchanged(tmp_path: Path) -> None:

@@ -1,20 +1,26 @@
-"""What all stages of a run share on one rank."""
+"""What all stages of a run share on one rank, with the broadcasts and the checkpoints of the policy in use."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch.distributed as dist
 from transformers import AutoTokenizer
 
 from learner.algorithms.base import Algorithm
+from learner.broadcast.broadcaster import Broadcaster
+from learner.broadcast.policy_source import PolicySource
 from learner.collector import Collector, first_seed
 from learner.engine import checkpoint_folders, checkpoints
 from learner.engine.checkpoints import TrainerState
 from learner.errors import CheckpointError
 from learner.models.adapter_files import Base
-from learner.policy_broadcast import PolicyBroadcast
+from learner.models.policy import sequence_logprobs
+from learner.passes.precision import DTYPES
 from learner.ranks import Leader
 from learner.records import Records
 from learner.train_args import TrainArgs
@@ -25,7 +31,10 @@ class Session:
 
     Attributes:
         base: identity of the frozen model under the adapters, if adapters are trained.
+        broadcaster: sends the policy of the algorithm in use; absent before the first `use`.
     """
+
+    broadcaster: Broadcaster
 
     def __init__(self, args: TrainArgs) -> None:
         self.args = args
@@ -33,19 +42,49 @@ class Session:
         self.state = TrainerState.read(args.resume) if args.resume else TrainerState(next_seed=first_seed(args.seed))
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)
         self.records = Records(args.board, self.state.wall_seconds)
-        self.broadcast = PolicyBroadcast(args, self.state, self.records, len(self.tokenizer))
-        self.leader = Leader(args.rollouts.stale_error, self.broadcast.send_again)
+        self.leader = Leader(args.rollouts.stale_error, self._send)
         self.collector = Collector(args, self.state, self.leader, self.records)
         self.base: Base | None = None
 
     def use(self, algorithm: Algorithm) -> None:
         """Play and broadcast the policy of `algorithm` from now on. Waits until the engines have started."""
         self.collector.group = algorithm.group
-        self.broadcast.use(algorithm, self.leader.call(self._window))
+        window = self.leader.call(self._window)
+        config, settings = self.config, self.config.broadcast
+        if hasattr(self, "broadcaster"):
+            self.broadcaster.close()
+        # Random tokens of the whole vocabulary read many rows of the embedding and of the output head.
+        probe = np.random.default_rng(self.args.seed).integers(
+            0, len(self.tokenizer), min(settings.probe_tokens, window - 1), dtype=np.int32
+        )
+        self.broadcaster = Broadcaster(
+            # Engines that compute in bfloat16 round the weights in any case.
+            source=PolicySource(algorithm.policy_model, DTYPES[config.dtype] if config.dtype != "float32" else None),
+            rollouts=self.args.rollouts,
+            backend=settings.backend,
+            rank=dist.get_rank(),
+            timeout_s=settings.timeout_s,
+            logprobs_fn=lambda tokens: sequence_logprobs(algorithm.policy, tokens, algorithm.policy.device),
+            probe_tokens=probe,
+            tolerance=settings.tolerance,
+        )
 
     def _window(self) -> int:
         self.args.rollouts.ready(self.config.timeout_s)
         return self.args.rollouts.window()
+
+    def broadcast(self) -> float:
+        """Send the weights as the next policy version and return the largest gap of the proof. Called on every rank."""
+        self.state.version += 1
+        return self._send()
+
+    def _send(self) -> float:
+        """Send the weights under the current version, which engines need that have restarted."""
+        started = time.monotonic()
+        gap = self.broadcaster.broadcast(self.state.version)
+        self.state.proof_max_gap = max(self.state.proof_max_gap, gap)
+        self.records.broadcast(self.state.version, time.monotonic() - started, gap)
+        return gap
 
     def save(self, algorithm: Algorithm, swept: Iterable[str]) -> None:
         """Write a checkpoint; `swept` are the episodes that sweeps took. Called on every rank.
@@ -66,7 +105,7 @@ class Session:
         partial = self.leader.call(lambda: checkpoint_folders.begin(folder, self.state.cycle))
         algorithm.save(partial)
         checkpoints.save_random_streams(partial)
-        source = self.broadcast.source
+        source = self.broadcaster.source
         checkpoints.export_policy(algorithm.policy_model, source, self.tokenizer, partial / "policy")
         if self.config.lora is not None and self.base is not None:
             checkpoints.export_adapter(source.only("adapter"), partial / "adapter", self.config.lora, self.base)

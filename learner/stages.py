@@ -10,9 +10,8 @@ import ray.util
 import torch
 import torch.distributed as dist
 
-from learner.algorithms.base import Algorithm
+from learner.algorithms.base import Algorithm, build
 from learner.algorithms.bc import BehaviourCloning
-from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
 from learner.engine import checkpoints
 from learner.engine.accelerator import deepspeed
@@ -32,13 +31,7 @@ def train_function(args: TrainArgs) -> None:
     session = Session(args)
     address = f"{ray.util.get_node_ip_address()}:{session.records.metrics.serve()}"
     args.board.register_target("learner", f"rank-{dist.get_rank()}", address)
-    run_stages(session)
-
-
-def run_stages(session: Session) -> None:
-    """Train from the start, or from `args.resume`, to the last cycle."""
-    algorithm = start(session) if session.args.resume is None else resume(session)
-    Trainer(session, algorithm).run()
+    Trainer(session, start(session) if args.resume is None else resume(session)).run()
 
 
 def start(session: Session) -> Algorithm:
@@ -47,7 +40,7 @@ def start(session: Session) -> Algorithm:
     algorithm = _build(session, _clone(session) if config.clone.steps else session.args.model)
     if config.lora is not None and config.lora.adapter is not None:
         # The engines have started with the base alone.
-        session.broadcast.send()
+        session.broadcast()
     return algorithm
 
 
@@ -80,8 +73,8 @@ def _clone(session: Session) -> str:
     Trainer(session, cloning).phase(stage, demonstrations.batches(stage, session.leader, config))
     session.use(cloning)
     folder = args.run_dir / "clone"
-    checkpoints.export_policy(cloning.policy_model, session.broadcast.source, session.tokenizer, folder)
-    session.broadcast.send()
+    checkpoints.export_policy(cloning.policy_model, session.broadcaster.source, session.tokenizer, folder)
+    session.broadcast()
     session.collector.evaluate("clone")
     return str(folder)
 

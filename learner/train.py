@@ -17,9 +17,9 @@ import torch.distributed as dist
 from learner.algorithms.base import Algorithm, StepResult
 from learner.algorithms.phases import Draws, Phase, Sweep
 from learner.errors import LearnerError, NonFiniteLossError
-from learner.feeding.batch import Batch
 from learner.feeding.feeder import Feeder
 from learner.feeding.sweeps import Sweeps
+from learner.passes.rows import Batch
 from learner.session import Session
 
 
@@ -67,7 +67,7 @@ class Trainer:
         started = time.monotonic()
         if any(phase.trains_policy for phase in phases):
             session.records.publish("phase", cycle=cycle, phase="broadcast")
-            metrics["proof_gap"] = session.broadcast.send()
+            metrics["proof_gap"] = session.broadcast()
         elif online:
             session.collector.continue_unchanged()
         timings["broadcast"] = time.monotonic() - started

@@ -88,10 +88,7 @@ class Archer(OverActorCritic):
             return (total + extra) / config.fresh_per_state
 
         norm = self.policy.step(micro_batches, loss, advantages, global_size=samples)
-        found = sums.total()
-        tokens = max(found.pop("tokens"), 1.0)
-        metrics = {"actor/loss": found.pop("loss") / (samples * config.fresh_per_state)}
-        metrics |= {f"actor/{name}": value / tokens for name, value in found.items()}
+        metrics = sums.means("actor", samples * config.fresh_per_state)
         metrics |= {"actor/advantage": mean, "actor/advantage_std": std, "actor/norm": norm}
         return StepResult(metrics, stop=config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop)
 

@@ -51,19 +51,9 @@ class ArcherOffline(OverActorCritic):
             weight = advantage_weights(token_advantages(advantage, predictions), config.beta, config.max_weight)
             logprob = self.policy(layout, predictions)
             total = cloning_loss(logprob, weight)
-            sums.add(loss=total, weight=weight.sum(), advantage=advantage.sum(), nll=-logprob.sum())
+            sums.add(loss=total, weight=weight.sum(), advantage=advantage.sum(), token_nll=-logprob.sum())
             sums.add(tokens=logprob.numel())
             return total
 
         norm = self.policy.step(micro_batches, loss, global_size=samples)
-        total = sums.total()
-        tokens = max(total["tokens"], 1.0)
-        return StepResult(
-            {
-                "actor/loss": total["loss"] / samples,
-                "actor/weight": total["weight"] / tokens,
-                "actor/advantage": total["advantage"] / samples,
-                "actor/token_nll": total["nll"] / tokens,
-                "actor/norm": norm,
-            }
-        )
+        return StepResult(sums.means("actor", samples, ("loss", "advantage")) | {"actor/norm": norm})

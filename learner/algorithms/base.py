@@ -1,22 +1,24 @@
-"""The interface between the trainer and an algorithm: its phases, its optimizer step, and its checkpoint."""
+"""The interface between the trainer and an algorithm: its phases, its optimizer step, and its checkpoint.
+
+`learner.algorithm_config` declares the names and classes of the algorithms.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from learner.algorithms.phases import Phase
+from learner.algorithms.setup import Setup
 from learner.engine.engines import Engine
 from learner.passes.rows import Row
-
-if TYPE_CHECKING:
-    from learner.algorithms.setup import Setup
 
 MicroBatches = Sequence[Sequence[Row]]
 
@@ -93,3 +95,10 @@ class Algorithm(ABC):
     def load(self, directory: Path) -> None:
         """Read what `save` wrote."""
         self.policy.load(str(directory), "actor")
+
+
+def build(name: str, setup: Setup) -> Algorithm:
+    """Return the algorithm `name`, ready for its first step or for `load`."""
+    module, _, attribute = setup.config.section_of(name).implementation.partition(":")
+    algorithm: type[Algorithm] = getattr(import_module(module), attribute)
+    return algorithm.build(setup)

@@ -34,18 +34,11 @@ class Cloning(Algorithm):
             layout = self._encoder.encode(rows, ("action",)).to(self.policy.device)
             logprob = self.policy(layout, layout.predictions["action"], temperature=1.0)
             total = cloning_loss(logprob)
-            sums.add(loss=total, tokens=logprob.numel())
+            sums.add(loss=total, token_nll=total, tokens=logprob.numel())
             return total
 
         norm = self.policy.step(micro_batches, loss, global_size=samples)
-        total = sums.total()
-        return StepResult(
-            {
-                f"{phase.name}/loss": total["loss"] / samples,
-                f"{phase.name}/token_nll": total["loss"] / total["tokens"],
-                f"{phase.name}/norm": norm,
-            }
-        )
+        return StepResult(sums.means(phase.name, samples) | {f"{phase.name}/norm": norm})
 
 
 class BehaviourCloning(Cloning):

@@ -93,10 +93,7 @@ class OnPolicy(Algorithm):
             return total
 
         norm = self.policy.step(micro_batches, loss, global_size=samples)
-        total = sums.total()
-        tokens = max(total.pop("tokens"), 1.0)
-        metrics = {"actor/loss": total.pop("loss") / samples, "actor/norm": norm}
-        metrics |= {f"actor/{name}": value / tokens for name, value in total.items()}
+        metrics = sums.means("actor", samples) | {"actor/norm": norm}
         return StepResult(metrics, stop=section.kl_stop is not None and metrics["actor/kl"] > section.kl_stop)
 
 

@@ -48,6 +48,7 @@ class Ppo(OnPolicy):
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
+        self._targets = {}
         for rows in (rows for micro_batches in batches for rows in micro_batches):
             layout = self.encoder.encode(rows, ("action", "next_state")).to(self.value.device)
             with torch.no_grad():
@@ -66,10 +67,6 @@ class Ppo(OnPolicy):
         reward[ends] = torch.from_numpy(episode.reward)
         discount[ends], trace[ends] = section.gamma, section.lambda_turn
         return generalised_advantage(reward, value, last_value * (not episode.terminated), discount, trace)
-
-    def begin(self, batches: Sequence[MicroBatches]) -> None:
-        self._targets = {}
-        super().begin(batches)
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         metrics = self._value_step(micro_batches, samples)
@@ -90,9 +87,7 @@ class Ppo(OnPolicy):
             return total
 
         norm = self.value.step(micro_batches, loss, global_size=samples)
-        total = sums.total()
-        tokens = max(total.pop("tokens"), 1.0)
-        return {f"actor/{name}": value / tokens for name, value in total.items()} | {"actor/value_norm": norm}
+        return sums.means("actor", samples) | {"actor/value_norm": norm}
 
     def save(self, directory: Path) -> None:
         super().save(directory)

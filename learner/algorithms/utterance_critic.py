@@ -18,11 +18,12 @@ from learner.algorithm_config import CriticConfig
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
-from learner.engine.accelerator import deepspeed
+from learner.broadcast.policy_source import PolicySource
+from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
 from learner.losses import advantage, lambda_target, q_loss, td_target
-from learner.models.adapters import twin, weights
+from learner.models.adapters import twin
 from learner.passes.layout import Part, Predictions
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
@@ -97,8 +98,7 @@ class ActorCritic:
         config = self.config.critic
 
         def after(n: int) -> Tensor:
-            """Return rewards, discount and termination of the n-step target, [3, samples]."""
-            return torch.from_numpy(np.stack(n_step_returns(rows, n, config.gamma))).to(next_value.device)
+            return torch.from_numpy(n_step_returns(rows, n, config.gamma)).to(next_value.device)
 
         if config.lambda_turn is None:
             reward, discount, terminated = after(config.n_step)
@@ -120,28 +120,12 @@ class ActorCritic:
 
         Called on every rank, because gathering under ZeRO-3 is collective.
         """
-        module, first = self.critic.module, dist.get_rank() == 0
-        state: dict[str, Tensor] = {}
-        for weight in weights(module):
-            with deepspeed.zero.GatheredParameters(weight.parts, enabled=self.config.zero_stage == 3):
-                if first:
-                    state[weight.name] = weight.merged().to("cpu", copy=True)
-        if first:
-            kept = module.state_dict()
-            state |= {name: buffer.to("cpu", copy=True) for name, buffer in module.named_buffers() if name in kept}
-        return state
-
-    def save(self, directory: Path) -> None:
-        """Write weights and optimizers into `directory`."""
-        self.policy.save(str(directory), "actor")
-        self.critic.save(str(directory), "critic")
-        torch.save(self.target.state(), directory / f"target-{dist.get_rank()}.pt")
-
-    def load(self, directory: Path) -> None:
-        """Read what `save` wrote."""
-        self.policy.load(str(directory), "actor")
-        self.critic.load(str(directory), "critic")
-        self.target.load_state(torch.load(directory / f"target-{dist.get_rank()}.pt", weights_only=True))
+        module = self.critic.module
+        state = on_rank_0(PolicySource(module))
+        if state is None:
+            return {}
+        kept = module.state_dict()
+        return state | {name: buffer.to("cpu", copy=True) for name, buffer in module.named_buffers() if name in kept}
 
 
 def critic_phase(config: CriticConfig, *, fresh: int) -> Draws:
@@ -167,10 +151,14 @@ class OverActorCritic(Algorithm):
         self.policy = self.engines.policy
 
     def save(self, directory: Path) -> None:
-        self.engines.save(directory)
+        super().save(directory)
+        self.engines.critic.save(str(directory), "critic")
+        torch.save(self.engines.target.state(), directory / f"target-{dist.get_rank()}.pt")
 
     def load(self, directory: Path) -> None:
-        self.engines.load(directory)
+        super().load(directory)
+        self.engines.critic.load(str(directory), "critic")
+        self.engines.target.load_state(torch.load(directory / f"target-{dist.get_rank()}.pt", weights_only=True))
 
 
 def sample_weights(rows: Sequence[Row], device: torch.device) -> Tensor:
@@ -179,8 +167,8 @@ def sample_weights(rows: Sequence[Row], device: torch.device) -> Tensor:
     return torch.from_numpy(np.concatenate(weights)).to(device)
 
 
-def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the summed rewards, discount and termination of n-step targets, each float32 [samples] in layout order.
+def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> np.ndarray:
+    """Return summed rewards, discount and termination of n-step targets, float32 [3, samples] in layout order.
 
     Sums are cut at the end of the episode.
     """
@@ -193,7 +181,7 @@ def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> tuple[np.ndarra
             reward.append(float((episode.reward[turn:end] * gamma**steps).sum()))
             discount.append(gamma ** (end - int(turn)))
             terminated.append(float(episode.terminated and end == last))
-    return tuple(np.asarray(a, dtype=np.float32) for a in (reward, discount, terminated))  # type: ignore[return-value]
+    return np.array([reward, discount, terminated], dtype=np.float32)
 
 
 def token_advantages(advantages: Tensor, predictions: Predictions) -> Tensor:

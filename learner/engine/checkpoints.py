@@ -97,7 +97,7 @@ def export_policy(
     directory: Path,
 ) -> None:
     """Write the policy as a Hugging Face folder. Called on every rank, because `weights` gathers; rank 0 writes."""
-    state = _on_rank_0(weights)
+    state = on_rank_0(weights)
     if state is not None:
         model.save_pretrained(directory, state_dict=state)
         tokenizer.save_pretrained(directory)
@@ -108,13 +108,13 @@ def export_adapter(
     tensors: Iterable[tuple[str, torch.Tensor]], directory: Path, config: LoraConfig, base: Base
 ) -> None:
     """Write the policy's adapter in peft's format. Called on every rank, like `export_policy`."""
-    state = _on_rank_0(tensors)
+    state = on_rank_0(tensors)
     if state is not None:
         save_adapter(state, directory, config, base)
     dist.barrier()
 
 
-def _on_rank_0(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor] | None:
+def on_rank_0(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor] | None:
     """Return copies in host memory on rank 0, and None on other ranks, which only take part in gathering."""
     if dist.get_rank() == 0:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors}

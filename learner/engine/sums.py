@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 import torch.distributed as dist
@@ -28,6 +28,16 @@ class Sums:
         if dist.get_world_size() > 1:
             dist.all_reduce(stacked)
         return dict(zip(self._sums, stacked.tolist(), strict=True))
+
+    def means(self, phase: str, samples: float, per_sample: Collection[str] = ("loss",)) -> dict[str, float]:
+        """Return the sums over all ranks as metrics "PHASE/NAME". Called on every rank.
+
+        The sums `per_sample` are divided by `samples`, the others by the sum "tokens", which is not returned.
+        """
+        total = self.total()
+        tokens = max(total.pop("tokens"), 1.0)
+        sizes = {name: samples if name in per_sample else tokens for name in total}
+        return {f"{phase}/{name}": value / sizes[name] for name, value in total.items()}
 
 
 def moments(tensors: Iterable[Tensor]) -> tuple[float, float]:

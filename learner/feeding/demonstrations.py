@@ -14,8 +14,7 @@ from buffer.episodes.schema import Episode, batch_to_episodes, episodes_to_batch
 from learner.algorithms.phases import Draws
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.feeding.batch import Batch, split
-from learner.passes.rows import rows_from_samples
+from learner.passes.rows import Batch, rows_from_samples, split
 
 if TYPE_CHECKING:
     from learner.ranks import Leader

@@ -13,21 +13,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from buffer.client.ray_client import ReplayClient
 from learner.algorithms.phases import Draws
 from learner.config import LearnerConfig
 from learner.errors import WaitTimeoutError
-from learner.feeding.batch import Batch, split
 from learner.feeding.fresh_actions import FreshSupply
-from learner.passes.rows import Row, rows_from_samples
+from learner.passes.rows import Batch, Row, rows_from_samples, split
+from learner.protocols import RolloutService
 from learner.ranks import Leader
-
-if TYPE_CHECKING:
-    from buffer.client.ray_client import ReplayClient
-    from learner.protocols import RolloutService
 
 
 @dataclass
@@ -112,22 +108,12 @@ class Feeder:
         Args:
             td_errors: of each micro-batch, float32 [samples].
         """
-        mine = [
-            (*key, turns, errors)
-            for rows, of_rows in zip(micro_batches, td_errors, strict=True)
-            for key, turns, errors in _by_row(rows, of_rows)
-        ]
+        drawn = [row for rows in micro_batches for row in rows]
+        keys = np.array([row.key for row in drawn]).repeat([len(row.turns) for row in drawn], axis=0)
+        mine = (*keys.T, np.concatenate([row.turns for row in drawn]), np.concatenate(td_errors))
         gathered = self._leader.gather(mine)
-        if gathered is None:
-            return
-        updates = [row for of_rank in gathered for row in of_rank]
-        counts = [len(turns) for *_, turns, _ in updates]
-        self._replay.update_priorities_at(
-            np.repeat([shard for shard, *_ in updates], counts),
-            np.repeat([seq for _, seq, *_ in updates], counts),
-            np.concatenate([turns for *_, turns, _ in updates]),
-            np.concatenate([errors for *_, errors in updates]),
-        )
+        if gathered is not None:
+            self._replay.update_priorities_at(*map(np.concatenate, zip(*gathered, strict=True)))
 
     def _take(self, draws: Draws, version: int) -> _Ahead:
         """Return the steps that were drawn in advance, or start from none."""
@@ -179,11 +165,3 @@ class Feeder:
                     "learner.timeout_s"
                 ) from error
         return split(item.rows, self._leader.ranks, self._config.micro_batch, time.monotonic() - started)
-
-
-def _by_row(rows: Sequence[Row], errors: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
-    """Yield key, turns and TD errors of each row from the errors of all samples."""
-    ends = np.cumsum([len(row.turns) for row in rows])
-    for row, part in zip(rows, np.split(errors, ends[:-1]), strict=True):
-        if row.key is not None:
-            yield row.key, row.turns, part

@@ -14,8 +14,7 @@ import numpy as np
 
 from learner.algorithms.phases import Sweep
 from learner.config import LearnerConfig
-from learner.feeding.batch import Batch, split
-from learner.passes.rows import rows_from_samples
+from learner.passes.rows import Batch, rows_from_samples, split
 from learner.ranks import Leader
 
 if TYPE_CHECKING:

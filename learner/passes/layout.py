@@ -95,4 +95,3 @@ class Encoder(Protocol):
                 the episode. "next_states" are the states after 1 to `horizon` turns. "action" and both of these need a
                 horizon of at least 1.
         """
-        ...

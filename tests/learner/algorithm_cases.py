@@ -11,9 +11,8 @@ from learner_cases import change, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from buffer.episodes.schema import Episode
-from learner.algorithms.base import Algorithm
+from learner.algorithms.base import Algorithm, build
 from learner.algorithms.phases import Sweep
-from learner.algorithms.registry import build
 from learner.algorithms.setup import Setup
 from learner.config import AlgorithmName, LearnerConfig
 from learner.models.adapters import with_adapter

@@ -17,7 +17,7 @@ import torch
 from learner_cases import flat_actions, make_episode
 from torch import Tensor, nn
 
-from learner.algorithms.registry import build
+from learner.algorithms.base import build
 from learner.algorithms.setup import Setup
 from learner.config import AlgorithmName, LearnerConfig
 from learner.engine.engines import Engine, FrozenEngine

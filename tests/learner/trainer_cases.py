@@ -20,7 +20,7 @@ from buffer.episodes.schema import Episode
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer
 from learner.config import LearnerConfig
 from learner.feeding.demonstrations import write_demonstrations
-from learner.metrics import LearnerMetrics
+from learner.records import LearnerMetrics
 from learner.session import Session
 from learner.stages import resume, start
 from learner.train import Trainer
@@ -68,7 +68,7 @@ class Rollouts:
         pass
 
     def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
-        return [ProbeAnswer("engine", self.version, self.session.broadcast._broadcaster.logprobs_fn(tokens))]
+        return [ProbeAnswer("engine", self.version, self.session.broadcaster.logprobs_fn(tokens))]
 
     def collect(self, episodes: int, *, first_seed: int, store: bool = True, **_: Any) -> CollectReport:
         found = [played(first_seed % 1000 + i) for i in range(episodes)]

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 import envs
 from archer.errors import ConfigError
 from buffer.archive import EPISODES_FILE, read_archive
@@ -16,15 +18,18 @@ from buffer.episodes.schema import Episode, batch_to_episodes
 from buffer.errors import ReplayError
 
 
-def read_imports(paths: Iterable[str], *, env: str) -> list[envs.Demonstration]:
-    """Return every episode of the `paths` in `demonstrations.files`; `read_archive` lists the kinds of path.
+def read_imports(
+    paths: Iterable[str], *, env: str, setting: str = "`demonstrations.files`: "
+) -> list[envs.Demonstration]:
+    """Return every episode of `paths`, in order; `buffer.archive.read_archive` lists the kinds of path.
 
+    setting: the setting that named the paths, with which error messages begin.
     Raises ConfigError if a path cannot be read, holds no episode, or holds episodes of another environment.
     """
     found = []
     for text in paths:
         path = Path(text).expanduser()
-        where = f"`demonstrations.files`: {text}"
+        where = f"{setting}{text}"
         with archive_errors(path, where):
             episodes = [episode for batch in read_archive(path) for episode in batch_to_episodes(batch)]
         if not episodes:
@@ -37,6 +42,15 @@ def read_imports(paths: Iterable[str], *, env: str) -> list[envs.Demonstration]:
                 )
             found.append(_conversation(episode, where))
     return found
+
+
+def episodes_env(path: Path) -> str:
+    """Return the environment of all episodes of a file or folder. Raises ConfigError if there are several."""
+    with archive_errors(path, str(path)):
+        names = {name for batch in read_archive(path) for name in pc.unique(batch.column("env")).to_pylist()}
+    if len(names) != 1:
+        raise ConfigError(f"{path} holds episodes of {sorted(names) or 'no environment'}; choose one with --env")
+    return str(names.pop())
 
 
 @contextmanager

@@ -155,11 +155,15 @@ def test_a_file_of_another_kind_is_refused_in_a_sentence(tmp_path: Path, content
         ({"env": "maze"}, "lmrl is for guess_my_city"),
         ({"env": "guess_my_town"}, "did you mean 'guess_my_city'"),
         ({"overrides": ["env.kwargs.compact=true"]}, "did you mean 'compat'"),
+        ({"format_name": "parquet"}, "cannot be read as episodes"),
+        ({"format_name": "run", "file": Path(".")}, r"^\. holds no episodes\.parquet and no replay"),
     ],
 )
 def test_wrong_arguments_leave_nothing_behind(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     file = write(tmp_path, [item(PARIS)])
     arguments = {"file": file, "format_name": "lmrl", "env": "guess_my_city"} | changes
+    if "format_name" in changes and changes["format_name"] == "parquet":
+        arguments["file"] = file.rename(tmp_path / "c.parquet")
     with pytest.raises(ConfigError, match=says):
         import_episodes(arguments.pop("file"), out=tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
@@ -203,12 +207,13 @@ def test_any_json_and_any_part_of_it_is_read_without_an_exception(tmp_path_facto
     assert len(episodes) + len(dropped) - len(cut_off) <= len(items)
 
 
-def test_an_imported_folder_is_exported_unchanged(tmp_path: Path) -> None:
+def test_an_imported_folder_is_imported_and_exported_unchanged(tmp_path: Path) -> None:
     file = write(tmp_path, [item(ASIA, PARIS)])
-    import_episodes(file, env="guess_my_city", out=tmp_path / "one")
-    export(tmp_path / "one", to=tmp_path / "two")
-    one, two = (read_imports([str(tmp_path / name)], env="guess_my_city") for name in ("one", "two"))
-    assert one == two == read(file)[0]
+    import_episodes(file, format_name="lmrl", env="guess_my_city", out=tmp_path / "one")
+    import_episodes(tmp_path / "one" / "episodes.parquet", out=tmp_path / "two")
+    export(tmp_path / "one", to=tmp_path / "three")
+    one, two, three = (read_imports([str(tmp_path / name)], env="guess_my_city") for name in ("one", "two", "three"))
+    assert one == two == three == read(file)[0]
 
 
 @pytest.mark.skipif(not SAMPLE.is_file(), reason="no shared/data/lmrl_guess_my_city_sample.json beside the checkout")

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from archer.commands.export import export
+from archer.commands.import_episodes import import_episodes
 from archer.errors import ConfigError
 from archer.imports.conversations import read_imports
 from buffer.client.remote import RemoteClient
@@ -29,11 +32,13 @@ def conversations(folder: Path) -> list[Demonstration]:
     return read_imports([str(folder)], env="key_door")
 
 
-def test_an_export_is_taken_as_demonstrations(episodes, tmp_path, capsys):
+def test_an_export_is_taken_as_demonstrations_and_imported_again(episodes, tmp_path, capsys):
     export(episodes, to=tmp_path / "exported")
     said = capsys.readouterr().out
     assert re.search(r"exported 12 episodes \(\d+ turns, \d.* [kM]B\)", said)
-    assert conversations(episodes) == conversations(tmp_path / "exported")
+    import_episodes(tmp_path / "exported", out=tmp_path / "imported")
+    assert "read 12 from" in capsys.readouterr().out
+    assert conversations(episodes) == conversations(tmp_path / "exported") == conversations(tmp_path / "imported")
 
 
 def test_wrong_sources_and_targets_are_named(episodes, tmp_path):
@@ -44,6 +49,13 @@ def test_wrong_sources_and_targets_are_named(episodes, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match=r"already contains .* give another folder with --to"):
         export(episodes, to=episodes)
+    with pytest.raises(ConfigError, match=r"does not show its format; give --format"):
+        import_episodes(tmp_path / "a.json", out=tmp_path / "out")
+    table = pq.read_table(episodes / "episodes.parquet")
+    other = table.set_column(table.schema.get_field_index("env"), "env", pa.array(["a", "b"] * 6))
+    pq.write_table(other, tmp_path / "two.parquet")
+    with pytest.raises(ConfigError, match=r"holds episodes of \['a', 'b'\]; choose one with --env"):
+        import_episodes(tmp_path / "two.parquet", out=tmp_path / "out")
 
 
 def test_a_folder_is_served_until_ctrl_c(episodes):

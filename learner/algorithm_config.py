@@ -94,16 +94,31 @@ class CriticConfig(StrictConfig):
     max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")
 
 
-class ActorConfig(AlgorithmConfig):
+class PolicyGradientConfig(AlgorithmConfig):
+    """The common settings of ArCHer's actor and the on-policy methods."""
+
+    lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
+    epochs: int = Field(1, ge=1, description="Passes over a cycle's batches; set `clip` for more than one.")
+    clip: float | None = Field(
+        None, gt=0, lt=1, description="Clip the ratio to [1-clip, 1+clip] as in PPO; null is the plain gradient."
+    )
+    kl_stop: float | None = Field(
+        None, gt=0, description="End the phase above this mean KL per token from the behaviour policy."
+    )
+    kl_to_clone: float = Field(
+        0.0, ge=0, description="Weight of the KL per token to the starting policy; 0 loads no copy of it."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the policy's gradient is clipped.")
+
+
+class ActorConfig(PolicyGradientConfig):
     """`archer`: the token-level policy gradient with the critic's advantage."""
 
     implementation = "learner.algorithms.archer:Archer"
     algorithm = "archer"
     has_critic = True
 
-    lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
     steps_per_cycle: int = Field(3, ge=0, description="Actor batches in each cycle.")
-    epochs: int = Field(1, ge=1, description="Passes over a cycle's actor batches; set `clip` for more than one.")
     batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
     unit: Unit = Field("turn", description="Draw single turns (the paper) or whole episodes.")
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state in the gradient.")
@@ -111,21 +126,11 @@ class ActorConfig(AlgorithmConfig):
         None, ge=0, description="Most versions by which sampled episodes are behind; null draws from all."
     )
     normalise_advantage: bool = Field(False, description="Scale the advantages of a step to unit standard deviation.")
-    clip: float | None = Field(
-        None, gt=0, lt=1, description="Clip the ratio to [1-clip, 1+clip] as in PPO; null is the plain gradient."
-    )
-    kl_stop: float | None = Field(
-        None, gt=0, description="End the phase above this mean KL per token from the behaviour policy."
-    )
     importance_cap: float = Field(1.0, gt=0, description="Upper bound of the importance ratio of older fresh actions.")
-    kl_to_clone: float = Field(
-        0.0, ge=0, description="Weight of the KL per token to the starting policy; 0 loads no copy of it."
-    )
     token_baseline: bool = Field(
         False, description="Subtract a learned baseline b(s, a_<h) from each token's advantage."
     )
     baseline_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of the token-level baseline.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the actor's gradient is clipped.")
 
 
 class OfflineConfig(AlgorithmConfig):
@@ -182,23 +187,11 @@ class FilteredCloningConfig(AlgorithmConfig):
     batch: int = Field(32, ge=1, description="Episodes per step.")
 
 
-class OnPolicyConfig(AlgorithmConfig):
+class OnPolicyConfig(PolicyGradientConfig):
     """The common settings of the methods that learn from a cycle's own episodes."""
 
-    lr: float = Field(1e-5, gt=0, description="Learning rate of AdamW.")
     batch: int = Field(32, ge=1, description="Episodes per gradient step.")
-    epochs: int = Field(1, ge=1, description="Passes over the cycle's episodes; set `clip` for more than one.")
-    clip: float | None = Field(
-        None, gt=0, lt=1, description="Clip the ratio to [1-clip, 1+clip]; null is the plain gradient."
-    )
-    kl_stop: float | None = Field(
-        None, gt=0, description="End the phase above this mean KL per token from the behaviour policy."
-    )
-    kl_to_clone: float = Field(
-        0.0, ge=0, description="Weight of the KL per token to the starting policy; 0 loads no copy of it."
-    )
     normalise_advantage: bool = Field(True, description="Scale a cycle's token advantages to mean 0 and deviation 1.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the gradient is clipped.")
 
     def check_run(self, name: str, *, offline_cycles: int, episodes_per_cycle: int) -> None:
         if offline_cycles:

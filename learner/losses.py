@@ -1,8 +1,9 @@
 """The losses of all algorithms, as pure functions on tensors.
 
-ArCHer: Zhou et al., ICML 2024, sections 3.2 to 3.4. `heads` is the number of the critic's heads, two in the paper. Each
-loss is a **sum** over samples or tokens. The caller divides it by the size of the global batch, so that micro-batches
-and ranks of different sizes add up to the same gradient.
+ArCHer: Zhou et al., ICML 2024, sections 3.2 to 3.4. `heads` is the number of the critic's heads (the paper: 2). Q and
+V are [heads, samples], Q of fresh actions is [heads, samples, actions]; arguments of token-level losses are [tokens].
+Each loss is a **sum** over samples or tokens. The caller divides it by the size of the global batch, so that
+micro-batches and ranks of different sizes add up to the same gradient.
 """
 
 from __future__ import annotations
@@ -55,22 +56,12 @@ def q_loss(q: Tensor, target: Tensor) -> Tensor:
 
 
 def v_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
-    """Return J_V, summed over heads and samples: (V_i(s) - mean_k Qbar_i(s, a_k))^2 with fresh actions a_k.
-
-    Args:
-        v: [heads, samples].
-        q_fresh: [heads, samples, actions], the target network's Q of each fresh action.
-    """
+    """Return J_V, summed over heads and samples: (V_i(s) - mean_k Qbar_i(s, a_k))^2 with fresh actions a_k."""
     return (v - q_fresh.mean(-1).detach()).square().sum()
 
 
 def best_of_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
-    """Return J_V of playing the best proposal, summed: (V_i(s) - max_k Qbar_i(s, a_k))^2 (CHAI).
-
-    Args:
-        v: [heads, samples].
-        q_fresh: [heads, samples, actions], the target network's Q of each proposal.
-    """
+    """Return J_V of playing the best proposal, summed: (V_i(s) - max_k Qbar_i(s, a_k))^2 (CHAI)."""
     return (v - q_fresh.amax(-1).detach()).square().sum()
 
 
@@ -79,9 +70,6 @@ def expectile_loss(v: Tensor, q: Tensor, expectile: float) -> Tensor:
 
     |expectile - 1(u < 0)| u^2 with u = Qbar_i(s, a) - V_i(s). At 0.5 this is half the squared error. As the expectile
     approaches 1, V approaches the largest Q of the data's actions.
-
-    Args:
-        v, q: [heads, samples]; q is the target network's.
     """
     gap = q.detach() - v
     weight = torch.where(gap < 0, 1.0 - expectile, expectile)
@@ -89,14 +77,9 @@ def expectile_loss(v: Tensor, q: Tensor, expectile: float) -> Tensor:
 
 
 def advantage(q: Tensor, v: Tensor) -> Tensor:
-    """Return A(s, a) = min_i Q_i(s, a) - min_i V_i(s).
+    """Return A(s, a) = min_i Q_i(s, a) - min_i V_i(s), [samples, actions], without gradient.
 
-    Args:
-        q: [heads, samples, actions].
-        v: [heads, samples].
-
-    Returns:
-        [samples, actions], without gradient.
+    `q` is [heads, samples, actions].
     """
     return (q.amin(0) - v.amin(0).unsqueeze(-1)).detach()
 
@@ -120,10 +103,8 @@ def policy_gradient_loss(
     of PPO (Schulman et al., 2017, equation 7).
 
     Args:
-        logprob: [tokens], under the trained policy.
-        behaviour_logprob: [tokens], under the policy and sampling that wrote them.
-        token_advantage: [tokens].
-        on_policy: [tokens], bool, whether the current policy version wrote the token.
+        behaviour_logprob: under the policy and sampling that wrote the tokens.
+        on_policy: bool, whether the current policy version wrote the token.
     """
     ratio = (logprob - behaviour_logprob).exp()
     if clip is not None:
@@ -139,17 +120,12 @@ def advantage_weights(token_advantage: Tensor, beta: float, cap: float) -> Tenso
 
 
 def cloning_loss(logprob: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the negative log-likelihood of action tokens, summed.
-
-    Args:
-        logprob: [tokens].
-        weight: [tokens]; None weighs each token by 1.
-    """
+    """Return the negative log-likelihood of action tokens, summed, each token times its `weight` if given."""
     return -(logprob if weight is None else weight * logprob).sum()
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Return half the squared error of a token-level value or baseline, summed. Both arguments are [tokens]."""
+    """Return half the squared error of a token-level value or baseline, summed."""
     return 0.5 * (value - target.detach()).square().sum()
 
 
@@ -164,7 +140,7 @@ def behaviour_kl(logprob: Tensor, behaviour_logprob: Tensor) -> Tensor:
 
 
 def reference_kl(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
-    """Return the sum over tokens of (r - 1) - log r with r = reference/pi. Both arguments are [tokens].
+    """Return the sum over tokens of (r - 1) - log r with r = reference/pi.
 
     The value is the estimate k3 of KL(pi || reference) from tokens of pi (GRPO, Shao et al., 2024, equation 4). The
     gradient, with the tokens held constant, is that of KL(reference || pi), which has the same minimum.
@@ -209,14 +185,9 @@ def generalised_advantage(reward: Tensor, value: Tensor, last_value: Tensor, dis
 def group_advantage(returns: Tensor, group: Tensor, *, scale: bool) -> Tensor:
     """Return each episode's return minus its group's mean (GRPO, Shao et al., 2024, section 4.1.2).
 
-    Args:
-        returns: [episodes].
-        group: long [episodes], the group of each episode.
-        scale: divide by the group's standard deviation (the paper), which favours groups with a small spread. If all
-            returns of a group are equal, its advantages are 0.
-
-    Returns:
-        [episodes].
+    The arguments and the result are [episodes]; `group` numbers the group of each episode. `scale` divides by the
+    group's standard deviation (the paper), which favours groups with a small spread. If all returns of a group are
+    equal, its advantages are 0.
     """
     found = torch.zeros_like(returns)
     for key in group.unique():

@@ -7,7 +7,6 @@ ranks. All ranks make these calls in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -18,13 +17,6 @@ T = TypeVar("T")
 
 MAX_REBROADCASTS = 5
 """Attempts of a call whose engines lose their weights each time. More attempts would hide a fault of the engines."""
-
-
-@dataclass(frozen=True)
-class _Stale:
-    """Replaces a result if no engine holds the current weights."""
-
-    reason: str
 
 
 class Leader:
@@ -45,11 +37,7 @@ class Leader:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on rank 0 and return its result on every rank."""
-        return self._share(lambda: [function()] * self.ranks)
-
-    def scatter(self, function: Callable[[], list[T]]) -> T:
-        """Run `function` on rank 0 and return one element of its list on each rank."""
-        return self._share(function)
+        return self.scatter(lambda: [function()] * self.ranks)
 
     def gather(self, value: T) -> list[T] | None:
         """Return the values of all ranks, in order, on rank 0; None on other ranks."""
@@ -59,24 +47,26 @@ class Leader:
         dist.gather_object(value, gathered, dst=0, group=self._group)
         return gathered
 
-    def _share(self, function: Callable[[], list[T]]) -> T:
-        reason = ""
+    def scatter(self, function: Callable[[], list[T]]) -> T:
+        """Run `function` on rank 0 and return one element of its list on each rank."""
+        reason: str | None = None
         for _ in range(MAX_REBROADCASTS):
-            outcomes: list[Any] | None = None
+            # The result of each rank, or the reason if no engine holds the current weights.
+            outcomes: list[tuple[Any, str | None]] | None = None
             if self.rank == 0:
                 try:
-                    outcomes = function()
+                    outcomes = [(result, None) for result in function()]
                 except self._stale_error as error:
-                    outcomes = [_Stale(str(error))] * self.ranks
+                    outcomes = [(None, str(error))] * self.ranks
             received: list[Any] = [None]
             if self.ranks == 1:
                 assert outcomes is not None
                 received = [outcomes[0]]
             else:
                 dist.scatter_object_list(received, outcomes, src=0, group=self._group)
-            if not isinstance(received[0], _Stale):
-                return received[0]
-            reason = received[0].reason
+            result, reason = received[0]
+            if reason is None:
+                return result
             self._rebroadcast()
         raise WaitTimeoutError(
             f"the engines lost their weights {MAX_REBROADCASTS} times in a row ({reason}); see the workers' logs in "

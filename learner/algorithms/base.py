@@ -69,11 +69,7 @@ class Algorithm(ABC):
         """Return the phases of cycle `cycle`, counted from 0."""
 
     def begin(self, batches: Sequence[MicroBatches]) -> None:  # noqa: B027
-        """Prepare a sweep: compute what depends on all its rows under the unchanged policy.
-
-        Args:
-            batches: this rank's rows of every batch of the sweep.
-        """
+        """Compute what depends on all of a sweep under the unchanged policy, given this rank's rows of its batches."""
 
     @abstractmethod
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:

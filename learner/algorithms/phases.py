@@ -61,13 +61,9 @@ class Draws:
 class Sweep:
     """Optimizer steps on batches of recent episodes, each episode in one batch per epoch.
 
-    Attributes:
-        name: "actor", the prefix of the phase's metrics.
+    Attributes, beside those of the same names in `Draws`:
         batch: episodes per step.
-        epochs: passes over the episodes.
-        max_staleness: sweep only episodes at most this many policy versions old.
         group: number of episodes of one environment seed, which are swept together.
-        trains_policy: whether the steps change the policy, so that it is broadcast at the end of the cycle.
     """
 
     name: str

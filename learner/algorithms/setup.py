@@ -26,14 +26,10 @@ from learner.protocols import Scorer
 class Setup:
     """The starting models of a run and its settings.
 
-    Attributes:
-        model: folder or name of the policy's model; on resume that of the checkpoint's policy.
+    Attributes, beside those of the same names in `TrainArgs`:
         reference: folder or name of the policy that learning started from. It is the reference of `kl_to_clone` and the
             base of adapters.
-        temperature: sampling temperature of the engines.
         window: number of policy versions by which a cycle's own episodes may be behind; 0 in sync mode.
-        offline_cycles: number of first cycles that play no episodes and learn from replay.
-        scorer: the actor that chooses actions by the critic, if the run has one.
     """
 
     model: str

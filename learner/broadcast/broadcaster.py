@@ -60,10 +60,7 @@ class Broadcaster:
     """Sends the policy's weights as a new version, and proves it.
 
     Attributes:
-        source: the weights.
         rollouts: returns the client to the engines, and probes them; used on rank 0 only.
-        backend: the transport.
-        rank: this learner rank.
         timeout_s: the limit of each step of a broadcast.
         logprobs_fn: returns the learner's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature, float32
             [length - 1], for int32 [length]; called on every rank.

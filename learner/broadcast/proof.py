@@ -30,7 +30,6 @@ def compare(
     Args:
         expected: the learner's log-probabilities, float32 [length - 1].
         answers: the engines', each of the same length.
-        version: the policy version that was broadcast.
         previous: the learner's at the version before, which identify an engine that kept its old weights.
 
     Raises:

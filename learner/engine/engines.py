@@ -27,7 +27,6 @@ class Engine:
 
     Args:
         module: the same on every rank; DeepSpeed owns it from now on.
-        lr: learning rate.
         max_grad_norm: the norm to which a larger gradient is scaled down.
     """
 

@@ -9,28 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from buffer.rollout_records import FreshActions
 from learner.errors import LearnerError
 from learner.passes.rows import Row
-
-if TYPE_CHECKING:
-    from learner.protocols import RolloutService
+from learner.protocols import RolloutService
 
 # Episode and turn, which identify a state.
 State = tuple[str, int]
-
-
-@dataclass
-class _Stock:
-    """The unused actions of a state: those of `answer` from number `next` on."""
-
-    answer: Future[FreshActions]
-    next: int
 
 
 class FreshSupply:
@@ -46,7 +34,8 @@ class FreshSupply:
 
     def __init__(self, rollouts: RolloutService, steps: Sequence[Sequence[Row]], n: int, *, logprobs: bool) -> None:
         self._n = n
-        self._stock: dict[State, _Stock] = {}
+        # The request that returns the actions of each state, and the number of the next unused action in its answer.
+        self._stock: dict[State, tuple[Future[FreshActions], int]] = {}
         self._asked: dict[Future[FreshActions], int] = {}
         needed = Counter(state for rows in steps for row in rows for state in _states_of(row))
         for rows in steps:
@@ -62,7 +51,7 @@ class FreshSupply:
             answer = rollouts.request(list(new.values()), counts, logprobs=logprobs)
             self._asked[answer] = int(counts.sum())
             for state, first in zip(new, np.cumsum(counts) - counts, strict=True):
-                self._stock[state] = _Stock(answer, int(first))
+                self._stock[state] = (answer, int(first))
 
     def attach(self, rows: Sequence[Row], timeout_s: float) -> None:
         """Wait for the actions of one step and attach them to its rows.
@@ -81,10 +70,12 @@ class FreshSupply:
 
     def _take(self, state: State, timeout_s: float) -> FreshActions:
         """Return the next `n` actions of a state."""
-        stock = self._stock[state]
-        answer = self._answer(stock.answer, timeout_s)
-        offsets = answer.offsets[stock.next : stock.next + self._n + 1]
-        stock.next += self._n
+        request, first = self._stock[state]
+        answer, asked = request.result(timeout_s), self._asked[request]
+        if len(answer.offsets) != asked + 1:
+            raise LearnerError(f"asked the engines for {asked} fresh actions and got {len(answer.offsets) - 1}")
+        offsets = answer.offsets[first : first + self._n + 1]
+        self._stock[state] = (request, first + self._n)
         span = slice(offsets[0], offsets[-1])
         return FreshActions(
             tokens=answer.tokens[span],
@@ -93,13 +84,6 @@ class FreshSupply:
             versions=answer.versions[span],
             counts=np.array([self._n], dtype=np.int32),
         )
-
-    def _answer(self, future: Future[FreshActions], timeout_s: float) -> FreshActions:
-        answer = future.result(timeout_s)
-        asked = self._asked[future]
-        if len(answer.offsets) != asked + 1:
-            raise LearnerError(f"asked the engines for {asked} fresh actions and got {len(answer.offsets) - 1}")
-        return answer
 
 
 def _states_of(row: Row) -> list[State]:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from buffer.client.base import BaseClient
+from buffer.episodes.schema import Episode
 from learner.algorithms.phases import Sweep
 from learner.config import LearnerConfig
 from learner.passes.rows import Batch, rows_from_samples, split
 from learner.ranks import Leader
-
-if TYPE_CHECKING:
-    from buffer.client.base import BaseClient
-    from buffer.episodes.schema import Episode
 
 
 class Sweeps:

@@ -60,11 +60,7 @@ class Policy(nn.Module):
 
 
 class TokenValue(nn.Module):
-    """PPO's value function: V(s, a_<h) of the state in which each token is predicted.
-
-    Args:
-        precision: the dtype in which the backbone computes.
-    """
+    """PPO's value function: V(s, a_<h) of the state in which each token is predicted."""
 
     def __init__(self, model: PreTrainedModel, width: int, precision: Precision = "float32") -> None:
         super().__init__()

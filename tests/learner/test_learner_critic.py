@@ -18,7 +18,8 @@ from transformers import (
     RobertaModel,
 )
 
-from learner.config import BackboneConfig, CriticConfig, LearnerConfig
+from learner.algorithm_config import BackboneConfig, CriticConfig
+from learner.config import LearnerConfig
 from learner.errors import LearnerError
 from learner.models.critic import build_critic
 from learner.models.pretrained import without_dropout

@@ -272,7 +272,7 @@ def test_blocking_oracles_run_off_the_event_loop_and_in_parallel(endpoint: Endpo
 
 @pytest.fixture(scope="module")
 def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> str:
-    import torch
+    torch = pytest.importorskip("torch")
     from transformers import T5Config, T5ForConditionalGeneration
 
     from archer.config.sections import TinyModelConfig
@@ -314,6 +314,7 @@ def test_a_sequence_to_sequence_model_answers(tiny_t5: str) -> None:
 
 
 def test_a_missing_model_is_reported(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     with pytest.raises(OracleError, match="nowhere' cannot be loaded"):
         play("guess_my_city", {"city": "Paris"}, ["How old?"], {"kind": "seq2seq", "model": str(tmp_path / "nowhere")})
 

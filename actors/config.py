@@ -20,8 +20,7 @@ _NO_CUTS = (
 
 
 class SamplingConfig(_Config):
-    """Sampling of actions. There is no top-p or top-k: the learner's log-probabilities are those of the whole
-    distribution."""
+    """Sampling of actions from the whole distribution."""
 
     # `archer.config` answers these keys, which a user may expect here, with the reason.
     model_config = ConfigDict(json_schema_extra={"not_offered": dict.fromkeys(("top_p", "top_k", "min_p"), _NO_CUTS)})

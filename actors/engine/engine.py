@@ -14,14 +14,13 @@ import asyncio
 import functools
 import itertools
 import os
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from actors.config import EngineConfig, SamplingConfig
 from actors.engine.launch import EXTENSION, engine_arguments, set_environment
-from actors.engine.process_guard import own_children
 from actors.errors import EngineDied, EngineStartError, PromptTooLong, WeightTransferError
 from buffer.rollout_records import FreshActions
 
@@ -47,7 +46,9 @@ class VllmEngine:
         self._llm = llm
         self._stop_token_ids = tuple(stop_token_ids)
         self._request_ids = itertools.count()
-        self._watch_processes()
+        self._handles = [os.pidfd_open(process.pid) for process in llm.engine_core.resources.engine_manager.processes]
+        for handle in self._handles:
+            asyncio.get_running_loop().add_reader(handle, self._ended)
 
     @classmethod
     async def start(
@@ -69,7 +70,6 @@ class VllmEngine:
             extension: class that vLLM mixes into its worker class; tests install faulty weight receivers through it.
         """
         set_environment(config)
-        own_children()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -85,7 +85,15 @@ class VllmEngine:
         await engine._call(llm.update_weight_version(str(version)))
         # Otherwise the first request makes this call, which never returns if the engine dies during it.
         await engine._call(llm.get_supported_tasks())
-        await engine._first_step(model)
+        try:
+            # An engine that cannot decode, for example because vLLM's attention lacks a kernel for the model's head
+            # size, must fail here. Otherwise it would die at the first episode, and again after each restart.
+            await engine.generate(stop_token_ids[:1], 1, SamplingConfig(max_tokens=1))
+        except EngineDied as error:
+            raise EngineStartError(
+                f"{name}: the engine for {model!r} died at its first step; the worker's log in the Ray session "
+                "folder contains the cause, on a CPU usually a head size that vLLM's attention does not support"
+            ) from error
         return engine
 
     async def generate(
@@ -111,9 +119,7 @@ class VllmEngine:
                 "environment's observations, or lower its max_turns"
             )
         temperature = 0.0 if greedy else sampling.temperature
-        params = _sampling_params(
-            temperature, min(sampling.max_tokens, room), n, self._stop_token_ids, logprobs=logprobs, target=None
-        )
+        params = _sampling_params(temperature, min(sampling.max_tokens, room), n, self._stop_token_ids, logprobs, None)
         return _actions(await self._request(list(prompt), params))
 
     async def probe(self, tokens: Sequence[int], temperature: float) -> np.ndarray:
@@ -126,7 +132,7 @@ class VllmEngine:
         ids = [int(token) for token in tokens]
 
         async def logprob(i: int) -> float:
-            params = _sampling_params(temperature, 1, 1, self._stop_token_ids, logprobs=False, target=ids[i])
+            params = _sampling_params(temperature, 1, 1, self._stop_token_ids, False, ids[i])
             (output,) = await self._request(ids[:i], params)
             return float(output.logprobs.logprobs[output.logprobs.token_ids.index(ids[i])])
 
@@ -159,25 +165,8 @@ class VllmEngine:
         await self._call(self._llm.resume_generation())
 
     def shutdown(self) -> None:
-        """End the engine's processes."""
-        self._unwatch()
+        self._ended()
         self._llm.shutdown(timeout=5.0)
-
-    # Parts
-
-    async def _first_step(self, model: str) -> None:
-        """Sample one token, so that an engine that cannot decode fails at its start.
-
-        For example, vLLM's attention may lack a kernel for the model's head size. Without this check the engine would
-        die at the first episode, and again after each restart.
-        """
-        try:
-            await self.generate(self._stop_token_ids[:1], 1, SamplingConfig(max_tokens=1))
-        except EngineDied as error:
-            raise EngineStartError(
-                f"{self.name}: the engine for {model!r} died at its first step; the worker's log in the Ray session "
-                "folder contains the cause, on a CPU usually a head size that vLLM's attention does not support"
-            ) from error
 
     async def _request(self, prompt: list[int], params: SamplingParams) -> list[Any]:
         from vllm.inputs.engine import tokens_input
@@ -201,35 +190,22 @@ class VllmEngine:
 
         task = asyncio.ensure_future(call)
         death = asyncio.ensure_future(self.died.wait())
-        waited: set[Awaitable[Any]] = {task, death}
+        waited: list[asyncio.Future[Any]] = [task, death]
         try:
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise EngineDied(f"{self.name}: the engine's process ended during a call")
             return task.result()
         except EngineDeadError as error:
             raise EngineDied(f"{self.name}: the engine's process has ended") from error
-        except EngineDied:
-            raise
         except RuntimeError as error:
             raise WeightTransferError(f"{self.name}: {error}") from error
         finally:
             task.cancel()
             death.cancel()
 
-    def _watch_processes(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._handles = []
-        for process in self._llm.engine_core.resources.engine_manager.processes:
-            handle = os.pidfd_open(process.pid)
-            self._handles.append(handle)
-            loop.add_reader(handle, self._ended)
-
     def _ended(self) -> None:
         self.died.set()
-        self._unwatch()
-
-    def _unwatch(self) -> None:
         loop = asyncio.get_running_loop()
         for handle in self._handles:
             loop.remove_reader(handle)
@@ -269,8 +245,6 @@ def _actions(outputs: Sequence[Any]) -> FreshActions:
         tokens=np.array([token for output in outputs for token in output.token_ids], np.int32),
         offsets=np.cumsum([0, *(len(output.token_ids) for output in outputs)], dtype=np.int64),
         logprobs=np.array([x for o in outputs if o.logprobs is not None for x in o.logprobs.logprobs], np.float32),
-        versions=np.repeat(
-            np.array([int(span.version) for span in spans], np.int32), [span.end - span.start for span in spans]
-        ),
+        versions=np.repeat(np.array([int(s.version) for s in spans], np.int32), [s.end - s.start for s in spans]),
         counts=np.array([len(outputs)], np.int32),
     )

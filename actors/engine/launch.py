@@ -8,10 +8,10 @@ from typing import Any
 
 from actors.config import EngineConfig
 
-GIB = 1 << 30
-
 EXTENSION = "actors.engine.extension.EngineExtension"
 """The class that vLLM mixes into its worker class."""
+OWNER_VARIABLE = "ARCHER_ENGINE_OWNER"
+"""The environment variable with the id of the process that starts engines (`actors.engine.extension`)."""
 
 # vLLM's default on a CPU, 128 tokens, is longer than most states of a text game, and prefixes share whole blocks only.
 # Below 32 the CPU's attention kernel slows down.
@@ -32,6 +32,7 @@ def set_environment(config: EngineConfig) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    os.environ[OWNER_VARIABLE] = str(os.getpid())
     # vLLM logs during its import, before it reads its own log level.
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
     from vllm.platforms import current_platform
@@ -51,6 +52,8 @@ def engine_arguments(model: str, config: EngineConfig, seed: int, extension: str
     from vllm.config.weight_transfer import WeightTransferConfig
     from vllm.platforms import current_platform
 
+    on_cpu = current_platform.is_cpu()
+    gib = config.kv_cache_gib or (1.0 if on_cpu else None)
     arguments: dict[str, Any] = {
         "model": model,
         "dtype": config.dtype,
@@ -67,19 +70,11 @@ def engine_arguments(model: str, config: EngineConfig, seed: int, extension: str
         "logprobs_mode": "processed_logprobs",
         "weight_transfer_config": WeightTransferConfig(backend=config.weight_transfer),
         "worker_extension_cls": extension,
+        "max_model_len": config.max_model_len,
+        "block_size": config.block_size or (CPU_BLOCK_SIZE if on_cpu else None),
+        "kv_cache_memory_bytes": None if gib is None else int(gib * 2**30),
+        "gpu_memory_utilization": None if on_cpu else config.gpu_memory_utilization,
+        "distributed_executor_backend": "uni" if on_cpu and config.tensor_parallel == 1 else None,
     }
-    if config.max_model_len is not None:
-        arguments["max_model_len"] = config.max_model_len
-    gib = config.kv_cache_gib
-    if current_platform.is_cpu():
-        arguments["block_size"] = config.block_size or CPU_BLOCK_SIZE
-        arguments["kv_cache_memory_bytes"] = int((gib or 1.0) * GIB)
-        if config.tensor_parallel == 1:
-            arguments["distributed_executor_backend"] = "uni"
-    else:
-        arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
-        if gib is not None:
-            arguments["kv_cache_memory_bytes"] = int(gib * GIB)
-        if config.block_size is not None:
-            arguments["block_size"] = config.block_size
-    return arguments
+    # Without an argument vLLM uses its own default.
+    return {name: value for name, value in arguments.items() if value is not None}

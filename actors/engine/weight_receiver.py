@@ -21,15 +21,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.platforms import current_platform
-
-BACKEND = "shm"
-
-
-@dataclass
-class SharedMemoryInitInfo(WeightTransferInitInfo):
-    """Empty: this transport needs no set-up."""
 
 
 @dataclass
@@ -56,16 +48,16 @@ class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
     transposed: list[str] = field(default_factory=list)
 
 
-class SharedMemoryReceiver(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
+class SharedMemoryReceiver(WeightTransferEngine[WeightTransferInitInfo, SharedMemoryUpdateInfo]):
     """Loads weights from shared memory of the same machine."""
 
-    init_info_cls = SharedMemoryInitInfo
+    init_info_cls = WeightTransferInitInfo
     update_info_cls = SharedMemoryUpdateInfo
     _base: dict[str, torch.Tensor]
     _base_loaded = False
     _heads_loaded = False
 
-    def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
+    def init_transfer_engine(self, init_info: WeightTransferInitInfo) -> None:
         self._base = {}
 
     def start_weight_update(self) -> None:
@@ -160,9 +152,3 @@ def repack_heads(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, VocabParallelEmbedding) and isinstance(module.quant_method, UnquantizedEmbeddingMethod):
             dispatch_cpu_unquantized_gemm(module, remove_weight=False)
-
-
-def register_receivers() -> None:
-    """Register `shm` with vLLM in this process. Idempotent."""
-    if BACKEND not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine(BACKEND, SharedMemoryReceiver)

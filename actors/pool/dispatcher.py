@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from actors.errors import RolloutTimeout
@@ -17,12 +18,12 @@ class Dispatcher:
         self._sup = supervisor
         self._episodes_at_once = episodes_at_once
         # The event loop holds its tasks by weak references only.
-        self._episodes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, job: Job) -> asyncio.Task[None]:
         """Start `job`, or continue it after a failure."""
         job.failure, job.stopped = None, False
-        return asyncio.create_task(self._run(job))
+        return self._task(self._run(job))
 
     async def wait(self, job: Job, episodes: int, timeout_s: float | None) -> None:
         """Wait until `episodes` of the job have finished since its last report.
@@ -38,23 +39,20 @@ class Dispatcher:
             await self._sup.wait_for(over, timeout_s, "episodes did not finish")
         except RolloutTimeout as error:
             raise RolloutTimeout(f"{error} ({job.finished} of {episodes} episodes finished)") from None
-        if job.finished >= episodes:
-            return
-        raise job.failure or self._sup.stale_error()
+        if job.finished < episodes:
+            raise job.failure or self._sup.stale_error()
 
     async def _run(self, job: Job) -> None:
         """Start the job's episodes, each on the least busy worker, until the job stops or fails."""
-        changed = self._sup.changed
-        while not (job.stopped or job.failure):
-            async with changed:
-                await changed.wait_for(lambda: job.stopped or (job.admits() and self._free() is not None))
+        while True:
+            async with self._sup.changed:
+                await self._sup.changed.wait_for(lambda: job.ended or (job.admits() and self._free()))
+            if job.ended:
+                return
             worker = self._free()
-            if job.stopped or worker is None or not job.admits():
-                continue
+            assert worker is not None
             worker.playing += 1
-            task = asyncio.create_task(self._play(worker, job, job.take()))
-            self._episodes.add(task)
-            task.add_done_callback(self._episodes.discard)
+            self._task(self._play(worker, job, job.take()))
 
     async def _play(self, worker: Worker, job: Job, seed: int) -> None:
         call = self._sup.call(worker, "play", seed, job.greedy, job.store, job.group)
@@ -67,6 +65,12 @@ class Dispatcher:
             job.finish(outcome)
         worker.playing -= 1
         await self._sup.notify()
+
+    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _free(self) -> Worker | None:
         """Return the ready worker with the fewest episodes, or None if all are full."""

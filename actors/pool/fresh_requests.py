@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from actors.config import RolloutConfig
-from actors.pool.fifo_gate import Gate
 from actors.pool.supervisor import Supervisor, Worker, WorkerGone
 from actors.rollout.action_request import ActionRequest
 from buffer.rollout_records import FreshActions
@@ -13,6 +14,37 @@ from buffer.rollout_records import FreshActions
 # Actions in flight per worker, in multiples of the sequences that its engine decodes at once. The engine then stays
 # full while the last actions of a request finish. Further requests wait at the gate, where no timeout counts yet.
 REQUESTED_AHEAD = 8
+
+
+class Gate:
+    """Admits requests in the order of their arrival while the total size inside stays within `room()`.
+
+    A request that is larger than the room is admitted alone.
+
+    Args:
+        room: called again each time a request leaves.
+    """
+
+    def __init__(self, room: Callable[[], int]) -> None:
+        self._room = room
+        self._inside = 0
+        self._turn = asyncio.Lock()  # held by the request that is next
+        self._left = asyncio.Event()  # set when a request leaves
+
+    @asynccontextmanager
+    async def through(self, size: int) -> AsyncIterator[None]:
+        """Wait for room of `size` and occupy it inside the `with`."""
+        async with self._turn:
+            while self._inside and self._inside + size > self._room():
+                self._left.clear()
+                await self._left.wait()
+            self._inside += size
+        try:
+            yield
+        finally:
+            # No await here, so that a cancelled request leaves too.
+            self._inside -= size
+            self._left.set()
 
 
 class FreshRequests:
@@ -30,7 +62,6 @@ class FreshRequests:
             return await self._spread(request)
 
     async def _spread(self, request: ActionRequest) -> FreshActions:
-        """Split a request over the ready workers."""
         await self._sup.wait_for(
             lambda: self._sup.ready() or self._sup.stranded(),
             self._startup_timeout_s,
@@ -46,8 +77,7 @@ class FreshRequests:
         """Return one worker's share; if the worker is lost, the others take the share over."""
         worker.acting += 1
         try:
-            actions: FreshActions = await self._sup.call(worker, "act", share)
-            return actions
+            return await self._sup.call(worker, "act", share)
         except WorkerGone:
             pass
         finally:

@@ -34,17 +34,18 @@ class Job:
         self._lost = 0
         self._since = time.monotonic()
 
+    @property
+    def ended(self) -> bool:
+        return self.stopped or self.failure is not None
+
     def admits(self) -> bool:
         """Return whether another episode may start now."""
-        return not self.stopped and (bool(self._retries) or self._next < self._end())
+        return not self.ended and (bool(self._retries) or self._next < self._end())
 
     def take(self) -> int:
         """Return the next seed to play."""
-        if self._retries:
-            seed = self._retries.popleft()
-        else:
-            seed = self._next
-            self._next += 1
+        seed = self._retries.popleft() if self._retries else self._next
+        self._next = max(self._next, seed + 1)
         self._in_flight.add(seed)
         return seed
 
@@ -61,13 +62,11 @@ class Job:
         self.failure = error
 
     def finish(self, result: EpisodeResult) -> None:
-        """Record the result of an episode."""
         self._in_flight.discard(result.seed)
         self._unreported.append(result)
 
     @property
     def in_flight(self) -> int:
-        """Return the number of episodes in flight."""
         return len(self._in_flight)
 
     @property

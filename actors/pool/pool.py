@@ -6,7 +6,6 @@ again under the same id.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -35,10 +34,8 @@ class RolloutPool:
         self._collects: dict[tuple[int, int, int, bool, bool], Job] = {}
         self._stream: Job | None = None
         self._admitted = 0
-        self._streaming: asyncio.Task[None] | None = None
 
     async def ready(self, timeout_s: float) -> None:
-        """Return when every worker has started."""
         await self._sup.wait_for(
             lambda: len(self._sup.alive()) == len(self._sup.workers), timeout_s, "rollout workers did not start"
         )
@@ -50,13 +47,12 @@ class RolloutPool:
     ) -> CollectReport:
         """Play a fixed number of episodes. After an error, the same call continues with the unfinished episodes."""
         key = (episodes, first_seed, group, store, greedy)
-        end = first_seed + episodes
-        job = self._collects.setdefault(key, Job(first_seed, lambda: end, greedy=greedy, store=store, group=group))
+        new = Job(first_seed, lambda: first_seed + episodes, greedy=greedy, store=store, group=group)
+        job = self._collects.setdefault(key, new)
         run = self._dispatcher.start(job)
         try:
             await self._dispatcher.wait(job, episodes, timeout_s)
         finally:
-            job.stopped = True
             run.cancel()
         del self._collects[key]
         return job.report()
@@ -72,15 +68,13 @@ class RolloutPool:
             return first_seed + versions * episodes_per_version + self._admitted
 
         self._stream = Job(first_seed, end, group=group)
-        self._streaming = self._dispatcher.start(self._stream)
+        self._dispatcher.start(self._stream)
 
     async def admit(self, episodes: int) -> None:
-        """Let the stream play this many more episodes of the current version."""
         self._admitted += episodes
         await self._sup.notify()
 
     async def stop_stream(self) -> None:
-        """Start no further episodes, and wait for those in flight."""
         stream, self._stream = self._stream, None
         if stream is None:
             return
@@ -117,19 +111,12 @@ class RolloutPool:
         Return the incarnations that died or did not answer in time, with the reasons. Raises WeightTransferError.
         """
         alive = {worker.incarnation: worker for worker in self._sup.alive()}
+        calls = {n: (alive[n], [method, *arguments[i : i + 1]]) for i, n in enumerate(incarnations) if n in alive}
+        outcomes = await self._sup.call_each(calls.values(), "update_engine", timeout_s)
         lost = {name: f"it died before {method}" for name in incarnations if name not in alive}
-
-        async def update(index: int, name: str) -> None:
-            argument = arguments[index : index + 1]
-            try:
-                await self._sup.call(alive[name], "update_engine", method, *argument, timeout_s=timeout_s)
-            except WorkerGone as error:
-                lost[name] = f"{error} during {method}"
-
-        calls = [update(index, name) for index, name in enumerate(incarnations) if name in alive]
-        for outcome in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        for name, outcome in zip(calls, outcomes, strict=True):
+            if isinstance(outcome, WorkerGone):
+                lost[name] = f"{outcome} during {method}"
         return lost
 
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:
@@ -137,14 +124,8 @@ class RolloutPool:
 
     async def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
         """Return the answers of the ready workers that survive the call. Raises StaleWorkersError if none does."""
-        calls = [self._sup.call(worker, "probe", tokens) for worker in self._sup.ready()]
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        answers: list[ProbeAnswer] = []
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, WorkerGone):
-                raise outcome
-            if not isinstance(outcome, BaseException):
-                answers.append(outcome)
+        outcomes = await self._sup.call_each([(worker, [tokens]) for worker in self._sup.ready()], "probe")
+        answers = [outcome for outcome in outcomes if not isinstance(outcome, WorkerGone)]
         if not answers:
             raise self._sup.stale_error()
         return answers
@@ -155,7 +136,7 @@ class RolloutPool:
         await self._sup.resize(workers)
 
     async def workers(self) -> list[WorkerStatus]:
-        return self._sup.status()
+        return [WorkerStatus(w.name, w.version, w.state == "ready", w.restarts) for w in self._sup.workers]
 
     async def metrics_targets(self) -> list[tuple[str, str, str]]:
         return [("rollout", w.name, w.metrics) for w in self._sup.alive()]

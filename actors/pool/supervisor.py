@@ -11,8 +11,9 @@ States of a worker:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
@@ -22,7 +23,6 @@ from ray.exceptions import RayActorError, RayTaskError
 from actors.errors import ActorError, EngineDied, RolloutTimeout, StaleWorkersError, WorkersLostError
 from actors.pool.client import unwrapped
 from actors.rollout.worker import RolloutWorker, WorkerArgs
-from buffer.rollout_records import WorkerStatus
 
 State = Literal["starting", "ready", "stale", "dead", "retired"]
 
@@ -49,7 +49,7 @@ class Worker:
     handle: ActorHandle | None = None
     metrics: str = ""
     window: int = 0
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] = field(init=False)
 
     @property
     def incarnation(self) -> str:
@@ -71,7 +71,6 @@ class Supervisor:
         self.fatal: ActorError | None = None
         self._created = 0
         self._restarts = 0
-        self._ending: asyncio.Future[None] | None = None
 
     # State
 
@@ -89,9 +88,6 @@ class Supervisor:
             return False
         starts_current = self.version == self.args.version
         return not (starts_current and any(w.state in ("starting", "dead") for w in self.workers))
-
-    def status(self) -> list[WorkerStatus]:
-        return [WorkerStatus(w.name, w.version, w.state == "ready", w.restarts) for w in self.workers]
 
     def stale_error(self) -> StaleWorkersError:
         """Return the error for a stranded pool."""
@@ -145,6 +141,20 @@ class Supervisor:
             _kill(worker)
         raise WorkerGone(f"it did not answer within {timeout_s:g} s" if hung else "its process ended")
 
+    async def call_each(
+        self, calls: Iterable[tuple[Worker, list[Any]]], method: str, timeout_s: float | None = None
+    ) -> list[Any]:
+        """Call a method of several workers, each with its arguments, and return the results after all calls ended.
+
+        The result of a worker that died or hung is its WorkerGone; other errors are raised.
+        """
+        made = (self.call(worker, method, *arguments, timeout_s=timeout_s) for worker, arguments in calls)
+        outcomes = await asyncio.gather(*made, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, WorkerGone):
+                raise outcome
+        return outcomes
+
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:
         """Make `version` the current policy version, which `incarnations` hold; the other workers become stale."""
         self.version = version
@@ -189,18 +199,13 @@ class Supervisor:
     # Supervision
 
     async def _supervise(self, worker: Worker) -> None:
-        """Start an actor for `worker`, watch it, and start the next when it ends."""
+        """Start an actor for `worker`, watch it, and start the next when it ends. An error ends the pool."""
         while worker.state != "retired":
-            try:
+            # The actor's process may end during either call.
+            with suppress(RayActorError):
                 await self._start(worker)
                 assert worker.handle is not None
                 await worker.handle.wait_for_death.remote()
-            except RayActorError:
-                # The actor's process ended during one of the two calls.
-                pass
-            except ActorError as error:
-                await self._end_pool(error)
-                return
             if worker.state == "retired":
                 return
             worker.state = "dead"
@@ -209,14 +214,11 @@ class Supervisor:
             worker.restarts += 1
             self._restarts += 1
             if self._restarts > self.args.config.restart_limit:
-                await self._end_pool(
-                    WorkersLostError(
-                        f"rollout workers died {self._restarts} times, {worker.name} last; their logs in the Ray "
-                        "session folder contain the cause (often too little memory). If the deaths are expected, "
-                        "raise rollout.restart_limit"
-                    )
+                raise WorkersLostError(
+                    f"rollout workers died {self._restarts} times, {worker.name} last; their logs in the Ray session "
+                    "folder contain the cause (often too little memory). If the deaths are expected, raise "
+                    "rollout.restart_limit"
                 )
-                return
 
     async def _start(self, worker: Worker) -> None:
         config = self.args.config
@@ -246,23 +248,21 @@ class Supervisor:
 
     def _supervision_ended(self, task: asyncio.Task[None]) -> None:
         """End the pool if a supervision failed: nobody would restart its worker, and callers would wait for ever."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            failure = WorkersLostError(f"the supervision of a rollout worker failed: {error!r}")
-            self._ending = asyncio.ensure_future(self._end_pool(failure))
-
-    async def _end_pool(self, error: ActorError) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, ActorError):
+            error = WorkersLostError(f"the supervision of a rollout worker failed: {error!r}")
         self.fatal = error
-        await self.notify()
+        self._announcement = asyncio.create_task(self.notify())
 
 
 def _end(worker: Worker) -> None:
     """End the supervision of `worker`, its actor, and its engine."""
-    if worker.task is not None:
-        worker.task.cancel()
+    worker.task.cancel()
     _kill(worker)
 
 
 def _kill(worker: Worker) -> None:
-    """End the actor's process; its engine's processes then end too (`actors.engine.process_guard`)."""
+    """End the actor's process; its engine's processes then end too (`actors.engine.extension`)."""
     if worker.handle is not None:
         ray.kill(worker.handle)

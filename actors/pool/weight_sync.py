@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayTaskError
 
-from actors.errors import ActorError, EngineDied
+from actors.errors import EngineDied
 
 
+@dataclass
 class SyncClient:
     """Implements vLLM's `VLLMWeightSyncClient` over the engines of a pool, for one broadcast.
 
@@ -23,15 +24,15 @@ class SyncClient:
     version: policy version of the weights; set it before `finish_weight_update`.
     """
 
-    died_error = EngineDied
+    died_error: ClassVar = EngineDied
 
-    def __init__(self, pool: ActorHandle, incarnations: list[str], ranks_per_engine: int, timeout_s: float) -> None:
-        self._pool = pool
-        self.incarnations = incarnations
-        self._ranks_per_engine = ranks_per_engine
-        self.timeout_s = timeout_s
-        self.version = 0
-        self._lost: dict[str, str] = {}
+    _pool: ActorHandle
+    _get: Callable[[ray.ObjectRef, float], Any]
+    incarnations: list[str]
+    _ranks_per_engine: int
+    timeout_s: float
+    version: int = 0
+    _lost: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +53,6 @@ class SyncClient:
         self._all("init_weight_transfer_engine", infos)
 
     def start_weight_update(self) -> None:
-        """Freeze requests in flight, drop cached prefixes, and prepare for weights."""
         self._all("start_weight_update")
 
     def update_weights(self, update_info: Any) -> None:
@@ -62,15 +62,12 @@ class SyncClient:
         """Install the weights as `version` (or `weight_version`) and resume requests."""
         version = self.version if weight_version is None else int(weight_version)
         self._all("finish_weight_update", [version] * len(self.incarnations))
-        ray.get(self._pool.weights_arrived.remote(self.incarnations, version), timeout=self.timeout_s)
+        self._get(self._pool.weights_arrived.remote(self.incarnations, version), self.timeout_s)
 
     def _all(self, method: str, arguments: Sequence[Any] = ()) -> None:
         """Call `method` on every engine, with one argument for each if there are `arguments`."""
         call = self._pool.update_engines.remote(self.incarnations, method, list(arguments), self.timeout_s)
-        try:
-            lost = ray.get(call, timeout=2 * self.timeout_s)
-        except RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, ActorError) else error) from None
+        lost = self._get(call, 2 * self.timeout_s)
         self._lost |= lost
         self.incarnations = [name for name in self.incarnations if name not in lost]
         if not self.incarnations:

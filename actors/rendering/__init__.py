@@ -2,8 +2,8 @@
 
 `Renderer` is the protocol, `make_renderer` builds the renderer that the configuration selects, and
 `render_demonstration` turns a scripted episode into a tokenized one. `plain.py` renders lines of text for base models,
-`chat.py` applies the tokenizer's chat template, and `transcript.py` collects the turns of an episode. This package
-knows no engine and no Ray. Start with `renderer.py`.
+and `chat.py` applies the tokenizer's chat template. This package knows no engine and no Ray. Start with `renderer.py`,
+which also collects the turns of an episode.
 """
 
 from actors.rendering.factory import make_renderer, render_demonstration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ class ChatRenderer:
                 "rollout.renderer=chat, but the tokenizer has no chat template; use rollout.renderer=plain"
             )
         self._tokenizer = tokenizer
+        # The template itself writes the special tokens.
+        self._encode = partial(tokenizer.encode, add_special_tokens=False)
         self._base = self._template(_BASE)
         self._end = self._end_of_turn()
         eos = tokenizer.eos_token_id
@@ -95,14 +98,12 @@ class ChatRenderer:
             whole = self._encode(self._template(messages))
             if tokens != whole:
                 at = _common_prefix(tokens, whole)
+                around = slice(max(0, at - 8), at + 8)
                 raise RenderError(
                     f"the chat template is not the sum of its turns: at token {at} of a conversation of {i + 2} turns "
-                    f"the whole conversation has {self._around(whole, at)!r}, its turns have "
-                    f"{self._around(tokens, at)!r}; change the template, or use rollout.renderer=plain"
+                    f"the whole conversation has {self._tokenizer.decode(whole[around])!r}, its turns have "
+                    f"{self._tokenizer.decode(tokens[around])!r}; change the template, or use rollout.renderer=plain"
                 )
-
-    def _around(self, tokens: Sequence[int], at: int) -> str:
-        return self._tokenizer.decode(list(tokens[max(0, at - 8) : at + 8]))
 
     def _template(self, messages: list[Message]) -> str:
         from jinja2.exceptions import TemplateError
@@ -113,10 +114,6 @@ class ChatRenderer:
             raise RenderError(
                 f"the chat template rejects messages of roles {[m['role'] for m in messages]}: {error}"
             ) from error
-
-    def _encode(self, text: str) -> list[int]:
-        # The template itself writes the special tokens.
-        return self._tokenizer.encode(text, add_special_tokens=False)
 
 
 def _common_prefix(one: Sequence[object], other: Sequence[object]) -> int:

@@ -9,8 +9,7 @@ import numpy as np
 from actors.config import RendererKind
 from actors.rendering.chat import ChatRenderer
 from actors.rendering.plain import PlainRenderer
-from actors.rendering.renderer import Renderer
-from actors.rendering.transcript import Transcript
+from actors.rendering.renderer import Renderer, Transcript
 from buffer.episodes.schema import Episode
 
 if TYPE_CHECKING:
@@ -29,11 +28,10 @@ def make_renderer(kind: RendererKind, tokenizer: PreTrainedTokenizerBase) -> Ren
 def render_demonstration(demo: Demonstration, renderer: Renderer) -> Episode:
     """Return a scripted episode with tokens. No policy sampled it: log-probabilities are 0.0 and versions -1."""
     transcript = Transcript(renderer, demo.observations[0])
-    length = 0
-    for text, observation, reward in zip(demo.actions, demo.observations[1:], demo.rewards, strict=True):
-        ids = renderer.encode_action(text)
-        transcript.add(text, ids, observation, reward)
-        length += len(ids)
+    actions = [renderer.encode_action(text) for text in demo.actions]
+    for turn in zip(demo.actions, actions, demo.observations[1:], demo.rewards, strict=True):
+        transcript.add(*turn)
+    length = sum(map(len, actions))
     return transcript.episode(
         episode_id=f"demonstration-{demo.env}-{demo.seed}",
         env=demo.env,

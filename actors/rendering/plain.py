@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.errors import RenderError
@@ -18,26 +19,30 @@ class PlainRenderer:
 
     An action ends with a newline if the tokenizer encodes "\\n" as one token, else with the end-of-text token. The
     end-of-text token always ends an action, and so does every token that contains a newline (some vocabularies have
-    "?\\n" as one token). If the token limit cut an action, its
-    newline is part of the next observation.
+    "?\\n" as one token). If the token limit cut an action, its newline is part of the next observation.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self._encode = partial(tokenizer.encode, add_special_tokens=False)
         newline = self._encode("\n")
-        eos = tokenizer.eos_token_id
-        if len(newline) != 1 and eos is None:
+        eos = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        if len(newline) != 1 and not eos:
             raise RenderError(
                 'the tokenizer encodes "\\n" as several tokens and has no end-of-text token, so no token can end an '
                 "action; give it an eos_token, or use rollout.renderer=chat"
             )
-        self._end = newline[0] if len(newline) == 1 else int(eos)
+        self._end = newline[0] if len(newline) == 1 else eos[0]
         # An observation may follow these tokens without a separator.
         self._closing = {self._end}
         if len(newline) == 1:
-            self._closing |= _newline_tokens(tokenizer)
-        self.stop_token_ids = sorted(self._closing | ({int(eos)} if eos is not None else set()))
-        self._first = _first_tokens(tokenizer)
+            special, text = set(tokenizer.all_special_ids), tokenizer.convert_tokens_to_string
+            pieces = tokenizer.get_vocab().items()
+            self._closing |= {i for piece, i in pieces if i not in special and "\n" in text([piece])}
+        self.stop_token_ids = sorted(self._closing.union(eos))
+        bos = tokenizer.bos_token_id
+        # Some tokenizers begin each text with a special token.
+        self._first = [int(bos)] if bos is not None and tokenizer.encode("a")[:1] == [bos] else []
 
     def start(self, observation: Observation) -> list[int]:
         return self._first + self._line(observation)
@@ -62,23 +67,3 @@ class PlainRenderer:
         if not isinstance(observation, str):
             observation = "\n".join(message["content"] for message in observation)
         return self._encode(observation + "\n")
-
-    def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
-
-
-def _newline_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the ids of all tokens whose text contains a newline."""
-    special = set(tokenizer.all_special_ids)
-    pieces = tokenizer.get_vocab()
-    return {
-        index
-        for piece, index in pieces.items()
-        if index not in special and "\n" in tokenizer.convert_tokens_to_string([piece])
-    }
-
-
-def _first_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the beginning-of-text token if the tokenizer puts it before a text, else nothing."""
-    bos = tokenizer.bos_token_id
-    return [int(bos)] if bos is not None and tokenizer.encode("a")[:1] == [bos] else []

@@ -1,4 +1,4 @@
-"""The protocol of renderers, and observations as messages.
+"""The protocol of renderers, and the transcript of an episode that a renderer writes.
 
 The tokens of an episode only grow: the state of turn t is a prefix of the state of turn t + 1, and the tokens that the
 engine sampled stay unchanged. A renderer appends the separator and the new observation.
@@ -7,7 +7,11 @@ engine sampled stay unchanged. A renderer appends the separator and the new obse
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from buffer.episodes.schema import Episode
 
 if TYPE_CHECKING:
     from envs import Message, Observation
@@ -21,19 +25,15 @@ class Renderer(Protocol):
 
     def start(self, observation: Observation) -> list[int]:
         """Return the tokens of s_0."""
-        ...
 
     def extend(self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation) -> list[int]:
         """Return the tokens of s_{t+1}, given those of s_t and a_t and the observation that followed."""
-        ...
 
     def action_text(self, action_tokens: Sequence[int]) -> str:
         """Return the text that the environment receives as the action."""
-        ...
 
     def encode_action(self, text: str) -> list[int]:
         """Return the tokens of an action given as text; the last one is a stop token."""
-        ...
 
 
 def as_messages(observation: Observation) -> list[Message]:
@@ -41,3 +41,34 @@ def as_messages(observation: Observation) -> list[Message]:
     if isinstance(observation, str):
         return [{"role": "user", "content": observation}]
     return list(observation)
+
+
+class Transcript:
+    """The tokens and messages of an episode so far, and the positions of its actions; `tokens` is the present state."""
+
+    def __init__(self, renderer: Renderer, observation: Observation) -> None:
+        self._renderer = renderer
+        self._messages = as_messages(observation)
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._rewards: list[float] = []
+        self.tokens = renderer.start(observation)
+
+    def add(self, text: str, action_tokens: list[int], observation: Observation, reward: float) -> None:
+        """Append an action, as text and as tokens, and the observation and reward that followed."""
+        self._starts.append(len(self.tokens))
+        self._ends.append(len(self.tokens) + len(action_tokens))
+        self._rewards.append(reward)
+        self._messages += [{"role": "assistant", "content": text}, *as_messages(observation)]
+        self.tokens = self._renderer.extend(self.tokens, action_tokens, observation)
+
+    def episode(self, window: int | None = None, **columns: Any) -> Episode:
+        """Return the episode, its tokens cut to `window`; `columns` are the columns of `Episode` not known here."""
+        return Episode(
+            tokens=np.array(self.tokens[:window], np.int32),
+            action_start=np.array(self._starts, np.int32),
+            action_end=np.array(self._ends, np.int32),
+            reward=np.array(self._rewards, np.float32),
+            messages=[dict(message) for message in self._messages],  # type: ignore[arg-type]
+            **columns,
+        )

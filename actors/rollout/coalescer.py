@@ -19,29 +19,19 @@ class Coalescer(Generic[Item, Answer]):
 
     def __init__(self, call: Callable[[list[Item]], Awaitable[Sequence[Answer]]]) -> None:
         self._call = call
-        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._items: list[Item] = []
+        self._turn = asyncio.Lock()
 
     async def submit(self, item: Item) -> Answer:
         """Return the answer for `item`. Raises what the call of its batch raises."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, answer))
-        if self._task is None:
-            self._task = asyncio.create_task(self._drain())
-        return await answer
+        if not self._items:
+            self._batch = asyncio.create_task(self._next())
+        batch, index = self._batch, len(self._items)
+        self._items.append(item)
+        # If one of the batch's callers is cancelled, the others still receive their answers.
+        return (await asyncio.shield(batch))[index]
 
-    async def _drain(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                # gather turns the batch's exception into a value, which every item of the batch receives.
-                (outcome,) = await asyncio.gather(self._call([item for item, _ in batch]), return_exceptions=True)
-                for index, (_, answer) in enumerate(batch):
-                    if answer.done():
-                        continue
-                    if isinstance(outcome, BaseException):
-                        answer.set_exception(outcome)
-                    else:
-                        answer.set_result(outcome[index])
-        finally:
-            self._task = None
+    async def _next(self) -> Sequence[Answer]:
+        async with self._turn:
+            items, self._items = self._items, []
+            return await self._call(items)

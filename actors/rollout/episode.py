@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from actors.config import SamplingConfig
 from actors.errors import PromptTooLong
-from actors.rendering.renderer import Renderer
-from actors.rendering.transcript import Transcript
+from actors.rendering.renderer import Renderer, Transcript
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import FreshActions
-from envs import INVALID_ACTION, SUCCESS, TASK_ID
+from envs import INVALID_ACTION, SUCCESS, TASK_ID, AsyncEnv
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
+    from actors.engine.engine import VllmEngine
     from actors.rollout.critic_choice import Chooser
-    from envs import AsyncEnv
-
-    class Engine(Protocol):
-        window: int
-
-        async def generate(
-            self, prompt: list[int], n: int, sampling: SamplingConfig, *, greedy: bool = False
-        ) -> FreshActions: ...
 
 
-@dataclass
-class Played:
-    """An episode, and the figures that have no column in its schema.
-
-    invalid_actions: turns whose action the environment could not parse.
-    window_truncated: the episode was truncated because it exceeded the context window.
-    """
+class Played(NamedTuple):
+    """An episode, and the figures of `EpisodeResult` that have no column in its schema."""
 
     episode: Episode
     invalid_actions: int
@@ -42,7 +26,7 @@ class Played:
 
 async def run_episode(
     env: AsyncEnv,
-    engine: Engine,
+    engine: VllmEngine,
     renderer: Renderer,
     sampling: SamplingConfig,
     *,

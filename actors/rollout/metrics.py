@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from actors.rollout.results import EpisodeResult
@@ -11,23 +13,21 @@ class WorkerMetrics:
     """The metrics of one worker; all names start with `archer_rollout_`."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        def counter(name: str, description: str) -> Counter:
-            return Counter(f"archer_rollout_{name}", description, registry=registry)
-
-        self.episodes = counter("episodes", "Finished episodes.")
-        self.turns = counter("turns", "Turns of finished episodes.")
-        self.action_tokens = counter("action_tokens", "Action tokens of finished episodes.")
-        self.invalid_actions = counter("invalid_actions", "Actions that the environment could not parse.")
-        self.failures = counter("env_failures", "Episodes dropped because their environment failed.")
-        self.window_truncations = counter("window_truncations", "Episodes truncated at the end of the context window.")
-        self.fresh_actions = counter("fresh_actions", "Actions sampled at replayed states.")
-        self.fresh_tokens = counter("fresh_tokens", "Tokens sampled at replayed states.")
-        self.playing = Gauge("archer_rollout_episodes_in_flight", "Episodes in flight.", registry=registry)
-        self.version = Gauge("archer_rollout_policy_version", "Policy version of the engine.", registry=registry)
+        common: dict[str, Any] = {"namespace": "archer", "subsystem": "rollout", "registry": registry}
+        self.episodes = Counter("episodes", "Finished episodes.", **common)
+        self.turns = Counter("turns", "Turns of finished episodes.", **common)
+        self.action_tokens = Counter("action_tokens", "Action tokens of finished episodes.", **common)
+        self.invalid_actions = Counter("invalid_actions", "Actions that the environment could not parse.", **common)
+        self.failures = Counter("env_failures", "Episodes dropped because their environment failed.", **common)
+        self.window_truncations = Counter(
+            "window_truncations", "Episodes truncated at the end of the context window.", **common
+        )
+        self.fresh_actions = Counter("fresh_actions", "Actions sampled at replayed states.", **common)
+        self.fresh_tokens = Counter("fresh_tokens", "Tokens sampled at replayed states.", **common)
+        self.playing = Gauge("episodes_in_flight", "Episodes in flight.", **common)
+        self.version = Gauge("policy_version", "Policy version of the engine.", **common)
         self.append_seconds = Histogram(
-            "archer_rollout_append_seconds",
-            "Time from the end of an episode to the acknowledgement by replay.",
-            registry=registry,
+            "append_seconds", "Time from the end of an episode to the acknowledgement by replay.", **common
         )
 
     def count(self, result: EpisodeResult) -> None:

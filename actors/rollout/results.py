@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,7 @@ from buffer.rollout_records import CollectReport
 class EpisodeResult:
     """The figures of one episode that the worker returns to the pool; the episode itself goes to replay.
 
-    ret: undiscounted return.
-    success: None if the environment does not report success.
-    invalid_actions: turns whose action the environment could not parse.
-    version: mean policy version over the action tokens.
-    window_truncated: the episode was truncated because it exceeded the context window.
+    `CollectReport` has a column or a sum of each figure and defines it.
     failure: error message if the environment failed and the episode was dropped; the other figures are then zero.
     """
 
@@ -37,18 +32,14 @@ class EpisodeResult:
 def summarize(results: Sequence[EpisodeResult], *, seconds: float, lost: int, next_seed: int) -> CollectReport:
     """Return the report over `results`. Dropped episodes contribute their error message only."""
     finished = sorted((r for r in results if r.failure is None), key=lambda r: r.seed)
-
-    def column(values: list[Any], dtype: type) -> np.ndarray:
-        return np.array(values, dtype=dtype)
-
     return CollectReport(
-        returns=column([r.ret for r in finished], np.float32),
-        successes=column([np.nan if r.success is None else float(r.success) for r in finished], np.float32),
-        turns=column([r.turns for r in finished], np.int32),
-        invalid_actions=column([r.invalid_actions for r in finished], np.int32),
-        versions=column([r.version for r in finished], np.float32),
-        seeds=column([r.seed for r in finished], np.int64),
-        tokens=column([r.action_tokens for r in finished], np.int32),
+        returns=np.array([r.ret for r in finished], np.float32),
+        successes=np.array([np.nan if r.success is None else float(r.success) for r in finished], np.float32),
+        turns=np.array([r.turns for r in finished], np.int32),
+        invalid_actions=np.array([r.invalid_actions for r in finished], np.int32),
+        versions=np.array([r.version for r in finished], np.float32),
+        seeds=np.array([r.seed for r in finished], np.int64),
+        tokens=np.array([r.action_tokens for r in finished], np.int32),
         seconds=seconds,
         window_truncations=sum(r.window_truncated for r in finished),
         lost=lost,

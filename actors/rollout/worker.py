@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,13 +62,9 @@ class RolloutWorker:
         self._seed = seed
         self._idle_envs: list[envs.AsyncEnv] = []
         self._failures_in_row = 0
-        self._append_thread = ThreadPoolExecutor(1, thread_name_prefix="append")
         self._append = Coalescer(self._append_all)
-        self._chooser: Chooser | None = None
-        if args.scorer is not None:
-            self._chooser = Chooser(args.scorer, args.candidates, args.config.request_timeout_s)
-        self._engine: VllmEngine
-        self._metrics: WorkerMetrics
+        timeout_s = args.config.request_timeout_s
+        self._chooser = None if args.scorer is None else Chooser(args.scorer, args.candidates, timeout_s)
 
     async def start(self) -> tuple[str, int]:
         """Start environment, renderer, engine and metrics.
@@ -108,10 +103,7 @@ class RolloutWorker:
         with self._metrics.playing.track_inprogress():
             result = await self._play(seed, greedy, store, group)
         self._metrics.count(result)
-        if result.failure is None:
-            self._failures_in_row = 0
-            return result
-        self._failures_in_row += 1
+        self._failures_in_row = 0 if result.failure is None else self._failures_in_row + 1
         if self._failures_in_row >= self._args.config.env_failure_limit:
             raise EnvFailureLimit(
                 f"{self._name}: {self._failures_in_row} consecutive episodes failed in environment "
@@ -135,14 +127,15 @@ class RolloutWorker:
                 chooser=self._chooser,
             )
         except (envs.EnvError, PromptTooLong, RenderError) as error:
-            await self._discard(env)
+            # That a failed environment also fails to close adds no information.
+            with suppress(envs.EnvError):
+                await env.aclose()
             return EpisodeResult(seed=seed, failure=f"{type(error).__name__}: {error}")
         self._idle_envs.append(env)
         episode = played.episode
         if store and self._args.replay is not None:
-            finished = time.monotonic()
-            await self._append.submit(episode)
-            self._metrics.append_seconds.observe(time.monotonic() - finished)
+            with self._metrics.append_seconds.time():
+                await self._append.submit(episode)
         return EpisodeResult(
             seed=seed,
             ret=episode.ret,
@@ -156,16 +149,14 @@ class RolloutWorker:
 
     async def _append_all(self, episodes: list[Episode]) -> list[None]:
         assert self._args.replay is not None
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._append_thread, self._args.replay.append, episodes_to_batch(episodes))
+        await asyncio.to_thread(self._args.replay.append, episodes_to_batch(episodes))
         return [None] * len(episodes)
 
     async def act(self, request: ActionRequest) -> FreshActions:
-        """Return the requested actions."""
         sampling = self._args.config.sampling
         parts = [
-            self._engine.generate(state, n, sampling, logprobs=request.logprobs)
-            for state, n in zip(request.states(), request.counts.tolist(), strict=True)
+            self._engine.generate(state.tolist(), n, sampling, logprobs=request.logprobs)
+            for state, n in zip(request.states, request.counts.tolist(), strict=True)
         ]
         actions = FreshActions.join(await asyncio.gather(*parts))
         self._metrics.fresh_actions.inc(len(actions.offsets) - 1)
@@ -185,10 +176,3 @@ class RolloutWorker:
     def _make_env(self) -> envs.AsyncEnv:
         env = envs.make(self._args.env_id, **self._args.env_kwargs)
         return envs.AsyncEnv(env, timeout_s=self._args.config.env_timeout_s)
-
-    async def _discard(self, env: envs.AsyncEnv) -> None:
-        try:
-            await env.aclose()
-        except envs.EnvError:
-            # The environment has failed before; that it also fails to close adds no information.
-            return

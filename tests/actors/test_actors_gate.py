@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from actors.pool.fifo_gate import Gate
+from actors.pool.fresh_requests import Gate
 
 
 def test_requests_pass_in_order_and_within_the_room() -> None:

@@ -18,7 +18,6 @@ from learner.algorithm_config import CriticConfig
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
-from learner.broadcast.policy_source import PolicySource
 from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
@@ -120,6 +119,8 @@ class ActorCritic:
 
         Called on every rank, because gathering under ZeRO-3 is collective.
         """
+        from learner.broadcast.policy_source import PolicySource  # imports vLLM, which other algorithms do not need
+
         module = self.critic.module
         state = on_rank_0(PolicySource(module))
         if state is None:

@@ -16,7 +16,7 @@ class ConfigError(ArcherError):
 
 
 class RunError(ArcherError):
-    """The run cannot start or continue."""
+    """The run cannot start or continue, or a file of its results cannot be read or written."""
 
 
 class Interrupted(ArcherError):

@@ -27,8 +27,8 @@ from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
 from archer.driver.learner_job import train
 from archer.driver.model import start_path
-from archer.driver.progress import Progress, make_progress
-from archer.driver.run_folder import RunFolder
+from archer.driver.progress import Progress
+from archer.driver.run_folder import RunFolder, latest_checkpoint
 from archer.results.plots import learning_curve
 from archer.results.summary import print_summary, summarise
 from buffer.service import ReplayService
@@ -42,11 +42,11 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
     episode and checkpoint that was acknowledged.
     """
     started = time.monotonic()
-    checkpoint = folder.latest_checkpoint() if resume else None
+    checkpoint = latest_checkpoint(folder.path) if resume else None
     state = read_state(folder) if checkpoint else {}
     with ExitStack() as stack:
         discovery = stack.enter_context(DiscoveryServer(config.metrics.host, config.metrics.port, run=config.name))
-        progress = stack.enter_context(make_progress(config.name, config.cycles))
+        progress = stack.enter_context(Progress(config.name, config.cycles))
         progress.message(f"run folder {folder.path}, metrics at {discovery.url}")
         if resume:
             _rewind(folder, checkpoint, state, progress)
@@ -68,7 +68,31 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         with BoardFollower(board, journal.handle) as follower:
             discovery.add_source("board", follower.targets)
-            args = _train_args(config, folder, model, checkpoint, replay, pool, scorer, BoardPublisher(board))
+            args = TrainArgs(
+                algorithm=config.algorithm,
+                learner=config.learner,
+                run_dir=folder.path,
+                model=model,
+                start_model=start_path(config.model, folder.model),
+                seed=config.seed,
+                mode=config.mode,
+                cycles=config.cycles,
+                offline_cycles=config.offline_cycles,
+                episodes_per_cycle=config.episodes_per_cycle,
+                max_staleness=config.max_staleness,
+                evaluation_episodes=config.evaluation.episodes,
+                evaluation_every=config.evaluation.every,
+                evaluation_greedy=config.evaluation.greedy,
+                checkpoint_every=config.checkpoint.every,
+                checkpoint_keep=config.checkpoint.keep,
+                temperature=config.rollout.sampling.temperature,
+                replay=replay.client(),
+                rollouts=pool,
+                board=BoardPublisher(board),
+                demonstrations=folder.demonstrations,
+                resume=checkpoint,
+                scorer=scorer,
+            )
             train(config, args, follower, api_server)
     return _report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
@@ -76,20 +100,16 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
 def _rewind(folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress) -> None:
     """Bring the rows of the folder back to the checkpoint from which the run resumes."""
     cycle = int(state.get("cycle", 0))
-    if checkpoint is None:
-        progress.message(f"{folder.path} has no complete checkpoint yet: starting from the beginning")
-    else:
-        progress.message(f"resuming from {checkpoint} (cycle {cycle})")
+    restart = f"{folder.path} has no complete checkpoint yet: starting from the beginning"
+    progress.message(f"resuming from {checkpoint} (cycle {cycle})" if checkpoint else restart)
     folder.rewind(cycle)
 
 
 def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> ReplayService:
-    restore: Path | bool = False
-    if checkpoint is not None:
-        restore = checkpoint / "replay"
-    else:
+    if checkpoint is None:
         # A run that was killed before its first checkpoint starts over, with an empty replay.
         shutil.rmtree(folder.replay, ignore_errors=True)
+    restore = checkpoint / "replay" if checkpoint else False
     return ReplayService.start(config.replay, directory=folder.replay, seed=config.seed, restore=restore)
 
 
@@ -122,43 +142,6 @@ def _start_pool(
         candidates=config.algorithm_config.proposals(),
     )
     return start_pool(arguments, wait=False)
-
-
-def _train_args(
-    config: RunConfig,
-    folder: RunFolder,
-    model: str,
-    checkpoint: Path | None,
-    replay: ReplayService,
-    pool: PoolClient,
-    scorer: ActorHandle | None,
-    board: BoardPublisher,
-) -> TrainArgs:
-    return TrainArgs(
-        algorithm=config.algorithm,
-        learner=config.learner,
-        run_dir=folder.path,
-        model=model,
-        start_model=start_path(config.model, folder.model),
-        seed=config.seed,
-        mode=config.mode,
-        cycles=config.cycles,
-        offline_cycles=config.offline_cycles,
-        episodes_per_cycle=config.episodes_per_cycle,
-        max_staleness=config.max_staleness,
-        evaluation_episodes=config.evaluation.episodes,
-        evaluation_every=config.evaluation.every,
-        evaluation_greedy=config.evaluation.greedy,
-        checkpoint_every=config.checkpoint.every,
-        checkpoint_keep=config.checkpoint.keep,
-        temperature=config.rollout.sampling.temperature,
-        replay=replay.client(),
-        rollouts=pool,
-        board=board,
-        demonstrations=folder.demonstrations,
-        resume=checkpoint,
-        scorer=scorer,
-    )
 
 
 def _report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[str, Any]:

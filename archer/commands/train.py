@@ -46,13 +46,14 @@ def train(
 
 def _run(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
     from archer.config.loading import dump_config
+    from archer.driver.run_folder import latest_checkpoint
 
-    folder.write_config(dump_config(config))
+    folder.write(folder.config_path, dump_config(config))
     try:
         from archer.run import run  # imports torch and Ray
 
         run(config, folder, resume=resume)
     except KeyboardInterrupt:
-        checkpoint = folder.latest_checkpoint()
+        checkpoint = latest_checkpoint(folder.path)
         start = checkpoint.name if checkpoint else "the beginning, because it has no checkpoint yet"
         raise Interrupted(f"interrupted; `archer train --resume {folder.path}` resumes from {start}") from None

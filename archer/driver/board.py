@@ -64,15 +64,17 @@ class BoardFollower:
     The follower adds the driver's `time` to each event, and keeps the metrics targets that ranks register.
     """
 
+    done: Future[None]
+    """Ends when the thread ends: before `__exit__` only if `handle` raised or the board is gone."""
+
     def __init__(self, board: Queue, handle: Callable[[Event], None]) -> None:
         self._board = board
         self._handle = handle
         self._targets: dict[tuple[str, str], str] = {}
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="board-follower")
-        self._done: Future[None] | None = None
 
     def __enter__(self) -> BoardFollower:
-        self._done = self._executor.submit(self._follow)
+        self.done = self._executor.submit(self._follow)
         return self
 
     def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
@@ -82,12 +84,6 @@ class BoardFollower:
         else:
             with suppress(BoardError):  # the first error explains more than an error of the follower
                 self._end(timeout_s=10.0)
-
-    @property
-    def done(self) -> Future[None]:
-        """A future that ends when the thread ends: before `__exit__` only if `handle` raised or the board is gone."""
-        assert self._done is not None, "enter the follower first"
-        return self._done
 
     def check(self) -> None:
         """Raise the error of `handle`, or BoardError, if the thread has ended with one."""

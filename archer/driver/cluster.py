@@ -51,7 +51,7 @@ def _connect(*configs: RunConfig) -> Any:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         options["address"] = "local"
-        options["num_cpus"] = max(config.cluster.num_cpus or needed_cpus(config) for config in configs)
+        options["num_cpus"] = max(config.cluster.num_cpus or math.ceil(_total(config, "CPU")) for config in configs)
         options["object_store_memory"] = settings.object_store_mb << 20
         options["include_dashboard"] = False
     try:
@@ -124,11 +124,6 @@ def _reservations(config: RunConfig) -> list[tuple[str, int, dict[str, float]]]:
     ]
 
 
-def needed_cpus(config: RunConfig) -> int:
-    """Return the number of logical CPUs of a cluster that has room for the processes of a run."""
-    return math.ceil(_total(config, "CPU"))
-
-
 def _total(config: RunConfig, resource: str) -> float:
     return sum(number * each.get(resource, 0.0) for _, number, each in _reservations(config))
 
@@ -156,11 +151,10 @@ def _require_room(config: RunConfig) -> None:
 def _fits(config: RunConfig) -> bool:
     bundles = []
     for _, number, resources in _reservations(config):
-        reserved = {name: amount for name, amount in resources.items() if amount > 0}
-        bundles += [reserved] * number if reserved else []
-    if not bundles:
+        bundles += [{name: amount for name, amount in resources.items() if amount > 0}] * number
+    if not any(bundles):
         return True
-    group = placement_group(bundles)
+    group = placement_group([bundle for bundle in bundles if bundle])
     try:
         return group.wait(config.cluster.start_timeout_s)
     finally:

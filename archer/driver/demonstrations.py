@@ -14,18 +14,13 @@ from actors.rendering.factory import make_renderer, render_demonstration
 from archer.config.models import RunConfig
 from buffer.episodes.schema import Episode, episodes_to_batch
 
-_BATCH = 256
-"""Episodes of one append to replay."""
+_BATCH = 256  # episodes of one append to replay
 
 
 def play_demonstrations(config: RunConfig) -> list[envs.Demonstration]:
     """Return the scripted episodes that `config.demonstrations` requests; the same seed gives the same episodes."""
-    settings = config.demonstrations
-    return list(
-        envs.demonstrate(
-            config.env.id, episodes=settings.episodes, skill=settings.skill, seed=config.seed, **config.env.kwargs
-        )
-    )
+    script = config.demonstrations.model_dump(include={"episodes", "skill"})
+    return list(envs.demonstrate(config.env.id, **script, seed=config.seed, **config.env.kwargs))
 
 
 def texts(demonstrations: list[envs.Demonstration]) -> list[str]:

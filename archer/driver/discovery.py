@@ -33,12 +33,8 @@ _FAILURES = Counter(
 )
 
 
-class DiscoveryError(RunError):
-    """The discovery endpoint cannot be served."""
-
-
 class DiscoveryServer:
-    """Serves from construction until close(). If `port` is 0, the system chooses one; the attribute `port` has it.
+    """Serves from construction until the end of its `with` block. If `port` is 0, the system chooses one.
 
     Each request asks every source. If a source fails (for example while its process restarts), the server lists the
     last answer of that source, logs the failure and counts it.
@@ -51,12 +47,11 @@ class DiscoveryServer:
         try:
             self._server = _Server((host, port), _Handler)
         except OSError as error:
-            raise DiscoveryError(_bind_sentence(host, port, error)) from error
+            raise RunError(_bind_sentence(host, port, error)) from error
         self._server.discovery = self
         self.port: int = self._server.server_address[1]
         self.host = host if host not in ("0.0.0.0", "") else ray.util.get_node_ip_address()
-        self._thread = threading.Thread(target=self._server.serve_forever, name="discovery", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._server.serve_forever, name="discovery", daemon=True).start()
 
     @property
     def url(self) -> str:
@@ -81,17 +76,12 @@ class DiscoveryServer:
             for (role, name), address in sorted(entries.items())
         ]
 
-    def close(self) -> None:
-        """Stop the server and release the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10.0)
-
     def __enter__(self) -> DiscoveryServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._server.shutdown()  # waits until the thread has left `serve_forever`
+        self._server.server_close()
 
     def _ask(self, name: str, source: Source) -> list[Target]:
         try:

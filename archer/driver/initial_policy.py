@@ -33,25 +33,18 @@ def prepare_policy(
             build_tiny_model(texts(demonstrations), folder.model, config.model.build, seed=config.seed)
         model, window = str(folder.model), config.model.build.max_positions
     else:
-        resolved = resolve_model(config.model)
-        model, window = resolved.path, resolved.window
+        model, window = resolve_model(config.model)
     if config.algorithm_config.has_critic:
         check_critic(config.learner.critic, model)
     if not demonstrations:
         return model, []
     episodes = render(demonstrations, model, config.rollout, imported=len(imports))
-    episodes = _fitting(episodes, config, config.rollout.engine.max_model_len or window, progress)
-    write_demonstrations(episodes, folder.demonstrations)
-    return model, episodes
-
-
-def _fitting(episodes: list[Episode], config: RunConfig, window: int | None, progress: Progress) -> list[Episode]:
-    """Drop the episodes that do not fit into the window, and report how many. Raises RunError if none is left."""
+    window = config.rollout.engine.max_model_len or window
     kept = fitting(episodes, window, config.rollout.sampling.max_tokens)
-    if len(kept) < len(episodes):
-        dropped = len(episodes) - len(kept)
+    if dropped := len(episodes) - len(kept):
         text = f"left out {dropped} of {len(episodes)} demonstrations: longer than the window of {window} tokens"
         if not kept:
             raise RunError(f"{text}; raise the model's window or lower env.kwargs.max_turns")
         progress.message(text)
-    return kept
+    write_demonstrations(kept, folder.demonstrations)
+    return model, kept

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
-from archer.driver.progress import Progress
-from archer.driver.run_folder import RunFolder
+from archer.driver.progress import Event, Progress
+from archer.driver.run_folder import RunFolder, latest_checkpoint
 from archer.results.statistics import EvalResult
-
-Event = dict[str, Any]
 
 
 class Journal:
@@ -28,7 +27,7 @@ class Journal:
             self._folder.append_row(event)
         elif event["kind"] == "evaluation":
             result = EvalResult.from_event(event, env=self._env, greedy=self._greedy)
-            event = {**event, **result.row(cycle=self._cycle, collected_episodes=event["collected_episodes"])}
+            event = {**event, **asdict(result), "cycle": self._cycle}
             per_episode = ("returns", "successes", "turns", "invalid_actions")
             self._folder.append_row({key: value for key, value in event.items() if key not in per_episode})
         self._progress.handle(event)
@@ -36,5 +35,5 @@ class Journal:
 
 def read_state(folder: RunFolder) -> dict[str, Any]:
     """Return the counters of the newest checkpoint (`learner.engine.checkpoints.TrainerState`), {} before the first."""
-    newest = folder.latest_checkpoint()
+    newest = latest_checkpoint(folder.path)
     return {} if newest is None else json.loads((newest / "state.json").read_text(encoding="utf-8"))

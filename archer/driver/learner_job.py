@@ -18,11 +18,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower
 from archer.errors import RunError
+from archer.shadowed_packages import ROOMS
 from buffer.node_affinity import this_node
 from learner.entry import run_rank
 from learner.train_args import TrainArgs
-
-_ROOMS = ("actors", "archer", "buffer", "envs", "learner")
 
 
 def train(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_server: str) -> None:
@@ -125,5 +124,5 @@ def _innermost(error: BaseException) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):
         # Its text is a traceback whose last line is the error itself.
         text = text.splitlines()[-1]
-    name = type(error).__name__
-    return text if type(error).__module__.split(".")[0] in _ROOMS else f"{name}: {text}"
+    kind = type(error)
+    return text if kind.__module__.split(".")[0] in ROOMS else f"{kind.__name__}: {text}"

@@ -1,14 +1,10 @@
-"""The policy's model: check an existing one, or build a tokenizer and a small Llama from scratch.
-
-Both give a Hugging Face folder (or hub name) that each room loads by itself.
-"""
+"""The policy's model: check an existing one, or build a tokenizer and a small Llama from scratch."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
-
-
-@dataclass(frozen=True)
-class PolicyModel:
-    """A model that passed the checks: its folder or hub name, and its window in tokens if the configuration has one."""
-
-    path: str
-    window: int | None
 
 
 def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelConfig, *, seed: int) -> Path:
@@ -117,8 +105,11 @@ def start_path(config: ModelConfig, built: Path) -> str:
     return str(Path(config.path).expanduser()) if looks_like_folder(config.path) else config.path
 
 
-def resolve_model(config: ModelConfig) -> PolicyModel:
-    """Check the existing model `config.path`: its folder, configuration and tokenizer. Raises ConfigError."""
+def resolve_model(config: ModelConfig) -> tuple[str, int | None]:
+    """Check the folder, configuration and tokenizer of the existing model `config.path`. Raises ConfigError.
+
+    Returns the folder or hub name, and the window in tokens if the model's configuration has one.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     from learner.models.vocabulary import pad_token_id  # late: imports torch, as transformers does
@@ -139,7 +130,7 @@ def resolve_model(config: ModelConfig) -> PolicyModel:
         pad_token_id(tokenizer)
     except LearnerError as error:
         raise ConfigError(f"`model.path` {config.path!r} cannot be trained: {error}") from error
-    return PolicyModel(path, getattr(architecture, "max_position_embeddings", None))
+    return path, getattr(architecture, "max_position_embeddings", None)
 
 
 def check_critic(config: CriticConfig, model: str) -> None:

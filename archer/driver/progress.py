@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 Event = dict[str, Any]
@@ -56,12 +56,11 @@ class RunState:
         if kind == "stage":
             self.stage, self.phase, self.step, self.steps = event["stage"], "", 0, 0
             if self.stage == "train":
-                self.cycle_ends.clear()
-                self.cycle_ends.append(event.get("time", time.time()))
+                self.cycle_ends = deque([event.get("time", time.time())], maxlen=6)
         elif kind == "phase":
             # No event marks the end of an evaluation between two cycles; the next phase does.
-            self.stage, self.cycle, self.phase = "train", event["cycle"], event["phase"]
-            self.step = self.steps = 0
+            self.stage, self.phase, self.step, self.steps = "train", event["phase"], 0, 0
+            self.cycle = event["cycle"]
         elif kind == "step":
             self.phase, self.step, self.steps = event["phase"], event["step"], event["steps"]
             self.metrics.update(event["metrics"])
@@ -81,71 +80,52 @@ class RunState:
 
 
 class Progress:
-    """Shows the events of a run as plain lines, without phases and steps. Use as a context manager."""
+    """Shows the events of a run; use as a context manager.
 
-    def __init__(self, state: RunState, console: Console) -> None:
-        self.state = state
-        self._console = console
+    On a terminal a panel is redrawn in place, and evaluations and messages scroll above it. Other outputs get plain
+    lines, without phases and steps.
+    """
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def handle(self, event: Event) -> None:
-        self.state.apply(event)
-        if event["kind"] == "stage":
-            self.message(f"stage: {event['stage']}")
-        elif event["kind"] == "cycle":
-            numbers = "  ".join(f"{label} {value}" for label, value in _numbers(event["metrics"]))
-            eta = self.state.eta()
-            left = f"  left {duration(eta)}" if eta else ""
-            self.message(f"cycle {event['cycle']}/{self.state.cycles}  {numbers}{left}")
-        elif event["kind"] == "evaluation":
-            self.message(evaluation_line(event))
-
-    def message(self, text: str) -> None:
-        """Show a line of text that stays."""
-        self._console.print(Text(text), soft_wrap=True)
-
-
-class LiveProgress(Progress):
-    """Redraws a panel in place; evaluations and messages scroll above it and stay."""
-
-    def __init__(self, state: RunState, console: Console) -> None:
-        super().__init__(state, console)
+    def __init__(self, name: str, cycles: int, console: Console | None = None) -> None:
+        self.state = RunState(name, cycles)
+        self._console = console or Console(file=sys.stdout, highlight=False)
         self._lock = threading.Lock()  # the board's follower delivers events; Live draws in a thread of its own
-        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=False)
+        live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
+        self._live = live if self._console.is_terminal else None
 
     def __enter__(self) -> Self:
-        self._live.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def handle(self, event: Event) -> None:
         with self._lock:
             self.state.apply(event)
         if event["kind"] == "evaluation":
-            self.message(evaluation_line(event))
+            self.message(_evaluation_line(event))
+        elif event["kind"] == "stage" and self._live is None:
+            self.message(f"stage: {event['stage']}")
+        elif event["kind"] == "cycle" and self._live is None:
+            numbers = "  ".join(f"{label} {value}" for label, value in _numbers(event["metrics"]))
+            eta = self.state.eta()
+            left = f"  left {duration(eta)}" if eta else ""
+            self.message(f"cycle {event['cycle']}/{self.state.cycles}  {numbers}{left}")
 
-    def render(self) -> RenderableType:
+    def message(self, text: str) -> None:
+        """Show a line of text that stays."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def _render(self) -> RenderableType:
         with self._lock:
             return _panel(self.state)
 
 
-def make_progress(name: str, cycles: int, console: Console | None = None) -> Progress:
-    """Return a live panel if the output is a terminal, else a display of plain lines."""
-    out = console or Console(file=sys.stdout, highlight=False)
-    return (LiveProgress if out.is_terminal else Progress)(RunState(name, cycles), out)
-
-
 def _panel(state: RunState) -> Panel:
-    head = Table.grid(expand=True)
-    head.add_column()
-    head.add_column(justify="right")
+    head = Table.grid("", Column(justify="right"), expand=True)
     training = state.stage == "train"
     cycle = f"   cycle {state.cycle} of {state.cycles}" if training else ""
     eta = state.eta() if training else None
@@ -192,7 +172,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def evaluation_line(event: Event) -> str:
+def _evaluation_line(event: Event) -> str:
     """Return one evaluation, with its confidence interval, as a line of text."""
     success = event.get("success_rate")
     return (

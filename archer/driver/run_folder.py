@@ -18,19 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from archer.errors import ArcherError, ConfigError
+from archer.errors import ConfigError, RunError
 from buffer.atomic_files import write_atomic
 from learner.engine.checkpoint_folders import checkpoint_folders
 
 _LOCK = ".lock"
 
 
-class RunFolderError(ArcherError):
-    """The run folder, or a file of results, cannot be read or written."""
-
-
 class RunFolder:
-    """The folder of one run, locked while this object is open. Use as a context manager, or call close()."""
+    """The folder of one run, locked until the end of its `with` block."""
 
     def __init__(self, path: Path, lock_fd: int) -> None:
         self.path = path.resolve()
@@ -42,7 +38,7 @@ class RunFolder:
         self.replay = self.path / "replay"
         self.model = self.path / "model"  # the model that the run builds for itself
         self.demonstrations = self.path / "demonstrations.arrow"  # what the learner clones, in the replay schema
-        self._lock_fd: int | None = lock_fd
+        self._lock_fd = lock_fd
 
     @classmethod
     def create(cls, root: Path, name: str, *, overwrite: bool = False) -> Self:
@@ -68,27 +64,22 @@ class RunFolder:
         with disk_errors(path):
             return cls(path, _lock(path))
 
-    def close(self) -> None:
-        """Release the lock."""
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        os.close(self._lock_fd)
 
-    def write_config(self, text: str) -> None:
-        self._write(self.config_path, text)
+    def write(self, path: Path, text: str) -> None:
+        """Replace the file `path` by `text`; a crash leaves the old content or the new."""
+        with disk_errors(path):
+            write_atomic(path, text, sync=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        self._write(self.summary_path, json.dumps(_plain(summary), indent=2) + "\n")
+        self.write(self.summary_path, json.dumps(_plain(summary), indent=2) + "\n")
 
     def append_row(self, row: dict[str, Any]) -> None:
-        """Add a row to metrics.jsonl, in one write, so that a kill can only cut off the last line; `rewind` mends
-        it."""
+        """Add a row to metrics.jsonl in one write: a kill can only cut off the last line, which `rewind` mends."""
         with disk_errors(self.metrics_path), open(self.metrics_path, "ab") as file:
             file.write(json.dumps(_plain(row)).encode() + b"\n")
 
@@ -98,15 +89,7 @@ class RunFolder:
     def rewind(self, cycle: int) -> None:
         """Drop the rows of cycles after `cycle`, which the resumed run repeats, and a last line that is incomplete."""
         kept = [row for row in self.rows() if row.get("cycle", 0) <= cycle]
-        self._write(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
-
-    def latest_checkpoint(self) -> Path | None:
-        """Return the newest complete checkpoint, or None."""
-        return latest_checkpoint(self.path)
-
-    def _write(self, path: Path, text: str) -> None:
-        with disk_errors(path):
-            write_atomic(path, text, sync=True)
+        self.write(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -116,8 +99,7 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl, without a last line that a kill cut off. Raises RunFolderError if any other
-    line is not JSON."""
+    """Return the rows of a metrics.jsonl, without a last line that a kill cut off. Other bad lines raise RunError."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -127,21 +109,21 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             if number < len(lines):
-                raise RunFolderError(f"{path}, line {number} is not JSON: {line[:60]!r}; delete that line") from None
+                raise RunError(f"{path}, line {number} is not JSON: {line[:60]!r}; delete that line") from None
     return rows
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a RunFolderError that names the file."""
+    """Turn an OSError of the block into a RunError that names the file."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFolderError(
+            raise RunError(
                 f"no space left on the disk of {path}; free some, then continue with `archer train --resume`"
             ) from error
-        raise RunFolderError(f"{error.filename or path}: {error.strerror}") from error
+        raise RunError(f"{error.filename or path}: {error.strerror}") from error
 
 
 def _empty(path: Path, *, overwrite: bool) -> None:
@@ -173,7 +155,7 @@ def _lock(path: Path) -> int:
     except BlockingIOError:
         holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
         os.close(fd)
-        raise RunFolderError(
+        raise RunError(
             f"{path} is in use by {holder}; wait for it, end it, or choose another name with name=..."
         ) from None
     os.ftruncate(fd, 0)

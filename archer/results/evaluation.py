@@ -38,17 +38,17 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
                         greedy=greedy,
                         timeout_s=policy.config.learner.timeout_s,
                     )
-                    result = EvalResult.from_report(report, name=policy.name, env=comparison.env.id, greedy=greedy)
-                    yield Evaluation(result, report)
+                    event = {**vars(report), "name": policy.name}
+                    yield Evaluation(EvalResult.from_event(event, env=comparison.env.id, greedy=greedy), report)
 
 
 def _start_pool(policy: Policy) -> PoolClient:
-    config, picker = policy.config, policy.picker
-    scorer = None
-    if picker is not None:
+    config, scorer, candidates = policy.config, None, 1
+    if policy.run is not None and policy.critic is not None:
         from learner.critic_scorer import start_scorer  # late: only policies that play by their critic need torch here
 
-        scorer = start_scorer(picker.learner, policy.model, picker.weights)
+        scorer = start_scorer(policy.run.learner, policy.model, policy.critic)
+        candidates = policy.run.algorithm_config.proposals()
     arguments = WorkerArgs(
         config=config.rollout,
         model=policy.model,
@@ -57,6 +57,6 @@ def _start_pool(policy: Policy) -> PoolClient:
         run=f"eval-{policy.name}",
         seed=config.seed,
         scorer=scorer,
-        candidates=picker.candidates if picker is not None else 1,
+        candidates=candidates,
     )
     return start_pool(arguments)

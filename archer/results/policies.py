@@ -16,7 +16,6 @@ from archer.config.overrides import parse_override
 from archer.config.sections import EnvConfig
 from archer.driver.run_folder import latest_checkpoint
 from archer.errors import ConfigError
-from learner.config import LearnerConfig
 from learner.engine.checkpoint_folders import CRITIC_FILE, checkpoint_folders
 
 SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
@@ -24,34 +23,22 @@ SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
 
 
 @dataclass(frozen=True)
-class Picker:
-    """The critic that chooses among the actions of a policy."""
-
-    learner: LearnerConfig  # settings of the run that trained the critic
-    weights: Path
-    candidates: int  # number of actions
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy to evaluate, with its settings."""
-
-    name: str  # in tables
-    source: str  # argument on the command line
-    model: str  # folder or hub name
-    config: RunConfig
-    picker: Picker | None = None  # None: the policy plays its own actions
-
-
-@dataclass(frozen=True)
 class _Found:
-    """A resolved argument. Its name in tables is the end of `parts`, the parts of its path."""
+    """A resolved argument of the command line. Its name in tables is the end of `parts`, the parts of its path."""
 
-    source: str
-    model: str
+    source: str  # the argument
+    model: str  # folder or hub name
     parts: tuple[str, ...]
-    run: RunConfig | None = None
-    picker: Picker | None = None
+    run: RunConfig | None = None  # the configuration that trained it
+    critic: Path | None = None  # weights of the critic that chooses among its actions, if one does
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy(_Found):
+    """A policy to evaluate, with its name in tables and the settings of its evaluation."""
+
+    name: str
+    config: RunConfig
 
 
 def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = ()) -> list[Policy]:
@@ -70,10 +57,17 @@ def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides
         seen[one.model] = one.source
     # The arguments of a run's environment are not valid for another environment.
     own = [one.run.env if one.run is not None and env in (None, one.run.env.id) else None for one in found]
-    shared = next((task for task in own if task is not None), None) or _defaults(env, found[0])
+    shared = next((task for task in own if task is not None), None)
+    if shared is None:
+        if env is None:
+            raise ConfigError(
+                f"{found[0].source!r} is a model, not a run, so archer eval needs --env ID (see `archer envs`)"
+            )
+        shared = EnvConfig(id=env)
     policies = []
     for name, one, task in zip(_names([one.parts for one in found]), found, own, strict=True):
-        policies.append(Policy(name, one.source, one.model, _settings(one, task or shared, overrides), one.picker))
+        config = _settings(one, task or shared, overrides)
+        policies.append(Policy(**vars(one), name=name, config=config))
         _check_alike(policies[0], policies[-1])
     return policies
 
@@ -89,19 +83,19 @@ def check_models(policies: Sequence[Policy]) -> None:
     for policy in policies:
         rollout = policy.config.rollout
         try:
-            model = resolve_model(policy.config.model)
-            make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(model.path))
+            model, limit = resolve_model(policy.config.model)
+            make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(model))
         except (ConfigError, RenderError) as error:
             raise ConfigError(f"{policy.source!r} cannot be played: {error}") from error
-        window = rollout.engine.max_model_len or model.window
+        window = rollout.engine.max_model_len or limit
         if window is not None and rollout.sampling.max_tokens >= window:
             raise ConfigError(
                 f"{policy.source!r} has a window of {window} tokens, and `rollout.sampling.max_tokens` is "
                 f"{rollout.sampling.max_tokens}, which leaves no room for a prompt; lower it with --set"
             )
-        if window is not None and model.window is not None and window > model.window:
+        if window is not None and limit is not None and window > limit:
             raise ConfigError(
-                f"{policy.source!r} has a window of {model.window} tokens, less than `rollout.engine.max_model_len`, "
+                f"{policy.source!r} has a window of {limit} tokens, less than `rollout.engine.max_model_len`, "
                 f"{window}; lower it with --set"
             )
 
@@ -146,28 +140,6 @@ def _find(source: str) -> _Found:
         raise ConfigError(f"{source!r} is a file; give a run folder, or the folder or hub name of a model")
     if "=" in source:
         raise ConfigError(f"{source!r} is neither a run nor a model; give a setting with --set {source}")
-    _check_hub_name(source, path)
-    return _Found(source, source, path.parts)
-
-
-def _of_run(source: str, run: Path, checkpoint: Path, parts: tuple[str, ...]) -> _Found:
-    if not (checkpoint / "policy" / "config.json").is_file():
-        raise ConfigError(f"the checkpoint {checkpoint} has no policy (policy/config.json is missing)")
-    # The run's other inputs (its initial model, its data) may no longer exist.
-    config = load_config(run / "config.yaml", check=False)
-    picker = None
-    if candidates := config.algorithm_config.proposals():
-        picker = Picker(config.learner, checkpoint / CRITIC_FILE, candidates)
-        if not picker.weights.is_file():
-            raise ConfigError(
-                f"{source!r} is a run of {config.algorithm}, whose critic chooses the actions, and {picker.weights} is "
-                "missing; without it only the clone would play"
-            )
-    return _Found(source, str(checkpoint / "policy"), parts, config, picker)
-
-
-def _check_hub_name(source: str, path: Path) -> None:
-    """Raise ConfigError if `source` looks like a mistyped run or folder, not like a name on the hub."""
     beside = sorted(config.parent.name for config in path.parent.glob("*/config.yaml")) if "/" in source else []
     if beside:
         raise ConfigError(f"there is no run {source!r}; {path.parent} has {', '.join(beside)}")
@@ -176,6 +148,21 @@ def _check_hub_name(source: str, path: Path) -> None:
             f"there is no folder {source!r}; give a run folder such as runs/demo, the folder of a Hugging Face model "
             "(with config.json), or a hub name such as gpt2"
         )
+    return _Found(source, source, path.parts)
+
+
+def _of_run(source: str, run: Path, checkpoint: Path, parts: tuple[str, ...]) -> _Found:
+    if not (checkpoint / "policy" / "config.json").is_file():
+        raise ConfigError(f"the checkpoint {checkpoint} has no policy (policy/config.json is missing)")
+    # The run's other inputs (its initial model, its data) may no longer exist.
+    config = load_config(run / "config.yaml", check=False)
+    critic = checkpoint / CRITIC_FILE if config.algorithm_config.proposals() else None
+    if critic is not None and not critic.is_file():
+        raise ConfigError(
+            f"{source!r} is a run of {config.algorithm}, whose critic chooses the actions, and {critic} is "
+            "missing; without it only the clone would play"
+        )
+    return _Found(source, str(checkpoint / "policy"), parts, config, critic)
 
 
 def _names(paths: Sequence[tuple[str, ...]]) -> list[str]:
@@ -188,13 +175,6 @@ def _names(paths: Sequence[tuple[str, ...]]) -> list[str]:
             return names
         for i in alike:
             shown[i] += 1
-
-
-def _defaults(env: str | None, first: _Found) -> EnvConfig:
-    """Return the environment `env` with its defaults."""
-    if env is None:
-        raise ConfigError(f"{first.source!r} is a model, not a run, so archer eval needs --env ID (see `archer envs`)")
-    return EnvConfig(id=env)
 
 
 def _settings(found: _Found, env: EnvConfig, overrides: Sequence[str]) -> RunConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -55,20 +55,14 @@ class EvalResult:
         return "greedy" if self.greedy else "sampled"
 
     @classmethod
-    def from_report(cls, report: CollectReport, *, name: str, env: str, greedy: bool = False) -> EvalResult:
-        """Return the statistics of the episodes in `report`. Raises RunError if it has none."""
-        event = {**vars(report), "name": name}
-        return cls.from_event(event, env=env, greedy=greedy, tokens=report.action_tokens, seconds=report.seconds)
-
-    @classmethod
-    def from_event(
-        cls, event: Mapping[str, Any], *, env: str, greedy: bool = False, tokens: int = 0, seconds: float = 0.0
-    ) -> EvalResult:
+    def from_event(cls, event: Mapping[str, Any], *, env: str, greedy: bool = False) -> EvalResult:
         """Return the statistics of an `evaluation` event of the learner, whose columns have one entry per episode.
 
-        A success of None or NaN means that the task defines none. Raises RunError if the columns are empty.
+        A success of None or NaN means that the task defines none. The column `tokens` and the duration `seconds` are
+        optional. Raises RunError if the columns are empty.
         """
         name, returns = event["name"], np.asarray(event["returns"], dtype=np.float64)
+        tokens, seconds = int(np.sum(event.get("tokens", 0))), float(event.get("seconds", 0.0))
         count = len(returns)
         if count == 0:
             raise RunError(f"evaluation of {name} on {env}: no episode finished, so there is nothing to average")
@@ -88,13 +82,9 @@ class EvalResult:
             mean_tokens=tokens / count if tokens else None,
             invalid_share=float(np.sum(event["invalid_actions"])) / all_turns if all_turns else 0.0,
             tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
-            seconds=float(seconds),
+            seconds=seconds,
             greedy=greedy,
         )
-
-    def row(self, *, cycle: int, collected_episodes: int) -> dict[str, Any]:
-        """Return a row of metrics.jsonl, which the display and the learning curve read too."""
-        return {"kind": "evaluation", **asdict(self), "cycle": cycle, "collected_episodes": collected_episodes}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from archer.driver.progress import duration
 
@@ -13,8 +13,7 @@ Row = dict[str, Any]
 
 
 def summarise(rows: list[Row], *, name: str, env: str, wall_seconds: float, state: Row | None = None) -> Row:
-    """Return the content of summary.json from the rows of metrics.jsonl and the counters of the last checkpoint
-    (`state`).
+    """Return the content of summary.json from the rows of metrics.jsonl and the last checkpoint's counters, `state`.
 
     `bc_return` and `final_return` come from the evaluations named clone and final; they are null if there was none.
     `wall_seconds` covers the whole run, resumed parts included.
@@ -58,10 +57,9 @@ def _evaluated(prefix: str, row: Row | None) -> Row:
 
 def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
     """Print the summary as a table."""
-    table = Table(title=f"{summary['name']} on {summary['env']}", title_justify="left", box=None, show_header=False)
-    table.add_column(style="dim")
-    table.add_column(justify="right")
-    table.add_column(style="dim")
+    columns = Column(style="dim"), Column(justify="right"), Column(style="dim")
+    title = f"{summary['name']} on {summary['env']}"
+    table = Table(*columns, title=title, title_justify="left", box=None, show_header=False)
     for label, key in (("cloned policy", "bc"), ("final policy", "final")):
         mean, interval, success = summary[f"{key}_return"], summary[f"{key}_interval"], summary[f"{key}_success_rate"]
         if mean is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import socket
@@ -22,7 +23,7 @@ from archer.driver.cluster import (
     _require_room,
     _time_limit,
     _TimeLimit,
-    needed_cpus,
+    _total,
 )
 from archer.driver.learner_job import train
 from archer.errors import RunError
@@ -35,8 +36,8 @@ def _config(**sections: Any) -> RunConfig:
 
 def test_own_cluster_has_room_for_the_fractions_of_the_replay() -> None:
     """One worker, one rank and hundredths for the replay: with two CPUs one of them would wait forever."""
-    assert needed_cpus(_config()) == 3
-    assert needed_cpus(_config(replay={"cpus_per_shard": 0.0})) == 2
+    assert math.ceil(_total(_config(), "CPU")) == 3
+    assert _total(_config(replay={"cpus_per_shard": 0.0}), "CPU") == 2
 
 
 def test_one_cluster_has_room_for_each_of_several_configurations() -> None:

@@ -10,7 +10,8 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from actors.errors import RolloutTimeout
-from archer.driver.discovery import DiscoveryError, DiscoveryServer
+from archer.driver.discovery import DiscoveryServer
+from archer.errors import RunError
 from buffer.errors import ReplayError
 
 
@@ -69,21 +70,20 @@ def test_other_paths_are_not_found() -> None:
 def test_used_port_is_refused_with_its_number_and_its_field() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(DiscoveryError, match=rf"port {port} .*metrics\.port"):
+        with pytest.raises(RunError, match=rf"port {port} .*metrics\.port"):
             DiscoveryServer("127.0.0.1", port, run="r")
 
 
 def test_host_of_another_machine_is_refused() -> None:
-    with pytest.raises(DiscoveryError, match=r"192\.0\.2\.1:0.*metrics\.host"):
+    with pytest.raises(RunError, match=r"192\.0\.2\.1:0.*metrics\.host"):
         DiscoveryServer("192.0.2.1", 0, run="r")
 
 
 def test_port_is_free_again_after_close() -> None:
-    first = DiscoveryServer("127.0.0.1", 0, run="r")
-    first.close()
-    second = DiscoveryServer("127.0.0.1", first.port, run="r")
-    assert second.port == first.port
-    second.close()
+    with DiscoveryServer("127.0.0.1", 0, run="r") as first:
+        pass
+    with DiscoveryServer("127.0.0.1", first.port, run="r") as second:
+        assert second.port == first.port
 
 
 def test_listening_everywhere_lists_an_address_that_answers() -> None:

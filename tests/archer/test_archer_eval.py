@@ -39,14 +39,16 @@ def evaluation(name: str, returns: list[float], decoding: Decoding = "sampled", 
         for seed, value in enumerate(returns, start=first_seed)
     ]
     report = summarize(results, seconds=2.0, lost=0, next_seed=0)
-    return Evaluation(EvalResult.from_report(report, name=name, env=ENV, greedy=decoding == "greedy"), report)
+    return Evaluation(
+        EvalResult.from_event({**vars(report), "name": name}, env=ENV, greedy=decoding == "greedy"), report
+    )
 
 
 def comparison(*evaluations: Evaluation, episodes: int = 4) -> Comparison:
     config = RunConfig.model_validate({"model": {"path": "gpt2"}, "env": {"id": ENV}})
     names = list(dict.fromkeys(e.result.name for e in evaluations))
     decodings = list(dict.fromkeys(e.result.decoding for e in evaluations))
-    policies = [Policy(name, f"runs/{name}", f"/models/{name}", config) for name in names]
+    policies = [Policy(f"runs/{name}", f"/models/{name}", (name,), name=name, config=config) for name in names]
     made = Comparison(policies, episodes=episodes, decodings=decodings, first_seed=7)
     made.evaluations += evaluations
     return made
@@ -134,7 +136,7 @@ def test_failures_are_listed_below_the_table() -> None:
 
 def test_task_without_success_leaves_the_column_empty() -> None:
     report = summarize([EpisodeResult(seed=1, ret=1.0, turns=2, action_tokens=6)], seconds=1.0, lost=0, next_seed=2)
-    made = comparison(Evaluation(EvalResult.from_report(report, name="a", env=ENV), report))
+    made = comparison(Evaluation(EvalResult.from_event({**vars(report), "name": "a"}, env=ENV), report))
     assert printed(made, width=60)[1].split()[-5:] == ["1.00", "2.0", "6.0", "0.0%", "6"]
     assert made.tree()["results"][0]["rows"][0]["success"] is None
 

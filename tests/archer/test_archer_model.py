@@ -97,8 +97,8 @@ def test_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_existing_model_is_checked(folder: Path, tmp_path: Path) -> None:
-    model = resolve_model(ModelConfig(path=str(folder)))
-    assert (model.path, model.window) == (str(folder), 128)
+    model, window = resolve_model(ModelConfig(path=str(folder)))
+    assert (model, window) == (str(folder), 128)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no config\.json"):
         resolve_model(ModelConfig(path=str(tmp_path / "empty")))
@@ -120,7 +120,7 @@ def test_end_token_replaces_a_missing_pad_token(
     shutil.copytree(folder, path)
     PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special).save_pretrained(path)
     if pad is not None:
-        assert resolve_model(ModelConfig(path=str(path))).path == str(path)
+        assert resolve_model(ModelConfig(path=str(path)))[0] == str(path)
         assert pad_token_id(AutoTokenizer.from_pretrained(path)) == pad
     else:
         with pytest.raises(ConfigError, match="neither a pad nor an end-of-sequence token"):

@@ -135,8 +135,8 @@ def test_run_of_chai_needs_its_critic(tmp_path: Path) -> None:
     weights = Path(run) / "checkpoints" / "cycle-00002" / "critic.pt"
     weights.touch()
     (policy,) = choose_policies([run])
-    assert policy.picker is not None
-    assert (policy.picker.weights, policy.picker.candidates) == (weights.resolve(), 3)
+    assert policy.run is not None
+    assert (policy.critic, policy.run.algorithm_config.proposals()) == (weights.resolve(), 3)
 
 
 def test_settings_that_an_evaluation_ignores_are_refused(tmp_path: Path) -> None:

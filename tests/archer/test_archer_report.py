@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from archer.driver.journal import Journal
-from archer.driver.progress import LiveProgress, Progress, RunState, duration, make_progress, sparkline
+from archer.driver.progress import Progress, RunState, duration, sparkline
 from archer.driver.run_folder import RunFolder
 from archer.errors import RunError
 from archer.results.plots import learning_curve
@@ -79,7 +79,7 @@ def test_task_without_success_has_no_rate() -> None:
 
 def play_run(tmp_path: Path, console: Console) -> RunFolder:
     folder = RunFolder.create(tmp_path, "demo")
-    progress = Progress(RunState("demo", 3), console)
+    progress = Progress("demo", 3, console)
     journal = Journal(folder, progress, env="twenty")
     journal.handle({"kind": "stage", "stage": "clone"})
     journal.handle(evaluation("clone", [-16.0, -14.0], 0))
@@ -146,9 +146,7 @@ def test_curve_without_rows_is_refused(tmp_path: Path) -> None:
 def test_live_panel_shows_the_events() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=100, color_system=None)
-    progress = make_progress("demo", 5, console)
-    assert isinstance(progress, LiveProgress)
-    with progress:
+    with Progress("demo", 5, console) as progress:
         progress.handle({"kind": "stage", "stage": "train", "time": 0.0})
         progress.handle(cycle(1, staleness=0.25, tokens_per_second=3210.0))
         progress.handle(cycle(2))
@@ -178,7 +176,11 @@ def test_evaluation_between_cycles_ends_with_the_next_phase() -> None:
 
 
 def test_progress_is_plain_without_a_terminal() -> None:
-    assert type(make_progress("demo", 5, Console(file=io.StringIO()))) is Progress
+    output = io.StringIO()
+    with Progress("demo", 5, Console(file=output)) as progress:
+        progress.handle({"kind": "stage", "stage": "clone"})
+        progress.handle({"kind": "phase", "cycle": 0, "phase": "rollout"})
+    assert output.getvalue() == "stage: clone\n"
 
 
 def test_sparkline_and_duration() -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archer.driver.run_folder import RunFolder, RunFolderError, read_rows
-from archer.errors import ConfigError
+from archer.driver.run_folder import RunFolder, latest_checkpoint, read_rows
+from archer.errors import ConfigError, RunError
 from buffer import atomic_files
 
 
 def start(tmp_path: Path, name: str = "a", **kwargs: bool) -> RunFolder:
     folder = RunFolder.create(tmp_path, name, **kwargs)
-    folder.write_config("seed: 1\n")
+    folder.write(folder.config_path, "seed: 1\n")
     return folder
 
 
@@ -42,7 +42,8 @@ def test_run_with_results_is_not_overwritten_unless_asked(tmp_path: Path) -> Non
 
 
 def test_run_that_failed_while_starting_may_be_replaced(tmp_path: Path) -> None:
-    start(tmp_path).close()
+    with start(tmp_path):
+        pass
     with start(tmp_path) as folder:
         assert folder.config_path.exists()
 
@@ -62,15 +63,17 @@ def test_open_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 def test_second_run_in_one_folder_is_refused_and_names_the_first(tmp_path: Path) -> None:
     with start(tmp_path) as folder:
-        with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()} "):
+        with pytest.raises(RunError, match=f"in use by process {os.getpid()} "):
             RunFolder.open(folder.path)
-        with pytest.raises(RunFolderError, match="in use"):
+        with pytest.raises(RunError, match="in use"):
             RunFolder.create(tmp_path, "a", overwrite=True)
-    RunFolder.open(folder.path).close()
+    with RunFolder.open(folder.path):
+        pass
 
 
 def test_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
-    start(tmp_path).close()
+    with start(tmp_path):
+        pass
     code = (
         "import sys, time; from pathlib import Path; from archer.driver.run_folder import RunFolder\n"
         f"f = RunFolder.open(Path({str(tmp_path / 'a')!r})); print('held', flush=True); sys.stdin.read()"
@@ -78,11 +81,12 @@ def test_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline().strip() == "held"
-    with pytest.raises(RunFolderError, match=f"process {child.pid} "):
+    with pytest.raises(RunError, match=f"process {child.pid} "):
         RunFolder.open(tmp_path / "a")
     child.send_signal(signal.SIGKILL)
     child.wait(30)
-    RunFolder.open(tmp_path / "a").close()
+    with RunFolder.open(tmp_path / "a"):
+        pass
 
 
 def test_incomplete_last_line_is_left_out_and_rewound(tmp_path: Path) -> None:
@@ -107,7 +111,7 @@ def test_incomplete_line_is_detected_at_every_cut(tmp_path: Path) -> None:
 def test_line_that_is_no_json_is_an_error_with_its_number(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"cycle": 1}\nhello\n{"cycle": 2}\n')
-    with pytest.raises(RunFolderError, match="line 2"):
+    with pytest.raises(RunError, match="line 2"):
         read_rows(file)
 
 
@@ -121,10 +125,10 @@ def test_rewind_drops_the_cycles_that_a_resumed_run_repeats(tmp_path: Path) -> N
 
 def test_latest_checkpoint_is_the_newest_complete_one(tmp_path: Path) -> None:
     with start(tmp_path) as folder:
-        assert folder.latest_checkpoint() is None
+        assert latest_checkpoint(folder.path) is None
         for name in ("cycle-00009", "cycle-00010", "cycle-00011.partial"):
             (folder.checkpoints / name).mkdir()
-        newest = folder.latest_checkpoint()
+        newest = latest_checkpoint(folder.path)
         assert newest is not None
         assert newest.name == "cycle-00010"
 
@@ -137,7 +141,7 @@ def test_write_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyP
         folder.write_summary({"cycles": 1})
         before = sorted(folder.path.iterdir())
         monkeypatch.setattr(atomic_files.os, "fsync", fail)
-        with pytest.raises(RunFolderError, match=r"no space left.*summary\.json"):
+        with pytest.raises(RunError, match=r"no space left.*summary\.json"):
             folder.write_summary({"cycles": 2})
         assert json.loads(folder.summary_path.read_text()) == {"cycles": 1}
         assert sorted(folder.path.iterdir()) == before
@@ -147,11 +151,11 @@ def test_write_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_full_disk_is_reported(tmp_path: Path) -> None:
     with start(tmp_path) as folder:
         folder.metrics_path.symlink_to("/dev/full")
-        with pytest.raises(RunFolderError, match=r"no space left.*metrics\.jsonl"):
+        with pytest.raises(RunError, match=r"no space left.*metrics\.jsonl"):
             folder.append_row({"cycle": 1})
 
 
 def test_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="Not a directory"):
+    with pytest.raises(RunError, match="Not a directory"):
         RunFolder.create(tmp_path / "file", "a")

@@ -51,7 +51,7 @@ demo: $(STAMP) ## Train a small policy on Twenty Questions and watch it get bett
 
 .PHONY: test
 test: $(ENVS_STAMP) ## Run all tests, including those that start Ray, vLLM and DeepSpeed.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 .PHONY: versions
 versions: ## Run the tests of envs, buffer and the configuration on Python 3.12 and 3.13, where they are installed.

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +17,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Make pytest-xdist run the tests of a file in one process, because they share a cluster or an engine.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return a scheduler that runs the tests of a file in one process, because they share a cluster or an engine.
 
-    The tests of end_to_end share nothing: each goes to the process that is free first.
+    The tests of end_to_end share nothing: each goes to the process that is free first. Groups (--dist loadgroup) would
+    do the same, but pytest-xdist 3.8 ignores them under pytest 9.2.
     """
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if "end_to_end" not in item.path.parts:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return nodeid if "/end_to_end/" in file else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

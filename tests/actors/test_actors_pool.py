@@ -71,23 +71,32 @@ def _until(condition, what, timeout_s=120):
 
 
 def _engine_process(name, actor_pid):
-    def engine():
+    def children():
+        found = {}
         for process in psutil.Process(actor_pid).children():
             try:
-                if "EngineCore" in " ".join(process.cmdline()):
-                    return process
+                found[" ".join(process.cmdline())] = process
             except psutil.NoSuchProcess:  # a short-lived child of vLLM
                 continue
-        return None
+        return found
 
-    return _until(engine, f"no engine process below {name} (pid {actor_pid})")
+    def engine():
+        return next((process for title, process in children().items() if "EngineCore" in title), None)
+
+    try:
+        return _until(engine, f"no engine process below {name} (pid {actor_pid})")
+    except AssertionError as error:
+        error.add_note(f"{psutil.Process(actor_pid).cmdline()} has the children {list(children())}")
+        raise
 
 
 def _pids(pool):
-    """Return the process id of each worker: the process that serves its metrics."""
+    """Return the process id of each worker: the process of a worker that serves its metrics."""
     ports = {int(address.rpartition(":")[2]): name for _, name, address in pool.metrics_targets()}
-    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    return {ports[c.laddr.port]: c.pid for c in listening if c.laddr.port in ports}
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port in ports]
+    # Another cluster on the machine may listen on the same port of another address.
+    workers = [c for c in listening if "RolloutWorker" in " ".join(psutil.Process(c.pid).cmdline())]
+    return {ports[c.laddr.port]: c.pid for c in workers}
 
 
 def test_collect_plays_each_seed_once_and_stores_it(pool, replay):

@@ -2,6 +2,7 @@
 
 import hmac
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -36,7 +37,7 @@ def errors_for_client(request: str) -> Iterator[None]:
         raise flight.FlightServerError(f"bad {request}: {error!r}", ReplayError.__name__.encode()) from error
 
 
-class Server(flight.FlightServerBase):
+class Server(flight.FlightServerBase, ABC):
     """Serves do_put and actions in a thread of its own. A subclass sets its attributes, then calls the constructor."""
 
     def __init__(self, *, token: str, host: str = "0.0.0.0", port: int = 0) -> None:
@@ -52,13 +53,13 @@ class Server(flight.FlightServerBase):
         """
         self._thread.join()
 
+    @abstractmethod
     def put(self, reader: flight.MetadataRecordBatchReader) -> Iterable[bytes]:
         """Yield the acknowledgement of each batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, action: str, body: bytes) -> bytes:
         """Return the result of an action."""
-        raise NotImplementedError
 
     def do_put(
         self,

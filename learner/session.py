@@ -31,10 +31,7 @@ class Session:
 
     Attributes:
         base: identity of the frozen model under the adapters, if adapters are trained.
-        broadcaster: sends the policy of the algorithm in use; absent before the first `use`.
     """
-
-    broadcaster: Broadcaster
 
     def __init__(self, args: TrainArgs) -> None:
         self.args = args
@@ -45,19 +42,26 @@ class Session:
         self.leader = Leader(args.rollouts.stale_error, self._send)
         self.collector = Collector(args, self.state, self.leader, self.records)
         self.base: Base | None = None
+        self._broadcaster: Broadcaster | None = None
+
+    @property
+    def broadcaster(self) -> Broadcaster:
+        """Sends the policy of the algorithm in use."""
+        assert self._broadcaster is not None, "call `use` first"
+        return self._broadcaster
 
     def use(self, algorithm: Algorithm) -> None:
         """Play and broadcast the policy of `algorithm` from now on. Waits until the engines have started."""
         self.collector.group = algorithm.group
         window = self.leader.call(self._window)
         config, settings = self.config, self.config.broadcast
-        if hasattr(self, "broadcaster"):
-            self.broadcaster.close()
+        if self._broadcaster is not None:
+            self._broadcaster.close()
         # Random tokens of the whole vocabulary read many rows of the embedding and of the output head.
         probe = np.random.default_rng(self.args.seed).integers(
             0, len(self.tokenizer), min(settings.probe_tokens, window - 1), dtype=np.int32
         )
-        self.broadcaster = Broadcaster(
+        self._broadcaster = Broadcaster(
             # Engines that compute in bfloat16 round the weights in any case.
             source=PolicySource(algorithm.policy_model, DTYPES[config.dtype] if config.dtype != "float32" else None),
             rollouts=self.args.rollouts,

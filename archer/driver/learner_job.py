@@ -41,6 +41,11 @@ def train(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_serve
         wait([fitted, follower.done], return_when=FIRST_COMPLETED)
         follower.check()
         failure = fitted.result()
+    except ray.exceptions.OutOfMemoryError as error:
+        raise RunError(
+            "Ray ended the process that watches the learner's ranks, because the machine ran out of memory; free some "
+            "memory, then continue with `archer train --resume`"
+        ) from error
     except ray.exceptions.WorkerCrashedError as error:
         raise RunError("the process that watches the learner's ranks died; Ray's logs say why") from error
     finally:

@@ -15,12 +15,14 @@ from actors.errors import ActorError
 class ActionRequest:
     """A request for `counts[i]` actions at each state i.
 
-    states: int32 token ids of each state.
+    tokens: int32 [total], the tokens of all states.
+    offsets: int64 [states + 1]; state i is `tokens[offsets[i] : offsets[i + 1]]`.
     counts: int32 [states].
     logprobs: whether the answer contains log-probabilities.
     """
 
-    states: list[np.ndarray]
+    tokens: np.ndarray
+    offsets: np.ndarray
     counts: np.ndarray
     logprobs: bool
 
@@ -32,12 +34,20 @@ class ActionRequest:
         counts = np.broadcast_to(np.asarray(n, np.int32), len(prompts))
         if counts.min() < 1:
             raise ActorError(f"a request for {counts.min()} actions at a state; request at least 1")
-        return cls([np.asarray(prompt, np.int32) for prompt in prompts], counts, logprobs)
+        offsets = np.cumsum([0, *(len(prompt) for prompt in prompts)], dtype=np.int64)
+        return cls(np.concatenate([np.asarray(p, np.int32) for p in prompts]), offsets, counts, logprobs)
+
+    def states(self) -> list[list[int]]:
+        """Return the tokens of each state."""
+        flat = self.tokens.tolist()
+        return [flat[a:b] for a, b in itertools.pairwise(self.offsets.tolist())]
 
     def split(self, parts: int) -> list[ActionRequest]:
         """Return at most `parts` requests of about as many tokens each, in order."""
-        ends = np.cumsum([0, *map(len, self.states)])
-        cuts = np.searchsorted(ends, ends[-1] * np.arange(parts + 1) / parts)
-        cuts[0], cuts[-1] = 0, len(self.states)
-        spans = [(a, b) for a, b in itertools.pairwise(cuts.tolist()) if a < b]
-        return [ActionRequest(self.states[a:b], self.counts[a:b], self.logprobs) for a, b in spans]
+        cuts = np.searchsorted(self.offsets, self.offsets[-1] * np.arange(parts + 1) / parts)
+        cuts[0], cuts[-1] = 0, len(self.counts)
+        return [self._part(a, b) for a, b in itertools.pairwise(cuts.tolist()) if a < b]
+
+    def _part(self, a: int, b: int) -> ActionRequest:
+        start, end = self.offsets[[a, b]]
+        return ActionRequest(self.tokens[start:end], self.offsets[a : b + 1] - start, self.counts[a:b], self.logprobs)

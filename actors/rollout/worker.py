@@ -155,8 +155,8 @@ class RolloutWorker:
     async def act(self, request: ActionRequest) -> FreshActions:
         sampling = self._args.config.sampling
         parts = [
-            self._engine.generate(state.tolist(), n, sampling, logprobs=request.logprobs)
-            for state, n in zip(request.states, request.counts.tolist(), strict=True)
+            self._engine.generate(state, n, sampling, logprobs=request.logprobs)
+            for state, n in zip(request.states(), request.counts.tolist(), strict=True)
         ]
         actions = FreshActions.join(await asyncio.gather(*parts))
         self._metrics.fresh_actions.inc(len(actions.offsets) - 1)

@@ -20,11 +20,11 @@ def test_a_request_splits_into_parts_of_about_as_many_tokens(parts: int) -> None
     prompts = [rng.integers(0, 99, rng.integers(1, 30)).astype(np.int32) for _ in range(20)]
     counts = rng.integers(1, 5, 20)
     shares = ActionRequest.of(prompts, counts, True).split(parts)
-    assert [state.tolist() for share in shares for state in share.states] == [prompt.tolist() for prompt in prompts]
+    assert [state for share in shares for state in share.states()] == [prompt.tolist() for prompt in prompts]
     assert np.concatenate([share.counts for share in shares]).tolist() == counts.tolist()
     assert 1 <= len(shares) <= parts
     total = sum(map(len, prompts))
-    assert all(sum(map(len, share.states)) <= total / parts + 30 for share in shares)
+    assert all(len(share.tokens) <= total / parts + 30 for share in shares)
 
 
 def test_a_request_without_states_or_actions_is_rejected() -> None:

@@ -19,6 +19,7 @@ from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower
 from archer.errors import RunError
 from archer.shadowed_packages import ROOMS
+from buffer.atomic_files import write_atomic
 from buffer.node_affinity import this_node
 from learner.entry import run_rank
 from learner.train_args import TrainArgs
@@ -56,7 +57,7 @@ def train(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_serve
     message, traceback = failure
     report = args.run_dir / "error.log"
     with suppress(OSError):  # a full disk must not hide the message
-        report.write_text(traceback)
+        write_atomic(report, traceback)
         message += f" (full traceback: {report})"
     raise RunError(message)
 

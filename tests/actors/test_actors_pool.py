@@ -224,6 +224,7 @@ def test_restarted_workers_are_stale_until_a_broadcast_reaches_them(pool, folder
 
 def test_a_stream_follows_the_policys_versions(pool, folder):
     model = load_model(folder)
+    _broadcaster(pool, model, 2).broadcast(2)  # the version before, whichever tests ran before this one
     pool.start(first_seed=5000, episodes_per_version=10, max_staleness=1)
     report = pool.report(at_least=20, timeout_s=100)
     assert len(report.returns) == 20

@@ -45,6 +45,15 @@ class Server(flight.FlightServerBase, ABC):
         self._thread = threading.Thread(target=self.serve, name="flight", daemon=True)
         self._thread.start()
 
+    def shutdown(self) -> None:
+        """Stop serving, and return when the server's thread has ended.
+
+        A thread that is still ending can close the listening socket of the next server of this process: both had the
+        same file descriptor.
+        """
+        super().shutdown()
+        self._thread.join()
+
     def until_closed(self) -> None:
         """Return after the shutdown.
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow.flight as flight
@@ -93,6 +94,12 @@ def site(tmp_path):
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("segment-*")}
+
+
+def test_a_server_that_was_shut_down_has_no_thread_left(tmp_path):
+    before = set(threading.enumerate())
+    ReplicaServer(Replica(tmp_path, fsync=False), token="t").shutdown()
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_replica_is_the_log_byte_for_byte(tmp_path, site):

@@ -167,9 +167,41 @@ class CloneConfig(AlgorithmConfig):
     implementation = "learner.algorithms.bc:BehaviourCloning"
     algorithm = "bc"
 
-    steps: int = Field(0, ge=0, description="Gradient steps; 0 starts from the model without cloning.")
+    steps: int = Field(
+        0, ge=0, description="Gradient steps, the most of them with `patience`; 0 starts from the model as it is."
+    )
     batch: int = Field(32, ge=1, description="Episodes per step.")
     lr: float = Field(1e-3, gt=0, description="Learning rate of AdamW, which falls linearly to zero.")
+    observation_weight: float = Field(
+        0.0, ge=0, description="Weight of the mean loss of observation tokens beside that of action tokens; 0 omits it."
+    )
+    held_out: float = Field(
+        0.0, ge=0, lt=1, description="Share of the demonstrations on which the loss is measured instead of trained."
+    )
+    measure_every: int = Field(25, ge=1, description="Steps between measures of the held-out loss.")
+    patience: int | None = Field(
+        None, ge=1, description="End cloning after this many held-out measures without a fall; null takes all `steps`."
+    )
+    least_fall: float = Field(0.005, ge=0, description="Smallest fall of the held-out loss that counts, in nats.")
+    decay_steps: int = Field(
+        100, ge=1, description="Last steps, in which the rate falls to zero if `patience` is set; before, it is `lr`."
+    )
+
+    @model_validator(mode="after")
+    def _end_can_be_found(self) -> CloneConfig:
+        if self.patience is None or self.steps == 0:
+            return self
+        if self.held_out == 0:
+            raise ValueError(
+                f"`patience` {self.patience} ends cloning by the loss on held-out demonstrations, and `held_out` is 0; "
+                "set held_out, for example to 0.1"
+            )
+        if self.decay_steps >= self.steps:
+            raise ValueError(
+                f"`decay_steps` {self.decay_steps} leaves no step before the fall of the rate, because `steps` is "
+                f"{self.steps}; lower decay_steps or raise steps"
+            )
+        return self
 
     def check_run(self, name: str, *, offline_cycles: int, episodes_per_cycle: int) -> None:
         if self.steps == 0:

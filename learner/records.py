@@ -75,7 +75,7 @@ class Records:
         return time.monotonic() - self._started
 
     def publish(self, kind: str, **fields: Any) -> None:
-        """Publish an event: stage, phase, step, cycle, evaluation or checkpoint."""
+        """Publish an event: stage, phase, step, held_out, cycle, evaluation or checkpoint."""
         if self._is_first:
             self._board.publish({"kind": kind, **fields})
 
@@ -97,6 +97,12 @@ class Records:
         """Record a finished cycle."""
         self.metrics.cycle.set(cycle)
         self.publish("cycle", cycle=cycle, metrics=metrics)
+
+    def held_out(self, step: int, losses: dict[str, float]) -> None:
+        """Record the loss on held-out demonstrations after `step` steps of cloning."""
+        for name, value in losses.items():
+            self.metrics.value.labels(name).set(value)
+        self.publish("held_out", step=step, metrics=losses)
 
     def broadcast(self, version: int, seconds: float, gap: float) -> None:
         """Record a proved broadcast."""

@@ -61,7 +61,9 @@ def resume(session: Session) -> Algorithm:
 def _clone(session: Session) -> str:
     """Clone the demonstrations, broadcast and evaluate the clone, and return the folder of its model."""
     args, config = session.args, session.config
-    demonstrations = DemonstrationSet(args.demonstrations, args.seed)
+    demonstrations = DemonstrationSet(args.demonstrations, args.seed, config.clone.held_out)
+    if config.clone.observation_weight:
+        demonstrations.require_observations()
     session.records.publish("stage", stage="clone")
     # The clone becomes the base of adapters. It is itself a whole model, or an adapter on the starting model.
     lora = config.lora if config.lora is not None and config.lora.clone == "adapter" else None
@@ -70,6 +72,9 @@ def _clone(session: Session) -> str:
     cloning = BehaviourCloning(setup)
     # The engines are starting at the same time: cloning does not need them.
     stage = cloning.stage
+    if config.clone.held_out:
+        held_out = demonstrations.held_out(stage, session.leader, config)
+        cloning.measure_on(held_out.micro_batches, session.records.held_out)
     Trainer(session, cloning).phase(stage, demonstrations.batches(stage, session.leader, config))
     session.use(cloning)
     folder = args.run_dir / "clone"

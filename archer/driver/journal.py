@@ -12,7 +12,7 @@ from archer.results.statistics import EvalResult
 
 
 class Journal:
-    """Turns events of cycles and evaluations into rows of metrics.jsonl; a BoardFollower calls `handle`."""
+    """Turns cycles, evaluations and held-out losses into rows of metrics.jsonl; a BoardFollower calls `handle`."""
 
     def __init__(self, folder: RunFolder, progress: Progress, *, env: str, greedy: bool = False) -> None:
         self._folder = folder
@@ -24,6 +24,8 @@ class Journal:
     def handle(self, event: Event) -> None:
         if event["kind"] == "cycle":
             self._cycle = event["cycle"]
+            self._folder.append_row(event)
+        elif event["kind"] == "held_out":
             self._folder.append_row(event)
         elif event["kind"] == "evaluation":
             result = EvalResult.from_event(event, env=self._env, greedy=self._greedy)

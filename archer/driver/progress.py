@@ -64,6 +64,8 @@ class RunState:
         elif kind == "step":
             self.phase, self.step, self.steps = event["phase"], event["step"], event["steps"]
             self.metrics.update(event["metrics"])
+        elif kind == "held_out":
+            self.metrics.update(event["metrics"])
         elif kind == "cycle":
             self.cycle = event["cycle"]
             self.metrics.update(event["metrics"])
@@ -107,6 +109,8 @@ class Progress:
             self.state.apply(event)
         if event["kind"] == "evaluation":
             self.message(_evaluation_line(event))
+        elif event["kind"] == "held_out" and self._live is None:
+            self.message(_held_out_line(event))
         elif event["kind"] == "stage" and self._live is None:
             self.message(f"stage: {event['stage']}")
         elif event["kind"] == "cycle" and self._live is None:
@@ -180,6 +184,16 @@ def _evaluation_line(event: Event) -> str:
         f"(95% {event['return_low']:.2f} to {event['return_high']:.2f})"
         + (f", success {success:.0%}" if success is not None else "")
         + f", {event['mean_turns']:.1f} turns, {event['episodes']} episodes"
+    )
+
+
+def _held_out_line(event: Event) -> str:
+    """Return the loss on held-out demonstrations as a line of text."""
+    metrics = event["metrics"]
+    observation = metrics.get("clone/held_out_observation_loss")
+    return (
+        f"clone after {event['step']} steps: held-out loss {metrics['clone/held_out_action_loss']:.3f} nats per action "
+        "token" + ("" if observation is None else f", {observation:.3f} per observation token")
     )
 
 

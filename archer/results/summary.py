@@ -16,6 +16,7 @@ def summarise(rows: list[Row], *, name: str, env: str, wall_seconds: float, stat
     """Return the content of summary.json from the rows of metrics.jsonl and the last checkpoint's counters, `state`.
 
     `bc_return` and `final_return` come from the evaluations named clone and final; they are null if there was none.
+    `clone_held_out` is the last loss of cloning on held-out demonstrations, null if none were held out.
     `wall_seconds` covers the whole run, resumed parts included.
     """
     state = state or {}
@@ -28,6 +29,7 @@ def summarise(rows: list[Row], *, name: str, env: str, wall_seconds: float, stat
     return {
         "name": name,
         "env": env,
+        "clone_held_out": _held_out(rows),
         **_evaluated("bc", clone),
         **_evaluated("final", final),
         "improvement": final["return_mean"] - clone["return_mean"] if clone and final else None,
@@ -42,6 +44,19 @@ def summarise(rows: list[Row], *, name: str, env: str, wall_seconds: float, stat
             phase: round(sum(m.get(f"seconds/{phase}") or 0.0 for m in metrics), 1)
             for phase in ("rollout", "critic", "actor", "broadcast")
         },
+    }
+
+
+def _held_out(rows: list[Row]) -> Row | None:
+    """Return the last held-out loss in nats per action token and per observation token, and the steps before it."""
+    measured = [row for row in rows if row["kind"] == "held_out"]
+    if not measured:
+        return None
+    metrics = measured[-1]["metrics"]
+    return {
+        "action_loss": metrics["clone/held_out_action_loss"],
+        "observation_loss": metrics.get("clone/held_out_observation_loss"),
+        "steps": measured[-1]["step"],
     }
 
 
@@ -60,6 +75,12 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
     columns = Column(style="dim"), Column(justify="right"), Column(style="dim")
     title = f"{summary['name']} on {summary['env']}"
     table = Table(*columns, title=title, title_justify="left", box=None, show_header=False)
+    held_out = summary["clone_held_out"]
+    if held_out is not None:
+        observation = held_out["observation_loss"]
+        beside = "" if observation is None else f", {observation:.3f} per observation token"
+        note = f"nats per action token{beside}; {held_out['steps']} steps"
+        table.add_row("held-out loss, clone", f"{held_out['action_loss']:.3f}", note)
     for label, key in (("cloned policy", "bc"), ("final policy", "final")):
         mean, interval, success = summary[f"{key}_return"], summary[f"{key}_interval"], summary[f"{key}_success_rate"]
         if mean is not None:

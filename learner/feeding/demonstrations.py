@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 
 
 class DemonstrationSet:
-    """The episodes of a file that `write_demonstrations` wrote, drawn uniformly with replacement."""
+    """The episodes of a file that `write_demonstrations` wrote, drawn uniformly with replacement.
 
-    def __init__(self, path: Path, seed: int) -> None:
+    Args:
+        held_out: share of the episodes that is never drawn, chosen at random by `seed`.
+    """
+
+    def __init__(self, path: Path, seed: int, held_out: float = 0.0) -> None:
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
@@ -32,7 +36,12 @@ class DemonstrationSet:
                 f"no demonstrations to clone at {path} ({error}); set demonstrations.episodes, or "
                 "learner.clone.steps=0 to start from the model without cloning"
             ) from error
-        self._episodes = [episode for batch in batches for episode in batch_to_episodes(batch)]
+        episodes = [episode for batch in batches for episode in batch_to_episodes(batch)]
+        # A stream of its own: the draws stay those of a set of this size.
+        order = np.random.default_rng((seed, 1)).permutation(len(episodes))
+        chosen = set(order[: round(held_out * len(episodes))].tolist())
+        self._held_out = [episode for index, episode in enumerate(episodes) if index in chosen]
+        self._episodes = [episode for index, episode in enumerate(episodes) if index not in chosen]
         self._generator = np.random.default_rng(seed)
 
     def batches(self, draws: Draws, leader: Leader, config: LearnerConfig) -> Iterator[Batch]:
@@ -46,6 +55,42 @@ class DemonstrationSet:
 
         for _ in range(draws.steps):
             yield leader.scatter(next_batch)
+
+    def held_out(self, draws: Draws, leader: Leader, config: LearnerConfig) -> Batch:
+        """Return this rank's share of the held-out episodes. Called on every rank.
+
+        Raises:
+            LearnerError: if they are fewer than a batch of `draws`.
+        """
+
+        def prepare() -> list[Batch]:
+            held, all_of_them = len(self._held_out), len(self._held_out) + len(self._episodes)
+            if held < draws.batch:
+                raise LearnerError(
+                    f"`learner.clone.held_out` {config.clone.held_out:g} holds out {held} of {all_of_them} "
+                    f"demonstrations, fewer than the {draws.batch} of a batch, so that their loss tells little; raise "
+                    "held_out or the number of demonstrations, or lower learner.clone.batch"
+                )
+            return split(rows_from_samples(self._held_out, np.full(held, -1)), leader.ranks, config.micro_batch)
+
+        return leader.scatter(prepare)
+
+    def require_observations(self) -> None:
+        """Raise LearnerError if no episode has an observation token that a model could predict."""
+        episodes = (*self._episodes, *self._held_out)
+        if not any(outside_actions(episode) for episode in episodes):
+            raise LearnerError(
+                f"`learner.clone.observation_weight` trains the policy on observations, and the {len(episodes)} "
+                "demonstrations have no token outside of their actions and after their first token; set it to 0, or "
+                "use demonstrations with observations"
+            )
+
+
+def outside_actions(episode: Episode) -> int:
+    """Return the number of tokens that belong to no action and have a token before them."""
+    actions = int((episode.action_end - episode.action_start).sum())
+    starts_with_action = episode.turns > 0 and episode.action_start[0] == 0
+    return len(episode.tokens) - actions - (not starts_with_action)
 
 
 def write_demonstrations(episodes: Sequence[Episode], path: Path) -> None:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from learner.passes.attention import Tree, packed_mask
 from learner.passes.rows import Row
 
-Part = Literal["state", "action", "next_state", "next_states", "fresh"]
+Part = Literal["state", "action", "next_state", "next_states", "fresh", "observation"]
 
 
 class Points(NamedTuple):
@@ -33,7 +33,10 @@ class Points(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Action tokens, and the positions that predict them: five long tensors [tokens]."""
+    """Tokens of actions or observations, and the positions that predict them: five long tensors [tokens].
+
+    An observation's token belongs to no sample alone: its `sample` is the first one of its row, its `action` is 0.
+    """
 
     row: Tensor
     column: Tensor  # the position whose output is the distribution of the token
@@ -51,7 +54,7 @@ class Layout:
         structure: the tree of a packed pass; for separate sequences bool [rows, length], false at pads.
         points: position of the last token of each part, [samples]; for "fresh" [samples, actions], for "next_states"
             [samples, horizon].
-        predictions: the tokens of "action" and "fresh", in packed layouts only.
+        predictions: the tokens of "action", "fresh" and "observation", in packed layouts only.
     """
 
     input_ids: Tensor
@@ -93,5 +96,6 @@ class Encoder(Protocol):
         Args:
             horizon: number of turns from a sample's state to its "next_state" (n of n-step targets), cut at the end of
                 the episode. "next_states" are the states after 1 to `horizon` turns. "action" and both of these need a
-                horizon of at least 1.
+                horizon of at least 1. "observation" is every token of the trunk, up to the last part that it holds,
+                that is no action's and has a token before it.
         """

@@ -57,6 +57,8 @@ class PackedEncoder:
         if "fresh" in actions:
             points["fresh"] = actions["fresh"].points(len(of_row))
         predictions = {str(part): found.predictions(ids, len(of_row)) for part, found in actions.items()}
+        if "observation" in parts:
+            predictions["observation"] = _observations(rows, trunks[:, 0], ids)
         tree = Tree(torch.from_numpy(branch), torch.from_numpy(sees), trunk)
         return Layout(torch.from_numpy(ids), torch.from_numpy(position), tree, points, predictions)
 
@@ -120,6 +122,27 @@ def _branches(rows: Sequence[Row], of_row: np.ndarray, state: np.ndarray, trunk:
     row = np.repeat(of_row, each)
     start = np.cumsum(length) - length
     return _Actions(row, np.repeat(state, each), start - start[np.searchsorted(row, row)] + trunk, length)
+
+
+def _observations(rows: Sequence[Row], trunks: np.ndarray, ids: np.ndarray) -> Predictions:
+    """Return the tokens of the trunks, `trunks` [rows] long, that belong to no action, and their predecessors.
+
+    They include the tokens that a renderer puts around actions and observations. The first token has no predecessor.
+    """
+    row, column = [], []
+    for index, (given, length) in enumerate(zip(rows, trunks, strict=True)):
+        bounds = np.zeros(len(given.episode.tokens) + 1, dtype=np.int64)
+        np.add.at(bounds, given.episode.action_start, 1)
+        np.add.at(bounds, given.episode.action_end, -1)
+        outside = np.flatnonzero(np.cumsum(bounds)[1:length] == 0) + 1
+        row.append(np.full(len(outside), index))
+        column.append(outside)
+    rows_of, columns = np.concatenate(row), np.concatenate(column)
+    sizes = np.array([len(given.turns) for given in rows])
+    first = (np.cumsum(sizes) - sizes)[rows_of]
+    return Predictions(
+        *map(torch.from_numpy, (rows_of, columns - 1, ids[rows_of, columns], first, np.zeros_like(columns)))
+    )
 
 
 def _points(of_row: np.ndarray, ends: np.ndarray) -> Points:

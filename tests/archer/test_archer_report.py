@@ -82,6 +82,9 @@ def play_run(tmp_path: Path, console: Console) -> RunFolder:
     progress = Progress("demo", 3, console)
     journal = Journal(folder, progress, env="twenty")
     journal.handle({"kind": "stage", "stage": "clone"})
+    losses = {"clone/held_out_action_loss": 0.5, "clone/held_out_observation_loss": 1.25, "clone/held_out_loss": 1.75}
+    journal.handle({"kind": "held_out", "step": 100, "metrics": dict.fromkeys(losses, 9.0)})
+    journal.handle({"kind": "held_out", "step": 125, "metrics": losses})
     journal.handle(evaluation("clone", [-16.0, -14.0], 0))
     for number in (1, 2, 3):
         journal.handle({"kind": "phase", "cycle": number - 1, "phase": "critic"})
@@ -95,15 +98,16 @@ def test_journal_writes_the_rows_of_summary_and_curve(tmp_path: Path) -> None:
     output = io.StringIO()
     with play_run(tmp_path, Console(file=output, width=200)) as folder:
         rows = folder.rows()
-        assert [(row["kind"], row["cycle"]) for row in rows] == [
+        assert [row["step"] for row in rows[:2]] == [100, 125]
+        assert [(row["kind"], row["cycle"]) for row in rows[2:]] == [
             ("evaluation", 0),
             ("cycle", 1),
             ("cycle", 2),
             ("cycle", 3),
             ("evaluation", 3),
         ]
-        assert rows[1]["metrics"]["success_rate"] is None
-        assert "returns" not in rows[0]
+        assert rows[3]["metrics"]["success_rate"] is None
+        assert "returns" not in rows[2]
         state = {"cycle": 3, "version": 4, "episodes": 192, "turns": 3000, "proof_max_gap": 5e-5}
         summary = summarise(rows, name="demo", env="twenty", wall_seconds=12.34, state=state)
         folder.write_summary(summary)
@@ -111,13 +115,16 @@ def test_journal_writes_the_rows_of_summary_and_curve(tmp_path: Path) -> None:
     asked = ("bc_return", "final_return", "episodes", "cycles", "wall_seconds", "policy_version", "proof_max_gap")
     assert [on_disk[key] for key in asked] == [-15.0, -10.0, 192, 3, 12.3, 4, 5e-5]
     assert on_disk["improvement"] == 5.0
+    assert on_disk["clone_held_out"] == {"action_loss": 0.5, "observation_loss": 1.25, "steps": 125}
     lines = output.getvalue().splitlines()
-    assert len(lines) == 6  # stage, two evaluations, three cycles; no line for phases and steps
+    assert len(lines) == 8  # stage, two losses, two evaluations, three cycles; no line for phases and steps
     assert lines[0] == "stage: clone"
-    assert lines[2].startswith("cycle 1/3  return -14.00  episodes 64")
+    assert lines[2] == "clone after 125 steps: held-out loss 0.500 nats per action token, 1.250 per observation token"
+    assert lines[4].startswith("cycle 1/3  return -14.00  episodes 64")
     assert "evaluation of final: return -10.00 (95% " in lines[-1]
     print_summary(summary, Console(file=output, width=100))
     assert "+5.00" in output.getvalue()
+    assert "nats per action token, 1.250 per observation token; 125 steps" in output.getvalue()
 
 
 def test_summary_of_a_run_without_cycles_has_nulls() -> None:

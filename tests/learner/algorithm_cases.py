@@ -113,6 +113,24 @@ def run_cycle(
     return found
 
 
+def run_cloning(steps: int, rank: int, ranks: int, **changes: Any) -> list[list[float]]:
+    """Clone actions and observations for `steps` steps and measure the held-out loss after each.
+
+    Returns the metrics of each step, in the order of their names.
+    """
+    settings = {"steps": steps, "observation_weight": 0.7, "held_out": 0.1, "measure_every": 1}
+    cloning: Any = make_algorithm("bc", clone=settings, **changes)
+    cloning.measure_on(deal(episodes(steps, 5), ranks, 2)[rank], lambda step, losses: None)
+    found = []
+    for step in range(steps):
+        rows = [make_row(4 * step + i, turns=2 + i, all_turns=True, fresh=0) for i in range(4)]
+        samples = sum(len(row.turns) for row in rows)
+        metrics = cloning.step(cloning.stage, deal(rows, ranks, 2)[rank], samples, 1).metrics
+        assert {"clone/observation_nll", "clone/held_out_loss"} <= metrics.keys()
+        found.append([metrics[name] for name in sorted(metrics)])
+    return found
+
+
 def held() -> list[Episode]:
     """Return the eight episodes of `episodes(0)`."""
     return [row.episode for row in episodes(0)]

@@ -57,7 +57,7 @@ def _losses(
     folder: Path, stage: int, *, only: tuple[int, ...] = (), resume: bool = False, packed: bool = True
 ) -> dict[str, list[list[float]]]:
     """Return the metrics of each step of each case, or of the cases `only`; `resume` reloads half-way."""
-    from algorithm_cases import make_algorithm, run_cycle
+    from algorithm_cases import make_algorithm, run_cloning, run_cycle
 
     from learner.passes.separate_encoder import SeparateEncoder
 
@@ -86,6 +86,8 @@ def _losses(
                 algorithm.load(saved)
             steps += run_cycle(algorithm, cycle, rank, ranks, split=None if packed else _one_turn_each)
         found[f"{index} {name}"] = steps
+    if packed and not resume:
+        found["cloning"] = run_cloning(STEPS, rank, ranks, zero_stage=stage)
     return found
 
 

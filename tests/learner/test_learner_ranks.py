@@ -86,7 +86,7 @@ def _losses(
                 algorithm.load(saved)
             steps += run_cycle(algorithm, cycle, rank, ranks, split=None if packed else _one_turn_each)
         found[f"{index} {name}"] = steps
-    if packed and not resume:
+    if packed:
         found["cloning"] = run_cloning(STEPS, rank, ranks, zero_stage=stage)
     return found
 

@@ -6,7 +6,7 @@ Each algorithm has its own section, so that one preset can hold tuned settings o
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -55,7 +55,26 @@ class BackboneConfig(StrictConfig):
         return self
 
 
-class CriticConfig(StrictConfig):
+class RecentDraws(StrictConfig):
+    """A share of recent episodes in each batch that is drawn from replay."""
+
+    batch: int = Field(256, ge=1, description="Samples per step, in units of `unit`.")
+    recent_share: float = Field(
+        0.0, ge=0, le=1, description="Share of each batch from the policy's latest episodes, if replay has any."
+    )
+    recent_versions: int = Field(1, ge=1, description="Policy versions whose episodes count as the latest.")
+
+    @model_validator(mode="after")
+    def _share_is_a_sample(self) -> Self:
+        if self.recent_share and round(self.recent_share * self.batch) == 0:
+            raise ValueError(
+                f"`recent_share` {self.recent_share:g} of a `batch` of {self.batch} is less than one sample; raise one "
+                "of them, or set recent_share=0"
+            )
+        return self
+
+
+class CriticConfig(RecentDraws):
     """The utterance-level critic: an ensemble of Q and V heads on one backbone, or on one each."""
 
     backbone: str = Field(
@@ -80,7 +99,9 @@ class CriticConfig(StrictConfig):
         None, ge=0, le=1, description="Mix the 1- to n_step-step targets as a lambda-return; null uses the last only."
     )
     steps_per_cycle: int = Field(50, ge=0, description="Critic steps in each cycle.")
-    batch: int = Field(256, ge=1, description="Samples per critic step, in units of `unit`.")
+    updates_per_turn: float | None = Field(
+        None, gt=0, description="Critic steps for each new turn of a cycle, instead of steps_per_cycle; null is off."
+    )
     unit: Unit = Field("turn", description="Draw turns (the paper), or episodes, whose turns share one pass.")
     sampler: Literal["uniform", "prioritised"] = Field(
         "uniform", description="Uniform (the paper), or proportional to |TD error| ** replay.priority_exponent."
@@ -90,6 +111,7 @@ class CriticConfig(StrictConfig):
     )
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state over which V averages Q.")
     warmup_cycles: int = Field(10, ge=0, description="First cycles in which only the critic learns.")
+    warmup_steps: int = Field(0, ge=0, description="Critic steps in the first cycle beside its own, before the actor.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the critic's gradient is clipped.")
     max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")
 
@@ -111,7 +133,7 @@ class PolicyGradientConfig(AlgorithmConfig):
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the policy's gradient is clipped.")
 
 
-class ActorConfig(PolicyGradientConfig):
+class ActorConfig(PolicyGradientConfig, RecentDraws):
     """`archer`: the token-level policy gradient with the critic's advantage."""
 
     implementation = "learner.algorithms.archer:Archer"
@@ -119,7 +141,6 @@ class ActorConfig(PolicyGradientConfig):
     has_critic = True
 
     steps_per_cycle: int = Field(3, ge=0, description="Actor batches in each cycle.")
-    batch: int = Field(256, ge=1, description="Samples per actor step, in units of `unit`.")
     unit: Unit = Field("turn", description="Draw single turns (the paper) or whole episodes.")
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state in the gradient.")
     max_staleness: int | None = Field(

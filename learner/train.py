@@ -53,11 +53,15 @@ class Trainer:
         session, cycle = self.session, self.state.cycle
         timings: dict[str, float] = {}
         metrics: dict[str, float] = {}
+        new_turns: int | None = None
         if online:
-            started = time.monotonic()
+            started, turns = time.monotonic(), self.state.turns
             metrics |= session.collector.collect()
+            new_turns = self.state.turns - turns
             timings["rollout"] = time.monotonic() - started
-        phases = self.algorithm.phases(cycle)
+        phases = [
+            phase.counted(new_turns) if isinstance(phase, Draws) else phase for phase in self.algorithm.phases(cycle)
+        ]
         for phase, then in zip_longest(phases, phases[1:]):
             started = time.monotonic()
             session.records.publish("phase", cycle=cycle, phase=phase.name)
@@ -95,11 +99,11 @@ class Trainer:
     def phase(self, phase: Phase, batches: Iterable[Batch]) -> dict[str, float]:
         """Take a step on each batch.
 
-        Returns the mean of each metric over the steps, and the number of steps and samples and the seconds of waiting
-        for fresh actions.
+        Returns the mean of each metric over the steps, and the number of steps and samples, the seconds of waiting for
+        fresh actions, and the share of samples of recent episodes if the phase asks for one.
         """
         totals: dict[str, float] = {}
-        steps, samples, waited = 0, 0, 0.0
+        steps, samples, waited, recent = 0, 0, 0.0, 0.0
         expected = phase.steps * phase.epochs if isinstance(phase, Draws) else 0
         for batch in batches:
             started = time.monotonic()
@@ -109,6 +113,7 @@ class Trainer:
             steps += 1
             samples += batch.samples
             waited += batch.waited_s
+            recent += batch.recent_share
             for name, value in result.metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
             self.session.records.step(phase, steps, expected, result.metrics, batch, started)
@@ -116,6 +121,8 @@ class Trainer:
                 break
         means = {name: value / max(steps, 1) for name, value in totals.items()}
         counts = {"steps": float(steps), "samples": float(samples), "wait_seconds": waited}
+        if isinstance(phase, Draws) and phase.recent_share:
+            counts["recent_share"] = recent / max(steps, 1)
         return means | {f"{phase.name}/{name}": value for name, value in counts.items()}
 
     def _batches(self, phase: Phase, then: Phase | None) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """Results: what a shard draws, in a binary form for the network, and the samples and counts that clients return."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -116,6 +116,17 @@ class Sample:
             np.concatenate([part.probabilities for part in parts])[order],
             population,
         )
+
+    @classmethod
+    def mixed(cls, parts: Sequence[Self], *, order: np.ndarray) -> Self:
+        """Return one sample of parts that were drawn from different populations; `order` as in `joined`.
+
+        `population` is the largest of them, and probabilities are scaled so that `importance_weights` compares each
+        draw with a uniform draw from its own population.
+        """
+        population = max(part.population for part in parts)
+        scaled = [replace(part, probabilities=part.probabilities * (part.population / population)) for part in parts]
+        return cls.joined(scaled, population=population, order=order)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -30,7 +30,7 @@ class Archer(OverActorCritic):
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, actor = self.config.critic, self.config.actor
-        critic_draws = critic_phase(critic, fresh=critic.fresh_per_state)
+        critic_draws = critic_phase(critic, cycle, fresh=critic.fresh_per_state)
         if cycle < critic.warmup_cycles:
             return [critic_draws]
         actor_draws = Draws(
@@ -42,6 +42,8 @@ class Archer(OverActorCritic):
             fresh=actor.fresh_per_state,
             logprobs=True,
             max_staleness=actor.max_staleness,
+            recent_share=actor.recent_share,
+            recent_versions=actor.recent_versions,
         )
         return [critic_draws, actor_draws]
 

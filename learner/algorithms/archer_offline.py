@@ -28,7 +28,7 @@ class ArcherOffline(OverActorCritic):
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, offline = self.config.critic, self.config.offline
         return [
-            critic_phase(critic, fresh=0),
+            critic_phase(critic, cycle, fresh=0),
             Draws("actor", offline.steps_per_cycle, offline.batch, offline.unit),
         ]
 

@@ -33,7 +33,7 @@ class Chai(OverActorCritic):
         self._scorer = setup.scorer
 
     def phases(self, cycle: int) -> Sequence[Phase]:
-        return [critic_phase(self.config.critic, fresh=self.config.chai.candidates)]
+        return [critic_phase(self.config.critic, cycle, fresh=self.config.chai.candidates)]
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         return self.engines.critic_step(micro_batches, samples, lambda v, bar: best_of_loss(v, bar["q_fresh"]), "fresh")

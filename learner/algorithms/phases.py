@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from buffer.sampling.request import Sampler, SampleRequest, Unit
 from learner.errors import LearnerError
@@ -21,6 +21,10 @@ class Draws:
         max_staleness: draw only from episodes at most this many policy versions old; None draws from all.
         best: draw only from this share of the episodes, those with the highest return; None draws from all.
         importance: exponent of the importance weights of prioritised draws.
+        recent_share: share of each batch that is drawn from the episodes of the last `recent_versions` policy
+            versions. The rest is drawn like a batch without such a share, and all of it if there is no such episode.
+        updates_per_turn: steps for each turn that the cycle has collected, in place of `steps`; None keeps `steps`.
+        extra: steps in addition to either.
         trains_policy: whether the steps change the policy, so that it is broadcast at the end of the cycle.
     """
 
@@ -35,18 +39,42 @@ class Draws:
     best: float | None = None
     sampler: Sampler = "uniform"
     importance: float = 0.0
+    recent_share: float = 0.0
+    recent_versions: int = 1
+    updates_per_turn: float | None = None
+    extra: int = 0
     trains_policy: bool = True
 
-    def request(self, steps: int, version: int) -> SampleRequest:
-        """Return the request for the samples of `steps` steps under the policy version `version`."""
+    @property
+    def recent(self) -> int:
+        """The number of samples of a batch that are drawn from recent episodes."""
+        return round(self.recent_share * self.batch)
+
+    def counted(self, new_turns: int | None) -> Draws:
+        """Return these draws with their number of steps final, `extra` included.
+
+        `new_turns` is the number of turns that the cycle has collected, None in an offline cycle.
+        """
+        steps = self.steps
+        if self.updates_per_turn is not None and new_turns is not None:
+            steps = max(1, round(self.updates_per_turn * new_turns))
+        return replace(self, steps=steps + self.extra, updates_per_turn=None, extra=0)
+
+    def request(self, samples: int, version: int) -> SampleRequest:
+        """Return the request for a number of samples under the policy version `version`."""
         return SampleRequest(
-            steps * self.batch,
+            samples,
             view="critic" if self.max_staleness is None else "actor",
             unit=self.unit,
             sampler=self.sampler,
             min_version=None if self.max_staleness is None else max(version - self.max_staleness, 0),
             best=self.best,
         )
+
+    def recent_request(self, samples: int, version: int) -> SampleRequest:
+        """Return the request for samples of recent episodes; demonstrations are never among them."""
+        oldest = max(version - self.recent_versions + 1, 0)
+        return replace(self.request(samples, version), view="actor", min_version=oldest)
 
     def require_enough(self, held: int) -> None:
         """Raise LearnerError if a batch is larger than the number of samples that are held, so that it repeats some."""

@@ -129,8 +129,8 @@ class ActorCritic:
         return state | {name: buffer.to("cpu", copy=True) for name, buffer in module.named_buffers() if name in kept}
 
 
-def critic_phase(config: CriticConfig, *, fresh: int) -> Draws:
-    """Return the critic's draws from all of replay."""
+def critic_phase(config: CriticConfig, cycle: int, *, fresh: int) -> Draws:
+    """Return the critic's draws in cycle `cycle`, counted from 0: the first has the steps of the warm-up too."""
     return Draws(
         "critic",
         config.steps_per_cycle,
@@ -139,6 +139,10 @@ def critic_phase(config: CriticConfig, *, fresh: int) -> Draws:
         fresh=fresh,
         sampler=config.sampler,
         importance=config.importance_exponent,
+        recent_share=config.recent_share,
+        recent_versions=config.recent_versions,
+        updates_per_turn=config.updates_per_turn,
+        extra=config.warmup_steps if cycle == 0 else 0,
         trains_policy=False,
     )
 

@@ -12,11 +12,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from buffer.client.ray_client import ReplayClient
+from buffer.errors import EmptyViewError
+from buffer.sampling.request import SampleRequest
+from buffer.sampling.sample import Sample
 from learner.algorithms.phases import Draws
 from learner.config import LearnerConfig
 from learner.errors import WaitTimeoutError
@@ -28,9 +31,13 @@ from learner.ranks import Leader
 
 @dataclass
 class _Pending:
-    """The rows of a step and the supply of their fresh actions; None if these are not requested yet."""
+    """The rows of a step and the supply of their fresh actions; None if these are not requested yet.
+
+    `recent` is the share of the step's samples that were drawn from recent episodes.
+    """
 
     rows: list[Row]
+    recent: float
     fresh: FreshSupply | None = None
 
 
@@ -132,7 +139,7 @@ class Feeder:
         # A block of at least half the limit shares states between its steps and still keeps the engines busy.
         if ahead.drawn < draws.steps and len(ahead.steps) <= most // 2:
             steps = min(most - len(ahead.steps), draws.steps - ahead.drawn)
-            ahead.steps.extend(map(_Pending, self._draw(draws, steps, ahead.version)))
+            ahead.steps.extend(self._draw(draws, steps, ahead.version))
             ahead.drawn += steps
         new = [item for item in ahead.steps if item.fresh is None]
         if draws.fresh and new:
@@ -140,16 +147,39 @@ class Feeder:
             for item in new:
                 item.fresh = supply
 
-    def _draw(self, draws: Draws, steps: int, version: int) -> list[list[Row]]:
-        """Return the rows of the next steps, drawn in one call so that they share episodes."""
-        sample = self._replay.sample(draws.request(steps, version), timeout_s=self._config.timeout_s)
+    def _draw(self, draws: Draws, steps: int, version: int) -> list[_Pending]:
+        """Return the next steps, drawn together so that they share episodes."""
+        sample, recent = self._sample(draws, steps, version)
         episodes, turns = sample.episodes, sample.turns
         cuts = [slice(first, first + draws.batch) for first in range(0, steps * draws.batch, draws.batch)]
         if draws.sampler == "uniform":
-            return [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
-        weights = sample.importance_weights(draws.importance)
-        keys = list(zip(sample.shards.tolist(), sample.seqs.tolist(), strict=True))
-        return [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], keys=keys[cut]) for cut in cuts]
+            rows = [rows_from_samples(episodes[cut], turns[cut]) for cut in cuts]
+        else:
+            weights = sample.importance_weights(draws.importance)
+            keys = list(zip(sample.shards.tolist(), sample.seqs.tolist(), strict=True))
+            rows = [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], keys=keys[cut]) for cut in cuts]
+        return [_Pending(of_step, recent / draws.batch) for of_step in rows]
+
+    def _sample(self, draws: Draws, steps: int, version: int) -> tuple[Sample, int]:
+        """Return the samples of steps, step after step, and how many of each step are of recent episodes."""
+
+        def sample(request: SampleRequest) -> Sample:
+            return self._replay.sample(request, timeout_s=self._config.timeout_s)
+
+        recent, rest = draws.recent, draws.batch - draws.recent
+        parts: list[Sample] = []
+        if recent:
+            try:
+                parts.append(sample(draws.recent_request(steps * recent, version)))
+            except EmptyViewError:
+                # The policy has not played yet, for example in an offline cycle; the phase's metric says so.
+                recent, rest = 0, draws.batch
+        if rest:
+            parts.append(sample(draws.request(steps * rest, version)))
+        if len(parts) == 1:
+            return parts[0], recent
+        first, second = (np.arange(steps * n).reshape(steps, n) for n in (recent, rest))
+        return Sample.mixed(parts, order=np.hstack((first, steps * recent + second)).ravel()), recent
 
     def _complete(self, item: _Pending) -> list[Batch]:
         """Wait for the fresh actions of a step and return each rank's share of it."""
@@ -164,4 +194,5 @@ class Feeder:
                     f"{', '.join(workers) or 'any worker: there is none'}; see the workers' logs, or raise "
                     "learner.timeout_s"
                 ) from error
-        return split(item.rows, self._leader.ranks, self._config.micro_batch, time.monotonic() - started)
+        batches = split(item.rows, self._leader.ranks, self._config.micro_batch, time.monotonic() - started)
+        return [replace(batch, recent_share=item.recent) for batch in batches]

@@ -106,11 +106,13 @@ class Batch:
     Attributes:
         samples: number of samples (turns) of the global batch.
         waited_s: seconds that rank 0 waited for fresh actions.
+        recent_share: share of the samples that were drawn from recent episodes, see `Draws.recent_share`.
     """
 
     micro_batches: list[list[Row]]
     samples: int
     waited_s: float = 0.0
+    recent_share: float = 0.0
 
 
 def split(rows: Sequence[Row], ranks: int, micro_batch: int, waited_s: float = 0.0) -> list[Batch]:

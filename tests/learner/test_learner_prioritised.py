@@ -101,7 +101,7 @@ def test_draws_follow_the_td_errors_that_came_back(tmp_path: Path, unit: str) ->
         feeder = Feeder(replay, SimpleNamespace(stale_error=KeyError), OneRank(), config)  # type: ignore[arg-type]
         changes = {"critic": {"unit": unit, "batch": 20, "steps_per_cycle": 12, **PRIORITISED["critic"]}}
         settings = LearnerConfig.model_validate(changes).critic
-        phase = critic_phase(settings, fresh=0)
+        phase = critic_phase(settings, 1, fresh=0)
         drawn: list[Counter[str]] = []
         for batch in feeder.batches(phase, version=0):
             rows = [row for micro_batch in batch.micro_batches for row in micro_batch]

@@ -15,7 +15,7 @@ _MODULES = {
     "PoolClient": "actors.pool.client",
     "RolloutConfig": "actors.config",
     "SamplingConfig": "actors.config",
-    "WorkerArgs": "actors.rollout.worker",
+    "WorkerArgs": "actors.rollout.player",
     "make_renderer": "actors.rendering.factory",
     "render_demonstration": "actors.rendering.factory",
     "start_pool": "actors.pool.pool",

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from actors.pool.client import PoolClient
 from actors.pool.pool import start_pool
-from actors.rollout.worker import WorkerArgs
+from actors.rollout.player import WorkerArgs
 from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower, BoardPublisher, start_board
 from archer.driver.cluster import cluster

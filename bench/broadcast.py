@@ -33,7 +33,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from actors.pool.client import PoolClient
 from actors.pool.pool import start_pool
-from actors.rollout.worker import WorkerArgs
+from actors.rollout.player import WorkerArgs
 from archer.config.loading import load_config
 from archer.config.models import RunConfig
 from archer.config.sections import TinyModelConfig

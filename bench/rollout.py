@@ -36,7 +36,8 @@ import ray
 import envs
 from actors.config import EngineConfig, SamplingConfig
 from actors.engine.launch import EXTENSION, engine_arguments, set_environment
-from actors.rollout.worker import RolloutWorker, WorkerArgs
+from actors.rollout.player import WorkerArgs
+from actors.rollout.worker import RolloutWorker
 from archer.config.loading import load_config
 from archer.config.models import RunConfig
 from buffer.episodes.schema import Episode

@@ -18,7 +18,7 @@ from actors.pool.fresh_requests import FreshRequests
 from actors.pool.jobs import Job
 from actors.pool.supervisor import Supervisor, WorkerGone
 from actors.rollout.action_request import ActionRequest
-from actors.rollout.worker import WorkerArgs
+from actors.rollout.player import WorkerArgs
 from buffer.node_affinity import this_node
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 

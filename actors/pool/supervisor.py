@@ -22,7 +22,8 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors.errors import ActorError, EngineDied, RolloutTimeout, StaleWorkersError, WorkersLostError
 from actors.pool.client import unwrapped
-from actors.rollout.worker import RolloutWorker, WorkerArgs
+from actors.rollout.player import WorkerArgs
+from actors.rollout.worker import RolloutWorker
 
 State = Literal["starting", "ready", "stale", "dead", "retired"]
 

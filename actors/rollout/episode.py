@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actors.config import SamplingConfig
 from actors.errors import PromptTooLong
@@ -12,8 +13,20 @@ from buffer.rollout_records import FreshActions
 from envs import INVALID_ACTION, SUCCESS, TASK_ID, AsyncEnv
 
 if TYPE_CHECKING:
-    from actors.engine.engine import VllmEngine
     from actors.rollout.critic_choice import Chooser
+
+
+class ActionSource(Protocol):
+    """The engine of an episode: `actors.engine.engine.VllmEngine`, or a seat of the inline engine."""
+
+    @property
+    def window(self) -> int:
+        """The context window in tokens."""
+
+    async def generate(
+        self, prompt: Sequence[int], n: int, sampling: SamplingConfig, *, greedy: bool = False
+    ) -> FreshActions:
+        """Sample `n` actions after `prompt`."""
 
 
 class Played(NamedTuple):
@@ -26,7 +39,7 @@ class Played(NamedTuple):
 
 async def run_episode(
     env: AsyncEnv,
-    engine: VllmEngine,
+    engine: ActionSource,
     renderer: Renderer,
     sampling: SamplingConfig,
     *,

@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import ray
-from ray.actor import ActorHandle
 
-import envs
-from actors.config import RolloutConfig
 from actors.engine.engine import VllmEngine
-from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
 from actors.rendering.factory import make_renderer
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.coalescer import Coalescer
 from actors.rollout.critic_choice import Chooser
-from actors.rollout.episode import run_episode
 from actors.rollout.metrics import WorkerMetrics
+from actors.rollout.player import Player, WorkerArgs
 from actors.rollout.results import EpisodeResult
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.rollout_records import FreshActions, ProbeAnswer
-
-if TYPE_CHECKING:
-    from buffer.client.ray_client import ReplayClient
-
-
-@dataclass(frozen=True)
-class WorkerArgs:
-    """Arguments of every worker of a pool.
-
-    model: Hugging Face folder or name of the policy that engines load at their start.
-    replay: destination of the episodes; None plays without storing.
-    run: prefix of the episode ids.
-    version: policy version of `model`.
-    scorer: actor that picks one of `candidates` sampled actions at each state (`actors.rollout.critic_choice`); None
-        plays the policy's own action.
-    """
-
-    config: RolloutConfig
-    model: str
-    env_id: str
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    replay: ReplayClient | None = None
-    run: str = "run"
-    seed: int = 0
-    version: int = 0
-    scorer: ActorHandle | None = None
-    candidates: int = 1
 
 
 class RolloutWorker:
@@ -60,11 +28,7 @@ class RolloutWorker:
         self._args = args
         self._name = name
         self._seed = seed
-        self._idle_envs: list[envs.AsyncEnv] = []
-        self._failures_in_row = 0
         self._append = Coalescer(self._append_all)
-        timeout_s = args.config.request_timeout_s
-        self._chooser = None if args.scorer is None else Chooser(args.scorer, args.candidates, timeout_s)
 
     async def start(self) -> tuple[str, int]:
         """Start environment, renderer, engine and metrics.
@@ -74,7 +38,9 @@ class RolloutWorker:
         from transformers import AutoTokenizer
 
         # First, because wrong arguments of the environment must fail before the engine's long start.
-        self._idle_envs.append(self._make_env())
+        scorer, timeout_s = self._args.scorer, self._args.config.request_timeout_s
+        chooser = None if scorer is None else Chooser(scorer, self._args.candidates, timeout_s)
+        self._player = Player(self._args, self._name, chooser)
         self._renderer = make_renderer(self._args.config.renderer, AutoTokenizer.from_pretrained(self._args.model))
         self._engine = await VllmEngine.start(
             self._args.model,
@@ -100,52 +66,22 @@ class RolloutWorker:
         If the environment fails, the episode is dropped. Raises EnvFailureLimit, EngineDied, ChooserLost, and the
         errors of replay.
         """
+        storing = store and self._args.replay is not None
         with self._metrics.playing.track_inprogress():
-            result = await self._play(seed, greedy, store, group)
-        self._metrics.count(result)
-        self._failures_in_row = 0 if result.failure is None else self._failures_in_row + 1
-        if self._failures_in_row >= self._args.config.env_failure_limit:
-            raise EnvFailureLimit(
-                f"{self._name}: {self._failures_in_row} consecutive episodes failed in environment "
-                f"{self._args.env_id!r}; the last one, of seed {seed}: {result.failure}. Fix the environment, or raise "
-                "rollout.env_failure_limit if single failures are expected"
+            result = await self._player.play(
+                nullcontext(self._engine),
+                self._renderer,
+                seed,
+                greedy=greedy,
+                group=group,
+                store=self._store if storing else None,
             )
+        self._metrics.count(result)
         return result
 
-    async def _play(self, seed: int, greedy: bool, store: bool, group: int) -> EpisodeResult:
-        env = self._idle_envs.pop() if self._idle_envs else self._make_env()
-        try:
-            played = await run_episode(
-                env,
-                self._engine,
-                self._renderer,
-                self._args.config.sampling,
-                seed=seed // group,
-                episode_id=f"{self._args.run}-{'greedy' if greedy else 'sampled'}-{seed}",
-                worker=self._name,
-                greedy=greedy,
-                chooser=self._chooser,
-            )
-        except (envs.EnvError, PromptTooLong, RenderError) as error:
-            # That a failed environment also fails to close adds no information.
-            with suppress(envs.EnvError):
-                await env.aclose()
-            return EpisodeResult(seed=seed, failure=f"{type(error).__name__}: {error}")
-        self._idle_envs.append(env)
-        episode = played.episode
-        if store and self._args.replay is not None:
-            with self._metrics.append_seconds.time():
-                await self._append.submit(episode)
-        return EpisodeResult(
-            seed=seed,
-            ret=episode.ret,
-            success=episode.success,
-            turns=episode.turns,
-            invalid_actions=played.invalid_actions,
-            action_tokens=len(episode.logprobs),
-            version=float(episode.versions.mean()),
-            window_truncated=played.window_truncated,
-        )
+    async def _store(self, episode: Episode) -> None:
+        with self._metrics.append_seconds.time():
+            await self._append.submit(episode)
 
     async def _append_all(self, episodes: list[Episode]) -> list[None]:
         assert self._args.replay is not None
@@ -172,7 +108,3 @@ class RolloutWorker:
         """Call a method of the engine that sends weights (`actors.pool.weight_sync.SyncClient`)."""
         await getattr(self._engine, method)(*args)
         self._metrics.version.set(self._engine.version)
-
-    def _make_env(self) -> envs.AsyncEnv:
-        env = envs.make(self._args.env_id, **self._args.env_kwargs)
-        return envs.AsyncEnv(env, timeout_s=self._args.config.env_timeout_s)

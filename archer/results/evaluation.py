@@ -9,7 +9,7 @@ from rich.console import Console
 
 from actors.pool.client import PoolClient
 from actors.pool.pool import start_pool
-from actors.rollout.worker import WorkerArgs
+from actors.rollout.player import WorkerArgs
 from archer.driver.cluster import cluster
 from archer.results.comparison import Comparison
 from archer.results.policies import Policy

@@ -13,8 +13,9 @@ from actors.errors import EnvFailureLimit, PromptTooLong
 from actors.pool.jobs import Job
 from actors.rendering.plain import PlainRenderer
 from actors.rollout.episode import run_episode
+from actors.rollout.player import WorkerArgs
 from actors.rollout.results import EpisodeResult
-from actors.rollout.worker import RolloutWorker, WorkerArgs
+from actors.rollout.worker import RolloutWorker
 from buffer.episodes.schema import episodes_to_batch
 from buffer.episodes.validation import validate
 from buffer.rollout_records import FreshActions

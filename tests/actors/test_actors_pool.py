@@ -15,7 +15,7 @@ from actor_cases import change, load_model, reference_logprobs, save_model
 from actors.config import EngineConfig, RolloutConfig, SamplingConfig
 from actors.errors import ActorError, StaleWorkersError, WorkersLostError
 from actors.pool.pool import start_pool
-from actors.rollout.worker import WorkerArgs
+from actors.rollout.player import WorkerArgs
 from buffer.config import ReplayConfig
 from buffer.sampling.request import SampleRequest
 from buffer.service import ReplayService

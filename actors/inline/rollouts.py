@@ -1,0 +1,175 @@
+"""The rollouts of an inline run: what `actors.pool.client.PoolClient` is for engines in other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any, NoReturn
+
+import numpy as np
+
+from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
+from actors.inline.engine import InlineEngine
+from actors.rendering.factory import make_renderer
+from actors.rollout.action_request import ActionRequest
+from actors.rollout.player import Player, WorkerArgs
+from actors.rollout.results import EpisodeResult, summarize
+from buffer.episodes.schema import Episode, episodes_to_batch
+from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
+
+_NAME = "inline"
+
+
+class Deferred(Future[FreshActions]):
+    """Computes its actions when they are first waited for, so that a cancelled request costs nothing."""
+
+    def __init__(self, compute: Callable[[], FreshActions]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def result(self, timeout: float | None = None) -> FreshActions:
+        """Return the actions. Raises CancelledError after `cancel`. The computation ignores `timeout`."""
+        if not self.done():
+            self.set_result(self._compute())
+        return super().result(timeout)
+
+
+class InlineRollouts:
+    """One sampler and its environments; satisfies `learner.protocols.RolloutService`. Its methods raise ActorError.
+
+    Episodes in flight advance together: each turn of all of them is one batch.
+    """
+
+    stale_error = StaleWorkersError
+    """Never raised: the sampler does not die without the process."""
+
+    def __init__(self, args: WorkerArgs) -> None:
+        from transformers import AutoTokenizer  # late: brings torch
+
+        config = args.config
+        self._args = args
+        self._loop = asyncio.new_event_loop()
+        self._player = Player(args, _NAME)
+        self._renderer = make_renderer(config.renderer, AutoTokenizer.from_pretrained(args.model))
+        self._engine = InlineEngine(
+            args.model,
+            config.engine,
+            stop_token_ids=self._renderer.stop_token_ids,
+            seed=args.seed,
+            seats=config.episodes_at_once,
+            version=args.version,
+        )
+
+    def ready(self, timeout_s: float) -> None:
+        """Return at once: the constructor has loaded the model."""
+
+    def window(self) -> int:
+        """Return the context window in tokens."""
+        return self._engine.window
+
+    def collect(
+        self,
+        episodes: int,
+        *,
+        first_seed: int,
+        group: int = 1,
+        store: bool = True,
+        greedy: bool = False,
+        timeout_s: float | None = None,
+    ) -> CollectReport:
+        """Play episodes e = first_seed, first_seed + 1, ..., each on environment seed e // group, and report them.
+
+        With `store`, replay holds every episode when the call returns, in the order of the seeds. Raises RolloutTimeout
+        after `timeout_s`, EnvFailureLimit, and the errors of replay.
+        """
+        started = time.monotonic()
+        played: list[Episode] = []
+        playing = self._collect(range(first_seed, first_seed + episodes), group, greedy, played)
+        try:
+            results = self._loop.run_until_complete(asyncio.wait_for(playing, timeout_s))
+        except TimeoutError:
+            raise RolloutTimeout(
+                f"{episodes} episodes did not finish within {timeout_s:g} s ({len(played)} did); raise "
+                "learner.timeout_s, or look for an environment that hangs"
+            ) from None
+        if store and self._args.replay is not None and played:
+            played.sort(key=lambda episode: int(episode.episode_id.rpartition("-")[2]))
+            self._args.replay.append(episodes_to_batch(played))
+        seconds = time.monotonic() - started
+        return summarize(results, seconds=seconds, lost=0, next_seed=first_seed + episodes)
+
+    def request(
+        self, prompts: Sequence[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True
+    ) -> Future[FreshActions]:
+        """Request `n` actions of the current policy at each state (int32 token ids), or n[i] actions at state i.
+
+        States that are prefixes of one another share passes, so request the states of an episode together. Equal states
+        may occur. The actions are sampled when the future is first waited for.
+        """
+        request = ActionRequest.of(prompts, n, logprobs)
+        return Deferred(lambda: self._engine.act(request, self._args.config.sampling))
+
+    def workers(self) -> list[WorkerStatus]:
+        """Return the one worker, this process."""
+        return [WorkerStatus(_NAME, self._engine.version, ready=True, restarts=0)]
+
+    def sync_client(self) -> InlineRollouts:
+        """Return the object with `load_weights`."""
+        return self
+
+    def load_weights(self, version: int, weights: Iterable[tuple[str, Any]]) -> None:
+        """Install weights, tensors by their names in a checkpoint, as policy `version`. Raises WeightTransferError."""
+        self._engine.load(version, weights)
+
+    def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
+        """Return the sampler's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature."""
+        logprobs = self._engine.probe(tokens, self._args.config.sampling.temperature)
+        return [ProbeAnswer(_NAME, self._engine.version, logprobs)]
+
+    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> NoReturn:
+        """Raise ActorError: nothing plays while the learner works in the same process."""
+        raise ActorError("an inline run plays and learns in turn; set mode=async for rollouts beside the learner")
+
+    def admit(self, episodes: int) -> NoReturn:
+        """Raise ActorError, as `start` does."""
+        raise ActorError("nothing has been started that could admit episodes; an inline run plays by `collect` only")
+
+    def stop(self) -> None:
+        """Do nothing: nothing was started."""
+
+    def report(self, *, at_least: int, timeout_s: float) -> NoReturn:
+        """Raise ActorError, as `start` does."""
+        raise ActorError("nothing has been started that could be reported; an inline run plays by `collect` only")
+
+    def shutdown(self) -> None:
+        """Close the environments."""
+        self._loop.run_until_complete(self._player.close())
+        self._loop.close()
+
+    async def _collect(
+        self, seeds: Sequence[int], group: int, greedy: bool, played: list[Episode]
+    ) -> list[EpisodeResult]:
+        """Play the seeds, at most as many at once as there are seats, and add the episodes to `played`."""
+        waiting = iter(seeds)
+        results: list[EpisodeResult] = []
+
+        async def keep(episode: Episode) -> None:
+            played.append(episode)
+
+        async def play_on() -> None:
+            for seed in waiting:
+                seat = self._engine.seat()
+                results.append(
+                    await self._player.play(seat, self._renderer, seed, greedy=greedy, group=group, store=keep)
+                )
+
+        lanes = [asyncio.create_task(play_on()) for _ in range(min(len(seeds), self._args.config.episodes_at_once))]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+        return results

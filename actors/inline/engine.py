@@ -185,7 +185,7 @@ class Seat:
 
     def __init__(self, engine: InlineEngine) -> None:
         self._engine = engine
-        self._slot = engine._slots.take()
+        self._slot = -1
         self._held: list[int] = []
         self._version = engine.version
 
@@ -195,6 +195,7 @@ class Seat:
         return self._engine.window
 
     def __enter__(self) -> Self:
+        self._slot = self._engine._slots.take()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

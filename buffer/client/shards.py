@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,22 @@ class Topology(NamedTuple):
     earlier: Sequence[int]  # Numbers of shards that the replay had before; an episode may be in its shard of then
 
 
+class Connection(Protocol):
+    """A client's connection to one shard; see `buffer.flight.endpoint.Endpoint`, which retries until the deadline."""
+
+    def act(self, action: str, request: bytes | dict[str, Any], deadline: float) -> bytes:
+        """Return the result of an action; a dict is sent as JSON."""
+
+    def get(self, what: str, ticket: dict[str, Any], deadline: float) -> tuple[list[pa.RecordBatch], bytes]:
+        """Return the rows of a sample or a sweep, and the draws as bytes."""
+
+    def put(self, what: str, batches: Sequence[pa.RecordBatch], deadline: float) -> list[bytes]:
+        """Append batches; returns the acknowledgement of each."""
+
+    def close(self) -> None:
+        """Drop the connection."""
+
+
 FindShards = Callable[[], Topology]  # Returns the present topology
 
 
@@ -32,7 +48,7 @@ class Shards:
     def __init__(self, find: FindShards, token: str) -> None:
         self._find = find
         self._token = token
-        self._endpoints: list[Endpoint] = []
+        self._endpoints: Sequence[Connection] = []
         self._earlier: Sequence[int] = ()
         self._announced = 0  # Largest number of shards that an answer announced
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="replay")
@@ -45,7 +61,7 @@ class Shards:
         """The indices of all shards."""
         return range(len(self))
 
-    def __getitem__(self, shard: int) -> Endpoint:
+    def __getitem__(self, shard: int) -> Connection:
         return self._endpoints[shard]
 
     def announce(self, shards: int) -> None:

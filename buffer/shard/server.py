@@ -15,17 +15,15 @@ Every request carries the replay's token (see `TokenCheck`).
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from buffer.episodes.wire import check_wire, to_lists
+from buffer.episodes.wire import check_wire
 from buffer.errors import ReplayError
 from buffer.flight.serving import Server, errors_for_client
-from buffer.sampling.request import RowFilter
-from buffer.sampling.sample import PRIORITY_UPDATE, Draws
+from buffer.sampling.sample import Draws
+from buffer.shard import requests
 from buffer.shard.shard import Shard
 from buffer.shard.store import sample_schema
 
@@ -47,7 +45,7 @@ class ShardServer(Server):
             raise ReplayError("this replay is served from a folder, read-only; nothing can be appended")
         check_wire(reader.schema)
         for chunk in reader:
-            new = self._shard.append(to_lists(chunk.data))
+            new = requests.append(self._shard, chunk.data)
             self._on_append()
             yield json.dumps({"new": new, "shards": self.shards}).encode()
 
@@ -55,13 +53,9 @@ class ShardServer(Server):
         """Sample or sweep."""
         with errors_for_client(f"ticket {ticket.ticket!r}"):
             request = json.loads(ticket.ticket)
-            messages = bool(request["messages"])
-            only, draw = RowFilter(**request["only"]), request["draw"]
-            if draw is None:
-                draws, batches = self._shard.sweep(only, messages=messages)
-            else:
-                draws, batches = self._shard.draw(only=only, messages=messages, **draw)
-        return flight.GeneratorStream(sample_schema(messages), self._with_draws(draws, batches))
+            draws, batches = requests.take(self._shard, request)
+            schema = sample_schema(bool(request["messages"]))
+        return flight.GeneratorStream(schema, self._with_draws(draws, batches))
 
     def _with_draws(
         self, draws: Draws, batches: Iterator[pa.RecordBatch]
@@ -71,20 +65,4 @@ class ShardServer(Server):
 
     def answer(self, action: str, body: bytes) -> bytes:
         """Answer an action."""
-        if action == "stats":
-            return json.dumps(asdict(self._shard.counts())).encode()
-        if action == "priorities":
-            update = np.frombuffer(body, PRIORITY_UPDATE)
-            known = self._shard.update_priorities(update["seq"], update["turn"], update["priority"])
-            return json.dumps({"known": known}).encode()
-        if action not in ("held", "returns", "known"):
-            actions = "held, returns, known, priorities and stats"
-            raise ReplayError(f"no action {action!r}; the actions of a shard are {actions}")
-        request = json.loads(body)
-        with self._shard.reading() as store:
-            if action == "known":
-                return json.dumps({"known": [episode_id in store.ids for episode_id in request["ids"]]}).encode()
-            only = RowFilter(**request["only"])
-            if action == "returns":
-                return store.index.returns(only).tobytes()
-            return json.dumps(asdict(store.index.held(only, request["sampler"]))).encode()
+        return requests.answer(self._shard, action, body)

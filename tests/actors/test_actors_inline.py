@@ -311,7 +311,7 @@ def test_failing_environments_and_slow_ones_are_named(folder):
     with pytest.raises(EnvFailureLimit, match=r"3 consecutive episodes.*lost my state"):
         rollouts_of(folder, None, fragile, {}, env_failure_limit=3).collect(5, first_seed=0)
     rollouts = rollouts_of(folder)
-    with pytest.raises(RolloutTimeout, match="300 episodes did not finish within 0.05 s"):
+    with pytest.raises(RolloutTimeout, match=r"300 episodes did not finish within 0\.05 s"):
         rollouts.collect(300, first_seed=0, timeout_s=0.05)
     # The seats are free again.
     assert len(rollouts.collect(3, first_seed=0, store=False).returns) == 3

@@ -4,10 +4,10 @@ An environment exchanges text: `reset` and `step` return an observation, a rewar
 Tokens, models and Ray belong to other rooms; this room imports none of them.
 
 Start with `base`, which defines the protocol `TextEnv`, then `registry`, whose `make` returns an environment by its id
-under a time limit. `builtin` lists the environments. `demonstrations` plays scripted episodes. Each environment is a
-module (`key_door`, `maze`) or a package. `toolkit` holds what several environments share, `hosting` runs environments
-on threads and in child processes, `adapters` connects environments of other packages, and `oracles` answers the
-questions of guessing games.
+under a time limit. `builtin` lists the environments. `demonstrations` plays scripted episodes, `exact` solves small
+environments. Each environment is a module (`key_door`, `maze`) or a package. `toolkit` holds what several environments
+share, `hosting` runs environments on threads and in child processes, `adapters` connects environments of other
+packages, and `oracles` answers the questions of guessing games.
 
 The names below are imported from their modules at first use.
 """
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         UnknownEnvError,
     )
+    from envs.exact import ExactValues, Solvable, exact_values
     from envs.extras import missing_modules
     from envs.hosting.async_env import AsyncEnv
     from envs.hosting.child_process import ProcessEnv
@@ -67,6 +68,7 @@ _NAMES = {
     "envs.errors": (
         "EnvArgumentError EnvError EnvFailedError EnvStateError EnvTimeoutError MissingExtraError UnknownEnvError"
     ),
+    "envs.exact": "ExactValues Solvable exact_values",
     "envs.extras": "missing_modules",
     "envs.hosting.async_env": "AsyncEnv",
     "envs.hosting.child_process": "ProcessEnv",

@@ -7,7 +7,7 @@ the door. Each seed draws a map of its own, so a policy cannot memorize the map.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -115,6 +115,16 @@ class KeyDoor:
         found = after == self._layout.key and not self._has_key
         self._has_key = self._has_key or found
         return f"{FOUND} {self._look()}" if found else self._look(), -1.0, False, False, self._info()
+
+    def restore(self, privileged: Mapping[str, Any]) -> Info:
+        """Continue from a state of an earlier `info`, for `envs.exact_values`."""
+        self._layout, self._position = privileged["layout"], privileged["position"]
+        self._has_key = privileged["has_key"]
+        return self._info()
+
+    def value_key(self, privileged: Mapping[str, Any]) -> Hashable:
+        """Return map, position and whether the player has the key, which determine the value of a state."""
+        return privileged["layout"], privileged["position"], privileged["has_key"]
 
     def close(self) -> None:
         self._layout = None

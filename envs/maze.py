@@ -9,7 +9,7 @@ goal is given once instead of every turn, and the turn limit truncates the episo
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias, get_args
@@ -137,6 +137,15 @@ class Maze:
         if after == self._layout.goal:
             return REACHED, 0.0, True, False, self._info(True)
         return self._look(), -1.0, False, False, self._info(False)
+
+    def restore(self, privileged: Mapping[str, Any]) -> Info:
+        """Continue from a state of an earlier `info`, for `envs.exact_values`."""
+        self._layout, self._position = privileged["layout"], privileged["position"]
+        return self._info(False)
+
+    def value_key(self, privileged: Mapping[str, Any]) -> Hashable:
+        """Return maze, goal and position, which determine the value of a state."""
+        return privileged["layout"].grid, privileged["layout"].goal, privileged["position"]
 
     def close(self) -> None:
         self._layout = None

@@ -9,13 +9,25 @@ valid commands; `info["valid_actions"]` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
 from envs.errors import EnvStateError
 from envs.text_nav.commands import preposition, read_command, write_command
-from envs.text_nav.world import CARRIED, CONTAINERS, DIRECTIONS, DOOR, FURNITURE, ROOMS, Command, House, draw_house
+from envs.text_nav.world import (
+    CARRIED,
+    CONTAINERS,
+    DIRECTIONS,
+    DOOR,
+    DOORS,
+    FOOD,
+    FURNITURE,
+    ROOMS,
+    Command,
+    House,
+    draw_house,
+)
 from envs.toolkit.argument_checks import check_one_of, refuse_options
 
 Observe: TypeAlias = Literal["full", "partial"]
@@ -81,6 +93,22 @@ class TextNav:
         if house.lost:
             return f"{text} {LOST}", 0.0, True, False, self._info(house)
         return text, 0.0, False, False, self._info(house)
+
+    def restore(self, privileged: Mapping[str, Any]) -> Info:
+        """Continue from a state of an earlier `info`, for `envs.exact_values`."""
+        self._house = privileged["house"].copy()
+        return self._info(self._house)
+
+    def value_key(self, privileged: Mapping[str, Any]) -> Hashable:
+        """Return what determines the value of a state: the task, the room, the thing's place, and what is open.
+
+        Other things do not matter. A third container does not matter either: a thing that is put into it must be taken
+        out again.
+        """
+        house: House = privileged["house"]
+        place = house.places[house.thing]
+        open_now = house.open & {place, house.container, *DOORS}
+        return house.thing in FOOD, house.container, house.room, place, frozenset(open_now)
 
     def close(self) -> None:
         self._house = None

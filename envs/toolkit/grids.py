@@ -39,6 +39,9 @@ class Grid:
 
     exits: Mapping[Cell, Mapping[str, Cell]]
 
+    def __hash__(self) -> int:
+        return hash(frozenset((cell, *ways) for cell, ways in self.exits.items()))
+
     def walls(self, cell: Cell) -> tuple[str, ...]:
         """Return the directions that are walls at `cell`, in the order of DIRECTIONS."""
         return tuple(direction for direction in DIRECTIONS if direction not in self.exits[cell])

@@ -23,6 +23,7 @@ from archer.driver.board import BoardFollower, BoardPublisher, start_board
 from archer.driver.cluster import cluster
 from archer.driver.demonstrations import demonstration_batches
 from archer.driver.discovery import DiscoveryServer
+from archer.driver.exact_actions import exact_actions
 from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
 from archer.driver.learner_job import train
@@ -31,6 +32,7 @@ from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from archer.results.plots import learning_curve
 from archer.results.summary import print_summary, summarise
+from buffer.client.ray_client import ReplayClient
 from buffer.service import ReplayService
 from learner.train_args import TrainArgs
 
@@ -68,31 +70,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         with BoardFollower(board, journal.handle) as follower:
             discovery.add_source("board", follower.targets)
-            args = TrainArgs(
-                algorithm=config.algorithm,
-                learner=config.learner,
-                run_dir=folder.path,
-                model=model,
-                start_model=start_path(config.model, folder.model),
-                seed=config.seed,
-                mode=config.mode,
-                cycles=config.cycles,
-                offline_cycles=config.offline_cycles,
-                episodes_per_cycle=config.episodes_per_cycle,
-                max_staleness=config.max_staleness,
-                evaluation_episodes=config.evaluation.episodes,
-                evaluation_every=config.evaluation.every,
-                evaluation_greedy=config.evaluation.greedy,
-                checkpoint_every=config.checkpoint.every,
-                checkpoint_keep=config.checkpoint.keep,
-                temperature=config.rollout.sampling.temperature,
-                replay=replay.client(),
-                rollouts=pool,
-                board=BoardPublisher(board),
-                demonstrations=folder.demonstrations,
-                resume=checkpoint,
-                scorer=scorer,
-            )
+            args = _train_args(config, folder, checkpoint, model, replay.client(), pool, BoardPublisher(board), scorer)
             train(config, args, follower, api_server)
     return _report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
@@ -142,6 +120,45 @@ def _start_pool(
         candidates=config.algorithm_config.proposals(),
     )
     return start_pool(arguments, wait=False)
+
+
+def _train_args(
+    config: RunConfig,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    model: str,
+    replay: ReplayClient,
+    pool: PoolClient,
+    board: BoardPublisher,
+    scorer: ActorHandle | None,
+) -> TrainArgs:
+    """Return what each learner rank gets."""
+    return TrainArgs(
+        algorithm=config.algorithm,
+        learner=config.learner,
+        run_dir=folder.path,
+        model=model,
+        start_model=start_path(config.model, folder.model),
+        seed=config.seed,
+        mode=config.mode,
+        cycles=config.cycles,
+        offline_cycles=config.offline_cycles,
+        episodes_per_cycle=config.episodes_per_cycle,
+        max_staleness=config.max_staleness,
+        evaluation_episodes=config.evaluation.episodes,
+        evaluation_every=config.evaluation.every,
+        evaluation_greedy=config.evaluation.greedy,
+        checkpoint_every=config.checkpoint.every,
+        checkpoint_keep=config.checkpoint.keep,
+        temperature=config.rollout.sampling.temperature,
+        replay=replay,
+        rollouts=pool,
+        board=board,
+        demonstrations=folder.demonstrations,
+        resume=checkpoint,
+        scorer=scorer,
+        exact=exact_actions(config, model),
+    )
 
 
 def _report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from envs.base import PRIVILEGED, VALID_ACTIONS, Info, Step, TextEnv, unwrapped
 from envs.errors import EnvArgumentError, EnvError
-from envs.registry import make
+from envs.registry import factory, make
 
 _TOLERANCE = 1e-12
 _MOST_SWEEPS = 10_000
@@ -105,16 +105,20 @@ class ExactValues:
                 return
         raise EnvError(
             f"{self._env.spec.id}: values still change by {change:g} after {_MOST_SWEEPS} sweeps at gamma "
-            f"{self._gamma:g}; exact values need a gamma below 1, or an environment whose task can be ended from every state"
+            f"{self._gamma:g}; exact values need a gamma below 1, or an environment whose task can be ended from every "
+            "state"
         )
 
 
 def exact_values(env_id: str, kwargs: Mapping[str, Any], gamma: float) -> ExactValues | None:
-    """Return the exact values of `make(env_id, **kwargs)` at discount `gamma`; None if it is not `Solvable`.
+    """Return the exact values of `make(env_id, **kwargs)` at discount `gamma`; None if its class is not `Solvable`.
 
     Raises EnvArgumentError for a `gamma` outside of (0, 1].
     """
     if not 0.0 < gamma <= 1.0:
         raise EnvArgumentError(f"{env_id}: gamma is {gamma}, must be above 0 and at most 1")
+    maker = factory(env_id)
+    if not (isinstance(maker, type) and issubclass(maker, Solvable)):
+        return None  # without making it, because that may be expensive
     rules = unwrapped(make(env_id, **kwargs))
     return ExactValues(make(env_id, **kwargs), rules, gamma) if isinstance(rules, Solvable) else None

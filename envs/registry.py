@@ -38,8 +38,7 @@ def spec(env_id: str) -> EnvSpec:
     """
     if env_id in _entries:
         return _entries[env_id].spec
-    factory = _factory(env_id)
-    declared = getattr(factory, "spec", None)
+    declared = getattr(factory(env_id), "spec", None)
     return declared if isinstance(declared, EnvSpec) else make(env_id).spec
 
 
@@ -47,7 +46,7 @@ def check(env_id: str, **kwargs: Any) -> None:
     """Raise the error that `make` would raise for an unknown id, a missing extra or a wrong argument, without making
     anything.
     """
-    _check_arguments(env_id, _factory(env_id), {k: v for k, v in kwargs.items() if k != "max_turns"})
+    _check_arguments(env_id, factory(env_id), {k: v for k, v in kwargs.items() if k != "max_turns"})
 
 
 def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLimit:
@@ -60,14 +59,14 @@ def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLim
     An environment whose spec has isolation `process` runs in a child process, which starts at the first reset. A class
     may define a static `check_arguments(**kwargs)`, which is called first and raises for arguments that are wrong.
     """
-    factory = _factory(env_id)
-    _check_arguments(env_id, factory, kwargs)
-    declared = _entries[env_id].spec if env_id in _entries else getattr(factory, "spec", None)
+    maker = factory(env_id)
+    _check_arguments(env_id, maker, kwargs)
+    declared = _entries[env_id].spec if env_id in _entries else getattr(maker, "spec", None)
     env: Any
     if isinstance(declared, EnvSpec) and declared.isolation == "process":
-        env = ProcessEnv(partial(factory, **kwargs), declared)
+        env = ProcessEnv(partial(maker, **kwargs), declared)
     else:
-        env = factory(**kwargs)
+        env = maker(**kwargs)
     if not isinstance(env, TextEnv) or not isinstance(env.spec, EnvSpec):
         raise EnvArgumentError(
             f"{env_id} made a {type(env).__name__}, not a TextEnv: it needs spec (an EnvSpec), reset, step, close"
@@ -88,7 +87,8 @@ def demonstrator_factory(env_id: str) -> Factory:
     return _resolve(env_id, entry.demonstrator)
 
 
-def _factory(env_id: str) -> Factory:
+def factory(env_id: str) -> Factory:
+    """Return the class or function that makes an environment. Raises UnknownEnvError, MissingExtraError, EnvError."""
     if env_id in _entries:
         require_extra(_entries[env_id].spec.extra, env_id)
         return _resolve(env_id, _entries[env_id].make)
@@ -103,12 +103,12 @@ def _resolve(env_id: str, target: str | Factory) -> Factory:
     return import_callable(target, where=f"environment {env_id!r}", error_type=UnknownEnvError)
 
 
-def _check_arguments(env_id: str, factory: Factory, kwargs: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(factory).parameters
+def _check_arguments(env_id: str, maker: Factory, kwargs: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(maker).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         _check_names(env_id, parameters, kwargs)
     # Called here because the environment itself may be made later, in a child process.
-    refuse = getattr(factory, "check_arguments", None)
+    refuse = getattr(maker, "check_arguments", None)
     if refuse is not None:
         refuse(**kwargs)
 

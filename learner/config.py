@@ -69,6 +69,9 @@ class LearnerConfig(StrictConfig):
     prefetch_steps: int = Field(
         64, ge=1, description="Steps whose samples and fresh actions are requested together, in advance."
     )
+    diagnosis_episodes: int = Field(
+        64, ge=0, description="New episodes of a cycle on which the critic is measured before it trains; 0 for none."
+    )
     timeout_s: float = Field(600.0, gt=0, description="Seconds that the learner waits for episodes or fresh actions.")
     critic: CriticConfig = Field(default_factory=CriticConfig, description="The utterance-level critic.")
     actor: ActorConfig = Field(default_factory=ActorConfig, description="The token-level policy gradient.")

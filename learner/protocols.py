@@ -1,18 +1,20 @@
-"""Protocols of the objects that a run passes to the learner: the rollouts, the scorer, and the board.
+"""Protocols of the objects that a run passes to the learner: the rollouts, the scorer, the board and exact values.
 
-`actors.pool.client.PoolClient`, the actor of `learner.critic_scorer` and `archer.driver.board.BoardPublisher` implement
-them, so that the learner imports neither `actors` nor `archer`. What rollouts return is in `buffer.rollout_records`.
+`actors.pool.client.PoolClient`, the actor of `learner.critic_scorer`, `archer.driver.board.BoardPublisher` and
+`archer.driver.exact_actions.ExactActionValues` implement them, so that the learner imports neither `actors` nor
+`archer`. What rollouts return is in `buffer.rollout_records`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from buffer.episodes.schema import Episode
     from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 
 
@@ -73,6 +75,13 @@ class Scorer(Protocol):
     @property
     def load(self) -> Any:
         """The remote method `load.remote(state, version)`, which replaces the critic's weights."""
+
+
+class ExactActions(Protocol):
+    """The exact values of an environment that can be solved, in the policy's tokens."""
+
+    def __call__(self, episode: Episode, turns: np.ndarray) -> Sequence[Mapping[tuple[int, ...], float]]:
+        """Return Q* of each legal action, by the action's tokens, at the state before each of `turns`."""
 
 
 class Publisher(Protocol):

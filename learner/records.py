@@ -104,6 +104,11 @@ class Records:
             self.metrics.value.labels(name).set(value)
         self.publish("held_out", step=step, metrics=losses)
 
+    def diagnosis(self, metrics: dict[str, float]) -> None:
+        """Set the metrics of a diagnosis; the cycle that it belongs to publishes them."""
+        for name, value in metrics.items():
+            self.metrics.value.labels(name).set(value)
+
     def broadcast(self, version: int, seconds: float, gap: float) -> None:
         """Record a proved broadcast."""
         self.metrics.policy_version.set(version)

@@ -18,6 +18,7 @@ from learner.algorithms.base import Algorithm, StepResult
 from learner.algorithms.phases import Draws, Phase, Sweep
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.feeding.feeder import Feeder
+from learner.feeding.new_episodes import NewEpisodes
 from learner.feeding.sweeps import Sweeps
 from learner.passes.rows import Batch
 from learner.session import Session
@@ -34,6 +35,8 @@ class Trainer:
         self.algorithm = algorithm
         self.feeder = Feeder(args.replay, args.rollouts, session.leader, session.config)
         self.sweeps = Sweeps(args.replay, session.leader, session.config, self.state.swept)
+        staleness = args.max_staleness if args.mode == "async" else 0
+        self.new_episodes = NewEpisodes(args.replay, session.leader, session.config, staleness, self.state.diagnosed)
 
     def run(self) -> None:
         """Run all cycles that are left, the last evaluation and the last checkpoint."""
@@ -59,6 +62,7 @@ class Trainer:
             metrics |= session.collector.collect()
             new_turns = self.state.turns - turns
             timings["rollout"] = time.monotonic() - started
+            metrics |= self._diagnose(timings)
         phases = [
             phase.counted(new_turns) if isinstance(phase, Draws) else phase for phase in self.algorithm.phases(cycle)
         ]
@@ -85,6 +89,18 @@ class Trainer:
         }
         session.records.cycle(self.state.cycle, metrics)
         self._evaluate_and_save()
+
+    def _diagnose(self, timings: dict[str, float]) -> dict[str, float]:
+        """Return figures of the critic on the cycle's episodes, before any step trains on them."""
+        if not self.session.config.diagnosis_episodes or not self.algorithm.has_values:
+            return {}
+        started = time.monotonic()
+        micro_batches = self.new_episodes.micro_batches(self.state.version, seed=self.state.cycle)
+        self.state.diagnosed = self.new_episodes.seen
+        found = self.algorithm.diagnose(micro_batches, self.args.exact) if micro_batches else {}
+        self.session.records.diagnosis(found)
+        timings["diagnosis"] = time.monotonic() - started
+        return found
 
     def _evaluate_and_save(self) -> None:
         """Evaluate and write a checkpoint where this cycle is due; the last cycle's follow in `run`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from learner.config import LearnerConfig
-from learner.protocols import Publisher, RolloutService, Scorer
+from learner.protocols import ExactActions, Publisher, RolloutService, Scorer
 
 if TYPE_CHECKING:
     from buffer.client.ray_client import ReplayClient
@@ -28,6 +28,7 @@ class TrainArgs:
         demonstrations: file of the episodes to clone.
         resume: checkpoint to resume from.
         scorer: the actor that chooses actions by the critic, for algorithms that play by it.
+        exact: the exact values of the environment at the critic's discount; None if it cannot be solved.
     """
 
     algorithm: str
@@ -53,3 +54,4 @@ class TrainArgs:
     demonstrations: Path
     resume: Path | None = None
     scorer: Scorer | None = None
+    exact: ExactActions | None = None

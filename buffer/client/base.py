@@ -102,10 +102,12 @@ class BaseClient:
         min_version: int | None = None,
         messages: bool = False,
         timeout_s: float | None = None,
+        counted: bool = True,
     ) -> list[Episode]:
         """Return every episode of the view exactly once, ordered by (seed, episode_id).
 
-        The arguments and errors are those of `SampleRequest` and `sample`; every turn counts as sampled once. Each
+        The arguments and errors are those of `SampleRequest` and `sample`; every turn counts as sampled once. A sweep
+        that trains nothing is not `counted`: it does not wait for the limiter, and the limiter does not see it. Each
         shard answers for its own moment: episodes appended or evicted meanwhile may or may not be included.
         """
         only = RowFilter.of_view(view, min_version)
@@ -117,7 +119,7 @@ class BaseClient:
             answers = self._shards.map(lambda shard: self._get(shard, ticket, deadline), self._shards.every)
             return Sample.joined([part for part, _ in answers], population=sum(held.episodes for _, held in answers))
 
-        swept = self._limiter.sample(draw, view, deadline)
+        swept = self._limiter.sample(draw, view, deadline) if counted else draw()
         if len(swept) == 0:
             raise EmptyViewError(f"the replay holds no episode{only}; collect before sampling from this view")
         return sorted(swept.distinct, key=lambda episode: (episode.seed, episode.episode_id))

@@ -18,7 +18,7 @@ from learner.algorithms.setup import Setup
 from learner.algorithms.utterance_critic import OverActorCritic, critic_phase, token_advantages
 from learner.engine.sums import Sums, moments
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
-from learner.passes.rows import Row, fresh_record
+from learner.passes.rows import Row, distinct_fresh, fresh_record
 
 
 class Archer(OverActorCritic):
@@ -87,10 +87,12 @@ class Archer(OverActorCritic):
                 sums.add(kl_to_clone=kl)
                 extra = extra + config.kl_to_clone * kl
             sums.add(kl=behaviour_kl(logprob, behaviour), entropy=-logprob.sum(), loss=total, tokens=logprob.numel())
+            if config.fresh_per_state > 1:
+                sums.add(distinct=distinct_fresh(rows) * config.fresh_per_state)
             return (total + extra) / config.fresh_per_state
 
         norm = self.policy.step(micro_batches, loss, advantages, global_size=samples)
-        metrics = sums.means("actor", samples * config.fresh_per_state)
+        metrics = sums.means("actor", samples * config.fresh_per_state, ("loss", "distinct"))
         metrics |= {"actor/advantage": mean, "actor/advantage_std": std, "actor/norm": norm}
         return StepResult(metrics, stop=config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop)
 

@@ -19,6 +19,7 @@ from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
 from learner.engine.engines import Engine
 from learner.passes.rows import Row
+from learner.protocols import ExactActions
 
 MicroBatches = Sequence[Sequence[Row]]
 
@@ -44,10 +45,12 @@ class Algorithm(ABC):
     Attributes:
         policy: the engine of the policy, a `learner.models.policy.Policy`.
         group: number of episodes that are played of each environment seed.
+        has_values: whether `diagnose` returns figures.
     """
 
     policy: Engine
     group: int = 1
+    has_values: bool = False
 
     @abstractmethod
     def __init__(self, setup: Setup) -> None:
@@ -80,6 +83,15 @@ class Algorithm(ABC):
             samples: number of samples (turns) of the global batch.
             version: the policy version of the engines.
         """
+
+    def diagnose(self, micro_batches: MicroBatches, exact: ExactActions | None) -> dict[str, float]:
+        """Return figures of the values that the algorithm has learnt, on episodes that it has not trained on.
+
+        Args:
+            micro_batches: this rank's rows, each with all turns of its episode. Every rank has as many micro-batches.
+            exact: the exact values of the environment, if it can be solved.
+        """
+        return {}
 
     def finish_cycle(self, cycle: int) -> None:  # noqa: B027
         """Hand out weights other than the policy's, after the phases of `cycle` and before the next episode."""

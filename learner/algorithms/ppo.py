@@ -21,17 +21,20 @@ from learner.algorithms.base import MicroBatches, StepResult
 from learner.algorithms.on_policy import OnPolicy
 from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
+from learner.diagnosis import return_figures
 from learner.engine.engines import Engine
 from learner.engine.sums import Sums
 from learner.losses import generalised_advantage, value_loss
 from learner.passes.layout import Layout, Points
 from learner.passes.rows import Row
+from learner.protocols import ExactActions
 
 
 class Ppo(OnPolicy):
     """The clipped surrogate over generalised advantages. Each step trains policy and value with separate optimizers."""
 
     section: PpoConfig
+    has_values = True
 
     def __init__(self, setup: Setup) -> None:
         section = setup.config.ppo
@@ -50,14 +53,30 @@ class Ppo(OnPolicy):
         found: dict[str, Tensor] = {}
         self._targets = {}
         for rows in (rows for micro_batches in batches for rows in micro_batches):
-            layout = self.encoder.encode(rows, ("action", "next_state")).to(self.value.device)
-            with torch.no_grad():
-                values, last = self.value(layout, layout.predictions["action"], _last_states(layout, rows))
-            tokens = [int((row.episode.action_end - row.episode.action_start).sum()) for row in rows]
-            for row, value, end in zip(rows, values.cpu().split(tokens), last.cpu(), strict=True):
+            for row, value, end in zip(rows, *self._values(rows), strict=True):
                 found[row.episode.episode_id] = advantage = self._advantage(row.episode, value, end)
                 self._targets[row.episode.episode_id] = advantage + value
         return found
+
+    def diagnose(self, micro_batches: MicroBatches, exact: ExactActions | None) -> dict[str, float]:
+        episodes: list[Episode] = []
+        states: list[Tensor] = []
+        ends: list[Tensor] = []
+        for rows in micro_batches:
+            for row, value, end in zip(rows, *self._values(rows), strict=True):
+                lengths = row.episode.action_end - row.episode.action_start
+                episodes.append(row.episode)
+                states.append(value[torch.from_numpy(np.cumsum(lengths) - lengths).long()])
+                ends.append(end)
+        return return_figures(episodes, states, ends, self.section.gamma, self.value.device)
+
+    def _values(self, rows: Sequence[Row]) -> tuple[Sequence[Tensor], Tensor]:
+        """Return V where each action token is written, [tokens] of each row, and V of each row's last state, [rows]."""
+        layout = self.encoder.encode(rows, ("action", "next_state")).to(self.value.device)
+        with torch.no_grad():
+            values, last = self.value(layout, layout.predictions["action"], _last_states(layout, rows))
+        tokens = [int((row.episode.action_end - row.episode.action_start).sum()) for row in rows]
+        return values.cpu().split(tokens), last.cpu()
 
     def _advantage(self, episode: Episode, value: Tensor, last_value: Tensor) -> Tensor:
         section = self.section

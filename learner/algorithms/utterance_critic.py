@@ -18,6 +18,7 @@ from learner.algorithm_config import CriticConfig
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
+from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
@@ -26,6 +27,7 @@ from learner.models.adapters import twin
 from learner.passes.layout import Part, Predictions
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
+from learner.protocols import ExactActions
 
 Values = dict[str, Tensor]
 
@@ -114,6 +116,22 @@ class ActorCritic:
         q = values[f"q_{part}"]
         return advantage(q if part == "fresh" else q.unsqueeze(-1), values["v_state"]).to(self.policy.device)
 
+    def state_values(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Return V(s) = min_i V_i(s) at the states of `rows` and at the states after their turns.
+
+        Both are [samples], without gradient.
+        """
+        layout = self.critic_encoder.encode(rows, ("state", "next_state"), 1).to(self.critic.device)
+        with torch.no_grad():
+            values = self.critic(layout, v=("state", "next_state"))
+        return values["v_state"].amin(0), values["v_next_state"].amin(0)
+
+    def action_values(self, rows: Sequence[Row]) -> Tensor:
+        """Return Q(s, a) = min_i Q_i(s, a) of the fresh actions of `rows`, [samples, actions], without gradient."""
+        layout = self.critic_encoder.encode(rows, ("fresh",), 0).to(self.critic.device)
+        with torch.no_grad():
+            return self.critic(layout, q=("fresh",))["q_fresh"].amin(0)
+
     def critic_state(self) -> dict[str, Tensor]:
         """Return the critic's weights in host memory, adapters merged, on rank 0; an empty dict on other ranks.
 
@@ -150,10 +168,27 @@ def critic_phase(config: CriticConfig, cycle: int, *, fresh: int) -> Draws:
 class OverActorCritic(Algorithm):
     """An algorithm whose whole state is an `ActorCritic`, so that another algorithm can continue with it."""
 
+    has_values = True
+
     def __init__(self, setup: Setup, engines: ActorCritic | None = None) -> None:
         self.engines = engines or ActorCritic(setup)
         self.config = setup.config
         self.policy = self.engines.policy
+
+    def diagnose(self, micro_batches: MicroBatches, exact: ExactActions | None) -> dict[str, float]:
+        engines, episodes, values, last = self.engines, [], [], []
+        for rows in micro_batches:
+            now, after = engines.state_values(rows)
+            turns = [len(row.turns) for row in rows]
+            episodes += [row.episode for row in rows]
+            values += now.split(turns)
+            last += [ahead[-1] for ahead in after.split(turns)]
+        found = return_figures(episodes, values, last, self.config.critic.gamma, engines.critic.device)
+        if exact is not None:
+            legal = [with_legal_actions(rows, exact) for rows in micro_batches]
+            true = [q for _, of_rows in legal for q in of_rows]
+            found |= against_exact([engines.action_values(rows) for rows, _ in legal], true, engines.critic.device)
+        return found
 
     def save(self, directory: Path) -> None:
         super().save(directory)

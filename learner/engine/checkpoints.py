@@ -40,6 +40,7 @@ class TrainerState:
         evaluations: mean return by name of evaluation.
         replay_client: random stream of the learner's replay client.
         swept: ids of episodes that an on-policy method has trained on and replay may return again; on rank 0 only.
+        diagnosed: ids of episodes that diagnoses of the critic have seen and replay may return again; on rank 0 only.
     """
 
     cycle: int = 0
@@ -52,6 +53,7 @@ class TrainerState:
     evaluations: dict[str, float] = field(default_factory=dict)
     replay_client: dict[str, Any] = field(default_factory=dict)
     swept: list[str] = field(default_factory=list)
+    diagnosed: list[str] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
         """Write `state.json` into `directory`."""

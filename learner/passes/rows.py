@@ -86,6 +86,12 @@ def fresh_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     return logprobs.astype(np.float32), versions.astype(np.int64)
 
 
+def distinct_fresh(rows: Iterable[Row]) -> int:
+    """Return the number of distinct fresh actions of each sample, summed over the samples."""
+    samples = ((row, sample) for row in rows for sample in range(len(row.turns)))
+    return sum(len({action.tobytes() for action in row.fresh_at(sample)}) for row, sample in samples)
+
+
 def action_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     """Return the behaviour log-probability (float32) and version (int64) of each action token, in layout order."""
     logprobs, versions = [], []

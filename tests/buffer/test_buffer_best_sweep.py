@@ -231,6 +231,9 @@ def test_one_sweep_for_each_insert_runs_for_ever_and_a_second_waits(tmp_path):
     client.sweep(view="actor", min_version=3)
     with pytest.raises(ReplayTimeout, match="sampling waits for inserting: 120 turns inserted, 150 sampled"):
         client.sweep(view="actor", min_version=3, timeout_s=0.3)
+    # A sweep that trains nothing is outside of the limit.
+    assert len(client.sweep(view="actor", min_version=3, timeout_s=0.3, counted=False)) == 10
+    assert client.stats().sampled_turns == 150
     # The other view has its own limiter, which is unbounded here.
     assert len(client.sweep(timeout_s=0.3)) == 40
     service.stop()

@@ -122,7 +122,9 @@ class Memory:
             episodes=[self.held[i % len(self.held)] for i in range(request.n)], turns=np.full(request.n, -1)
         )
 
-    def sweep(self, *, view: str, min_version: int, timeout_s: float | None = None) -> list[Episode]:
+    def sweep(
+        self, *, view: str, min_version: int, timeout_s: float | None = None, counted: bool = True
+    ) -> list[Episode]:
         self.requests.append(SimpleNamespace(view=view, min_version=min_version))
         return list(self.held)
 

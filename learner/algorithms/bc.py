@@ -111,7 +111,7 @@ class BehaviourCloning(Cloning):
         schedule.step += 1
         metrics = result.metrics
         if self._held_out and (schedule.step % self.config.clone.measure_every == 0 or schedule.ended):
-            found = self.new_episodes_losses()
+            found = self.held_out_losses()
             schedule.note(found["clone/held_out_loss"])
             self._measured(schedule.step, found)
             metrics = metrics | found

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ray.actor import ActorHandle
-from rich.console import Console
 
 from actors.pool.client import PoolClient
 from actors.pool.pool import start_pool
@@ -23,18 +22,14 @@ from archer.driver.board import BoardFollower, BoardPublisher, start_board
 from archer.driver.cluster import cluster
 from archer.driver.demonstrations import demonstration_batches
 from archer.driver.discovery import DiscoveryServer
-from archer.driver.exact_actions import exact_actions
 from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
+from archer.driver.learner_args import train_args
 from archer.driver.learner_job import train
-from archer.driver.model import start_path
+from archer.driver.outcome import report, rewind
 from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
-from archer.results.plots import learning_curve
-from archer.results.summary import print_summary, summarise
-from buffer.client.ray_client import ReplayClient
 from buffer.service import ReplayService
-from learner.train_args import TrainArgs
 
 
 def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
@@ -51,7 +46,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         progress = stack.enter_context(Progress(config.name, config.cycles))
         progress.message(f"run folder {folder.path}, metrics at {discovery.url}")
         if resume:
-            _rewind(folder, checkpoint, state, progress)
+            rewind(folder, checkpoint, state, progress)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
 
         api_server = stack.enter_context(cluster(config))
@@ -70,17 +65,18 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         with BoardFollower(board, journal.handle) as follower:
             discovery.add_source("board", follower.targets)
-            args = _train_args(config, folder, checkpoint, model, replay.client(), pool, BoardPublisher(board), scorer)
+            args = train_args(
+                config,
+                folder,
+                model=model,
+                resume=checkpoint,
+                replay=replay.client(),
+                rollouts=pool,
+                board=BoardPublisher(board),
+                scorer=scorer,
+            )
             train(config, args, follower, api_server)
-    return _report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
-
-
-def _rewind(folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress) -> None:
-    """Bring the rows of the folder back to the checkpoint from which the run resumes."""
-    cycle = int(state.get("cycle", 0))
-    restart = f"{folder.path} has no complete checkpoint yet: starting from the beginning"
-    progress.message(f"resuming from {checkpoint} (cycle {cycle})" if checkpoint else restart)
-    folder.rewind(cycle)
+    return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
 
 def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> ReplayService:
@@ -120,55 +116,3 @@ def _start_pool(
         candidates=config.algorithm_config.proposals(),
     )
     return start_pool(arguments, wait=False)
-
-
-def _train_args(
-    config: RunConfig,
-    folder: RunFolder,
-    checkpoint: Path | None,
-    model: str,
-    replay: ReplayClient,
-    pool: PoolClient,
-    board: BoardPublisher,
-    scorer: ActorHandle | None,
-) -> TrainArgs:
-    """Return what each learner rank gets."""
-    return TrainArgs(
-        algorithm=config.algorithm,
-        learner=config.learner,
-        run_dir=folder.path,
-        model=model,
-        start_model=start_path(config.model, folder.model),
-        seed=config.seed,
-        mode=config.mode,
-        cycles=config.cycles,
-        offline_cycles=config.offline_cycles,
-        episodes_per_cycle=config.episodes_per_cycle,
-        max_staleness=config.max_staleness,
-        evaluation_episodes=config.evaluation.episodes,
-        evaluation_every=config.evaluation.every,
-        evaluation_greedy=config.evaluation.greedy,
-        checkpoint_every=config.checkpoint.every,
-        checkpoint_keep=config.checkpoint.keep,
-        temperature=config.rollout.sampling.temperature,
-        replay=replay,
-        rollouts=pool,
-        board=board,
-        demonstrations=folder.demonstrations,
-        resume=checkpoint,
-        scorer=scorer,
-        exact=exact_actions(config, model),
-    )
-
-
-def _report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[str, Any]:
-    """Write and print the summary and the learning curve. `wall_seconds` covers all parts of a resumed run."""
-    rows, state = folder.rows(), read_state(folder)
-    summary = summarise(rows, name=config.name, env=config.env.id, wall_seconds=wall_seconds, state=state)
-    folder.write_summary(summary)
-    console = Console()
-    print_summary(summary, console)
-    if rows:
-        curve = learning_curve(rows, folder.curve_path, title=f"{config.name}: {config.env.id}")
-        console.print(f"learning curve {curve}, summary {folder.summary_path}", soft_wrap=True, highlight=False)
-    return summary

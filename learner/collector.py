@@ -41,7 +41,7 @@ class Collector:
     def collect(self) -> dict[str, float]:
         """Wait for the episodes of the next cycle and return their metrics."""
         self.records.publish("phase", cycle=self.state.cycle, phase="rollout")
-        report = self.leader.call(self._play if self.args.mode == "sync" else self._wait)
+        report = self.leader.call(self._wait if self.args.mode == "async" else self._play)
         self.state.episodes += len(report.returns)
         self.state.turns += int(report.turns.sum())
         self.state.next_seed = report.next_seed

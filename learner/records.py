@@ -60,10 +60,11 @@ class Records:
 
     Args:
         earlier_s: seconds that the run took before it was resumed.
+        metrics: the rank's metrics; None makes those that this process serves.
     """
 
-    def __init__(self, board: Publisher, earlier_s: float) -> None:
-        self.metrics = LearnerMetrics()
+    def __init__(self, board: Publisher, earlier_s: float, metrics: LearnerMetrics | None = None) -> None:
+        self.metrics = metrics or LearnerMetrics()
         self._board = board
         self._is_first = dist.get_rank() == 0
         self._started = time.monotonic() - earlier_s

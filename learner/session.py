@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch.distributed as dist
+from prometheus_client import CollectorRegistry
 from transformers import AutoTokenizer
 
 from learner.algorithms.base import Algorithm
-from learner.broadcast.broadcaster import Broadcaster
-from learner.broadcast.policy_source import PolicySource
+from learner.broadcast.in_process import InProcessBroadcaster, OwnWeights
 from learner.collector import Collector, first_seed
 from learner.engine import checkpoint_folders, checkpoints
 from learner.engine.checkpoints import TrainerState
@@ -22,8 +23,11 @@ from learner.models.adapter_files import Base
 from learner.models.policy import sequence_logprobs
 from learner.passes.precision import DTYPES
 from learner.ranks import Leader
-from learner.records import Records
+from learner.records import LearnerMetrics, Records
 from learner.train_args import TrainArgs
+
+if TYPE_CHECKING:
+    from learner.broadcast.broadcaster import Broadcaster
 
 
 class Session:
@@ -38,14 +42,16 @@ class Session:
         self.config = args.learner
         self.state = TrainerState.read(args.resume) if args.resume else TrainerState(next_seed=first_seed(args.seed))
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)
-        self.records = Records(args.board, self.state.wall_seconds)
+        # Nobody reads the metrics of an inline run, and its process may make several runs.
+        own = LearnerMetrics(CollectorRegistry()) if args.mode == "inline" else None
+        self.records = Records(args.board, self.state.wall_seconds, own)
         self.leader = Leader(args.rollouts.stale_error, self._send)
         self.collector = Collector(args, self.state, self.leader, self.records)
         self.base: Base | None = None
-        self._broadcaster: Broadcaster | None = None
+        self._broadcaster: Broadcaster | InProcessBroadcaster | None = None
 
     @property
-    def broadcaster(self) -> Broadcaster:
+    def broadcaster(self) -> Broadcaster | InProcessBroadcaster:
         """Sends the policy of the algorithm in use."""
         assert self._broadcaster is not None, "call `use` first"
         return self._broadcaster
@@ -54,21 +60,34 @@ class Session:
         """Play and broadcast the policy of `algorithm` from now on. Waits until the engines have started."""
         self.collector.group = algorithm.group
         window = self.leader.call(self._window)
-        config, settings = self.config, self.config.broadcast
         if self._broadcaster is not None:
             self._broadcaster.close()
         # Random tokens of the whole vocabulary read many rows of the embedding and of the output head.
         probe = np.random.default_rng(self.args.seed).integers(
-            0, len(self.tokenizer), min(settings.probe_tokens, window - 1), dtype=np.int32
+            0, len(self.tokenizer), min(self.config.broadcast.probe_tokens, window - 1), dtype=np.int32
         )
-        self._broadcaster = Broadcaster(
+        self._broadcaster = self._make_broadcaster(algorithm, probe)
+
+    def _make_broadcaster(self, algorithm: Algorithm, probe: np.ndarray) -> Broadcaster | InProcessBroadcaster:
+        config, settings = self.config, self.config.broadcast
+
+        def logprobs(tokens: np.ndarray) -> np.ndarray:
+            return sequence_logprobs(algorithm.policy, tokens, algorithm.policy.device)
+
+        if self.args.mode == "inline":
+            source = OwnWeights(algorithm.policy_model)
+            return InProcessBroadcaster(source, self.args.rollouts, logprobs, probe, settings.tolerance)
+        from learner.broadcast.broadcaster import Broadcaster  # late: imports vLLM, which an inline run does without
+        from learner.broadcast.policy_source import PolicySource
+
+        return Broadcaster(
             # Engines that compute in bfloat16 round the weights in any case.
             source=PolicySource(algorithm.policy_model, DTYPES[config.dtype] if config.dtype != "float32" else None),
             rollouts=self.args.rollouts,
             backend=settings.backend,
             rank=dist.get_rank(),
             timeout_s=settings.timeout_s,
-            logprobs_fn=lambda tokens: sequence_logprobs(algorithm.policy, tokens, algorithm.policy.device),
+            logprobs_fn=logprobs,
             probe_tokens=probe,
             tolerance=settings.tolerance,
         )

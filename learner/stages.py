@@ -6,7 +6,6 @@ import random
 from dataclasses import replace
 
 import numpy as np
-import ray.util
 import torch
 import torch.distributed as dist
 
@@ -29,9 +28,17 @@ def train_function(args: TrainArgs) -> None:
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(args.seed)
     session = Session(args)
-    address = f"{ray.util.get_node_ip_address()}:{session.records.metrics.serve()}"
-    args.board.register_target("learner", f"rank-{dist.get_rank()}", address)
+    if args.mode != "inline":
+        _serve_metrics(session)
     Trainer(session, start(session) if args.resume is None else resume(session)).run()
+
+
+def _serve_metrics(session: Session) -> None:
+    """Serve this rank's metrics and announce their address on the board."""
+    import ray.util  # late: an inline run needs no Ray
+
+    address = f"{ray.util.get_node_ip_address()}:{session.records.metrics.serve()}"
+    session.args.board.register_target("learner", f"rank-{dist.get_rank()}", address)
 
 
 def start(session: Session) -> Algorithm:

@@ -153,7 +153,7 @@ class Trainer:
         order = np.random.default_rng((self.args.seed, self.state.cycle))
         batches = self.sweeps.batches(sweep, self.state.version, int(order.integers(2**31)))
         session.collector.note_sweep()
-        if not batches and self.args.mode == "sync":
+        if not batches and self.args.mode != "async":
             raise LearnerError(
                 f"cycle {self.state.cycle} played fewer episodes than there are learner ranks "
                 f"({session.leader.ranks}); raise episodes_per_cycle"

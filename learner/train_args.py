@@ -10,6 +10,7 @@ from learner.config import LearnerConfig
 from learner.protocols import ExactActions, Publisher, RolloutService, Scorer
 
 if TYPE_CHECKING:
+    from buffer.client.local_client import LocalClient
     from buffer.client.ray_client import ReplayClient
 
 
@@ -37,7 +38,7 @@ class TrainArgs:
     model: str
     start_model: str
     seed: int
-    mode: Literal["sync", "async"]
+    mode: Literal["sync", "async", "inline"]
     cycles: int
     offline_cycles: int
     episodes_per_cycle: int
@@ -48,7 +49,7 @@ class TrainArgs:
     checkpoint_every: int
     checkpoint_keep: int
     temperature: float
-    replay: ReplayClient
+    replay: ReplayClient | LocalClient
     rollouts: RolloutService
     board: Publisher
     demonstrations: Path

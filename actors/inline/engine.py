@@ -71,7 +71,8 @@ class InlineEngine:
             )
         self.window = min(longest)
         self._stops = np.array(sorted(stop_token_ids))
-        self._generator = np.random.default_rng(seed)
+        self._seed = seed
+        self._generator = np.random.default_rng((seed, version))
         self._slots = Slots(seats)
         self._turns = Coalescer(self._play)
 
@@ -120,6 +121,8 @@ class InlineEngine:
         """Install weights by their names as policy `version`. Raises WeightTransferError."""
         self._model.load(weights)
         self.version = version
+        # A run that resumes at this version then draws what the run that was never interrupted draws.
+        self._generator = np.random.default_rng((self._seed, version))
 
     def limit(self, length: int, sampling: SamplingConfig) -> int:
         """Return the most tokens of an action after a prompt of `length` tokens. Raises PromptTooLong."""

@@ -50,9 +50,14 @@ def _run(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
 
     folder.write(folder.config_path, dump_config(config))
     try:
-        from archer.run import run  # imports torch and Ray
+        if config.mode == "inline":
+            from archer.driver.inline import run_inline  # imports torch, but not Ray
 
-        run(config, folder, resume=resume)
+            run_inline(config, folder, resume=resume)
+        else:
+            from archer.run import run  # imports torch and Ray
+
+            run(config, folder, resume=resume)
     except KeyboardInterrupt:
         checkpoint = latest_checkpoint(folder.path)
         start = checkpoint.name if checkpoint else "the beginning, because it has no checkpoint yet"

@@ -30,8 +30,10 @@ class RunConfig(StrictConfig):
     algorithm: AlgorithmName = Field(
         "archer", description="How the policy learns after cloning; see the sections of `learner`."
     )
-    mode: Literal["sync", "async"] = Field(
-        "sync", description="Whether rollouts and learning alternate (sync) or run at the same time (async)."
+    mode: Literal["sync", "async", "inline"] = Field(
+        "sync",
+        description="Whether rollouts and learning alternate (sync) or run at the same time (async); inline alternates "
+        "in one process without Ray and vLLM, for small models on a CPU.",
     )
     cycles: int = Field(10, ge=0, description="Learner cycles; 0 ends the run after cloning and its evaluation.")
     offline_cycles: int = Field(
@@ -124,6 +126,33 @@ class RunConfig(StrictConfig):
                 f"`rollout.sampling.max_tokens` is {self.rollout.sampling.max_tokens}, which leaves no room for a "
                 f"prompt in a window of {window} tokens; lower it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _inline_fits(self) -> Self:
+        """Refuse what one process on a CPU cannot do. Settings of processes that it does not start have no effect."""
+        if self.mode != "inline":
+            return self
+        learner, engine = self.learner, self.rollout.engine
+        refused = {
+            "algorithm": (self.algorithm, self.algorithm_config.proposals() > 0, "needs a scorer beside the rollouts"),
+            "learner.ranks": (learner.ranks, learner.ranks > 1, "needs several processes"),
+            "learner.use_gpu": (learner.use_gpu, learner.use_gpu, "needs a GPU"),
+            "learner.zero_stage": (learner.zero_stage, learner.zero_stage > 0, "divides weights over ranks"),
+            "learner.dtype": (learner.dtype, learner.dtype != "float32", "is not the sampler's precision, float32"),
+            "rollout.engine.dtype": (
+                engine.dtype,
+                engine.dtype not in ("auto", "float32"),
+                "is not the sampler's precision, float32",
+            ),
+            "replay.replication": (self.replay.replication, self.replay.replication > 1, "needs several nodes"),
+        }
+        for key, (value, wrong, why) in refused.items():
+            if wrong:
+                raise ValueError(
+                    f"`mode` is inline, one process on a CPU, and `{key}` is {value}, which {why}; set mode=sync, or "
+                    f"change {key}"
+                )
         return self
 
     @model_validator(mode="after")

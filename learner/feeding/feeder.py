@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from buffer.client.ray_client import ReplayClient
 from buffer.errors import EmptyViewError
 from buffer.sampling.request import SampleRequest
 from buffer.sampling.sample import Sample
@@ -27,6 +27,10 @@ from learner.feeding.fresh_actions import FreshSupply
 from learner.passes.rows import Batch, Row, rows_from_samples, split
 from learner.protocols import RolloutService
 from learner.ranks import Leader
+
+if TYPE_CHECKING:
+    from buffer.client.local_client import LocalClient
+    from buffer.client.ray_client import ReplayClient
 
 
 @dataclass
@@ -61,7 +65,9 @@ class _Ahead:
 class Feeder:
     """Returns the batches of draws, to each rank its own share."""
 
-    def __init__(self, replay: ReplayClient, rollouts: RolloutService, leader: Leader, config: LearnerConfig) -> None:
+    def __init__(
+        self, replay: ReplayClient | LocalClient, rollouts: RolloutService, leader: Leader, config: LearnerConfig
+    ) -> None:
         self._replay = replay
         self._rollouts = rollouts
         self._leader = leader

@@ -1,0 +1,36 @@
+"""What a run does before it resumes and after it ends, in every mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from archer.config.models import RunConfig
+from archer.driver.journal import read_state
+from archer.driver.progress import Progress
+from archer.driver.run_folder import RunFolder
+from archer.results.plots import learning_curve
+from archer.results.summary import print_summary, summarise
+
+
+def rewind(folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress) -> None:
+    """Bring the rows of the folder back to the checkpoint from which the run resumes."""
+    cycle = int(state.get("cycle", 0))
+    restart = f"{folder.path} has no complete checkpoint yet: starting from the beginning"
+    progress.message(f"resuming from {checkpoint} (cycle {cycle})" if checkpoint else restart)
+    folder.rewind(cycle)
+
+
+def report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[str, Any]:
+    """Write and print the summary and the learning curve. `wall_seconds` covers all parts of a resumed run."""
+    rows, state = folder.rows(), read_state(folder)
+    summary = summarise(rows, name=config.name, env=config.env.id, wall_seconds=wall_seconds, state=state)
+    folder.write_summary(summary)
+    console = Console()
+    print_summary(summary, console)
+    if rows:
+        curve = learning_curve(rows, folder.curve_path, title=f"{config.name}: {config.env.id}")
+        console.print(f"learning curve {curve}, summary {folder.summary_path}", soft_wrap=True, highlight=False)
+    return summary

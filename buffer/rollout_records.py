@@ -23,6 +23,8 @@ class FreshActions:
     logprobs: np.ndarray  # float32 [total], under the sampling distribution; [0] if the request asked for none
     versions: np.ndarray  # int32 [total], the policy version that sampled each token
     counts: np.ndarray  # int32 [states]
+    shares: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    """float32 [actions], the share of each action in the draws of its state; empty if they are equal."""
 
     def action(self, k: int) -> FreshActions:
         """Return action k alone."""
@@ -46,6 +48,7 @@ class FreshActions:
             logprobs=np.concatenate([part.logprobs for part in parts]),
             versions=np.concatenate([part.versions for part in parts]),
             counts=np.concatenate([part.counts for part in parts]),
+            shares=np.concatenate([part.shares for part in parts]),
         )
 
 

@@ -94,6 +94,31 @@ class CriticConfig(RecentDraws):
     lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
     gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
     tau: float = Field(0.1, gt=0, le=1, description="Rate of the target network's exponential average.")
+    value: Literal["heads", "fresh"] = Field(
+        "heads", description="V: heads that regress onto Q of fresh actions (the paper), or that backup itself."
+    )
+    backup: Literal["mean", "soft", "boltzmann"] = Field(
+        "mean", description="Value of a state from Q of its fresh actions; soft and boltzmann favour the better ones."
+    )
+    backup_temperature: float = Field(0.2, gt=0, description="Temperature of soft and boltzmann, in units of reward.")
+    retrace: float | None = Field(
+        None, ge=0, le=1, description="Trace of Retrace over turns; null uses n_step and lambda_turn."
+    )
+    loss: Literal["squared", "hl_gauss"] = Field(
+        "squared", description="Squared error, or cross-entropy of a histogram of values (HL-Gauss)."
+    )
+    value_unit: float = Field(
+        1.0, gt=0, description="Reward of one unit of a head's output: about the spread of returns."
+    )
+    support: tuple[float, float] | None = Field(
+        None, description="Least and greatest value of the histogram; null takes the environment's range of returns."
+    )
+    bins: int = Field(51, ge=3, description="Bins of the histogram.")
+    bin_spread: float = Field(0.75, gt=0, description="Deviation of a target's Gaussian in bin widths.")
+    ensemble: Literal["min", "mean", "mean_minus_std"] = Field(
+        "min", description="Value of an action over the heads: the least (the paper), or as named."
+    )
+    ensemble_penalty: float = Field(1.0, ge=0, description="Deviations that mean_minus_std subtracts.")
     n_step: int = Field(1, ge=1, description="Turns of reward before the target bootstraps.")
     lambda_turn: float | None = Field(
         None, ge=0, le=1, description="Mix the 1- to n_step-step targets as a lambda-return; null uses the last only."
@@ -114,6 +139,25 @@ class CriticConfig(RecentDraws):
     warmup_steps: int = Field(0, ge=0, description="Critic steps in the first cycle beside its own, before the actor.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the critic's gradient is clipped.")
     max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CriticConfig:
+        needs_fresh = {
+            "backup": self.backup != "mean",
+            "retrace": self.retrace is not None,
+            "loss": self.loss != "squared",
+        }
+        for name in (name for name, set_ in needs_fresh.items() if set_ and self.value != "fresh"):
+            raise ValueError(f"{name}={getattr(self, name)} needs V from fresh actions; set value=fresh")
+        if self.value == "fresh" and self.unit != "episode":
+            raise ValueError("value=fresh computes V at every state of an episode; set unit=episode")
+        if self.value == "fresh" and self.backbones == "apart":
+            raise ValueError("value=fresh has no V heads, and backbones=apart gives them one; set backbones=shared")
+        if self.retrace is not None and (self.lambda_turn is not None or self.n_step > 1):
+            raise ValueError("retrace replaces n_step and lambda_turn; unset them")
+        if self.support is not None and self.support[0] >= self.support[1]:
+            raise ValueError(f"support {list(self.support)} is empty; give the least value first")
+        return self
 
 
 class PolicyGradientConfig(AlgorithmConfig):
@@ -140,6 +184,17 @@ class ActorConfig(PolicyGradientConfig, RecentDraws):
     algorithm = "archer"
     has_critic = True
 
+    objective: Literal["policy_gradient", "improvement"] = Field(
+        "policy_gradient", description="Token-level policy gradient (the paper), or regression onto an improved policy."
+    )
+    weights: Literal["linear", "exponential"] = Field(
+        "linear", description="Weight of a fresh action in the improvement: 1 + A / T, or exp(A / T)."
+    )
+    temperature: float = Field(0.4, gt=0, description="T of the improvement, in units of reward.")
+    weight_range: tuple[float, float] = Field((0.02, 5.0), description="Bounds of an action's weight.")
+    dropped_share: float = Field(
+        0.05, ge=0, lt=1, description="Actions with a smaller share of the improved policy are left out."
+    )
     steps_per_cycle: int = Field(3, ge=0, description="Actor batches in each cycle.")
     unit: Unit = Field("turn", description="Draw single turns (the paper) or whole episodes.")
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state in the gradient.")
@@ -152,6 +207,20 @@ class ActorConfig(PolicyGradientConfig, RecentDraws):
         False, description="Subtract a learned baseline b(s, a_<h) from each token's advantage."
     )
     baseline_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of the token-level baseline.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ActorConfig:
+        low, high = self.weight_range
+        if not 0 <= low <= 1 <= high:
+            raise ValueError(f"weight_range {list(self.weight_range)} must contain 1 and no negative weight")
+        if self.objective == "improvement":
+            unused = {"clip": self.clip is not None, "token_baseline": self.token_baseline}
+            unused["normalise_advantage"] = self.normalise_advantage
+            for name in (name for name, is_set in unused.items() if is_set):
+                raise ValueError(f"{name} belongs to the policy gradient, and objective=improvement has no use for it")
+            if self.fresh_per_state < 2:
+                raise ValueError("objective=improvement compares the fresh actions of a state; set fresh_per_state=16")
+        return self
 
 
 class OfflineConfig(AlgorithmConfig):

@@ -50,9 +50,49 @@ def lambda_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_val
     return targets @ weight
 
 
-def q_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Return J_Q, summed over heads and samples: (Q_i(s, a) - target_i)^2. Both arguments are [heads, samples]."""
-    return (q - target.detach()).square().sum()
+def backup(q_fresh: Tensor, share: Tensor, how: str, temperature: float) -> Tensor:
+    """Return V(s) from Q of fresh actions, [heads, states].
+
+    With p the shares: "mean" is sum_k p_k Q_k, the value of the policy. "soft" is T log sum_k p_k exp(Q_k / T), the
+    value of the best policy under a penalty of T times the KL to the policy. "boltzmann" is the mean of Q under that
+    best policy, p_k exp(Q_k / T) normalised.
+
+    Args:
+        q_fresh: [heads, states, actions].
+        share: [states, actions], the share of each action among the draws of its state; 0 at pads.
+        how: "mean", "soft" or "boltzmann".
+        temperature: T, in units of reward.
+    """
+    if how == "mean":
+        return (q_fresh * share).sum(-1)
+    score = q_fresh / temperature + share.log()
+    if how == "soft":
+        return temperature * score.logsumexp(-1)
+    return (score.softmax(-1) * q_fresh).sum(-1)
+
+
+def retrace_target(reward: Tensor, gamma: float, trace: Tensor, next_value: Tensor, next_q: Tensor) -> Tensor:
+    """Return the target of Q by Retrace over the turns of episodes (Munos et al., 2016, equation 3).
+
+    y_t = r_t + gamma (V_{t+1} + c_{t+1} (y_{t+1} - Q_{t+1})), the recursive form of the sum over later turns. Its
+    expectation over the data's actions has the fixed point Q^pi for any traces c, because the bracket of each later
+    turn has the mean 0 there. Trace 0 gives the one-step target.
+
+    Args:
+        reward: [rows, turns]; 0 after an episode's last turn.
+        trace: [rows, turns], c_{t+1} of the turn after each turn; 0 at an episode's last turn.
+        next_value: [heads, rows, turns], Vbar of the state after each turn; 0 where the episode terminated.
+        next_q: [heads, rows, turns], Qbar of the data's action at the state after each turn.
+
+    Returns:
+        [heads, rows, turns], without gradient.
+    """
+    targets = torch.zeros_like(next_value)
+    later = torch.zeros_like(next_value[..., 0])
+    for turn in reversed(range(reward.shape[1])):
+        corrected = next_value[..., turn] + trace[:, turn] * (later - next_q[..., turn])
+        later = targets[..., turn] = reward[:, turn] + gamma * corrected
+    return targets.detach()
 
 
 def v_loss(v: Tensor, q_fresh: Tensor) -> Tensor:
@@ -76,12 +116,25 @@ def expectile_loss(v: Tensor, q: Tensor, expectile: float) -> Tensor:
     return (weight * gap.square()).sum()
 
 
-def advantage(q: Tensor, v: Tensor) -> Tensor:
-    """Return A(s, a) = min_i Q_i(s, a) - min_i V_i(s), [samples, actions], without gradient.
+def over_heads(values: Tensor, how: str, penalty: float) -> Tensor:
+    """Return one value for the ensemble's values [heads, ...]: [...].
 
-    `q` is [heads, samples, actions].
+    `how` is "min", "mean", or "mean_minus_std": the mean minus `penalty` standard deviations over the heads.
     """
-    return (q.amin(0) - v.amin(0).unsqueeze(-1)).detach()
+    if how == "min":
+        return values.amin(0)
+    if how == "mean":
+        return values.mean(0)
+    return values.mean(0) - penalty * values.std(0, correction=0)
+
+
+def advantage(q: Tensor, v: Tensor) -> Tensor:
+    """Return A(s, a) = Q(s, a) - V(s), [samples, actions], without gradient.
+
+    The arguments are of the whole ensemble (`over_heads`; the paper: its minimum): `q` is [samples, actions], `v`
+    [samples].
+    """
+    return (q - v.unsqueeze(-1)).detach()
 
 
 # Actor
@@ -119,6 +172,28 @@ def advantage_weights(token_advantage: Tensor, beta: float, cap: float) -> Tenso
     return (token_advantage / beta).exp().clamp(max=cap).detach()
 
 
+def improvement_weights(
+    advantage: Tensor, share: Tensor, *, shape: str, temperature: float, least: float, most: float, dropped: float
+) -> Tensor:
+    """Return the improved policy over the fresh actions of each state, [states, actions], without gradient.
+
+    It is p_k f(A_k / T), normalised over the actions, with p the shares of the actions. f is exp for "exponential" (the
+    improvement under a KL penalty of T: MPO, Abdolmaleki et al., 2018) and 1 + x for "linear", its first order, which
+    is a policy gradient's change of probability for a step of size 1 / T. f is bounded to [least, most].
+
+    Args:
+        advantage, share: [states, actions]; the share is 0 at pads.
+        temperature: T, in units of reward.
+        dropped: normalised weights below this become 0, because their actions are likelier noise than signal.
+    """
+    scaled = advantage / temperature
+    factor = scaled.exp() if shape == "exponential" else 1.0 + scaled
+    weight = share * factor.clamp(least, most)
+    weight = weight / weight.sum(-1, keepdim=True)
+    kept = torch.where(weight < torch.clamp(weight.amax(-1, keepdim=True), max=dropped), 0.0, weight)
+    return (kept / kept.sum(-1, keepdim=True)).detach()
+
+
 def cloning_loss(logprob: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the negative log-likelihood of action tokens, summed, each token times its `weight` if given."""
     return -(logprob if weight is None else weight * logprob).sum()
@@ -129,24 +204,26 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (value - target.detach()).square().sum()
 
 
-def behaviour_kl(logprob: Tensor, behaviour_logprob: Tensor) -> Tensor:
-    """Return the sum over tokens of (r - 1) - log r with r = pi/behaviour, without gradient.
+def behaviour_kl(logprob: Tensor, behaviour_logprob: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the sum over tokens of (r - 1) - log r with r = pi/behaviour, times `weight` if given, without gradient.
 
     It is an unbiased, non-negative estimate of KL(behaviour || pi) from tokens of the behaviour policy (Schulman,
     "Approximating KL divergence", k3).
     """
     log_ratio = (logprob - behaviour_logprob).detach()
-    return (log_ratio.exp() - 1.0 - log_ratio).sum()
+    terms = log_ratio.exp() - 1.0 - log_ratio
+    return (terms if weight is None else weight * terms).sum()
 
 
-def reference_kl(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
-    """Return the sum over tokens of (r - 1) - log r with r = reference/pi.
+def reference_kl(logprob: Tensor, reference_logprob: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the sum over tokens of (r - 1) - log r with r = reference/pi, each times its `weight` if given.
 
     The value is the estimate k3 of KL(pi || reference) from tokens of pi (GRPO, Shao et al., 2024, equation 4). The
     gradient, with the tokens held constant, is that of KL(reference || pi), which has the same minimum.
     """
     log_ratio = reference_logprob.detach() - logprob
-    return (log_ratio.exp() - 1.0 - log_ratio).sum()
+    terms = log_ratio.exp() - 1.0 - log_ratio
+    return (terms if weight is None else weight * terms).sum()
 
 
 # Returns and advantages of whole episodes

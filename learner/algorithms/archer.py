@@ -13,6 +13,7 @@ from torch import Tensor
 
 from learner.algorithms.archer_offline import ArcherOffline
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.improvement import improvement_step
 from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
 from learner.algorithms.utterance_critic import OverActorCritic, critic_phase, token_advantages
@@ -41,6 +42,7 @@ class Archer(OverActorCritic):
             epochs=actor.epochs,
             fresh=actor.fresh_per_state,
             logprobs=True,
+            distinct=actor.objective == "improvement",
             max_staleness=actor.max_staleness,
             recent_share=actor.recent_share,
             recent_versions=actor.recent_versions,
@@ -49,10 +51,14 @@ class Archer(OverActorCritic):
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         if phase.name == "critic":
+            if self.config.critic.value == "fresh":
+                return self.engines.critic_step(micro_batches, samples)
             return self.engines.critic_step(micro_batches, samples, lambda v, bar: v_loss(v, bar["q_fresh"]), "fresh")
-        return self._actor_step(micro_batches, samples, version)
+        if self.config.actor.objective == "improvement":
+            return improvement_step(self.engines, micro_batches, samples)
+        return self._gradient_step(micro_batches, samples, version)
 
-    def _actor_step(self, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
+    def _gradient_step(self, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         """Take one step of J_pi on the fresh actions."""
         config, device = self.config.actor, self.policy.device
         advantages = [self.engines.advantage(rows, "fresh") for rows in micro_batches]

@@ -18,6 +18,9 @@ class Draws:
         epochs: passes over the phase's batches.
         fresh: fresh actions per state.
         logprobs: whether the steps read the behaviour log-probabilities of fresh actions.
+        distinct: whether the fresh actions of a state are merged, with shares, and used by all samples of the state.
+        bootstraps: whether each row has all turns of its episode once, and fresh actions after its last turn too
+            unless it terminated there.
         max_staleness: draw only from episodes at most this many policy versions old; None draws from all.
         best: draw only from this share of the episodes, those with the highest return; None draws from all.
         importance: exponent of the importance weights of prioritised draws.
@@ -35,6 +38,8 @@ class Draws:
     epochs: int = 1
     fresh: int = 0
     logprobs: bool = False
+    distinct: bool = False
+    bootstraps: bool = False
     max_staleness: int | None = None
     best: float | None = None
     sampler: Sampler = "uniform"

@@ -40,6 +40,7 @@ class Setup:
     window: int = 0
     offline_cycles: int = 0
     scorer: Scorer | None = None
+    demonstrations_in_replay: bool = False
 
     @property
     def pad_token_id(self) -> int:

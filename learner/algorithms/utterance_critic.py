@@ -9,27 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from learner.algorithm_config import CriticConfig
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.fresh_critic import fresh_values_loss
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
+from learner.algorithms.targets import n_step_returns, sample_weights
 from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
-from learner.losses import advantage, lambda_target, q_loss, td_target
+from learner.losses import advantage, lambda_target, over_heads, td_target
 from learner.models.adapters import twin
 from learner.passes.layout import Part, Predictions
 from learner.passes.packed_encoder import PackedEncoder
-from learner.passes.rows import Row
+from learner.passes.rows import Row, fresh_shares
 from learner.protocols import ExactActions
 
 Values = dict[str, Tensor]
+ValueLoss = Callable[[Tensor, Values], Tensor]
+MicroBatchLoss = Callable[[Sequence[Row]], Tensor]
 
 
 class ActorCritic:
@@ -39,6 +42,7 @@ class ActorCritic:
         self.config = config = setup.config
         actor = config.actor
         critic, self.critic_encoder = setup.critic()
+        self.code = critic.code
         self.policy_encoder = PackedEncoder(setup.pad_token_id)
         width = actor.baseline_hidden_size if actor.token_baseline else None
         policy = setup.policy(baseline_width=width)
@@ -46,27 +50,42 @@ class ActorCritic:
         target = twin(critic)
         self.critic = Engine(critic, config, lr=config.critic.lr, max_grad_norm=config.critic.max_grad_norm)
         self.target = FrozenEngine(target, config, self.critic.device)
-        self.reference = setup.reference_policy(self.policy.device) if actor.kl_to_clone else None
+        # Retrace needs the clone for the episodes that no policy wrote.
+        needs_clone = config.critic.retrace is not None and setup.demonstrations_in_replay
+        needs_clone = needs_clone or actor.kl_to_clone > 0
+        self.reference = setup.reference_policy(self.policy.device) if needs_clone else None
 
     def critic_step(
-        self,
-        micro_batches: MicroBatches,
-        samples: int,
-        value_loss: Callable[[Tensor, Values], Tensor],
-        bar_q: Part,
+        self, micro_batches: MicroBatches, samples: int, value_loss: ValueLoss | None = None, bar_q: Part = "fresh"
     ) -> StepResult:
-        """Take one step of J_Q and J_V, then update the target network.
+        """Take one step of J_Q, and of J_V if V has heads, then update the target network.
 
         Args:
-            value_loss: returns J_V, summed, of V at the states [heads, samples] and the target network's values.
+            value_loss: returns J_V, summed, of V at the states [heads, samples] and the target network's values. None
+                if V has no heads.
             bar_q: the actions at which `value_loss` needs the target network's Q: "fresh" or "action".
 
         Returns:
             Metrics, and the TD errors if draws are prioritised.
         """
-        config, device = self.config.critic, self.critic.device
-        sums = Sums(device)
+        config = self.config.critic
+        sums = Sums(self.critic.device)
         td_errors: list[Tensor] = []
+        if value_loss is None:
+            loss = fresh_values_loss(self, sums, td_errors)
+        else:
+            loss = self._heads_loss(value_loss, bar_q, sums, td_errors)
+        norm = self.critic.step(micro_batches, loss, global_size=samples)
+        self.target.average_towards(self.critic, config.tau)
+        metrics = {f"critic/{name}": value / samples for name, value in sums.total().items()} | {"critic/norm": norm}
+        if config.sampler != "prioritised":
+            return StepResult(metrics)
+        return StepResult(metrics, td_errors=[errors.cpu().numpy() for errors in td_errors])
+
+    def _heads_loss(self, value_loss: ValueLoss, bar_q: Part, sums: Sums, td_errors: list[Tensor]) -> MicroBatchLoss:
+        """Return the loss J_Q + J_V of a micro-batch, see `critic_step`."""
+        config, device = self.config.critic, self.critic.device
+        code = self.code
 
         def loss(rows: Sequence[Row]) -> Tensor:
             following: Part = "next_state" if config.lambda_turn is None else "next_states"
@@ -74,22 +93,20 @@ class ActorCritic:
             bar = self.target(ahead, q=(bar_q,), v=(following,))
             target = self._q_target(rows, bar[f"v_{following}"])
             now = self.critic_encoder.encode(rows, ("state", "action"), 1).to(device)
-            values = self.critic(now, q=("action",), v=("state",))
-            if config.sampler == "prioritised":
-                td_errors.append((values["q_action"].detach() - target).abs().mean(0).float())
+            outputs = self.critic(now, q=("action",), v=("state",), outputs=True)
+            q, v = code.value(outputs["q_action"]), code.value(outputs["v_state"])
+            td_errors.append((q.detach() - target).abs().mean(0).float())
             # A sample's weight scales both sides of each squared error by its root: w e^2 = (sqrt(w) e)^2.
-            root = sample_weights(rows, device).sqrt()
-            j_q = q_loss(values["q_action"] * root, target * root)
+            weight = sample_weights(rows, device)
+            root = weight.sqrt()
+            j_q = (code.error(outputs["q_action"], target) * weight).sum()
             bar_at = {name: value * (root if value.dim() == 2 else root.unsqueeze(-1)) for name, value in bar.items()}
-            j_v = value_loss(values["v_state"] * root, bar_at)
-            found = {"q_loss": j_q, "v_loss": j_v, "q": values["q_action"], "v": values["v_state"], "target": target}
+            j_v = value_loss(v * root, bar_at) / config.value_unit**2
+            found = {"q_loss": j_q, "v_loss": j_v, "q": q, "v": v, "target": target}
             sums.add(**{name: value.detach().sum().double() / len(target) for name, value in found.items()})
             return j_q + j_v
 
-        norm = self.critic.step(micro_batches, loss, global_size=samples)
-        self.target.average_towards(self.critic, config.tau)
-        metrics = {f"critic/{name}": value / samples for name, value in sums.total().items()} | {"critic/norm": norm}
-        return StepResult(metrics, td_errors=[errors.cpu().numpy() for errors in td_errors])
+        return loss
 
     def _q_target(self, rows: Sequence[Row], next_value: Tensor) -> Tensor:
         """Return the targets of Q [heads, samples].
@@ -109,12 +126,18 @@ class ActorCritic:
 
     def advantage(self, rows: Sequence[Row], part: Part) -> Tensor:
         """Return A(s, a) of the actions `part` ("fresh" or "action"), [samples, actions], without gradient."""
+        config = self.config.critic
         horizon = 0 if part == "fresh" else 1
         layout = self.critic_encoder.encode(rows, ("state", part), horizon).to(self.critic.device)
         with torch.no_grad():
-            values = self.critic(layout, q=(part,), v=("state",))
-        q = values[f"q_{part}"]
-        return advantage(q if part == "fresh" else q.unsqueeze(-1), values["v_state"]).to(self.policy.device)
+            values = self.critic(layout, q=(part,), v=("state",) if config.value == "heads" else ())
+        q = over_heads(values[f"q_{part}"], config.ensemble, config.ensemble_penalty)
+        if config.value == "heads":
+            v = over_heads(values["v_state"], config.ensemble, config.ensemble_penalty)
+        else:
+            # The mean, for any backup: the advantage over the policy that wrote the fresh actions.
+            v = (q * torch.from_numpy(fresh_shares(rows)).to(q.device)).sum(-1)
+        return advantage(q if part == "fresh" else q.unsqueeze(-1), v).to(self.policy.device)
 
     def state_values(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Return V(s) = min_i V_i(s) at the states of `rows` and at the states after their turns.
@@ -148,13 +171,21 @@ class ActorCritic:
 
 
 def critic_phase(config: CriticConfig, cycle: int, *, fresh: int) -> Draws:
-    """Return the critic's draws in cycle `cycle`, counted from 0: the first has the steps of the warm-up too."""
+    """Return the critic's draws in cycle `cycle`, counted from 0: the first has the steps of the warm-up too.
+
+    `fresh` is the number of fresh actions at each state.
+    """
+    over_states = config.value == "fresh"
     return Draws(
         "critic",
         config.steps_per_cycle,
         config.batch,
         config.unit,
         fresh=fresh,
+        # The actor phase can use the same actions, for which it needs their log-probabilities.
+        logprobs=over_states,
+        distinct=over_states,
+        bootstraps=over_states,
         sampler=config.sampler,
         importance=config.importance_exponent,
         recent_share=config.recent_share,
@@ -199,29 +230,6 @@ class OverActorCritic(Algorithm):
         super().load(directory)
         self.engines.critic.load(str(directory), "critic")
         self.engines.target.load_state(torch.load(directory / f"target-{dist.get_rank()}.pt", weights_only=True))
-
-
-def sample_weights(rows: Sequence[Row], device: torch.device) -> Tensor:
-    """Return the weight of each sample, float32 [samples] in layout order; 1 for rows without weights."""
-    weights = [row.weights if len(row.weights) else np.ones(len(row.turns), np.float32) for row in rows]
-    return torch.from_numpy(np.concatenate(weights)).to(device)
-
-
-def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> np.ndarray:
-    """Return summed rewards, discount and termination of n-step targets, float32 [3, samples] in layout order.
-
-    Sums are cut at the end of the episode.
-    """
-    reward, discount, terminated = [], [], []
-    for row in rows:
-        episode, last = row.episode, row.episode.turns
-        for turn in row.turns:
-            end = min(int(turn) + n, last)
-            steps = np.arange(end - turn)
-            reward.append(float((episode.reward[turn:end] * gamma**steps).sum()))
-            discount.append(gamma ** (end - int(turn)))
-            terminated.append(float(episode.terminated and end == last))
-    return np.array([reward, discount, terminated], dtype=np.float32)
 
 
 def token_advantages(advantages: Tensor, predictions: Predictions) -> Tensor:

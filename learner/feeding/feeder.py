@@ -23,8 +23,8 @@ from buffer.sampling.sample import Sample
 from learner.algorithms.phases import Draws
 from learner.config import LearnerConfig
 from learner.errors import WaitTimeoutError
-from learner.feeding.fresh_actions import FreshSupply
-from learner.passes.rows import Batch, Row, rows_from_samples, split
+from learner.feeding.fresh_actions import FreshSupply, SharedActions
+from learner.passes.rows import Batch, Row, rows_from_samples, split, whole_episodes
 from learner.protocols import RolloutService
 from learner.ranks import Leader
 
@@ -73,6 +73,9 @@ class Feeder:
         self._leader = leader
         self._config = config
         self._ahead: _Ahead | None = None
+        # The shared actions of the current policy version, by their number at each state.
+        self._shared: dict[int, SharedActions] = {}
+        self._shared_version = -1
 
     def batches(self, draws: Draws, version: int, then: Draws | None = None) -> Iterator[Batch]:
         """Yield all batches of `draws`, `draws.epochs` times.
@@ -149,9 +152,16 @@ class Feeder:
             ahead.drawn += steps
         new = [item for item in ahead.steps if item.fresh is None]
         if draws.fresh and new:
-            supply = FreshSupply(self._rollouts, [i.rows for i in new], draws.fresh, logprobs=draws.logprobs)
+            shared = self._shared_actions(draws.fresh, ahead.version) if draws.distinct else None
+            rows = [item.rows for item in new]
+            supply = FreshSupply(self._rollouts, rows, draws.fresh, logprobs=draws.logprobs, shared=shared)
             for item in new:
                 item.fresh = supply
+
+    def _shared_actions(self, n: int, version: int) -> SharedActions:
+        if version != self._shared_version:
+            self._shared, self._shared_version = {}, version
+        return self._shared.setdefault(n, SharedActions())
 
     def _draw(self, draws: Draws, steps: int, version: int) -> list[_Pending]:
         """Return the next steps, drawn together so that they share episodes."""
@@ -164,6 +174,8 @@ class Feeder:
             weights = sample.importance_weights(draws.importance)
             keys = list(zip(sample.shards.tolist(), sample.seqs.tolist(), strict=True))
             rows = [rows_from_samples(episodes[cut], turns[cut], weights=weights[cut], keys=keys[cut]) for cut in cuts]
+        if draws.bootstraps:
+            rows = [whole_episodes(of_step, self._rollouts.window()) for of_step in rows]
         return [_Pending(of_step, recent / draws.batch) for of_step in rows]
 
     def _sample(self, draws: Draws, steps: int, version: int) -> tuple[Sample, int]:

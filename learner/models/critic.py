@@ -23,6 +23,7 @@ from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
 from learner.models.policy import features, value_head
 from learner.models.pretrained import checkpoint_activations, is_causal, without_dropout
+from learner.models.value_codes import ScalarCode, ValueCode, value_code
 from learner.models.vocabulary import pad_token_id, require_same_vocabulary, translate_text, translate_vocabulary
 from learner.passes.attention import implementation
 from learner.passes.layout import Encoder, Layout, Part
@@ -39,7 +40,9 @@ class Critic(nn.Module):
 
     Args:
         v_backbone: the backbone of V; by default V shares that of Q.
+        v_heads: whether V has heads; without them, V is computed from Q of fresh actions.
         precision: the dtype in which the backbones compute.
+        code: how the heads encode values; by default as one number.
     """
 
     def __init__(
@@ -49,20 +52,26 @@ class Critic(nn.Module):
         heads: int = 2,
         *,
         v_backbone: PreTrainedModel | None = None,
+        v_heads: bool = True,
         precision: Precision = "float32",
+        code: ValueCode | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.v_backbone = v_backbone
         self.precision = precision
-        width = backbone.config.hidden_size
-        self.q = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(heads))
-        self.v = nn.ModuleList(value_head(width, head_hidden_size) for _ in range(heads))
+        self.code = code or ScalarCode(1.0)
+        shape = (backbone.config.hidden_size, head_hidden_size, self.code.width)
+        self.q = nn.ModuleList(value_head(*shape) for _ in range(heads))
+        self.v = nn.ModuleList(value_head(*shape) for _ in range(heads if v_heads else 0))
 
-    def forward(self, layout: Layout, q: Sequence[Part] = (), v: Sequence[Part] = ()) -> dict[str, Tensor]:
+    def forward(
+        self, layout: Layout, q: Sequence[Part] = (), v: Sequence[Part] = (), *, outputs: bool = False
+    ) -> dict[str, Tensor]:
         """Return Q at the parts `q` and V at the parts `v` as "q_PART" and "v_PART", float32.
 
-        Shapes: [heads, samples]; for "fresh" [heads, samples, actions]; for "next_states" [heads, samples, horizon].
+        Shapes: [heads, samples]; for "fresh" [heads, states, most actions]; for "next_states" [heads, samples,
+        horizon]. With `outputs`, the outputs of the heads, [..., code.width], in place of the values.
         """
         values: dict[str, Tensor] = {}
         kinds = ((self.backbone, "q", self.q, q), (self.v_backbone or self.backbone, "v", self.v, v))
@@ -73,7 +82,8 @@ class Critic(nn.Module):
             for part in parts:
                 row, column = layout.points[part]
                 read = hidden[backbone][row, column].float()
-                values[f"{kind}_{part}"] = torch.stack([head(read).squeeze(-1) for head in heads])
+                found = torch.stack([head(read) for head in heads])
+                values[f"{kind}_{part}"] = found if outputs else self.code.value(found)
         return values
 
 
@@ -109,7 +119,16 @@ def build_critic(
         first = with_adapter(backbone, lora)
     if critic.backbones == "apart":
         second = copy.deepcopy(backbone) if lora is None else with_adapter(backbone, lora)
-    return Critic(first, critic.head_hidden_size, critic.heads, v_backbone=second, precision=config.dtype), encoder
+    module = Critic(
+        first,
+        critic.head_hidden_size,
+        critic.heads,
+        v_backbone=second,
+        v_heads=critic.value == "heads",
+        precision=config.dtype,
+        code=value_code(critic),
+    )
+    return module, encoder
 
 
 def check_backbone(config: CriticConfig, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -88,9 +88,9 @@ def features(backbone: PreTrainedModel, layout: Layout, precision: Precision = "
         ).last_hidden_state
 
 
-def value_head(hidden_size: int, width: int) -> nn.Sequential:
-    """Return a head from hidden states [..., hidden_size] to values [..., 1]."""
-    return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, 1))
+def value_head(hidden_size: int, width: int, outputs: int = 1) -> nn.Sequential:
+    """Return a head from hidden states [..., hidden_size] to [..., outputs]."""
+    return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, outputs))
 
 
 def sequence_logprobs(

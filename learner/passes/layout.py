@@ -5,7 +5,8 @@ actions as branches, therefore gives the values and log-probabilities of all tur
 each state and each action as a separate sequence (`SeparateEncoder`). Both encoders return a `Layout` with the same
 points, and on a causal model both give the same values (tests/learner/test_learner_layout.py).
 
-A sample is one (row, turn) pair. `samples` in a shape is the number of samples of all rows, in order.
+A sample is one (row, turn) pair. `samples` in a shape is the number of samples of all rows, in order. Fresh actions
+belong to states (`Row.states`), which are the samples' own and, where a row bootstraps, the one after its last turn.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Predictions(NamedTuple):
     row: Tensor
     column: Tensor  # the position whose output is the distribution of the token
     token: Tensor
-    sample: Tensor  # the sample that the token belongs to
-    action: Tensor  # the index of the fresh action in its sample; 0 for the action of the data
+    sample: Tensor  # the sample, or for fresh actions the state, that the token belongs to
+    action: Tensor  # the index of the fresh action at its state; 0 for the action of the data
 
 
 @dataclass
@@ -52,8 +53,8 @@ class Layout:
     Attributes:
         input_ids, position_ids: long [rows, length].
         structure: the tree of a packed pass; for separate sequences bool [rows, length], false at pads.
-        points: position of the last token of each part, [samples]; for "fresh" [samples, actions], for "next_states"
-            [samples, horizon].
+        points: position of the last token of each part, [samples]; for "fresh" [states, most actions], where a state
+            with fewer actions repeats its last one; for "next_states" [samples, horizon].
         predictions: the tokens of "action", "fresh" and "observation", in packed layouts only.
     """
 

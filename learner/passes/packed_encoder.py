@@ -30,12 +30,16 @@ class PackedEncoder:
         of_row, ends = _ends(rows, horizon)
         trunks = np.zeros((len(rows), 1), dtype=np.int64)
         np.maximum.at(trunks[:, 0], of_row, ends["next_state"])
+        if "fresh" in parts:
+            reach = [row.episode.state_end(int(row.states.max())) for row in rows]
+            trunks = np.maximum(trunks, np.array(reach)[:, None])
         trunk = int(trunks.max())
         actions: dict[Part, _Actions] = {}
         if "action" in parts:
-            actions["action"] = _Actions(of_row, ends["state"], ends["state"], ends["action"] - ends["state"])
+            one = np.ones(len(of_row), dtype=np.int64)
+            actions["action"] = _Actions(of_row, ends["state"], ends["state"], ends["action"] - ends["state"], one)
         if "fresh" in parts:
-            actions["fresh"] = _branches(rows, of_row, ends["state"], trunk)
+            actions["fresh"] = _branches(rows, trunk)
         column = np.arange(max(trunk, *(found.end.max(initial=0) for found in actions.values()), 0))
         inside = column < trunks
         ids = np.full(inside.shape, self.pad_token_id, dtype=np.int64)
@@ -55,8 +59,8 @@ class PackedEncoder:
             position[at], sees[at] = fresh.state[of] + within, fresh.state[of]
         points = {str(part): _points(of_row, ends[part]) for part in parts if part in ends}
         if "fresh" in actions:
-            points["fresh"] = actions["fresh"].points(len(of_row))
-        predictions = {str(part): found.predictions(ids, len(of_row)) for part, found in actions.items()}
+            points["fresh"] = actions["fresh"].points()
+        predictions = {str(part): found.predictions(ids) for part, found in actions.items()}
         if "observation" in parts:
             predictions["observation"] = _observations(rows, trunks[:, 0], ids)
         tree = Tree(torch.from_numpy(branch), torch.from_numpy(sees), trunk)
@@ -64,12 +68,13 @@ class PackedEncoder:
 
 
 class _Actions(NamedTuple):
-    """Actions in a layout, in the order of the samples: int64 arrays [actions]."""
+    """Actions in a layout, in the order of their states: int64 arrays [actions], but for `counts`."""
 
     row: np.ndarray
     state: np.ndarray  # number of tokens of the state
     start: np.ndarray  # column of the first token
     length: np.ndarray
+    counts: np.ndarray  # int64 [states], actions of each state
 
     @property
     def end(self) -> np.ndarray:
@@ -80,19 +85,26 @@ class _Actions(NamedTuple):
         of = np.repeat(np.arange(len(self.length)), self.length)
         return of, np.arange(len(of)) - (np.cumsum(self.length) - self.length)[of]
 
-    def points(self, samples: int) -> Points:
-        """Return the position of each action's last token, [samples, actions of a sample]."""
-        last = np.where(self.length > 0, self.end, self.state) - 1
-        return Points(*(torch.from_numpy(found.reshape(samples, -1)) for found in (self.row, last)))
+    def points(self) -> Points:
+        """Return the position of each action's last token, [states, most actions].
 
-    def predictions(self, ids: np.ndarray, samples: int) -> Predictions:
+        A state with fewer actions repeats its last one.
+        """
+        last = np.where(self.length > 0, self.end, self.state) - 1
+        most = np.arange(self.counts.max())
+        first = np.cumsum(self.counts) - self.counts
+        at = first[:, None] + np.minimum(most, self.counts[:, None] - 1)
+        return Points(torch.from_numpy(self.row[at]), torch.from_numpy(last[at]))
+
+    def predictions(self, ids: np.ndarray) -> Predictions:
         """Return the tokens, whose ids are in `ids` [rows, length], and the positions that predict them."""
         of, within = self.tokens()
         row, column = self.row[of], self.start[of] + within
         # The last token of the state predicts the first token.
         predicts = np.where(within == 0, self.state[of], column) - 1
-        each = max(len(self.row) // samples, 1)
-        return Predictions(*map(torch.from_numpy, (row, predicts, ids[row, column], of // each, of % each)))
+        state = np.repeat(np.arange(len(self.counts)), self.counts)
+        number = np.arange(len(state)) - (np.cumsum(self.counts) - self.counts)[state]
+        return Predictions(*map(torch.from_numpy, (row, predicts, ids[row, column], state[of], number[of])))
 
 
 def _ends(rows: Sequence[Row], horizon: int) -> tuple[np.ndarray, dict[Part, np.ndarray]]:
@@ -114,14 +126,16 @@ def _ends(rows: Sequence[Row], horizon: int) -> tuple[np.ndarray, dict[Part, np.
     return of_row, {"state": ends, "action": action_ends, "next_state": next_state, "next_states": ahead}
 
 
-def _branches(rows: Sequence[Row], of_row: np.ndarray, state: np.ndarray, trunk: int) -> _Actions:
+def _branches(rows: Sequence[Row], trunk: int) -> _Actions:
     """Return the fresh actions, which follow each other in their row from column `trunk` on."""
-    given = [row.fresh for row in rows if row.fresh is not None]
-    each = int(given[0].counts[0])
-    length = np.concatenate([np.diff(fresh.offsets) for fresh in given])
-    row = np.repeat(of_row, each)
+    given = [(index, row, row.fresh) for index, row in enumerate(rows) if row.fresh is not None]
+    counts = np.concatenate([fresh.counts for _, _, fresh in given]).astype(np.int64)
+    length = np.concatenate([np.diff(fresh.offsets) for _, _, fresh in given])
+    row_of = np.repeat(np.concatenate([np.full(len(row.states), index) for index, row, _ in given]), counts)
+    bounds = [np.append(row.episode.action_start, len(row.episode.tokens))[row.states] for _, row, _ in given]
     start = np.cumsum(length) - length
-    return _Actions(row, np.repeat(state, each), start - start[np.searchsorted(row, row)] + trunk, length)
+    first = start[np.searchsorted(row_of, row_of)]
+    return _Actions(row_of, np.repeat(np.concatenate(bounds), counts), start - first + trunk, length, counts)
 
 
 def _observations(rows: Sequence[Row], trunks: np.ndarray, ids: np.ndarray) -> Predictions:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,25 +24,32 @@ class Row:
         turns: int32 [samples]. A turn that was drawn twice is listed twice.
         weights: float32 [samples], weight of each sample's loss; empty if all weights are 1.
         key: (shard, number in the shard) of the episode in replay; None if its priorities are not updated.
-        fresh: the same number of fresh actions for each sample, in the order of `turns`; None if the phase needs none.
+        bootstraps: whether the row has fresh actions at the state after its last turn too.
+        fresh: fresh actions at each of `states`; None if the phase needs none.
     """
 
     episode: Episode
     turns: np.ndarray
     weights: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     key: tuple[int, int] | None = None
+    bootstraps: bool = False
     fresh: FreshActions | None = None
+
+    @property
+    def states(self) -> np.ndarray:
+        """Return the turns at whose states the row has fresh actions, int32 [states]."""
+        return np.append(self.turns, self.turns[-1:] + 1) if self.bootstraps else self.turns
 
     @property
     def size(self) -> int:
         """Return the number of tokens that a packed pass over this row encodes."""
         return len(self.episode.tokens) + (0 if self.fresh is None else len(self.fresh.tokens))
 
-    def fresh_at(self, sample: int) -> list[np.ndarray]:
-        """Return the fresh actions of sample `sample`, each int32 [tokens]."""
+    def fresh_at(self, state: int) -> list[np.ndarray]:
+        """Return the fresh actions of state number `state` of `states`, each int32 [tokens]."""
         assert self.fresh is not None
-        n = int(self.fresh.counts[sample])
-        bounds = self.fresh.offsets[sample * n : (sample + 1) * n + 1]
+        first = int(self.fresh.counts[:state].sum())
+        bounds = self.fresh.offsets[first : first + self.fresh.counts[state] + 1]
         return [self.fresh.tokens[start:end] for start, end in itertools.pairwise(bounds)]
 
 
@@ -79,6 +86,23 @@ def rows_from_samples(
     ]
 
 
+def whole_episodes(rows: Sequence[Row], window: int) -> list[Row]:
+    """Return each episode with each of its turns once, and with a bootstrap unless it terminated.
+
+    A context window of `window` tokens may leave no room for an action after the last turn. That turn has no target
+    then, and the row bootstraps from the state before it. An episode whose only turn this is, is left out.
+    """
+    found = []
+    for row in rows:
+        episode = row.episode
+        turns = episode.turns - (not episode.terminated and len(episode.tokens) >= window)
+        if turns:
+            weights = row.weights[:turns]
+            bootstraps = not episode.terminated
+            found.append(replace(row, turns=np.arange(turns, dtype=np.int32), weights=weights, bootstraps=bootstraps))
+    return found
+
+
 def fresh_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     """Return the behaviour log-probability (float32) and version (int64) of each fresh token, in layout order."""
     fresh = [row.fresh for row in rows if row.fresh is not None]
@@ -90,6 +114,16 @@ def distinct_fresh(rows: Iterable[Row]) -> int:
     """Return the number of distinct fresh actions of each sample, summed over the samples."""
     samples = ((row, sample) for row in rows for sample in range(len(row.turns)))
     return sum(len({action.tobytes() for action in row.fresh_at(sample)}) for row, sample in samples)
+
+
+def fresh_shares(rows: Iterable[Row]) -> np.ndarray:
+    """Return the share of each fresh action in its state's draws, 0 at pads: float32 [states, most actions]."""
+    fresh = [row.fresh for row in rows if row.fresh is not None]
+    counts = np.concatenate([f.counts for f in fresh])
+    equal = [f.shares if len(f.shares) else np.repeat(1.0 / f.counts, f.counts) for f in fresh]
+    shares = np.zeros((len(counts), counts.max()), dtype=np.float32)
+    shares[np.arange(counts.max()) < counts[:, None]] = np.concatenate(equal)
+    return shares
 
 
 def action_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:

@@ -51,15 +51,17 @@ class SeparateEncoder:
 
         for row in rows:
             episode = row.episode
-            for sample, turn in enumerate(map(int, row.turns)):
+            for turn in map(int, row.turns):
                 state = episode.tokens[: episode.state_end(turn)]
                 add("state", state)
                 add("action", episode.tokens[: int(episode.action_end[turn])])
                 add("next_state", episode.tokens[: episode.state_end(min(turn + horizon, episode.turns))])
                 for ahead in range(1, horizon + 1):
                     add("next_states", episode.tokens[: episode.state_end(min(turn + ahead, episode.turns))])
-                if "fresh" in found:
-                    for tokens in row.fresh_at(sample):
+            if "fresh" in found:
+                for number, turn in enumerate(map(int, row.states)):
+                    state = episode.tokens[: episode.state_end(turn)]
+                    for tokens in row.fresh_at(number):
                         add("fresh", np.concatenate((state, tokens)))
         lengths = np.array([len(sequence) for sequence in sequences])
         shape = (len(sequences), int(lengths.max()))
@@ -70,9 +72,18 @@ class SeparateEncoder:
         points = {}
         for part, indices in found.items():
             at = torch.tensor(indices, dtype=torch.long)
-            if part in ("fresh", "next_states"):
+            if part == "next_states":
                 at = at.view(sum(len(row.turns) for row in rows), -1)
+            elif part == "fresh":
+                at = at[torch.from_numpy(_table(rows))]
             points[str(part)] = Points(at, column[at])
         position = torch.arange(shape[1]).expand(shape)
         mask = torch.arange(shape[1]) < torch.from_numpy(lengths).unsqueeze(1)
         return Layout(torch.from_numpy(ids), position, mask, points)
+
+
+def _table(rows: Sequence[Row]) -> np.ndarray:
+    """Return the number of each fresh action, int64 [states, most actions]; a state repeats its last one."""
+    counts = np.concatenate([row.fresh.counts for row in rows if row.fresh is not None])
+    first = np.cumsum(counts) - counts
+    return first[:, None] + np.minimum(np.arange(counts.max()), counts[:, None] - 1)

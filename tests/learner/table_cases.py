@@ -132,9 +132,10 @@ class TableSetup(Setup):
 def table_algorithm(name: AlgorithmName, *, temperature: float = 1.0, **settings: Any) -> Any:
     """Return the algorithm with tables: `logits` and `reference_logits` of the policies, and settings."""
     tables = {key: settings.pop(key, None) for key in ("logits", "reference_logits")}
+    demonstrated = settings.pop("demonstrations_in_replay", False)
     config = LearnerConfig.model_validate({"micro_batch": 64, **settings})
     scorer: Any = object()
-    setup = TableSetup("", "", None, config, temperature, 0, 0, scorer, **tables)  # type: ignore[arg-type]
+    setup = TableSetup("", "", None, config, temperature, 0, 0, scorer, demonstrated, **tables)  # type: ignore[arg-type]
     return build(name, setup)
 
 

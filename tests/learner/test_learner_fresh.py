@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learner_cases import make_row
+from learner_cases import flat_actions, make_row
 
 from learner.errors import LearnerError
-from learner.feeding.fresh_actions import FreshSupply
-from learner.passes.rows import Row
+from learner.feeding.fresh_actions import FreshSupply, SharedActions
+from learner.passes.rows import Row, fresh_shares, whole_episodes
 
 
 class Engines:
@@ -111,3 +111,53 @@ def test_engines_that_never_answer_are_waited_for_so_long() -> None:
     silent = SimpleNamespace(request=lambda *_, **__: Future())
     with pytest.raises(TimeoutError):
         FreshSupply(silent, [rows], 1, logprobs=True).attach(rows, 0.01)  # type: ignore[arg-type]
+
+
+class Repeating(Engines):
+    """Returns the actions [1], [2] and [1] in turn at every state."""
+
+    def request(self, prompts: list[np.ndarray], n: np.ndarray, *, logprobs: bool = True) -> Future[Any]:
+        self.asked.append([(prompt.tobytes(), int(count)) for prompt, count in zip(prompts, n, strict=True)])
+        actions = [[(1, 2, 1)[k % 3]] for count in n for k in range(count)]
+        answer: Future[Any] = Future()
+        answer.set_result(flat_actions([actions], -4.0))
+        return answer
+
+
+def test_shared_actions_are_asked_for_once_and_merged() -> None:
+    """Each state is requested once for all steps and supplies, also the one after the last turn."""
+    engines, steps = Repeating(), _steps()
+    last = _row(2, [0, 1, 2, 3, 4, 5])
+    last.bootstraps = True
+    shared = SharedActions()
+    for rows in (*steps, [last]):
+        FreshSupply(engines, [rows], 3, logprobs=True, shared=shared).attach(rows, 1.0)  # type: ignore[arg-type]
+    asked = [prompt for request in engines.asked for prompt, count in request if count == 3]
+    assert len(asked) == len(set(asked)) == len({*((1, t) for t in (0, 5)), *((2, t) for t in range(7))})
+    assert last.episode.tokens.tobytes() in asked
+    fresh = steps[0][0].fresh
+    assert fresh is not None
+    assert fresh.counts.tolist() == [2, 2, 2]
+    assert fresh.tokens.tolist() == [1, 2] * 3
+    np.testing.assert_allclose(fresh.shares, [2 / 3, 1 / 3] * 3)
+    np.testing.assert_allclose(fresh_shares([steps[0][0]]), [[2 / 3, 1 / 3]] * 3)
+
+
+def test_shared_actions_whose_request_failed_are_asked_for_again() -> None:
+    engines, shared, rows = Repeating(), SharedActions(), [_row(1, [0])]
+    failed: Future[Any] = Future()
+    failed.set_exception(RuntimeError("all engines restarted"))
+    shared.stock[rows[0].episode.episode_id, 0] = (failed, 0)
+    FreshSupply(engines, [rows], 3, logprobs=True, shared=shared).attach(rows, 1.0)  # type: ignore[arg-type]
+    assert len(engines.asked) == 1
+
+
+@pytest.mark.parametrize(("terminated", "window", "turns"), [(True, 9, 6), (False, 1000, 6), (False, 9, 5)])
+def test_an_episode_bootstraps_from_the_last_state_that_leaves_room_for_an_action(
+    terminated: bool, window: int, turns: int
+) -> None:
+    row = make_row(3, terminated=terminated)
+    (whole,) = whole_episodes([row], window)
+    assert (whole.turns.tolist(), whole.bootstraps) == (list(range(turns)), not terminated)
+    assert len(whole.states) == turns + (not terminated)
+    assert whole_episodes([make_row(3, turns=1, terminated=False)], 3) == []

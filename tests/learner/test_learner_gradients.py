@@ -81,7 +81,7 @@ def _archer(actor: dict[str, Any] | None = None, *, temperature: float = 1.0, **
         "archer",
         temperature=temperature,
         logits=_logits(QUARTERS, temperature),
-        critic={"warmup_cycles": 0},
+        critic={"warmup_cycles": 0, **more.pop("critic", {})},
         actor={"fresh_per_state": len(DRAWS), "max_grad_norm": 1e6, **(actor or {})},
         **more,
     )
@@ -144,8 +144,48 @@ def test_the_lower_heads_bias_is_the_papers() -> None:
 
     torch.manual_seed(0)
     noise = 0.7 * torch.randn(2, 200_000, 1)
-    read_low = losses.advantage(3.0 + noise, torch.full((2, 200_000), 1.0)).mean().item() - 2.0
+    low = losses.over_heads(3.0 + noise, "min", 0.0)
+    read_low = losses.advantage(low, torch.full((200_000,), 1.0)).mean().item() - 2.0
     assert read_low == pytest.approx(-0.7 / np.sqrt(np.pi), abs=0.01)
+
+
+def _merged() -> Row:
+    """Return the state with each of the nine utterances once, and its share of the draws."""
+    row = _state([list(utterance) for utterance in UTTERANCES])
+    assert row.fresh is not None
+    row.fresh.shares = np.array(COUNTS, dtype=np.float32) / 16
+    return row
+
+
+def _improvement(**actor: Any) -> tuple[Tensor, Tensor]:
+    """Return the negated gradient of the improvement's step, and the critic's lower Q of each utterance, [9]."""
+    settings = {"objective": "improvement", "dropped_share": 0.0, "weight_range": (0.0, 1e9), **actor}
+    algorithm, _ = _archer(settings, critic={"value": "fresh", "unit": "episode"})
+    q = torch.stack(
+        [torch.stack([h.value[pair(a, b)] for a, b in UTTERANCES]) for h in algorithm.engines.critic.module.q]
+    )
+    found, _, _ = _actor_step(algorithm, [_merged()])
+    return found, q.amin(0).detach()
+
+
+def test_a_linear_improvement_climbs_as_the_policy_gradient_over_its_temperature() -> None:
+    found, q = _improvement(weights="linear", temperature=100.0)
+    torch.testing.assert_close(found * 100.0, _expectation(q), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("weights", ["linear", "exponential"])
+def test_an_improvement_is_the_cross_entropy_from_the_improved_policy(weights: str) -> None:
+    """The enumerated gradient of sum_k w_k log pi(a_k), with bounded and dropped weights."""
+    bounds, dropped = (0.25, 2.0), 0.04
+    found, q = _improvement(weights=weights, temperature=0.5, weight_range=bounds, dropped_share=dropped)
+    share = torch.tensor(COUNTS) / 16
+    scaled = (q - share @ q) / 0.5
+    weight = share * (1 + scaled if weights == "linear" else scaled.exp()).clamp(*bounds)
+    weight = weight / weight.sum()
+    assert 0 < int((weight < dropped).sum()) < 8
+    weight[weight < dropped] = 0.0
+    weight = weight / weight.sum()
+    torch.testing.assert_close(found, _gradient(lambda logprob: weight @ logprob.sum(-1)), atol=1e-5, rtol=1e-4)
 
 
 def test_a_token_level_baseline_changes_nothing_in_the_mean() -> None:

@@ -14,7 +14,7 @@ from learner.models.pretrained import is_causal
 from learner.passes.attention import TREE, Tree, tree_mask
 from learner.passes.layout import Encoder
 from learner.passes.packed_encoder import PackedEncoder
-from learner.passes.rows import Row
+from learner.passes.rows import Row, fresh_shares
 from learner.passes.separate_encoder import SeparateEncoder
 
 PARTS = ("state", "action", "next_state", "next_states", "fresh")
@@ -52,6 +52,46 @@ def test_packed_logprobs_equal_those_of_separate_passes(config: PretrainedConfig
         packed = policy(layout, layout.predictions[part])
     alone = [sequence_logprobs(policy, text)[-n:] for text, n in _actions_alone(rows, part)]
     np.testing.assert_allclose(packed.numpy(), np.concatenate(alone), atol=1e-5, rtol=0)
+
+
+def _ragged() -> list[Row]:
+    """Return rows of all turns with one to three fresh actions at each state; every other row bootstraps."""
+    rows = [make_row(seed, all_turns=True, terminated=seed % 2 == 0) for seed in range(4)]
+    rng = np.random.default_rng(0)
+    for row in rows:
+        row.bootstraps = not row.episode.terminated
+        drawn = [[rng.integers(1, 64, rng.integers(1, 5)) for _ in range(rng.integers(1, 4))] for _ in row.states]
+        row.fresh = flat_actions(drawn)
+    return rows
+
+
+def test_states_have_their_own_number_of_fresh_actions_and_one_may_follow_the_last_turn(
+    config: PretrainedConfig,
+) -> None:
+    rows = _ragged()
+    critic = Critic(AutoModel.from_config(config), 32).eval()
+    policy = Policy(AutoModelForCausalLM.from_config(config).eval(), temperature=0.7)
+    layout = PackedEncoder(0).encode(rows, ("fresh", "action"), 1)
+    with torch.no_grad():
+        packed = critic(layout, q=("fresh", "action"))
+        separate = critic(SeparateEncoder(0).encode(rows, ("fresh", "action"), 1), q=("fresh", "action"))
+        logprob = policy(layout, layout.predictions["fresh"])
+    shares = fresh_shares(rows)
+    assert packed["q_fresh"].shape == (2, *shares.shape) == (2, sum(len(row.states) for row in rows), 3)
+    np.testing.assert_allclose(shares.sum(-1), 1.0, rtol=1e-6)
+    assert set((shares > 0).sum(-1)) == {1, 2, 3}
+    for name in packed:
+        torch.testing.assert_close(packed[name], separate[name], atol=1e-5, rtol=0)
+    states = [(row, number, int(turn)) for row in rows for number, turn in enumerate(row.states)]
+    alone, owner = [], []
+    for state, (row, number, turn) in enumerate(states):
+        for index, action in enumerate(row.fresh_at(number)):
+            text = np.concatenate((row.episode.tokens[: row.episode.state_end(turn)], action))
+            alone.append(sequence_logprobs(policy, text)[-len(action) :])
+            owner += [(state, index)] * len(action)
+    np.testing.assert_allclose(logprob.numpy(), np.concatenate(alone), atol=1e-5, rtol=0)
+    predictions = layout.predictions["fresh"]
+    assert list(zip(predictions.sample.tolist(), predictions.action.tolist(), strict=True)) == owner
 
 
 def _actions_alone(rows: list[Row], part: str) -> list[tuple[np.ndarray, int]]:

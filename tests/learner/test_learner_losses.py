@@ -9,7 +9,7 @@ import pytest
 import torch
 from learner_cases import change, make_row
 
-from learner.algorithms.utterance_critic import n_step_returns
+from learner.algorithms.targets import n_step_returns
 from learner.losses import (
     advantage,
     advantage_weights,
@@ -18,13 +18,14 @@ from learner.losses import (
     generalised_advantage,
     group_advantage,
     lambda_target,
+    over_heads,
     policy_gradient_loss,
-    q_loss,
     reference_kl,
     returns_to_go,
     td_target,
     v_loss,
 )
+from learner.models.value_codes import ScalarCode
 
 
 def test_td_target_bootstraps_through_limits_and_stops_at_ends() -> None:
@@ -69,7 +70,8 @@ def test_tabular_critic_converges_to_the_known_values() -> None:
         # Ten fresh actions per state in the exact proportion of the policy.
         fresh = bar_q[:, :, [1] * 7 + [0] * 3]
         optimizer.zero_grad()
-        (q_loss(q.flatten(1), target) + v_loss(v, fresh)).backward()
+        q_error = ScalarCode(1.0).error(q.flatten(1).unsqueeze(-1), target).sum()
+        (q_error + v_loss(v, fresh)).backward()
         optimizer.step()
         with torch.no_grad():
             bar_q.lerp_(q, 0.5)
@@ -79,10 +81,14 @@ def test_tabular_critic_converges_to_the_known_values() -> None:
         np.testing.assert_allclose(q[head].detach(), exact_q, atol=1e-3)
 
 
-def test_advantage_takes_the_lower_head_of_each() -> None:
-    q = torch.tensor([[[1.0, 4.0]], [[2.0, 3.0]]])
-    v = torch.tensor([[0.5], [0.25]])
-    torch.testing.assert_close(advantage(q, v), torch.tensor([[0.75, 2.75]]))
+@pytest.mark.parametrize(
+    ("how", "expected"), [("min", [0.75, 2.75]), ("mean", [1.125, 3.125]), ("mean_minus_std", [0.75, 2.75])]
+)
+def test_advantage_is_that_of_the_ensemble(how: str, expected: list[float]) -> None:
+    """The standard deviation of two heads is half their distance, so that subtracting one of it gives the minimum."""
+    q = over_heads(torch.tensor([[[1.0, 4.0]], [[2.0, 3.0]]]), how, 1.0)
+    v = over_heads(torch.tensor([[0.5], [0.25]]), how, 1.0)
+    torch.testing.assert_close(advantage(q, v), torch.tensor([expected]))
 
 
 def _enumerate(theta: torch.Tensor) -> tuple[list[tuple[int, int]], torch.Tensor]:

@@ -17,7 +17,8 @@ from buffer.client.remote import RemoteClient
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.folder_server import served_folder
 from learner.algorithms.base import StepResult
-from learner.algorithms.utterance_critic import critic_phase, n_step_returns
+from learner.algorithms.targets import n_step_returns
+from learner.algorithms.utterance_critic import critic_phase
 from learner.config import AlgorithmName, LearnerConfig
 from learner.feeding.feeder import Feeder
 from learner.passes.rows import Row
@@ -68,7 +69,7 @@ def test_td_errors_are_those_of_the_targets() -> None:
     assert squares.mean() == pytest.approx(result.metrics["critic/q_loss"], rel=1e-4)
     # An untrained Q is small, so the errors are close to the rewards.
     assert np.corrcoef(np.concatenate(result.td_errors), np.abs(reward))[0, 1] > 0.8
-    assert critic_step("archer", rows, 24).td_errors == []
+    assert len(critic_step("archer", rows, 24).td_errors) == 0
 
 
 class Served(RemoteClient):

@@ -26,11 +26,13 @@ class AlgorithmConfig(StrictConfig):
         implementation: "module:Class" of the `learner.algorithms.base.Algorithm`, imported when the learner starts.
         algorithm: the value of the run's `algorithm`; empty if it is the section's own name.
         has_critic: whether the algorithm trains an utterance-level critic.
+        has_v_heads: whether it trains V in a way that needs heads, so that `critic.value` cannot be "fresh".
     """
 
     implementation: ClassVar[str]
     algorithm: ClassVar[str] = ""
     has_critic: ClassVar[bool] = False
+    has_v_heads: ClassVar[bool] = False
 
     def proposals(self) -> int:
         """Return the number of actions among which the critic chooses at play; 0 if the policy plays alone."""
@@ -229,6 +231,7 @@ class OfflineConfig(AlgorithmConfig):
     implementation = "learner.algorithms.archer_offline:ArcherOffline"
     algorithm = "archer_offline"
     has_critic = True
+    has_v_heads = True
 
     expectile: float = Field(0.7, gt=0, lt=1, description="Expectile of V over the data's actions; 0.5 is their mean.")
     beta: float = Field(0.1, gt=0, description="Temperature of the weights exp(A / beta).")
@@ -244,6 +247,7 @@ class ChaiConfig(AlgorithmConfig):
 
     implementation = "learner.algorithms.chai:Chai"
     has_critic = True
+    has_v_heads = True
 
     candidates: int = Field(5, ge=2, description="Actions that the policy proposes at each state (the paper: 5).")
 

@@ -114,4 +114,5 @@ def _setup(session: Session, model: str) -> Setup:
         window=args.max_staleness if args.mode == "async" else 0,
         offline_cycles=args.offline_cycles,
         scorer=args.scorer,
+        demonstrations_in_replay=args.demonstrations_in_replay,
     )

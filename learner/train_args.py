@@ -28,6 +28,7 @@ class TrainArgs:
         temperature: sampling temperature of the engines.
         demonstrations: file of the episodes to clone.
         resume: checkpoint to resume from.
+        demonstrations_in_replay: whether replay holds episodes that no policy wrote.
         scorer: the actor that chooses actions by the critic, for algorithms that play by it.
         exact: the exact values of the environment at the critic's discount; None if it cannot be solved.
     """
@@ -56,3 +57,4 @@ class TrainArgs:
     resume: Path | None = None
     scorer: Scorer | None = None
     exact: ExactActions | None = None
+    demonstrations_in_replay: bool = False

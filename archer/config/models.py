@@ -89,6 +89,11 @@ class RunConfig(StrictConfig):
                 f"`offline_cycles` is {self.offline_cycles}, but in these cycles replay is empty; set "
                 "demonstrations.keep_in_replay=true, with demonstrations"
             )
+        if self.algorithm_config.has_v_heads and self.learner.critic.value == "fresh":
+            raise ValueError(
+                f"`algorithm` {self.algorithm} trains heads of V, and `learner.critic.value` is fresh, which has none; "
+                "set learner.critic.value=heads"
+            )
         self.algorithm_config.check_run(
             self.algorithm, offline_cycles=self.offline_cycles, episodes_per_cycle=self.episodes_per_cycle
         )

@@ -13,7 +13,8 @@ from learner.protocols import Publisher, RolloutService, Scorer
 from learner.train_args import TrainArgs
 
 if TYPE_CHECKING:
-    from buffer.client.local_client import LocalClient
+    from archer.driver.value_support import with_support
+from buffer.client.local_client import LocalClient
     from buffer.client.ray_client import ReplayClient
 
 
@@ -31,7 +32,7 @@ def train_args(
     """Return the arguments of each rank; those of the same names are passed on."""
     return TrainArgs(
         algorithm=config.algorithm,
-        learner=config.learner,
+        learner=with_support(config),
         run_dir=folder.path,
         model=model,
         start_model=start_path(config.model, folder.model),
@@ -53,5 +54,6 @@ def train_args(
         demonstrations=folder.demonstrations,
         resume=resume,
         scorer=scorer,
+        demonstrations_in_replay=config.demonstrations.keep_in_replay,
         exact=exact_actions(config, model),
     )

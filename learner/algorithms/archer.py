@@ -27,7 +27,9 @@ class Archer(OverActorCritic):
 
     @classmethod
     def build(cls, setup: Setup) -> Algorithm:
-        return OfflineToOnline(setup) if setup.offline_cycles else cls(setup)
+        # Where V is computed from fresh actions, offline cycles are as online ones but for the episodes.
+        by_iql = setup.offline_cycles and setup.config.critic.value == "heads"
+        return OfflineToOnline(setup) if by_iql else cls(setup)
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, actor = self.config.critic, self.config.actor
@@ -88,7 +90,7 @@ class Archer(OverActorCritic):
                 importance_cap=config.importance_cap,
                 clip=config.clip,
             )
-            if self.engines.reference is not None:
+            if self.engines.reference is not None and config.kl_to_clone:
                 kl = reference_kl(logprob, self.engines.reference(layout, predictions))
                 sums.add(kl_to_clone=kl)
                 extra = extra + config.kl_to_clone * kl

@@ -29,6 +29,7 @@ class Setup:
     Attributes, beside those of the same names in `TrainArgs`:
         reference: folder or name of the policy that learning started from. It is the reference of `kl_to_clone` and the
             base of adapters.
+        demonstrations_in_replay: whether replay holds episodes that no policy wrote.
         window: number of policy versions by which a cycle's own episodes may be behind; 0 in sync mode.
     """
 

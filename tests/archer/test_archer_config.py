@@ -14,6 +14,7 @@ from archer.config.loading import dump_config, load_config
 from archer.config.models import RunConfig
 from archer.config.overrides import parse_override
 from archer.config.presets import presets
+from archer.driver.value_support import with_support
 from archer.errors import ConfigError
 
 BASE = """
@@ -99,6 +100,12 @@ def test_dump_reads_back_to_the_same_config(base: Path, tmp_path: Path) -> None:
         ("rollout.sampling.max_tokens=512", ["`rollout.sampling.max_tokens` is 512", "prompt"]),
         ("algorithm=pppo", ["`algorithm` is 'pppo'", "ppo"]),
         ("algorithm=bc", ["`algorithm` bc", "learner.clone.steps"]),
+        ("learner.critic.retrace=0.9", ["learner.critic", "retrace=0.9 needs V from fresh", "value=fresh"]),
+        ("learner.critic.value=fresh", ["learner.critic", "every state of an episode", "unit=episode"]),
+        ("learner.critic={value: fresh, unit: episode, retrace: 0.9, n_step: 3}", ["retrace replaces n_step"]),
+        ("learner.actor.weight_range=[2, 3]", ["weight_range [2.0, 3.0] must contain 1"]),
+        ("learner.actor={objective: improvement, clip: 0.2}", ["clip belongs to the policy gradient"]),
+        ("learner.actor.objective=improvement", ["compares the fresh actions", "fresh_per_state=16"]),
         ("offline_cycles=11", ["`offline_cycles` is 11", "10 of `cycles`"]),
         ("offline_cycles=1", ["replay is empty", "demonstrations.keep_in_replay"]),
         ("model.path=gpt2", ["exactly one", "both are set"]),
@@ -175,6 +182,26 @@ def test_unknown_keys_and_wrong_values_are_named_together(tmp_path: Path) -> Non
     ):
         assert sum(words in line for line in lines) == 1, words
     assert len(lines) == 7
+
+
+def test_v_from_fresh_actions_is_refused_to_methods_that_train_its_heads(base: Path) -> None:
+    fresh = "learner.critic={value: fresh, unit: episode}"
+    assert load_config(base, [fresh]).learner.critic.value == "fresh"
+    for algorithm in ("archer_offline", "chai"):
+        with pytest.raises(ConfigError, match=rf"`algorithm` {algorithm} trains heads of V.*critic.value=heads"):
+            load_config(base, [fresh, f"algorithm={algorithm}"])
+
+
+def test_a_histogram_takes_its_support_from_the_environment(base: Path) -> None:
+    histogram = "learner.critic={value: fresh, unit: episode, loss: hl_gauss}"
+    config = load_config(base, [histogram])
+    support = with_support(config).critic.support
+    assert support is not None
+    assert support[0] <= -20
+    assert support[1] == 0
+    assert config.learner.critic.support is None
+    given = load_config(base, [histogram, "learner.critic.support=[-3, 1]"])
+    assert with_support(given).critic.support == (-3, 1)
 
 
 def test_mistake_in_the_file_names_the_file(tmp_path: Path) -> None:

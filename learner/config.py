@@ -1,4 +1,5 @@
-"""The `learner` section of a run's configuration. The sections of the algorithms are in `learner.algorithm_config`."""
+"""The `learner` section of a run's configuration. The sections of the algorithms are in `learner.algorithm_config`,
+that of the critic in `learner.critic_config`."""
 
 from __future__ import annotations
 
@@ -11,14 +12,13 @@ from learner.algorithm_config import (
     AlgorithmConfig,
     ChaiConfig,
     CloneConfig,
-    CriticConfig,
     FilteredCloningConfig,
     GrpoConfig,
     OfflineConfig,
     PpoConfig,
     ReinforceConfig,
-    StrictConfig,
 )
+from learner.critic_config import CriticConfig, StrictConfig
 
 
 class LoraConfig(StrictConfig):

@@ -15,8 +15,9 @@ from archer.config.sections import (
     ModelConfig,
 )
 from buffer.config import ReplayConfig
-from learner.algorithm_config import AlgorithmConfig, StrictConfig
+from learner.algorithm_config import AlgorithmConfig
 from learner.config import AlgorithmName, LearnerConfig
+from learner.critic_config import StrictConfig
 
 
 class RunConfig(StrictConfig):

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from learner.algorithm_config import StrictConfig
+from learner.critic_config import StrictConfig
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 """Head dimensions that vLLM's attention supports on CPUs and GPUs; with others an engine fails at its first step."""

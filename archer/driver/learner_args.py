@@ -9,12 +9,12 @@ from archer.config.models import RunConfig
 from archer.driver.exact_actions import exact_actions
 from archer.driver.model import start_path
 from archer.driver.run_folder import RunFolder
+from archer.driver.value_support import with_support
 from learner.protocols import Publisher, RolloutService, Scorer
 from learner.train_args import TrainArgs
 
 if TYPE_CHECKING:
-    from archer.driver.value_support import with_support
-from buffer.client.local_client import LocalClient
+    from buffer.client.local_client import LocalClient
     from buffer.client.ray_client import ReplayClient
 
 

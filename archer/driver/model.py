@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from archer.config.loading import looks_like_folder
 from archer.config.sections import ModelConfig, TinyModelConfig
 from archer.errors import ConfigError
-from learner.algorithm_config import CriticConfig
+from learner.critic_config import CriticConfig
 from learner.errors import LearnerError
 
 if TYPE_CHECKING:

@@ -7,12 +7,14 @@ cycle can be requested in advance.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from learner.algorithms.archer_offline import ArcherOffline
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.fresh_critic import fresh_values_loss
 from learner.algorithms.improvement import improvement_step
 from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
@@ -54,7 +56,7 @@ class Archer(OverActorCritic):
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         if phase.name == "critic":
             if self.config.critic.value == "fresh":
-                return self.engines.critic_step(micro_batches, samples)
+                return self.engines.step_by(partial(fresh_values_loss, self.engines), micro_batches, samples)
             return self.engines.critic_step(micro_batches, samples, lambda v, bar: v_loss(v, bar["q_fresh"]), "fresh")
         if self.config.actor.objective == "improvement":
             return improvement_step(self.engines, micro_batches, samples)

@@ -11,21 +11,18 @@ clone, which imitates them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from learner.algorithms.targets import n_step_returns, sample_weights
+from learner.algorithms.utterance_critic import ActorCritic, MicroBatchLoss
 from learner.engine.sums import Sums
 from learner.errors import LearnerError
 from learner.losses import backup, lambda_target, retrace_target, td_target
 from learner.models.value_codes import HistogramCode
 from learner.passes.rows import Row, action_record, fresh_shares
-
-if TYPE_CHECKING:
-    from learner.algorithms.utterance_critic import ActorCritic, MicroBatchLoss
 
 
 def fresh_values_loss(engines: ActorCritic, sums: Sums, td_errors: list[Tensor]) -> MicroBatchLoss:

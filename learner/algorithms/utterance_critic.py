@@ -7,19 +7,19 @@ target network.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from learner.algorithm_config import CriticConfig
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
-from learner.algorithms.fresh_critic import fresh_values_loss
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
 from learner.algorithms.targets import n_step_returns, sample_weights
 from learner.diagnosis import against_exact, return_figures, with_legal_actions
+from learner.critic_config import CriticConfig
 from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
@@ -33,6 +33,8 @@ from learner.protocols import ExactActions
 Values = dict[str, Tensor]
 ValueLoss = Callable[[Tensor, Values], Tensor]
 MicroBatchLoss = Callable[[Sequence[Row]], Tensor]
+MakeLoss = Callable[[Sums, list[Tensor]], MicroBatchLoss]
+"""Returns the loss of a micro-batch, summed. The loss adds to the sums of the step's metrics and the list of TD errors."""
 
 
 class ActorCritic:
@@ -55,27 +57,24 @@ class ActorCritic:
         needs_clone = needs_clone or actor.kl_to_clone > 0
         self.reference = setup.reference_policy(self.policy.device) if needs_clone else None
 
-    def critic_step(
-        self, micro_batches: MicroBatches, samples: int, value_loss: ValueLoss | None = None, bar_q: Part = "fresh"
-    ) -> StepResult:
-        """Take one step of J_Q, and of J_V if V has heads, then update the target network.
+    def critic_step(self, micro_batches: MicroBatches, samples: int, value_loss: ValueLoss, bar_q: Part) -> StepResult:
+        """Take one step of J_Q and J_V, then update the target network.
 
         Args:
-            value_loss: returns J_V, summed, of V at the states [heads, samples] and the target network's values. None
-                if V has no heads.
+            value_loss: returns J_V, summed, of V at the states [heads, samples] and the target network's values.
             bar_q: the actions at which `value_loss` needs the target network's Q: "fresh" or "action".
 
         Returns:
             Metrics, and the TD errors if draws are prioritised.
         """
+        return self.step_by(partial(self._heads_loss, value_loss, bar_q), micro_batches, samples)
+
+    def step_by(self, make_loss: MakeLoss, micro_batches: MicroBatches, samples: int) -> StepResult:
+        """Take one step of the critic by another loss than `critic_step`, then update the target network."""
         config = self.config.critic
         sums = Sums(self.critic.device)
         td_errors: list[Tensor] = []
-        if value_loss is None:
-            loss = fresh_values_loss(self, sums, td_errors)
-        else:
-            loss = self._heads_loss(value_loss, bar_q, sums, td_errors)
-        norm = self.critic.step(micro_batches, loss, global_size=samples)
+        norm = self.critic.step(micro_batches, make_loss(sums, td_errors), global_size=samples)
         self.target.average_towards(self.critic, config.tau)
         metrics = {f"critic/{name}": value / samples for name, value in sums.total().items()} | {"critic/norm": norm}
         if config.sampler != "prioritised":

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from learner.algorithm_config import CriticConfig
+from learner.critic_config import CriticConfig
 
 
 class ValueCode(nn.Module, ABC):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from archer.config.sections import ModelConfig, TinyModelConfig
 from archer.driver.model import build_tiny_model, check_critic, resolve_model
 from archer.errors import ConfigError
-from learner.algorithm_config import CriticConfig
+from learner.critic_config import CriticConfig
 from learner.models.vocabulary import pad_token_id
 
 TEXTS = [

@@ -18,8 +18,8 @@ from transformers import (
     RobertaModel,
 )
 
-from learner.algorithm_config import BackboneConfig, CriticConfig
 from learner.config import LearnerConfig
+from learner.critic_config import BackboneConfig, CriticConfig
 from learner.errors import LearnerError
 from learner.models.critic import build_critic
 from learner.models.pretrained import without_dropout

@@ -20,9 +20,10 @@ from trainer_cases import Memory, cycles, make_args, make_trainer, played
 from buffer.client.remote import RemoteClient
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.folder_server import served_folder
-from learner.algorithm_config import ActorConfig, CriticConfig
+from learner.algorithm_config import ActorConfig
 from learner.algorithms.phases import Draws
 from learner.config import AlgorithmName, LearnerConfig
+from learner.critic_config import CriticConfig
 from learner.feeding.feeder import Feeder
 from learner.passes.rows import Batch, Row
 

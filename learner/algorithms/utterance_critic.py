@@ -18,8 +18,8 @@ from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
 from learner.algorithms.targets import n_step_returns, sample_weights
-from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.critic_config import CriticConfig
+from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
@@ -34,7 +34,7 @@ Values = dict[str, Tensor]
 ValueLoss = Callable[[Tensor, Values], Tensor]
 MicroBatchLoss = Callable[[Sequence[Row]], Tensor]
 MakeLoss = Callable[[Sums, list[Tensor]], MicroBatchLoss]
-"""Returns the loss of a micro-batch, summed. The loss adds to the sums of the step's metrics and the list of TD errors."""
+"""Returns the loss of a micro-batch, summed; the loss adds to the sums of the metrics and to the list of TD errors."""
 
 
 class ActorCritic:

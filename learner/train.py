@@ -95,7 +95,10 @@ class Trainer:
         if not self.session.config.diagnosis_episodes or not self.algorithm.has_values:
             return {}
         started = time.monotonic()
-        micro_batches = self.new_episodes.micro_batches(self.state.version, seed=self.state.cycle)
+        version, fresh = self.state.version, self.algorithm.fresh_to_diagnose
+        micro_batches = self.new_episodes.micro_batches(
+            version, seed=self.state.cycle, attach=lambda rows: self.feeder.with_fresh(rows, fresh, version)
+        )
         self.state.diagnosed = self.new_episodes.seen
         found = self.algorithm.diagnose(micro_batches, self.args.exact) if micro_batches else {}
         self.session.records.diagnosis(found)

@@ -46,11 +46,13 @@ class Algorithm(ABC):
         policy: the engine of the policy, a `learner.models.policy.Policy`.
         group: number of episodes that are played of each environment seed.
         has_values: whether `diagnose` returns figures.
+        fresh_to_diagnose: number of fresh actions at each state that `diagnose` reads.
     """
 
     policy: Engine
     group: int = 1
     has_values: bool = False
+    fresh_to_diagnose: int = 0
 
     @abstractmethod
     def __init__(self, setup: Setup) -> None:

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.algorithms.targets import n_step_returns, sample_weights
+from learner.algorithms.targets import backup_at_states, n_step_returns, sample_weights
 from learner.algorithms.utterance_critic import ActorCritic, MicroBatchLoss
 from learner.engine.sums import Sums
 from learner.errors import LearnerError
-from learner.losses import backup, lambda_target, retrace_target, td_target
+from learner.losses import lambda_target, retrace_target, td_target
 from learner.models.value_codes import HistogramCode
-from learner.passes.rows import Row, action_record, fresh_shares
+from learner.passes.rows import Row, action_record
 
 
 def fresh_values_loss(engines: ActorCritic, sums: Sums, td_errors: list[Tensor]) -> MicroBatchLoss:
@@ -39,7 +39,7 @@ def fresh_values_loss(engines: ActorCritic, sums: Sums, td_errors: list[Tensor])
         require_support(code, rows, engines.config.critic.gamma)
         ahead = engines.critic_encoder.encode(rows, ("fresh", "action"), 1).to(device)
         bar = engines.target(ahead, q=("fresh", "action"))
-        states = backup_at_states(engines, rows, bar["q_fresh"])
+        states = backup_at_states(engines.config.critic, rows, bar["q_fresh"])
         target = _targets(engines, rows, states, bar["q_action"])
         now = engines.critic_encoder.encode(rows, ("action",), 1).to(device)
         outputs = critic(now, q=("action",), outputs=True)["q_action"]
@@ -53,13 +53,6 @@ def fresh_values_loss(engines: ActorCritic, sums: Sums, td_errors: list[Tensor])
         return (error * weight).sum()
 
     return loss
-
-
-def backup_at_states(engines: ActorCritic, rows: Sequence[Row], q_fresh: Tensor) -> Tensor:
-    """Return V at the states of `rows`, [heads, states], from Q of their fresh actions."""
-    config = engines.config.critic
-    share = torch.from_numpy(fresh_shares(rows)).to(q_fresh.device)
-    return backup(q_fresh, share, config.backup, config.backup_temperature)
 
 
 def is_turn(rows: Sequence[Row], device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""What targets read from rows: summed rewards, and the weights of the samples."""
+"""What targets read from rows: summed rewards, values of states from fresh actions, and the samples' weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.passes.rows import Row
+from learner.critic_config import CriticConfig
+from learner.losses import backup
+from learner.passes.rows import Row, fresh_shares
 
 
 def sample_weights(rows: Sequence[Row], device: torch.device) -> Tensor:
     """Return the weight of each sample, float32 [samples] in layout order; 1 for rows without weights."""
     weights = [row.weights if len(row.weights) else np.ones(len(row.turns), np.float32) for row in rows]
     return torch.from_numpy(np.concatenate(weights)).to(device)
+
+
+def backup_at_states(config: CriticConfig, rows: Sequence[Row], q_fresh: Tensor) -> Tensor:
+    """Return V at the states of `rows`, [heads, states], from Q of their fresh actions [heads, states, actions]."""
+    share = torch.from_numpy(fresh_shares(rows)).to(q_fresh.device)
+    return backup(q_fresh, share, config.backup, config.backup_temperature)
 
 
 def n_step_returns(rows: Sequence[Row], n: int, gamma: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
-from learner.algorithms.targets import n_step_returns, sample_weights
+from learner.algorithms.targets import backup_at_states, n_step_returns, sample_weights
 from learner.critic_config import CriticConfig
 from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.engine.checkpoints import on_rank_0
@@ -138,15 +138,26 @@ class ActorCritic:
             v = (q * torch.from_numpy(fresh_shares(rows)).to(q.device)).sum(-1)
         return advantage(q if part == "fresh" else q.unsqueeze(-1), v).to(self.policy.device)
 
-    def state_values(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Return V(s) = min_i V_i(s) at the states of `rows` and at the states after their turns.
+    def episode_values(self, rows: Sequence[Row]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return V(s) of whole episodes, the mean over heads, without gradient.
 
-        Both are [samples], without gradient.
+        Returns:
+            For each row V at its turns, [turns], and V of the state after the last turn, a scalar; the latter is 0 for
+            a terminated episode if V is computed from fresh actions.
         """
+        turns = [len(row.turns) for row in rows]
+        if self.config.critic.value == "fresh":
+            layout = self.critic_encoder.encode(rows, ("fresh",), 0).to(self.critic.device)
+            with torch.no_grad():
+                q = self.critic(layout, q=("fresh",))["q_fresh"]
+            states = backup_at_states(self.config.critic, rows, q).mean(0).split([len(row.states) for row in rows])
+            after = [v[n] if len(v) > n else v.new_zeros(()) for v, n in zip(states, turns, strict=True)]
+            return [v[:n] for v, n in zip(states, turns, strict=True)], after
         layout = self.critic_encoder.encode(rows, ("state", "next_state"), 1).to(self.critic.device)
         with torch.no_grad():
             values = self.critic(layout, v=("state", "next_state"))
-        return values["v_state"].amin(0), values["v_next_state"].amin(0)
+        now, following = (values[name].mean(0).split(turns) for name in ("v_state", "v_next_state"))
+        return list(now), [ahead[-1] for ahead in following]
 
     def action_values(self, rows: Sequence[Row]) -> Tensor:
         """Return Q(s, a) = min_i Q_i(s, a) of the fresh actions of `rows`, [samples, actions], without gradient."""
@@ -204,15 +215,16 @@ class OverActorCritic(Algorithm):
         self.engines = engines or ActorCritic(setup)
         self.config = setup.config
         self.policy = self.engines.policy
+        critic = self.config.critic
+        self.fresh_to_diagnose = critic.fresh_per_state if critic.value == "fresh" else 0
 
     def diagnose(self, micro_batches: MicroBatches, exact: ExactActions | None) -> dict[str, float]:
         engines, episodes, values, last = self.engines, [], [], []
         for rows in micro_batches:
-            now, after = engines.state_values(rows)
-            turns = [len(row.turns) for row in rows]
+            now, after = engines.episode_values(rows)
             episodes += [row.episode for row in rows]
-            values += now.split(turns)
-            last += [ahead[-1] for ahead in after.split(turns)]
+            values += now
+            last += after
         found = return_figures(episodes, values, last, self.config.critic.gamma, engines.critic.device)
         if exact is not None:
             legal = [with_legal_actions(rows, exact) for rows in micro_batches]

@@ -118,6 +118,20 @@ class Feeder:
         for _ in range(draws.epochs - 1):
             yield from kept
 
+    def with_fresh(self, rows: list[Row], n: int, version: int) -> list[Row]:
+        """Return whole episodes with `n` fresh actions at each state, which the draws of this version share.
+
+        An episode whose last turn has no successor state with room for an action is left out. With `n` 0, return the
+        rows as they are. Called on rank 0.
+        """
+        if not n or not rows:
+            return rows
+        whole = [row for row in whole_episodes(rows, self._rollouts.window()) if len(row.turns) == row.episode.turns]
+        if whole:
+            shared = self._shared_actions(n, version)
+            self._attach(FreshSupply(self._rollouts, [whole], n, logprobs=True, shared=shared), whole)
+        return whole
+
     def update_priorities(self, micro_batches: list[list[Row]], td_errors: Sequence[np.ndarray]) -> None:
         """Send replay the TD errors of a step as priorities. Called on every rank.
 
@@ -203,14 +217,18 @@ class Feeder:
         """Wait for the fresh actions of a step and return each rank's share of it."""
         started = time.monotonic()
         if item.fresh is not None:
-            try:
-                item.fresh.attach(item.rows, self._config.timeout_s)
-            except FutureTimeoutError as error:
-                workers = [f"{w.name} ({'ready' if w.ready else 'not ready'})" for w in self._rollouts.workers()]
-                raise WaitTimeoutError(
-                    f"no fresh actions within {self._config.timeout_s:.0f} s from "
-                    f"{', '.join(workers) or 'any worker: there is none'}; see the workers' logs, or raise "
-                    "learner.timeout_s"
-                ) from error
+            self._attach(item.fresh, item.rows)
         batches = split(item.rows, self._leader.ranks, self._config.micro_batch, time.monotonic() - started)
         return [replace(batch, recent_share=item.recent) for batch in batches]
+
+    def _attach(self, fresh: FreshSupply, rows: list[Row]) -> None:
+        """Wait for the fresh actions of `rows` and attach them."""
+        try:
+            fresh.attach(rows, self._config.timeout_s)
+        except FutureTimeoutError as error:
+            workers = [f"{w.name} ({'ready' if w.ready else 'not ready'})" for w in self._rollouts.workers()]
+            raise WaitTimeoutError(
+                f"no fresh actions within {self._config.timeout_s:.0f} s from "
+                f"{', '.join(workers) or 'any worker: there is none'}; see the workers' logs, or raise "
+                "learner.timeout_s"
+            ) from error

@@ -96,7 +96,7 @@ def table_rows() -> list[Row]:
 
 
 def table_archer() -> Any:
-    """Return ArCHer with known tables, whose second head is higher and does not count."""
+    """Return ArCHer with known tables: the second head is 1 higher, so that V, the mean over heads, is 0.5 higher."""
     algorithm = table_algorithm("archer", critic={"gamma": GAMMA})
     critic: Any = algorithm.engines.critic.module
     for extra, head in enumerate(critic.v):
@@ -118,14 +118,14 @@ def test_archers_figures_are_those_of_its_tables() -> None:
         }
     )
     rows = table_rows()
-    g = [1 + GAMMA * (2 + GAMMA * 2.5), 2 + GAMMA * 2.5, -1.0]
-    v = [0.5, 1.5, 1.5]
+    g = [1 + GAMMA * (2 + GAMMA * 3.0), 2 + GAMMA * 3.0, -1.0]
+    v = [1.0, 2.0, 2.0]
     q, true = np.array([-0.5, 0.5, 0.0, 1.0, -1.0]), np.array([-2.0, 2.0, 0.0, -1.5, 1.5])
     expected = {
         "critic/explained_variance": 1 - np.var(np.subtract(g, v)) / np.var(g),
         "critic/correlation": np.corrcoef(g, v)[0, 1],
         "critic/bias": np.mean(v) - np.mean(g),
-        "critic/value_start": 1.0,
+        "critic/value_start": 1.5,
         "critic/return_start": (g[0] + g[2]) / 2,
         "critic/exact_correlation": q @ true / math.sqrt((q @ q) * (true @ true)),
         "critic/exact_best": 2 / 3,

@@ -57,11 +57,14 @@ class Collector:
         if self.args.mode == "async":
             self.leader.call(lambda: self.args.rollouts.admit(self.args.episodes_per_cycle))
 
-    def evaluate(self, name: str) -> None:
-        """Play episodes on seeds that training never uses, without storing them, and record their results."""
+    def evaluate(self, name: str) -> CollectReport | None:
+        """Play episodes on seeds that training never uses, without storing them, and record and return their results.
+
+        Returns None if the run makes no evaluations.
+        """
         args = self.args
         if not args.evaluation_episodes:
-            return
+            return None
         self.records.publish("stage", stage="evaluate")
         report = self.leader.call(
             lambda: args.rollouts.collect(
@@ -74,6 +77,7 @@ class Collector:
         )
         self.state.evaluations[name] = float(report.returns.mean())
         self.records.evaluation(name, self.state.episodes, report)
+        return report
 
     def _play(self) -> CollectReport:
         self._align()

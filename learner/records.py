@@ -118,9 +118,14 @@ class Records:
 
     def evaluation(self, name: str, collected: int, report: CollectReport) -> None:
         """Record an evaluation that was made after `collected` training episodes."""
-        columns = ("returns", "successes", "turns", "invalid_actions")
-        values = {column: getattr(report, column).tolist() for column in columns}
-        self.publish("evaluation", name=name, collected_episodes=collected, **values)
+        self.publish("evaluation", **evaluation_columns(name, collected, report))
+
+
+def evaluation_columns(name: str, collected: int, report: CollectReport) -> dict[str, Any]:
+    """Return an evaluation as an event has it: the columns have one entry per episode."""
+    columns = ("returns", "successes", "turns", "invalid_actions")
+    values = {column: getattr(report, column).tolist() for column in columns}
+    return {"name": name, "collected_episodes": collected, **values}
 
 
 def rollout_metrics(report: CollectReport, version: int) -> dict[str, float]:
@@ -136,6 +141,7 @@ def rollout_metrics(report: CollectReport, version: int) -> dict[str, float]:
     successes = report.successes[~np.isnan(report.successes)]
     return {
         "return": float(report.returns.mean()),
+        "return_std": float(report.returns.std()),
         "success_rate": float(successes.mean()) if len(successes) else float("nan"),
         "invalid_actions": float(report.invalid_actions.mean()),
         "mean_turns": float(report.turns.mean()),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +26,7 @@ from learner.models.adapter_files import Base
 from learner.models.policy import sequence_logprobs
 from learner.passes.precision import DTYPES
 from learner.ranks import Leader
-from learner.records import LearnerMetrics, Records
+from learner.records import LearnerMetrics, Records, evaluation_columns
 from learner.train_args import TrainArgs
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class Session:
         self.leader = Leader(args.rollouts.stale_error, self._send)
         self.collector = Collector(args, self.state, self.leader, self.records)
         self.base: Base | None = None
+        self._best_return = self.leader.call(self._recall_best)
         self._broadcaster: Broadcaster | InProcessBroadcaster | None = None
 
     @property
@@ -109,6 +113,43 @@ class Session:
         self.records.broadcast(self.state.version, time.monotonic() - started, gap)
         return gap
 
+    def evaluate(self, name: str, algorithm: Algorithm) -> None:
+        """Evaluate the policy of `algorithm`, which the engines hold, and keep it in `best/` if it is the best so far.
+
+        The mean return decides, and of two equal ones the earlier. Called on every rank. Raises CheckpointError if the
+        policy cannot be written.
+        """
+        report = self.collector.evaluate(name)
+        if report is None or not self.args.keep_best or float(report.returns.mean()) <= self._best_return:
+            return
+        self._best_return = float(report.returns.mean())
+        folder = self.args.run_dir / "best"
+        with self._writing(f"the best policy so far, of the evaluation {name},", folder):
+            partial = self.leader.call(lambda: checkpoint_folders.begin(folder, self.state.cycle))
+            algorithm.save_chooser(partial)
+            checkpoints.export_policy(
+                algorithm.policy_model, self.broadcaster.source, self.tokenizer, partial / "policy"
+            )
+            evaluation = evaluation_columns(name, self.state.episodes, report) | {"cycle": self.state.cycle}
+            self.leader.call(lambda: checkpoint_folders.commit_best(partial, evaluation))
+
+    def _recall_best(self) -> float:
+        """Return the mean return of the policy in `best/`, -inf if there is none. A run from the start deletes it."""
+        if self.args.resume is None:
+            shutil.rmtree(self.args.run_dir / "best", ignore_errors=True)
+        found = checkpoint_folders.best_policy(self.args.run_dir)
+        return -math.inf if found is None else checkpoint_folders.mean_return(found[1])
+
+    @contextmanager
+    def _writing(self, what: str, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
+            raise CheckpointError(
+                f"{what} could not be written to {folder}: {error}. Free some space, then continue from the previous "
+                "checkpoint with `archer train --resume`"
+            ) from error
+
     def save(self, algorithm: Algorithm, swept: Iterable[str]) -> None:
         """Write a checkpoint; `swept` are the episodes that sweeps took. Called on every rank.
 
@@ -116,13 +157,8 @@ class Session:
         """
         self.records.publish("phase", cycle=self.state.cycle, phase="checkpoint")
         folder = self.args.run_dir / "checkpoints"
-        try:
+        with self._writing(f"the checkpoint of cycle {self.state.cycle}", folder):
             self._write(folder, algorithm, swept)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
-            raise CheckpointError(
-                f"the checkpoint of cycle {self.state.cycle} could not be written to {folder}: {error}. Free some "
-                "space, then continue from the previous checkpoint with `archer train --resume`"
-            ) from error
 
     def _write(self, folder: Path, algorithm: Algorithm, swept: Iterable[str]) -> None:
         partial = self.leader.call(lambda: checkpoint_folders.begin(folder, self.state.cycle))

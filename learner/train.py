@@ -48,7 +48,7 @@ class Trainer:
         while self.state.cycle < args.cycles:
             self.cycle(online=True)
         collector.stop()
-        collector.evaluate("final")
+        self.session.evaluate("final", self.algorithm)
         self.session.save(self.algorithm, self.sweeps.taken)
 
     def cycle(self, *, online: bool) -> None:
@@ -111,7 +111,7 @@ class Trainer:
         if cycle >= args.cycles:
             return
         if args.evaluation_every and cycle % args.evaluation_every == 0:
-            self.session.collector.evaluate(f"cycle-{cycle}")
+            self.session.evaluate(f"cycle-{cycle}", self.algorithm)
         if cycle % args.checkpoint_every == 0:
             self.session.save(self.algorithm, self.sweeps.taken)
 

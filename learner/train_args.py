@@ -27,6 +27,7 @@ class TrainArgs:
         max_staleness: in async mode, the number of policy versions by which an episode may be behind when it starts.
         temperature: sampling temperature of the engines.
         demonstrations: file of the episodes to clone.
+        keep_best: whether the policy of the best evaluation is kept in `best/`.
         resume: checkpoint to resume from.
         demonstrations_in_replay: whether replay holds episodes that no policy wrote.
         scorer: the actor that chooses actions by the critic, for algorithms that play by it.
@@ -54,6 +55,7 @@ class TrainArgs:
     rollouts: RolloutService
     board: Publisher
     demonstrations: Path
+    keep_best: bool = True
     resume: Path | None = None
     scorer: Scorer | None = None
     exact: ExactActions | None = None

@@ -25,6 +25,9 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option(min=0, help="First environment seed; by default one that training never uses.")
     ] = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="Play the newest checkpoint of each run, not its best evaluated policy.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="New folder for results and plot; by default one in evals/.")
     ] = None,
@@ -40,7 +43,7 @@ def evaluate(
     from learner.seeds import EVALUATION_SEED
 
     decodings: list[Decoding] = ["sampled", "greedy"] if sampled and greedy else ["greedy" if greedy else "sampled"]
-    chosen = choose_policies(policies, env=env, overrides=overrides or [])
+    chosen = choose_policies(policies, env=env, overrides=overrides or [], last=last)
     check_models(chosen)
     from archer.results.evaluation import play_policies  # imports Ray: a mistake above is reported sooner
 

@@ -78,6 +78,7 @@ class CheckpointConfig(StrictConfig):
 
     every: int = Field(1, ge=1, description="Cycles between checkpoints.")
     keep: int = Field(2, ge=1, description="Number of checkpoints kept on disk; older checkpoints are deleted.")
+    best: bool = Field(True, description="Keep the policy of the best evaluation in best/, which `archer eval` plays.")
 
 
 class ClusterConfig(StrictConfig):

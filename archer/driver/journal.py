@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from archer.driver.clone_watch import CloneWatch
 from archer.driver.progress import Event, Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from archer.results.statistics import EvalResult
@@ -20,6 +21,9 @@ class Journal:
         self._env = env
         self._greedy = greedy
         self._cycle = int(read_state(folder).get("cycle", 0))
+        self._watch = CloneWatch()
+        for row in folder.rows():  # of a run that is resumed
+            self._watch.note(row)
 
     def handle(self, event: Event) -> None:
         if event["kind"] == "cycle":
@@ -33,6 +37,8 @@ class Journal:
             per_episode = ("returns", "successes", "turns", "invalid_actions")
             self._folder.append_row({key: value for key, value in event.items() if key not in per_episode})
         self._progress.handle(event)
+        if event["kind"] in ("cycle", "evaluation") and (warning := self._watch.note(event)):
+            self._progress.message(warning)
 
 
 def read_state(folder: RunFolder) -> dict[str, Any]:

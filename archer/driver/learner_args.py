@@ -47,6 +47,7 @@ def train_args(
         evaluation_greedy=config.evaluation.greedy,
         checkpoint_every=config.checkpoint.every,
         checkpoint_keep=config.checkpoint.keep,
+        keep_best=config.checkpoint.best,
         temperature=config.rollout.sampling.temperature,
         replay=replay,
         rollouts=rollouts,

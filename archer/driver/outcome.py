@@ -13,6 +13,7 @@ from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder
 from archer.results.plots import learning_curve
 from archer.results.summary import print_summary, summarise
+from learner.engine.checkpoint_folders import best_policy
 
 
 def rewind(folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress) -> None:
@@ -26,7 +27,16 @@ def rewind(folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], pr
 def report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[str, Any]:
     """Write and print the summary and the learning curve. `wall_seconds` covers all parts of a resumed run."""
     rows, state = folder.rows(), read_state(folder)
-    summary = summarise(rows, name=config.name, env=config.env.id, wall_seconds=wall_seconds, state=state)
+    best = best_policy(folder.path)
+    summary = summarise(
+        rows,
+        name=config.name,
+        env=config.env.id,
+        wall_seconds=wall_seconds,
+        state=state,
+        best=None if best is None else best[1],
+        algorithm=config.algorithm,
+    )
     folder.write_summary(summary)
     console = Console()
     print_summary(summary, console)

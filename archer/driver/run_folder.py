@@ -1,7 +1,7 @@
 """The folder of a run: its paths, its lock, and writes that are complete or absent after a crash.
 
-runs/NAME/  config.yaml  metrics.jsonl  checkpoints/cycle-00012/  replay/  model/  demonstrations.arrow  summary.json
-            learning_curve.png
+runs/NAME/  config.yaml  metrics.jsonl  checkpoints/cycle-00012/  best/cycle-00010/  replay/  model/  summary.json
+            demonstrations.arrow  learning_curve.png
 """
 
 from __future__ import annotations

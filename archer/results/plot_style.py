@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ def new_figure(height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(8, height), dpi=200, layout="constrained")
     return figure, figure.add_subplot()
+
+
+def stacked_figure(heights: Sequence[float]) -> tuple[Any, list[Any]]:
+    """Return a figure 8 inches wide and its axes from top to bottom, of these heights in inches, with one x axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, sum(heights)), dpi=200, layout="constrained")
+    axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
+    return figure, list(axes[:, 0])
 
 
 def save(figure: Any, path: Path) -> Path:

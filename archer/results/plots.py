@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from archer.errors import RunError
-from archer.results.plot_style import INK, dress, legend, new_figure, save
+from archer.results.plot_style import INK, dress, legend, new_figure, save, stacked_figure
 from archer.results.statistics import EvalResult
 
 Row = dict[str, Any]
@@ -22,16 +22,20 @@ _DASHED: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 4)), "alpha": 0.
 
 
 def learning_curve(rows: list[Row], path: Path, *, title: str) -> Path:
-    """Draw the return over episodes to a PNG of 1600 x 900 pixels.
+    """Draw the return over episodes to a PNG of 1600 x 900 pixels; with figures of the critic it is 1600 x 1600.
 
     The returns sampled in each cycle are points and a smoothed line; evaluations are marks with their 95% interval.
+    Below are the critic's explained variance, and V(s_0) beside the discounted return, of each cycle's new episodes.
     Raises RunError if there is nothing to draw.
     """
     cycles = [row for row in rows if row["kind"] == "cycle" and row["metrics"].get("return") is not None]
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
     if not cycles and not evaluations:
         raise RunError(f"no cycle and no evaluation has finished, so there is no curve to draw at {path}")
-    figure, axes = new_figure(4.5)
+    measured = [row for row in cycles if row["metrics"].get("critic/bias") is not None]
+    figure, (axes, *below) = stacked_figure([4.5, 1.75, 1.75] if measured else [4.5])
+    if measured:
+        _draw_critic(below[0], below[1], measured)
     if cycles:
         _draw_cycles(axes, cycles)
     last_episodes = max((row["metrics"]["episodes"] for row in cycles), default=0)
@@ -39,7 +43,7 @@ def learning_curve(rows: list[Row], path: Path, *, title: str) -> Path:
     for row in {row["name"]: row for row in evaluations}.values():
         _draw_evaluation(axes, row, last_episodes)
     dress(axes, title, grid="y")
-    axes.set_xlabel("episodes", color=INK)
+    (axes, *below)[-1].set_xlabel("episodes", color=INK)
     axes.set_ylabel("return per episode", color=INK)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -93,6 +97,29 @@ def _draw_cycles(axes: Any, cycles: list[Row]) -> None:
     returns = np.array([row["metrics"]["return"] for row in cycles], dtype=float)
     axes.plot(episodes, returns, ".", color=_LINE, alpha=0.35, markersize=5)
     axes.plot(episodes, _smooth(returns), color=_LINE, linewidth=2, label="sampled while training")
+
+
+def _draw_critic(explained: Any, start: Any, measured: list[Row]) -> None:
+    """Draw the explained variance, and V(s_0) beside the discounted return, over episodes."""
+    metrics = [row["metrics"] for row in measured]
+    episodes = [m["episodes"] for m in metrics]
+    # A critic without an explained variance (all returns are equal) leaves a gap.
+    values = np.array([m.get("critic/explained_variance", np.nan) for m in metrics], dtype=float)
+    explained.plot(episodes, values, ".-", color=_LINE, linewidth=1.5, markersize=5)
+    explained.axhline(0, color=INK, **_DASHED)
+    explained.set_ylim(*_explained_range(values))
+    start.plot(episodes, [m["critic/value_start"] for m in metrics], ".-", color=_CLONE, label="V(s_0)")
+    start.plot(episodes, [m["critic/return_start"] for m in metrics], ".-", color=_LINE, label="discounted return")
+    for axes, label in ((explained, "explained\nvariance"), (start, "first state")):
+        dress(axes, "", grid="y")
+        axes.set_ylabel(label, color=INK)
+    legend(start, loc="best")
+
+
+def _explained_range(values: np.ndarray) -> tuple[float, float]:
+    """Return the limits of the axis: up to 1, and down to the least value or to -1, beyond which all are as bad."""
+    known = values[np.isfinite(values)]
+    return max(min(float(known.min(initial=0.0)) - 0.1, -0.1), -1.0), 1.05
 
 
 def _draw_evaluation(axes: Any, row: Row, last: float) -> None:

@@ -16,7 +16,7 @@ from archer.config.overrides import parse_override
 from archer.config.sections import EnvConfig
 from archer.driver.run_folder import latest_checkpoint
 from archer.errors import ConfigError
-from learner.engine.checkpoint_folders import CRITIC_FILE, checkpoint_folders
+from learner.engine.checkpoint_folders import CRITIC_FILE, best_policy, checkpoint_folders
 
 SETTINGS = ("rollout", "env.kwargs", "cluster", "seed", "learner.timeout_s")
 """The parts of the configuration that an evaluation uses."""
@@ -41,15 +41,18 @@ class Policy(_Found):
     config: RunConfig
 
 
-def choose_policies(sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = ()) -> list[Policy]:
-    """Return the policies of runs (their newest checkpoint), checkpoints and models, with distinct names.
+def choose_policies(
+    sources: Sequence[str], *, env: str | None = None, overrides: Sequence[str] = (), last: bool = False
+) -> list[Policy]:
+    """Return the policies of runs, checkpoints and models, with distinct names.
 
-    A run plays with its own configuration, and unless `env` is given, in its own environment; a model plays with the
-    defaults, in the environment of the first run. `overrides` apply to all. Raises ConfigError if an argument is none
-    of these, if two are the same policy, or if the policies would not play the same task.
+    The policy of a run is that of its best evaluation, or with `last`, or without an evaluation, that of its newest
+    checkpoint. A run plays with its own configuration, and unless `env` is given, in its own environment; a model plays
+    with the defaults, in the environment of the first run. `overrides` apply to all. Raises ConfigError if an argument
+    is none of these, if two are the same policy, or if the policies would not play the same task.
     """
     _check_overrides(overrides)
-    found = [_find(source) for source in sources]
+    found = [_find(source, last=last) for source in sources]
     seen: dict[str, str] = {}
     for one in found:
         if one.model in seen:
@@ -111,11 +114,12 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             )
 
 
-def _find(source: str) -> _Found:
+def _find(source: str, *, last: bool) -> _Found:
     """Resolve one argument. Raises ConfigError."""
     path = Path(source).expanduser()
     if (path / "config.yaml").is_file():
-        checkpoint = latest_checkpoint(path)
+        best = None if last else best_policy(path)
+        checkpoint = latest_checkpoint(path) if best is None else best[0]
         if checkpoint is None:
             raise ConfigError(
                 f"the run {source} has no checkpoint yet, so there is no policy to evaluate; wait for the first"
@@ -123,8 +127,10 @@ def _find(source: str) -> _Found:
         return _of_run(source, path.resolve(), checkpoint.resolve(), path.resolve().parts)
     checkpoint = path.resolve().parent if path.name == "policy" else path.resolve()
     run = checkpoint.parent.parent
-    if checkpoint in checkpoint_folders(run / "checkpoints") and (run / "config.yaml").is_file():
-        return _of_run(source, run, checkpoint, (*run.parts[:-1], f"{run.name}/{checkpoint.name}"))
+    known = [folder for kind in ("checkpoints", "best") for folder in checkpoint_folders(run / kind)]
+    if checkpoint in known and (run / "config.yaml").is_file():
+        shown = checkpoint.name if checkpoint.parent.name == "checkpoints" else f"best/{checkpoint.name}"
+        return _of_run(source, run, checkpoint, (*run.parts[:-1], f"{run.name}/{shown}"))
     if (path / "config.json").is_file():
         return _Found(source, str(path.resolve()), path.resolve().parts)
     if (path / "adapter_config.json").is_file():

@@ -6,18 +6,48 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from archer.driver.progress import duration
+from archer.results.notes import notes
+from archer.results.statistics import EvalResult
 
 Row = dict[str, Any]
 
+_CRITIC = (
+    "explained_variance",
+    "correlation",
+    "bias",
+    "value_start",
+    "return_start",
+    "exact_correlation",
+    "exact_best",
+    "exact_regret",
+)
+"""The figures of the critic that a cycle has (docs/algorithms.md)."""
 
-def summarise(rows: list[Row], *, name: str, env: str, wall_seconds: float, state: Row | None = None) -> Row:
-    """Return the content of summary.json from the rows of metrics.jsonl and the last checkpoint's counters, `state`.
+
+def summarise(
+    rows: list[Row],
+    *,
+    name: str,
+    env: str,
+    wall_seconds: float,
+    state: Row | None = None,
+    best: Row | None = None,
+    algorithm: str = "archer",
+) -> Row:
+    """Return the content of summary.json.
 
     `bc_return` and `final_return` come from the evaluations named clone and final; they are null if there was none.
     `clone_held_out` is the last loss of cloning on held-out demonstrations, null if none were held out.
-    `wall_seconds` covers the whole run, resumed parts included.
+    `critic` has the figures of the last cycle that measured them.
+
+    Args:
+        rows: the rows of metrics.jsonl.
+        wall_seconds: of the whole run, resumed parts included.
+        state: the last checkpoint's counters.
+        best: the evaluation of the policy in `best/`.
     """
     state = state or {}
     metrics = [row["metrics"] for row in rows if row["kind"] == "cycle"]
@@ -26,12 +56,13 @@ def summarise(rows: list[Row], *, name: str, env: str, wall_seconds: float, stat
     clone, final = evaluations.get("clone"), evaluations.get("final")
     gaps = [m["proof_gap"] for m in metrics if m.get("proof_gap") is not None]
     gaps += [state["proof_max_gap"]] if state.get("proof_max_gap") is not None else []
-    return {
+    summary = {
         "name": name,
         "env": env,
         "clone_held_out": _held_out(rows),
         **_evaluated("bc", clone),
         **_evaluated("final", final),
+        **_best(best, env),
         "improvement": final["return_mean"] - clone["return_mean"] if clone and final else None,
         "episodes": int(state.get("episodes", last.get("episodes", 0))),
         "cycles": int(state.get("cycle", len(metrics))),
@@ -44,7 +75,22 @@ def summarise(rows: list[Row], *, name: str, env: str, wall_seconds: float, stat
             phase: round(sum(m.get(f"seconds/{phase}") or 0.0 for m in metrics), 1)
             for phase in ("rollout", "critic", "actor", "broadcast")
         },
+        "critic": _critic(metrics),
     }
+    return summary | {"notes": notes(summary, rows, algorithm=algorithm)}
+
+
+def _best(evaluation: Row | None, env: str) -> Row:
+    row = None if evaluation is None else vars(EvalResult.from_event(evaluation, env=env))
+    named = evaluation or {}
+    return _evaluated("best", row) | {"best_evaluation": named.get("name"), "best_cycle": named.get("cycle")}
+
+
+def _critic(metrics: list[Row]) -> Row | None:
+    measured = [m for m in metrics if m.get("critic/bias") is not None]
+    if not measured:
+        return None
+    return {key: value for key in _CRITIC if (value := measured[-1].get(f"critic/{key}")) is not None}
 
 
 def _held_out(rows: list[Row]) -> Row | None:
@@ -81,17 +127,38 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
         beside = "" if observation is None else f", {observation:.3f} per observation token"
         note = f"nats per action token{beside}; {held_out['steps']} steps"
         table.add_row("held-out loss, clone", f"{held_out['action_loss']:.3f}", note)
-    for label, key in (("cloned policy", "bc"), ("final policy", "final")):
+    for label, key in (("cloned policy", "bc"), ("best policy", "best"), ("final policy", "final")):
         mean, interval, success = summary[f"{key}_return"], summary[f"{key}_interval"], summary[f"{key}_success_rate"]
         if mean is not None:
             rate = "" if success is None else f", success {success:.0%}"
+            rate += f", cycle {summary['best_cycle']}" if key == "best" else ""
             table.add_row(f"return, {label}", f"{mean:.2f}", f"95% {interval[0]:.2f} to {interval[1]:.2f}{rate}")
     if summary["improvement"] is not None:
         table.add_row("improvement", f"{summary['improvement']:+.2f}", "")
     table.add_row("episodes", f"{summary['episodes']:,}", f"in {summary['cycles']} cycles")
     table.add_row("policy version", str(summary["policy_version"]), "")
+    for line in _critic_lines(summary["critic"] or {}):
+        table.add_row(*line)
     if summary["proof_max_gap"] is not None:
         table.add_row("broadcast proof", f"{summary['proof_max_gap']:.1e}", "largest gap in log-probability")
     phases = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in summary["phase_seconds"].items())
     table.add_row("time", duration(summary["wall_seconds"]), phases)
-    (console or Console()).print(table)
+    out = console or Console()
+    out.print(table)
+    for note in summary["notes"]:
+        out.print(Text(note, style="yellow"), soft_wrap=True)
+
+
+def _critic_lines(critic: Row) -> list[tuple[str, str, str]]:
+    """Return the figures of the critic as lines of the table."""
+    if not critic:
+        return []
+    explained = critic.get("explained_variance")
+    start = f"V(s_0) {critic['value_start']:.2f}, return {critic['return_start']:.2f}, bias {critic['bias']:+.2f}"
+    lines = [("critic, explained variance", "none" if explained is None else f"{explained:.2f}", start)]
+    if (best := critic.get("exact_best")) is not None:
+        correlation = critic.get("exact_correlation")
+        shown = "none" if correlation is None else f"{correlation:.2f}"
+        rest = f"best action in {best:.0%} of states, regret {critic['exact_regret']:.2f} a turn"
+        lines.append(("critic, correlation with Q*", shown, rest))
+    return lines

@@ -98,6 +98,9 @@ class Algorithm(ABC):
     def finish_cycle(self, cycle: int) -> None:  # noqa: B027
         """Hand out weights other than the policy's, after the phases of `cycle` and before the next episode."""
 
+    def save_chooser(self, directory: Path) -> None:  # noqa: B027
+        """Write into `directory` what chooses among the policy's actions at play, if anything does."""
+
     def save(self, directory: Path) -> None:
         """Write weights and optimizers into `directory`."""
         self.policy.save(str(directory), "actor")

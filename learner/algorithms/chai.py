@@ -52,6 +52,9 @@ class Chai(OverActorCritic):
 
     def save(self, directory: Path) -> None:
         super().save(directory)
+        self.save_chooser(directory)
+
+    def save_chooser(self, directory: Path) -> None:
         state = self.engines.critic_state()
         if dist.get_rank() == 0:
             # The scorer of an evaluation loads this file, so that the policy plays as it did in the run.

@@ -1,16 +1,22 @@
-"""The folders of a run's checkpoints: their names, which of them are complete, and how many are kept.
+"""The folders of a run's checkpoints and of its best policy: their names, which are complete, and which are kept.
 
 This module imports no torch, so that the command line can list checkpoints without loading it.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 CRITIC_FILE = "critic.pt"
 """The critic's weights in a checkpoint of an algorithm that plays by its critic."""
+
+EVALUATION_FILE = "evaluation.json"
+"""The evaluation of a policy in `best/`: name, cycle, collected_episodes, and the columns of its episodes."""
 
 _NAME = re.compile(r"cycle-(\d{5,})")
 
@@ -33,10 +39,43 @@ def begin(directory: Path, cycle: int) -> Path:
 
 def commit(partial: Path, keep: int) -> Path:
     """Rename a finished checkpoint to its final name, delete all but the newest `keep`, and return its path."""
+    final = _rename(partial)
+    for old in checkpoint_folders(final.parent)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def commit_best(partial: Path, evaluation: dict[str, Any]) -> Path:
+    """Commit a policy that was evaluated as the best so far, with its evaluation, and delete the earlier best one."""
+    (partial / EVALUATION_FILE).write_text(json.dumps(evaluation))
+    final = _rename(partial)
+    for old in checkpoint_folders(final.parent):
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _rename(partial: Path) -> Path:
+    """Give a finished folder its final name, in place of an earlier one of that name."""
     final = partial.with_suffix("")
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
-    for old in checkpoint_folders(final.parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def best_policy(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the folder of a run's best evaluated policy and its evaluation; None if there is none.
+
+    A run that was killed may have left two such folders; the one of higher mean return counts.
+    """
+    found = [
+        (folder, json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8")))
+        for folder in checkpoint_folders(run / "best")
+    ]
+    return max(found, key=lambda entry: mean_return(entry[1]), default=None)
+
+
+def mean_return(evaluation: dict[str, Any]) -> float:
+    """Return the mean return of an evaluation, from its column `returns`."""
+    return math.fsum(evaluation["returns"]) / len(evaluation["returns"])

@@ -1,5 +1,6 @@
 """The policies of `archer eval`: runs, checkpoints and models by name, on one task; refusals name the reason."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,27 @@ def test_earlier_checkpoint_is_played_with_the_settings_of_its_run(tmp_path: Pat
     assert [policy.name for policy in policies] == ["mine", "mine/cycle-00002"]
     assert policies[1].config.rollout.sampling.temperature == 0.7
     assert choose_policies([f"{folder}/policy"])[0].model == policies[1].model
+
+
+def keep_best(run: str, cycle: str, *returns: float) -> Path:
+    """Write a policy that was kept as the best evaluated one."""
+    folder = Path(run) / "best" / cycle
+    make_model(folder / "policy")
+    (folder / "evaluation.json").write_text(json.dumps({"returns": returns}))
+    return folder.resolve()
+
+
+def test_run_is_its_best_evaluated_policy_unless_the_last_is_asked_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "mine", checkpoints=("cycle-00010",))
+    best = keep_best(run, "cycle-00004", -5.0, -7.0)
+    # A run that was killed between two writes has two of them.
+    keep_best(run, "cycle-00006", -6.0, -7.0)
+    assert choose_policies([run])[0].model == str(best / "policy")
+    last = Path(run).resolve() / "checkpoints" / "cycle-00010" / "policy"
+    assert choose_policies([run], last=True)[0].model == str(last)
+    both = choose_policies([str(last.parent), str(best)])
+    assert [policy.name for policy in both] == ["mine/cycle-00010", "mine/best/cycle-00004"]
+    assert both[1].config.env == both[0].config.env
 
 
 def test_another_environment_takes_none_of_the_runs_arguments(tmp_path: Path) -> None:

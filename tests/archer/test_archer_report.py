@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from archer.driver.journal import Journal
 from archer.driver.progress import Progress, RunState, duration, sparkline
-from archer.driver.run_folder import RunFolder
+from archer.driver.run_folder import RunFolder, read_rows
 from archer.errors import RunError
 from archer.results.plots import learning_curve
 from archer.results.statistics import EvalResult, bootstrap_interval
@@ -127,6 +128,109 @@ def test_journal_writes_the_rows_of_summary_and_curve(tmp_path: Path) -> None:
     assert "nats per action token, 1.250 per observation token; 125 steps" in output.getvalue()
 
 
+MEASURED = {
+    "critic/explained_variance": 0.42,
+    "critic/correlation": 0.7,
+    "critic/bias": 0.25,
+    "critic/value_start": -7.75,
+    "critic/return_start": -8.0,
+    "critic/exact_correlation": 0.9,
+    "critic/exact_best": 0.95,
+    "critic/exact_regret": 0.04,
+}
+
+
+def summary_of(rows: list[dict[str, Any]], **more: Any) -> tuple[dict[str, Any], str]:
+    """Return the summary of a run, and what is printed of it."""
+    output = io.StringIO()
+    summary = summarise(rows, name="a", env="b", wall_seconds=1.0, **more)
+    print_summary(summary, Console(file=output, width=200))
+    return summary, output.getvalue()
+
+
+def test_summary_shows_the_last_figures_of_the_critic() -> None:
+    summary, text = summary_of([cycle(1, **MEASURED), cycle(2, **{**MEASURED, "critic/bias": 0.5}), cycle(3)])
+    assert summary["critic"] == {name.removeprefix("critic/"): value for name, value in MEASURED.items()} | {
+        "bias": 0.5
+    }
+    for words in ("0.42", "V(s_0) -7.75, return -8.00, bias +0.50", "0.90", "in 95% of states, regret 0.04 a turn"):
+        assert words in text, words
+    assert summary["notes"] == []
+
+
+@pytest.mark.parametrize(("algorithm", "field"), [("archer", "critic.warmup_steps"), ("ppo", "ppo.warmup_cycles")])
+def test_a_critic_that_explains_nothing_is_named_with_a_remedy(algorithm: str, field: str) -> None:
+    useless = {**MEASURED, "critic/explained_variance": -0.13}
+    summary, text = summary_of([cycle(1, **MEASURED), cycle(2, **useless)], algorithm=algorithm)
+    (note,) = summary["notes"]
+    assert "explained variance is -0.13" in note
+    assert f"learner.{field}" in note
+    assert note in text
+    assert summary_of([cycle(1, **useless), cycle(2, **MEASURED)])[0]["notes"] == []
+
+
+def test_figures_of_a_critic_without_spread_are_shown_as_none() -> None:
+    plain = {name: MEASURED[name] for name in ("critic/bias", "critic/value_start", "critic/return_start")}
+    assert "none" in summary_of([cycle(1, **plain)])[1]
+
+
+def journal_of(tmp_path: Path, output: io.StringIO, *, greedy: bool = False) -> Journal:
+    """Return the journal of a new run, or of one that goes on."""
+    (tmp_path / "demo").mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(tmp_path / "demo", os.open(os.devnull, os.O_RDONLY))
+    return Journal(folder, Progress("demo", 9, Console(file=output, width=200)), env="twenty", greedy=greedy)
+
+
+def fallen(number: int, mean: float) -> dict[str, Any]:
+    """Return a cycle whose 64 episodes have this mean return and a standard deviation of 4, an interval of +-0.98."""
+    return cycle(number, **{"return": mean, "return_std": 4.0})
+
+
+CLONE = evaluation("clone", [-16.0, -14.0] * 50, 0)
+"""A mean of -15, with an interval of about +-0.2."""
+
+
+def test_a_return_below_the_clones_is_named_once_until_it_recovers(tmp_path: Path) -> None:
+    output = io.StringIO()
+    journal = journal_of(tmp_path, output)
+    journal.handle(CLONE)
+    for number, mean in enumerate((-15.9, -16.1, -17.0, -15.0, -16.5), start=1):
+        journal.handle(fallen(number, mean))
+    journal.handle(evaluation("final", [-17.0, -15.0] * 50, 320))
+    warnings = [line for line in output.getvalue().splitlines() if "below that of the clone" in line]
+    assert [line.partition(":")[0] for line in warnings] == ["cycle 2", "cycle 5"]
+    assert "the return -16.10 is below that of the clone, -15.00, by more than the 95% interval" in warnings[0]
+    (note,) = summarise(read_rows(tmp_path / "demo" / "metrics.jsonl"), name="a", env="b", wall_seconds=1.0)["notes"]
+    assert note.endswith("-15.00, by more than the interval: cycle 2, cycle 3, cycle 5, evaluation final.")
+
+
+def test_a_resumed_run_still_knows_its_clone_and_a_greedy_one_is_not_compared_with_samples(tmp_path: Path) -> None:
+    for greedy in (False, True):
+        root, output = tmp_path / str(greedy), io.StringIO()
+        journal = journal_of(root, io.StringIO(), greedy=greedy)
+        journal.handle(CLONE)
+        journal.handle(fallen(1, -15.0))
+        resumed = journal_of(root, output, greedy=greedy)
+        resumed.handle(fallen(2, -18.0))
+        assert ("below that of the clone" in output.getvalue()) is not greedy
+
+
+def test_summary_names_the_best_policy_and_how_to_play_the_last() -> None:
+    best = {**evaluation("cycle-6", [-8.0, -7.0], 384), "cycle": 6}
+    rows = [
+        {"kind": "evaluation", "name": "final", "cycle": 9, "return_mean": -11.0, "return_low": -12, "return_high": -10}
+    ]
+    summary, text = summary_of(rows, best=best)
+    assert (summary["best_return"], summary["best_cycle"], summary["best_evaluation"]) == (-7.5, 6, "cycle-6")
+    assert summary["best_interval"] == [-8.0, -7.0]
+    (note,) = summary["notes"]
+    assert "policy of cycle 6, which `archer eval` plays; the final return is outside the interval" in note
+    assert "--last" in text
+    assert "best policy" in text
+    same = summary_of(rows, best={**best, "name": "final", "cycle": 9})[0]
+    assert same["notes"] == []
+
+
 def test_summary_of_a_run_without_cycles_has_nulls() -> None:
     summary = summarise([], name="a", env="b", wall_seconds=1.0)
     assert (summary["bc_return"], summary["final_return"], summary["cycles"]) == (None, None, 0)
@@ -143,6 +247,14 @@ def test_curve_has_its_size_and_its_colours(tmp_path: Path) -> None:
     for colour in (line, clone):
         assert (np.abs(picture[..., :3] - colour).max(axis=-1) < 0.02).sum() > 100
     assert [entry.name for entry in path.parent.iterdir() if entry.suffix == ".png"] == ["learning_curve.png"]
+
+
+def test_curve_has_the_panels_of_the_critic_where_it_was_measured(tmp_path: Path) -> None:
+    rows = [cycle(1, **MEASURED), cycle(2), cycle(3, **{k: v for k, v in MEASURED.items() if "explained" not in k})]
+    picture = matplotlib.image.imread(learning_curve(rows, tmp_path / "x.png", title="x"))
+    assert picture.shape[:2] == (1600, 1600)
+    value = (np.abs(picture[..., :3] - np.array([0xC8, 0x55, 0x3D]) / 255).max(axis=-1) < 0.02).sum(axis=1)
+    assert value[1190:].sum() > 100  # V(s_0), in the lowest panel
 
 
 def test_curve_without_rows_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""What the summary of a run says in sentences: a critic that knows nothing, a best policy before the end, a fall."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from archer.driver.clone_watch import CloneWatch
+
+Row = dict[str, Any]
+
+_EXPLAINS_NOTHING = 0.05
+"""Explained variance up to which a critic counts as no better than the mean; the figure itself is noisy."""
+_REMEDIES = {
+    "ppo": "train the value function longer before the policy follows it (learner.ppo.warmup_cycles), or faster "
+    "(learner.ppo.value_lr)",
+    "chai": "give it more steps (learner.critic.steps_per_cycle)",
+}
+_REMEDY = (
+    "give it more steps before the policy follows it (learner.critic.warmup_steps) and in each cycle "
+    "(learner.critic.steps_per_cycle or updates_per_turn)"
+)
+
+
+def notes(summary: Row, rows: list[Row], *, algorithm: str) -> list[str]:
+    """Return the sentences about a run, from its summary and the rows of its metrics.jsonl."""
+    found = (_critic(summary, algorithm), _best(summary), _fall(summary, rows))
+    return [note for note in found if note is not None]
+
+
+def _critic(summary: Row, algorithm: str) -> str | None:
+    explained = (summary["critic"] or {}).get("explained_variance")
+    if explained is None or explained > _EXPLAINS_NOTHING:
+        return None
+    return (
+        "The critic is no better than predicting the mean return: on the last new episodes its explained variance is "
+        f"{explained:.2f}. Its advantages are noise; {_REMEDIES.get(algorithm, _REMEDY)}, and clone observation tokens "
+        "too (learner.clone.observation_weight=1), so that its features carry the state."
+    )
+
+
+def _best(summary: Row) -> str | None:
+    best, final = summary["best_return"], summary["final_return"]
+    if best is None or final is None or summary["best_evaluation"] == "final":
+        return None
+    of = "clone" if summary["best_evaluation"] == "clone" else f"policy of cycle {summary['best_cycle']}"
+    low, high = summary["best_interval"]
+    within = "within the interval of" if low <= final <= high else "outside the interval of"
+    return (
+        f"The best evaluated policy is the {of}, which `archer eval` plays; the final return is {within} its "
+        "evaluation. `archer eval --last` plays the final policy."
+    )
+
+
+def _fall(summary: Row, rows: list[Row]) -> str | None:
+    watch = CloneWatch()
+    for row in rows:
+        watch.note(row)
+    if not watch.below:
+        return None
+    shown = ", ".join(watch.below[:5]) + (f" and {len(watch.below) - 5} more" if len(watch.below) > 5 else "")
+    return f"The return fell below that of the clone, {summary['bc_return']:.2f}, by more than the interval: {shown}."

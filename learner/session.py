@@ -120,9 +120,13 @@ class Session:
         policy cannot be written.
         """
         report = self.collector.evaluate(name)
-        if report is None or not self.args.keep_best or float(report.returns.mean()) <= self._best_return:
+        if report is None or not self.args.keep_best:
             return
-        self._best_return = float(report.returns.mean())
+        evaluation = evaluation_columns(name, self.state.episodes, report) | {"cycle": self.state.cycle}
+        mean = checkpoint_folders.mean_return(evaluation)
+        if mean <= self._best_return:
+            return
+        self._best_return = mean
         folder = self.args.run_dir / "best"
         with self._writing(f"the best policy so far, of the evaluation {name},", folder):
             partial = self.leader.call(lambda: checkpoint_folders.begin(folder, self.state.cycle))
@@ -130,7 +134,6 @@ class Session:
             checkpoints.export_policy(
                 algorithm.policy_model, self.broadcaster.source, self.tokenizer, partial / "policy"
             )
-            evaluation = evaluation_columns(name, self.state.episodes, report) | {"cycle": self.state.cycle}
             self.leader.call(lambda: checkpoint_folders.commit_best(partial, evaluation))
 
     def _recall_best(self) -> float:

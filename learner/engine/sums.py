@@ -13,6 +13,7 @@ class Sums:
     """Named float64 sums on the device. `add` does not synchronise with the host; `total` does, once."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._zero = torch.zeros((), dtype=torch.float64, device=device)
         self._sums: dict[str, Tensor] = {}
 

@@ -14,7 +14,7 @@ from buffer.episodes.schema import Episode, batch_to_episodes, episodes_to_batch
 from learner.algorithms.phases import Draws
 from learner.config import LearnerConfig
 from learner.errors import LearnerError
-from learner.passes.rows import Batch, rows_from_samples, split
+from learner.passes.rows import Batch, outside_actions, rows_from_samples, split
 
 if TYPE_CHECKING:
     from learner.ranks import Leader
@@ -78,19 +78,12 @@ class DemonstrationSet:
     def require_observations(self) -> None:
         """Raise LearnerError if no episode has an observation token that a model could predict."""
         episodes = (*self._episodes, *self._held_out)
-        if not any(outside_actions(episode) for episode in episodes):
+        if not any(len(outside_actions(episode, len(episode.tokens))) for episode in episodes):
             raise LearnerError(
                 f"`learner.clone.observation_weight` trains the policy on observations, and the {len(episodes)} "
                 "demonstrations have no token outside of their actions and after their first token; set it to 0, or "
                 "use demonstrations with observations"
             )
-
-
-def outside_actions(episode: Episode) -> int:
-    """Return the number of tokens that belong to no action and have a token before them."""
-    actions = int((episode.action_end - episode.action_start).sum())
-    starts_with_action = episode.turns > 0 and episode.action_start[0] == 0
-    return len(episode.tokens) - actions - (not starts_with_action)
 
 
 def write_demonstrations(episodes: Sequence[Episode], path: Path) -> None:

@@ -49,10 +49,10 @@ class Policy(nn.Module):
         """
         hidden = features(self.model.base_model, layout, self.precision)
         at_tokens = hidden[predictions.row, predictions.column]
-        with computing(self.precision, hidden.device):
-            logits = self.model.get_output_embeddings()(at_tokens)
-        logits = logits.float() / (temperature or self.temperature)
-        logprob = logits.log_softmax(-1).gather(-1, predictions.token.unsqueeze(-1)).squeeze(-1)
+        head = self.model.get_output_embeddings()
+        logprob = token_logprobs(
+            head, at_tokens, predictions.token, self.precision, temperature=temperature or self.temperature
+        )
         if not baseline:
             return logprob
         assert self.value is not None, "the policy was built without a baseline"
@@ -86,6 +86,16 @@ def features(backbone: PreTrainedModel, layout: Layout, precision: Precision = "
             # Only packed passes set positions: an encoder has its own count (RoBERTa starts at 2).
             **({"position_ids": layout.position_ids, "use_cache": False} if layout.packed else {}),
         ).last_hidden_state
+
+
+def token_logprobs(
+    head: nn.Module, hidden: Tensor, tokens: Tensor, precision: Precision = "float32", *, temperature: float = 1.0
+) -> Tensor:
+    """Return log p of `tokens` [tokens], float32, from the hidden states that predict them and an output head."""
+    with computing(precision, hidden.device):
+        logits = head(hidden)
+    logits = logits.float() / temperature
+    return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
 def value_head(hidden_size: int, width: int, outputs: int = 1) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch
 
 from learner.passes.attention import Tree
 from learner.passes.layout import Layout, Part, Points, Predictions
-from learner.passes.rows import Row
+from learner.passes.rows import Row, outside_actions
 
 
 class PackedEncoder:
@@ -143,20 +143,21 @@ def _observations(rows: Sequence[Row], trunks: np.ndarray, ids: np.ndarray) -> P
 
     They include the tokens that a renderer puts around actions and observations. The first token has no predecessor.
     """
-    row, column = [], []
-    for index, (given, length) in enumerate(zip(rows, trunks, strict=True)):
-        bounds = np.zeros(len(given.episode.tokens) + 1, dtype=np.int64)
-        np.add.at(bounds, given.episode.action_start, 1)
-        np.add.at(bounds, given.episode.action_end, -1)
-        outside = np.flatnonzero(np.cumsum(bounds)[1:length] == 0) + 1
-        row.append(np.full(len(outside), index))
-        column.append(outside)
-    rows_of, columns = np.concatenate(row), np.concatenate(column)
+    outside = [outside_actions(row.episode, length) for row, length in zip(rows, trunks.tolist(), strict=True)]
+    rows_of, columns = np.repeat(np.arange(len(rows)), [len(found) for found in outside]), np.concatenate(outside)
     sizes = np.array([len(given.turns) for given in rows])
     first = (np.cumsum(sizes) - sizes)[rows_of]
     return Predictions(
         *map(torch.from_numpy, (rows_of, columns - 1, ids[rows_of, columns], first, np.zeros_like(columns)))
     )
+
+
+def observation_tokens(rows: Sequence[Row], horizon: int) -> int:
+    """Return the number of tokens of the part "observation" in a layout of `rows` with other parts of this horizon."""
+    of_row, ends = _ends(rows, horizon)
+    trunks = np.zeros(len(rows), dtype=np.int64)
+    np.maximum.at(trunks, of_row, ends["next_state"])
+    return sum(len(outside_actions(row.episode, length)) for row, length in zip(rows, trunks.tolist(), strict=True))
 
 
 def _points(of_row: np.ndarray, ends: np.ndarray) -> Points:

@@ -139,6 +139,17 @@ def action_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(logprobs).astype(np.float32), np.concatenate(versions).astype(np.int64)
 
 
+def outside_actions(episode: Episode, length: int) -> np.ndarray:
+    """Return the places of the observation tokens among the first `length` tokens, int64 ascending.
+
+    They belong to no action and have a token before them, which predicts them.
+    """
+    bounds = np.zeros(len(episode.tokens) + 1, dtype=np.int64)
+    np.add.at(bounds, episode.action_start, 1)
+    np.add.at(bounds, episode.action_end, -1)
+    return np.flatnonzero(np.cumsum(bounds)[1:length] == 0) + 1
+
+
 @dataclass(frozen=True)
 class Batch:
     """The rows of one rank in one step.

@@ -114,6 +114,9 @@ class CriticConfig(RecentDraws):
     )
     fresh_per_state: int = Field(1, ge=1, description="Fresh actions per state over which V averages Q.")
     warmup_cycles: int = Field(10, ge=0, description="First cycles in which only the critic learns.")
+    observation_weight: float = Field(
+        0.0, ge=0, description="Weight of the mean loss of observation tokens, which the backbone then predicts too."
+    )
     warmup_steps: int = Field(0, ge=0, description="Critic steps in the first cycle beside its own, before the actor.")
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the critic's gradient is clipped.")
     max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner.algorithms.observations import ObservationLoss
 from learner.algorithms.targets import backup_at_states, n_step_returns, sample_weights
 from learner.algorithms.utterance_critic import ActorCritic, MicroBatchLoss
 from learner.engine.sums import Sums
@@ -25,8 +26,10 @@ from learner.models.value_codes import HistogramCode
 from learner.passes.rows import Row, action_record
 
 
-def fresh_values_loss(engines: ActorCritic, sums: Sums, td_errors: list[Tensor]) -> MicroBatchLoss:
-    """Return the loss J_Q of a micro-batch of whole episodes, summed over heads and samples.
+def fresh_values_loss(
+    engines: ActorCritic, observations: ObservationLoss, sums: Sums, td_errors: list[Tensor]
+) -> MicroBatchLoss:
+    """Return the loss J_Q of a micro-batch of whole episodes, summed over heads and samples, and `observations`.
 
     Args:
         sums: gets the sums of the step's metrics.
@@ -41,8 +44,9 @@ def fresh_values_loss(engines: ActorCritic, sums: Sums, td_errors: list[Tensor])
         bar = engines.target(ahead, q=("fresh", "action"))
         states = backup_at_states(engines.config.critic, rows, bar["q_fresh"])
         target = _targets(engines, rows, states, bar["q_action"])
-        now = engines.critic_encoder.encode(rows, ("action",), 1).to(device)
-        outputs = critic(now, q=("action",), outputs=True)["q_action"]
+        now = engines.critic_encoder.encode(rows, ("action", *observations.parts), 1).to(device)
+        found = critic(now, q=("action",), outputs=True)
+        outputs = found["q_action"]
         q = code.value(outputs.detach())
         error = code.error(outputs, target)
         weight = sample_weights(rows, device)
@@ -50,7 +54,7 @@ def fresh_values_loss(engines: ActorCritic, sums: Sums, td_errors: list[Tensor])
         td_errors.append((q - target).abs().mean(0).float())
         sums.add(q_loss=error.detach().sum() / heads, q=q.sum() / heads, target=target.sum() / heads)
         sums.add(v=states[:, is_turn(rows, device)].sum() / heads)
-        return (error * weight).sum()
+        return (error * weight).sum() + observations.of(found)
 
     return loss
 

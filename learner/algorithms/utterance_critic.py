@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.observations import ObservationLoss
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
 from learner.algorithms.targets import backup_at_states, n_step_returns, sample_weights
@@ -33,7 +34,7 @@ from learner.protocols import ExactActions
 Values = dict[str, Tensor]
 ValueLoss = Callable[[Tensor, Values], Tensor]
 MicroBatchLoss = Callable[[Sequence[Row]], Tensor]
-MakeLoss = Callable[[Sums, list[Tensor]], MicroBatchLoss]
+MakeLoss = Callable[[ObservationLoss, Sums, list[Tensor]], MicroBatchLoss]
 """Returns the loss of a micro-batch, summed; the loss adds to the sums of the metrics and to the list of TD errors."""
 
 
@@ -58,7 +59,7 @@ class ActorCritic:
         self.reference = setup.reference_policy(self.policy.device) if needs_clone else None
 
     def critic_step(self, micro_batches: MicroBatches, samples: int, value_loss: ValueLoss, bar_q: Part) -> StepResult:
-        """Take one step of J_Q and J_V, then update the target network.
+        """Take one step of J_Q, J_V and the loss of observations, then update the target network.
 
         Args:
             value_loss: returns J_V, summed, of V at the states [heads, samples] and the target network's values.
@@ -74,15 +75,18 @@ class ActorCritic:
         config = self.config.critic
         sums = Sums(self.critic.device)
         td_errors: list[Tensor] = []
-        norm = self.critic.step(micro_batches, make_loss(sums, td_errors), global_size=samples)
+        observations = ObservationLoss(config.observation_weight, micro_batches, samples, sums)
+        norm = self.critic.step(micro_batches, make_loss(observations, sums, td_errors), global_size=samples)
         self.target.average_towards(self.critic, config.tau)
         metrics = {f"critic/{name}": value / samples for name, value in sums.total().items()} | {"critic/norm": norm}
         if config.sampler != "prioritised":
             return StepResult(metrics)
         return StepResult(metrics, td_errors=[errors.cpu().numpy() for errors in td_errors])
 
-    def _heads_loss(self, value_loss: ValueLoss, bar_q: Part, sums: Sums, td_errors: list[Tensor]) -> MicroBatchLoss:
-        """Return the loss J_Q + J_V of a micro-batch, see `critic_step`."""
+    def _heads_loss(
+        self, value_loss: ValueLoss, bar_q: Part, observations: ObservationLoss, sums: Sums, td_errors: list[Tensor]
+    ) -> MicroBatchLoss:
+        """Return the loss J_Q + J_V of a micro-batch, and that of its observations, see `critic_step`."""
         config, device = self.config.critic, self.critic.device
         code = self.code
 
@@ -91,7 +95,7 @@ class ActorCritic:
             ahead = self.critic_encoder.encode(rows, (following, bar_q), config.n_step).to(device)
             bar = self.target(ahead, q=(bar_q,), v=(following,))
             target = self._q_target(rows, bar[f"v_{following}"])
-            now = self.critic_encoder.encode(rows, ("state", "action"), 1).to(device)
+            now = self.critic_encoder.encode(rows, ("state", "action", *observations.parts), 1).to(device)
             outputs = self.critic(now, q=("action",), v=("state",), outputs=True)
             q, v = code.value(outputs["q_action"]), code.value(outputs["v_state"])
             td_errors.append((q.detach() - target).abs().mean(0).float())
@@ -103,7 +107,7 @@ class ActorCritic:
             j_v = value_loss(v * root, bar_at) / config.value_unit**2
             found = {"q_loss": j_q, "v_loss": j_v, "q": q, "v": v, "target": target}
             sums.add(**{name: value.detach().sum().double() / len(target) for name, value in found.items()})
-            return j_q + j_v
+            return j_q + j_v + observations.of(outputs)
 
         return loss
 

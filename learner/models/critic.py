@@ -21,8 +21,8 @@ from transformers import (
 from learner.config import CriticConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
-from learner.models.policy import features, value_head
-from learner.models.pretrained import checkpoint_activations, is_causal, without_dropout
+from learner.models.policy import features, token_logprobs, value_head
+from learner.models.pretrained import checkpoint_activations, is_causal, load_causal_model, without_dropout
 from learner.models.value_codes import ScalarCode, ValueCode, value_code
 from learner.models.vocabulary import pad_token_id, require_same_vocabulary, translate_text, translate_vocabulary
 from learner.passes.attention import implementation
@@ -42,6 +42,7 @@ class Critic(nn.Module):
         v_backbone: the backbone of V; by default V shares that of Q.
         v_heads: whether V has heads; without them, V is computed from Q of fresh actions.
         precision: the dtype in which the backbones compute.
+        observation_head: the output head by which each backbone predicts observation tokens; None if none does.
         code: how the heads encode values; by default as one number.
     """
 
@@ -55,11 +56,13 @@ class Critic(nn.Module):
         v_heads: bool = True,
         precision: Precision = "float32",
         code: ValueCode | None = None,
+        observation_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.v_backbone = v_backbone
         self.precision = precision
+        self.observation_head = observation_head
         self.code = code or ScalarCode(1.0)
         shape = (backbone.config.hidden_size, head_hidden_size, self.code.width)
         self.q = nn.ModuleList(value_head(*shape) for _ in range(heads))
@@ -71,7 +74,9 @@ class Critic(nn.Module):
         """Return Q at the parts `q` and V at the parts `v` as "q_PART" and "v_PART", float32.
 
         Shapes: [heads, samples]; for "fresh" [heads, states, most actions]; for "next_states" [heads, samples,
-        horizon]. With `outputs`, the outputs of the heads, [..., code.width], in place of the values.
+        horizon]. With `outputs`, the outputs of the heads, [..., code.width], in place of the values. If the layout has
+        the part "observation", the result has under this name the log-probability of each of its tokens, float32
+        [backbones, tokens], by each backbone that the other parts are read from.
         """
         values: dict[str, Tensor] = {}
         kinds = ((self.backbone, "q", self.q, q), (self.v_backbone or self.backbone, "v", self.v, v))
@@ -84,6 +89,14 @@ class Critic(nn.Module):
                 read = hidden[backbone][row, column].float()
                 found = torch.stack([head(read) for head in heads])
                 values[f"{kind}_{part}"] = found if outputs else self.code.value(found)
+        if "observation" in layout.predictions:
+            assert self.observation_head is not None, "the critic was built without an output head"
+            row, column, token, *_ = layout.predictions["observation"]
+            predicted = (
+                token_logprobs(self.observation_head, states[row, column], token, self.precision)
+                for states in hidden.values()
+            )
+            values["observation"] = torch.stack(list(predicted))
         return values
 
 
@@ -127,6 +140,9 @@ def build_critic(
         v_heads=critic.value == "heads",
         precision=config.dtype,
         code=value_code(critic),
+        observation_head=_observation_head(critic, policy_path, tokenizer, first)
+        if critic.observation_weight
+        else None,
     )
     return module, encoder
 
@@ -176,6 +192,17 @@ def _backbone(
     return model, _encoder(config, found, tokenizer)
 
 
+def _observation_head(
+    config: CriticConfig, policy_path: str | Path, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel
+) -> nn.Module:
+    """Return the output head for `critic.observation_weight`: a copy of the policy's on its backbone, else random."""
+    if config.build is None and config.backbone == "policy":
+        return copy.deepcopy(load_causal_model(policy_path, "float32").get_output_embeddings())
+    head = nn.Linear(backbone.config.hidden_size, len(tokenizer), bias=False)
+    nn.init.normal_(head.weight, std=0.02)
+    return head
+
+
 def _encoder(config: CriticConfig, backbone: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Encoder:
     """Return the encoder for a pretrained backbone; raise LearnerError if it cannot read the policy's tokens."""
     path = config.backbone
@@ -185,6 +212,12 @@ def _encoder(config: CriticConfig, backbone: PreTrainedConfig, tokenizer: PreTra
     if is_causal(backbone):
         require_same_vocabulary(tokenizer, own, path)
         return PackedEncoder(pad_token_id(tokenizer))
+    if config.observation_weight:
+        raise LearnerError(
+            f"`learner.critic.observation_weight` is {config.observation_weight:g}, and `learner.critic.backbone` "
+            f"{path!r} is an encoder, which sees the tokens that it would predict; set observation_weight=0, or a "
+            "causal backbone"
+        )
     by_text = config.reads == "text"
     return SeparateEncoder(
         pad_token_id(own),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from learner_cases import change, llama, make_row
+from learner_cases import VOCABULARY, change, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from buffer.episodes.schema import Episode
@@ -62,7 +62,15 @@ class SmallSetup(Setup):
             for backbone in backbones:
                 checkpoint_activations(backbone)
         v_backbone = backbones[1] if config.critic.backbones == "apart" else None
-        critic = Critic(backbones[0], 16, config.critic.heads, v_backbone=v_backbone, precision=config.dtype)
+        head = torch.nn.Linear(32, VOCABULARY, bias=False) if config.critic.observation_weight else None
+        critic = Critic(
+            backbones[0],
+            16,
+            config.critic.heads,
+            v_backbone=v_backbone,
+            precision=config.dtype,
+            observation_head=head,
+        )
         return critic, PackedEncoder(0)
 
 

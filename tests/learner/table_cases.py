@@ -95,11 +95,17 @@ class _OfPair(nn.Module):
         return (hidden[..., :PAIRS] @ self.value).unsqueeze(-1)
 
 
-def table_critic(heads: int = 2) -> Critic:
-    """Return a critic of zeros: Q depends on the last two tokens (state and action), V on the last token."""
+def table_critic(heads: int = 2, *, observations: bool = False) -> Critic:
+    """Return a critic of zeros: Q depends on the last two tokens (state and action), V on the last token.
+
+    With `observations` it predicts them from the last two tokens.
+    """
     critic = Critic(TableBackbone(), 8, heads)  # type: ignore[arg-type]
     critic.q = nn.ModuleList(_OfPair() for _ in range(heads))
     critic.v = nn.ModuleList(_OfToken() for _ in range(heads))
+    if observations:
+        critic.observation_head = nn.Linear(WIDTH, TOKENS, bias=False)
+        nn.init.zeros_(critic.observation_head.weight)
     return critic
 
 
@@ -123,7 +129,8 @@ class TableSetup(Setup):
         return value
 
     def critic(self) -> tuple[Critic, Encoder]:
-        return table_critic(self.config.critic.heads), PackedEncoder(PAD)
+        critic = self.config.critic
+        return table_critic(critic.heads, observations=critic.observation_weight > 0), PackedEncoder(PAD)
 
     def reference_policy(self, device: torch.device) -> FrozenEngine:
         return FrozenEngine(Policy(TableModel(self.reference_logits), self.temperature), self.config, device)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
         4,
     ),
     ("archer_offline", {}, 4),
+    ("archer_offline", {"critic": {"observation_weight": 0.5, "backbones": "apart"}}, 4),
     ("chai", {}, 2),
     ("filtered_bc", {}, 2),
     ("ppo", {}, 2),
@@ -73,6 +74,8 @@ def _losses(
     for index, (name, changes, each) in enumerate(CASES):
         if (only and index not in only) or (not packed and name not in SEPARATE):
             continue
+        if not packed and changes.get("critic", {}).get("observation_weight"):
+            continue  # only packed passes predict observations
 
         def make(name: str = name, changes: dict[str, Any] = changes) -> Any:
             settings = {"zero_stage": stage, "optimizer_offload": stage == 3} | changes
@@ -114,7 +117,7 @@ def _on_two(rank: int, folder: Path) -> None:
         "two ranks": _losses(folder, 0),
         # These cases have all kinds of engines: critic, target, baseline, reference, value.
         "two ranks, ZeRO 2": _losses(folder, 2, only=(1,)),
-        "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=(1, 5), resume=True),
+        "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=(1, 3, 6), resume=True),
     }
     if rank == 0:
         (folder / "two.json").write_text(json.dumps(found))

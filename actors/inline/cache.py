@@ -7,6 +7,7 @@ the slot's length, where the slot's next tokens overwrite them before any token 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ class Slots(Cache):
     def __init__(self, slots: int) -> None:
         super().__init__(layers=[])
         self.lengths = np.zeros(slots, np.int64)
-        self._free = list(range(slots))[::-1]
+        self._free = list(range(slots))
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._columns = _FIRST_COLUMNS
@@ -32,14 +33,17 @@ class Slots(Cache):
         self._end = 0
 
     def take(self) -> int:
-        """Return an empty slot. There must be one: at most as many episodes are in flight as there are slots."""
-        slot = self._free.pop()
+        """Return the first empty slot. There must be one: at most as many episodes are in flight as there are slots.
+
+        The first one, so that which slot an episode gets does not depend on the episodes before.
+        """
+        slot = heapq.heappop(self._free)
         self.lengths[slot] = 0
         return slot
 
     def give_back(self, slot: int) -> None:
         """Free a slot."""
-        self._free.append(slot)
+        heapq.heappush(self._free, slot)
 
     def place(self, slots: Sequence[int], sizes: np.ndarray) -> tuple[Tensor, Tensor]:
         """Prepare a pass that feeds `sizes[i]` more tokens to slot `slots[i]`.

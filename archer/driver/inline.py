@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -92,6 +93,8 @@ def _quiet() -> None:
     """Keep the notices of libraries off the terminal, which in other modes go to the logs of Ray's processes."""
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+    # The arrays of sampled episodes are read-only, and the learner only reads them.
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
     disable_progress_bar()
     set_verbosity_error()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -9,10 +9,13 @@ import pytest
 import torch
 from actor_cases import Served, load_model, reference_logprobs, save_model
 
-from actors.config import SamplingConfig
+from actors.config import EngineConfig, SamplingConfig
 from actors.errors import EngineDied, PromptTooLong
+from actors.inline.engine import InlineEngine
+from actors.rollout.action_request import ActionRequest
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import FreshActions
+from learner.config import BroadcastConfig
 from learner.models.policy import Policy
 from learner.models.pretrained import load_causal_model
 from learner.passes.packed_encoder import PackedEncoder
@@ -142,6 +145,28 @@ def test_a_probe_gives_the_models_logprobs_at_the_temperature(served, folder, te
         assert answer.dtype == np.float32
         expected = reference_logprobs(load_model(folder), tokens, temperature)
         np.testing.assert_allclose(answer, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.6])
+def test_the_inline_sampler_and_the_engine_agree_on_each_others_actions(served, folder, temperature):
+    """Compare the log-probabilities of the same tokens, played and fresh, within the tolerance of a broadcast's proof."""
+    tolerance = BroadcastConfig().tolerance
+    sampling = SamplingConfig(temperature=temperature, max_tokens=20)
+    inline = InlineEngine(str(folder), EngineConfig(), stop_token_ids=[2], seed=0, seats=4)
+    for row in _played(served, sampling, episodes=3):
+        ours = inline.probe(row.episode.tokens, temperature)
+        positions = np.concatenate(
+            [np.arange(a, b) - 1 for a, b in zip(row.episode.action_start, row.episode.action_end, strict=True)]
+        )
+        np.testing.assert_allclose(ours[positions], row.episode.logprobs, atol=tolerance)
+    rng = np.random.default_rng(2)
+    whole = rng.integers(3, 272, 60).astype(np.int32)
+    states = [whole[:length] for length in (5, 23, 23, 60)]
+    fresh = inline.act(ActionRequest.of(states, 2, True), sampling)
+    for k, state in enumerate(state for state in states for _ in range(2)):
+        action = fresh.action(k)
+        theirs = served.run(served.engine.probe([*state, *action.tokens], temperature))[len(state) - 1 :]
+        np.testing.assert_allclose(action.logprobs, theirs, atol=tolerance)
 
 
 def test_a_prompt_longer_than_the_window_is_refused_with_numbers(served):

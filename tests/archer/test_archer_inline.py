@@ -1,0 +1,167 @@
+"""Runs in one process: every algorithm, equal runs from one seed, resumed runs, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from archer.config.loading import config_from_tree, dump_config
+from archer.driver.inline import run_inline
+from archer.driver.run_folder import RunFolder, read_rows
+from archer.errors import ConfigError
+from archer.results.policies import choose_policies
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "mode": "inline",
+    "cycles": 2,
+    "episodes_per_cycle": 8,
+    "model": {
+        "build": {
+            "vocab_size": 400,
+            "hidden_size": 32,
+            "layers": 1,
+            "heads": 1,
+            "intermediate_size": 64,
+            "max_positions": 400,
+        }
+    },
+    "env": {"id": "key_door", "kwargs": {"maps": 1, "max_turns": 8}},
+    "demonstrations": {"episodes": 32, "skill": 0.3, "keep_in_replay": True},
+    "rollout": {"sampling": {"max_tokens": 6}, "episodes_at_once": 8},
+    "learner": {
+        "micro_batch": 4,
+        "clone": {"steps": 6, "batch": 8, "lr": 3e-3},
+        "critic": {
+            "unit": "episode",
+            "batch": 4,
+            "steps_per_cycle": 3,
+            "warmup_cycles": 0,
+            "n_step": 2,
+            "sampler": "prioritised",
+            "lr": 1e-3,
+        },
+        "actor": {"unit": "episode", "batch": 4, "steps_per_cycle": 2, "lr": 1e-3, "fresh_per_state": 3, "epochs": 2},
+        "offline": {"unit": "episode", "batch": 4, "steps_per_cycle": 3},
+        "filtered_bc": {"batch": 4, "steps_per_cycle": 3},
+        "ppo": {"batch": 4, "epochs": 2},
+        "reinforce": {"batch": 4},
+        "grpo": {"batch": 4, "group": 4},
+    },
+    "evaluation": {"episodes": 4},
+    "metrics": {"port": 0},
+}
+
+
+def train(root: Path, *overrides: str) -> Path:
+    """Run the small configuration in this process and return the run's folder."""
+    config = config_from_tree(json.loads(json.dumps(TINY)), overrides, source="the test")
+    with RunFolder.create(root, config.name) as folder:
+        folder.write(folder.config_path, dump_config(config))
+        run_inline(config, folder, resume=False)
+        return folder.path
+
+
+def resume(path: Path, *overrides: str) -> None:
+    with RunFolder.open(path) as folder:
+        tree = yaml.safe_load(folder.config_path.read_text())
+        run_inline(config_from_tree(tree, overrides, source="the test"), folder, resume=True)
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    """Return all rows without what depends on the clock."""
+    rows = []
+    for row in read_rows(folder / "metrics.jsonl"):
+        timeless = {key: value for key, value in row.items() if key not in ("time", "metrics")}
+        clocks = ("seconds", "tokens_per_second")
+        metrics = {k: v for k, v in row.get("metrics", {}).items() if not any(clock in k for clock in clocks)}
+        rows.append({**timeless, "metrics": metrics})
+    return rows
+
+
+def test_one_seed_gives_one_run_from_the_command_line_or_in_this_process(one_rank: None, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    script = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('loaded', [name for name in ('ray', 'vllm') if name in sys.modules]))\n"
+        "from archer.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, "train", str(path), "evaluation.every=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded []"
+    assert done.stderr == ""
+    for words in ("stage: clone", "evaluation of clone", "cycle 2/2  return", "evaluation of final", "learning curve"):
+        assert words in done.stdout
+    first = tmp_path / "runs" / "tiny"
+    second = train(tmp_path / "again", "evaluation.every=1")
+    assert figures(first) == figures(second)
+    assert [row["name"] for row in figures(first) if row["kind"] == "evaluation"] == ["clone", "cycle-1", "final"]
+    other = train(tmp_path / "other", "evaluation.every=1", "seed=1")
+    assert figures(other) != figures(first)
+    summary = json.loads((first / "summary.json").read_text())
+    assert summary["episodes"] == 16
+    assert summary["policy_version"] == 3
+    assert summary["proof_max_gap"] < 1e-4
+    # `archer eval` and `archer compare` find the policy of such a run.
+    (policy,) = choose_policies([str(first)], env=None, overrides=[])
+    assert policy.model == str(first / "checkpoints" / "cycle-00002" / "policy")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "version"),
+    [
+        # The clone is version 1; each cycle that trains the policy adds one.
+        (["algorithm=archer_offline", "offline_cycles=2"], "actor/advantage", 3),
+        (["algorithm=bc"], "return", 1),
+        (["algorithm=filtered_bc"], "actor/token_nll", 3),
+        (["algorithm=grpo"], "actor/loss", 3),
+        (["algorithm=ppo"], "actor/value_loss", 3),
+        (["algorithm=reinforce"], "actor/loss", 3),
+        (["learner.lora={rank: 4}", "learner.actor.kl_to_clone=0.01"], "actor/advantage", 3),
+    ],
+)
+def test_algorithms_run(one_rank: None, tmp_path: Path, overrides: list[str], metric: str, version: int) -> None:
+    folder = train(tmp_path, *overrides)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["policy_version"] == version
+    assert summary["proof_max_gap"] < 1e-4
+    cycles = [row for row in figures(folder) if row["kind"] == "cycle"]
+    assert len(cycles) == 2
+    assert all(metric in row["metrics"] for row in cycles)
+    assert (folder / "checkpoints" / "cycle-00002" / "adapter").is_dir() == ("lora" in overrides[0])
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(one_rank: None, tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", "cycles=3")
+    parts = train(tmp_path / "parts", "cycles=2")
+    resume(parts, "cycles=3")
+    # The first part ended with an evaluation of its last policy.
+    wanted = [row for row in figures(whole) if row["cycle"] > 2 and row["kind"] == "cycle"]
+    found = [row for row in figures(parts) if row["cycle"] > 2 and row["kind"] == "cycle"]
+    assert wanted == found
+    assert len(wanted) == 1
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "algorithm=chai",
+        "learner.ranks=2",
+        "learner.use_gpu=true",
+        "learner.zero_stage=2",
+        "learner.dtype=bfloat16",
+        "rollout.engine.dtype=bfloat16",
+        "replay.replication=2",
+    ],
+)
+def test_what_one_process_cannot_do_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"`mode` is inline.*`{override.partition('=')[0]}`.*set mode=sync"):
+        config_from_tree(json.loads(json.dumps(TINY)), [override], source="the test")

@@ -149,7 +149,7 @@ def test_a_probe_gives_the_models_logprobs_at_the_temperature(served, folder, te
 
 @pytest.mark.parametrize("temperature", [0.7, 1.6])
 def test_the_inline_sampler_and_the_engine_agree_on_each_others_actions(served, folder, temperature):
-    """Compare the log-probabilities of the same tokens, played and fresh, within the tolerance of a broadcast's proof."""
+    """Compare the log-probabilities of the same tokens, played and fresh, within the proof's tolerance."""
     tolerance = BroadcastConfig().tolerance
     sampling = SamplingConfig(temperature=temperature, max_tokens=20)
     inline = InlineEngine(str(folder), EngineConfig(), stop_token_ids=[2], seed=0, seats=4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,8 +33,8 @@ from learner.entry import run_alone
 def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
     """Train as `archer.run.run` does, in this process, and return the summary.
 
-    Raises RunError, or the base error of another room, if the run cannot continue. Episodes since the last checkpoint
-    are then lost, because the replay is in memory.
+    Raises RunError, or the base error of another room, if the run cannot continue; error.log has the traceback.
+    Episodes since the last checkpoint are then lost, because the replay is in memory.
     """
     started = time.monotonic()
     checkpoint = latest_checkpoint(folder.path) if resume else None
@@ -63,9 +64,12 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
         stack.callback(rollouts.shutdown)
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         board = _Board(journal.handle)
-        run_alone(
-            train_args(config, folder, model=model, resume=checkpoint, replay=replay, rollouts=rollouts, board=board)
-        )
+        args = train_args(config, folder, model=model, resume=checkpoint, replay=replay, rollouts=rollouts, board=board)
+        try:
+            run_alone(args)
+        except Exception:
+            folder.write(folder.path / "error.log", traceback.format_exc())
+            raise
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
 

@@ -124,8 +124,8 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
     held_out = summary["clone_held_out"]
     if held_out is not None:
         observation = held_out["observation_loss"]
-        beside = "" if observation is None else f", {observation:.3f} per observation token"
-        note = f"nats per action token{beside}; {held_out['steps']} steps"
+        beside = "" if observation is None else f"; observations {observation:.3f}"
+        note = f"nats a token{beside}; {held_out['steps']} steps"
         table.add_row("held-out loss, clone", f"{held_out['action_loss']:.3f}", note)
     for label, key in (("cloned policy", "bc"), ("best policy", "best"), ("final policy", "final")):
         mean, interval, success = summary[f"{key}_return"], summary[f"{key}_interval"], summary[f"{key}_success_rate"]

@@ -125,7 +125,7 @@ def test_journal_writes_the_rows_of_summary_and_curve(tmp_path: Path) -> None:
     assert "evaluation of final: return -10.00 (95% " in lines[-1]
     print_summary(summary, Console(file=output, width=100))
     assert "+5.00" in output.getvalue()
-    assert "nats per action token, 1.250 per observation token; 125 steps" in output.getvalue()
+    assert "nats a token; observations 1.250; 125 steps" in output.getvalue()
 
 
 MEASURED = {

@@ -45,8 +45,9 @@ class PackedEncoder:
         ids = np.full(inside.shape, self.pad_token_id, dtype=np.int64)
         for index, row in enumerate(rows):
             ids[index, : trunks[index, 0]] = row.episode.tokens[: trunks[index, 0]]
-        # Positions continue over a trunk's pads, so that transformers finds one sequence in each row.
-        position = np.tile(column, (len(rows), 1))
+        # Positions continue over a trunk's pads, so that transformers finds one sequence in each row. A pad behind the
+        # trunks has position 0: its column may lie beyond the learned positions of a model.
+        position = np.tile(np.where(column < trunk, column, 0), (len(rows), 1))
         branch = np.where(inside, 0, -1).astype(np.int32)
         sees = np.where(inside, column + 1, 0).astype(np.int32)
         if "fresh" in actions:

@@ -128,10 +128,13 @@ def test_actions_of_one_state_are_independent(small):
 
 
 def test_the_learner_computes_the_logprobs_that_the_sampler_wrote_down(folder):
-    """Compare fresh actions at all states of several episodes, the state after the last turn included."""
+    """Compare fresh actions at all states of several episodes, the state after the last turn included.
+
+    The packed rows are longer than the window, as those with many fresh actions are.
+    """
     rng = np.random.default_rng(5)
     engine = engine_of(folder, version=7)
-    sampling = SamplingConfig(temperature=0.7, max_tokens=9)
+    sampling = SamplingConfig(temperature=0.7, max_tokens=20)
     rows, turns = [], 4
     for number in range(5):
         tokens = rng.integers(3, 272, 30 + 7 * number).astype(np.int32)
@@ -248,6 +251,21 @@ def test_the_window_cuts_actions_and_refuses_longer_prompts(folder):
     played = play(engine, [prompt.tolist() for prompt in prompts], sampling)
     assert len(played[0].tokens) <= 6
     assert len(played[2].tokens) <= 3
+
+
+def test_one_request_for_many_states_and_a_request_for_each_have_answers_of_one_form(folder):
+    engine, sampling = engine_of(folder, version=3), SamplingConfig(max_tokens=1)
+    whole = np.arange(10, 30, dtype=np.int32)
+    states, counts = [whole, whole[:5], whole, whole[:9]], np.array([1, 4, 2, 3])
+    together = engine.act(ActionRequest.of(states, counts, True), sampling)
+    alone = [engine.act(ActionRequest.of([s], int(n), True), sampling) for s, n in zip(states, counts, strict=True)]
+    joined = FreshActions.join(alone)
+    for name in ("tokens", "offsets", "logprobs", "versions", "counts"):
+        one, other = getattr(together, name), getattr(joined, name)
+        assert one.dtype == other.dtype, name
+        assert one.shape == other.shape, name
+    np.testing.assert_array_equal(together.counts, joined.counts)
+    np.testing.assert_array_equal(together.offsets, joined.offsets)
 
 
 def test_trunks_are_the_states_that_no_other_state_begins_with():

@@ -58,6 +58,7 @@ class Archer(OverActorCritic):
             if self.config.critic.value == "fresh":
                 return self.engines.step_by(partial(fresh_values_loss, self.engines), micro_batches, samples)
             return self.engines.critic_step(micro_batches, samples, lambda v, bar: v_loss(v, bar["q_fresh"]), "fresh")
+        self.engines.ratios.policy_changed()
         if self.config.actor.objective == "improvement":
             return improvement_step(self.engines, micro_batches, samples)
         return self._gradient_step(micro_batches, samples, version)

@@ -23,7 +23,7 @@ from learner.engine.sums import Sums
 from learner.errors import LearnerError
 from learner.losses import lambda_target, retrace_target, td_target
 from learner.models.value_codes import HistogramCode
-from learner.passes.rows import Row, action_record
+from learner.passes.rows import Row
 
 
 def fresh_values_loss(
@@ -106,7 +106,7 @@ def _targets(engines: ActorCritic, rows: Sequence[Row], states: Tensor, q_action
         reward, discount, terminated = torch.stack(returns, -1)
         return lambda_target(reward, discount, terminated, torch.stack(ahead, -1), config.lambda_turn)
     rewards = np.concatenate([row.episode.reward[: len(row.turns)] for row in rows]).astype(np.float32)
-    trace = config.retrace * action_ratios(engines, rows).clamp(max=1.0)
+    trace = config.retrace * engines.ratios(rows).clamp(max=1.0).to(device)
     targets = retrace_target(
         turns.spread(torch.from_numpy(rewards).to(device), longest),
         config.gamma,
@@ -116,21 +116,6 @@ def _targets(engines: ActorCritic, rows: Sequence[Row], states: Tensor, q_action
         turns.spread(q_action, longest + 1)[..., 1:],
     )
     return turns.gather(targets)
-
-
-def action_ratios(engines: ActorCritic, rows: Sequence[Row]) -> Tensor:
-    """Return pi(a | s) / mu(a | s) of the data's actions, [samples]: the policy's probability over the writer's."""
-    layout = engines.policy_encoder.encode(rows, ("action",), 1).to(engines.policy.device)
-    predictions = layout.predictions["action"]
-    with torch.no_grad():
-        logprob = engines.policy(layout, predictions)
-    written, versions = (torch.from_numpy(found).to(logprob.device) for found in action_record(rows))
-    if engines.reference is not None:
-        written = torch.where(versions < 0, engines.reference(layout, predictions), written)
-    samples = sum(len(row.turns) for row in rows)
-    ratio = torch.zeros(samples, dtype=torch.float64, device=logprob.device)
-    ratio.index_add_(0, predictions.sample, (logprob - written).double())
-    return ratio.exp().float().to(engines.critic.device)
 
 
 class Grid:

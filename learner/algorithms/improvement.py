@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from learner.passes.rows import Row, fresh_record, fresh_shares
 def improvement_step(engines: ActorCritic, micro_batches: MicroBatches, samples: int) -> StepResult:
     """Take one step of the cross-entropy from the improved policy, over the fresh actions, to the policy."""
     config, device = engines.config.actor, engines.policy.device
-    advantages = [engines.advantage(rows, "fresh") for rows in micro_batches]
+    advantages = [_advantage(engines, rows) for rows in micro_batches]
     shares = [torch.from_numpy(fresh_shares(rows)).to(device) for rows in micro_batches]
     least, most = config.weight_range
     sums = Sums(device)
@@ -55,3 +56,12 @@ def improvement_step(engines: ActorCritic, micro_batches: MicroBatches, samples:
     metrics = sums.means("actor", samples, ("loss", "distinct", "moved", "advantage_std")) | {"actor/norm": norm}
     metrics["actor/advantage_std"] **= 0.5
     return StepResult(metrics, stop=config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop)
+
+
+def _advantage(engines: ActorCritic, rows: Sequence[Row]) -> Tensor:
+    """Return the advantage of the fresh actions, [states, most actions], which is computed in the first epoch only."""
+    if any(row.advantage is None for row in rows):
+        found = engines.advantage(rows, "fresh")
+        for row, part in zip(rows, found.split([len(row.states) for row in rows]), strict=True):
+            row.advantage = part.cpu().numpy()
+    return torch.from_numpy(np.concatenate([row.advantage for row in rows])).to(engines.policy.device)

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from learner.algorithms.action_ratios import ActionRatios
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.observations import ObservationLoss
 from learner.algorithms.phases import Draws
@@ -57,6 +58,9 @@ class ActorCritic:
         needs_clone = config.critic.retrace is not None and setup.demonstrations_in_replay
         needs_clone = needs_clone or actor.kl_to_clone > 0
         self.reference = setup.reference_policy(self.policy.device) if needs_clone else None
+        self.ratios = ActionRatios(
+            self.policy_encoder, self.policy, self.reference, self.policy.device, keep=config.zero_stage < 3
+        )
 
     def critic_step(self, micro_batches: MicroBatches, samples: int, value_loss: ValueLoss, bar_q: Part) -> StepResult:
         """Take one step of J_Q, J_V and the loss of observations, then update the target network.

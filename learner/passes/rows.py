@@ -26,6 +26,8 @@ class Row:
         key: (shard, number in the shard) of the episode in replay; None if its priorities are not updated.
         bootstraps: whether the row has fresh actions at the state after its last turn too.
         fresh: fresh actions at each of `states`; None if the phase needs none.
+        advantage: float32 [states, most actions of the micro-batch], of the fresh actions. The first epoch of a phase
+            sets it for the later ones, in which the critic is the same.
     """
 
     episode: Episode
@@ -34,6 +36,7 @@ class Row:
     key: tuple[int, int] | None = None
     bootstraps: bool = False
     fresh: FreshActions | None = None
+    advantage: np.ndarray | None = None
 
     @property
     def states(self) -> np.ndarray:

@@ -102,6 +102,20 @@ def test_actions_that_no_policy_wrote_have_the_clones_probability() -> None:
     assert written == [pytest.approx(q) for q in demonstrated]
 
 
+def test_ratios_are_kept_until_the_policy_changes() -> None:
+    """After a change of the policy's table the ratio of going right is the new probability over the data's 1/2."""
+    algorithm = table_algorithm(
+        "archer", logits=_logits(POLICY), critic={"value": "fresh", "unit": "episode", "retrace": 1.0}
+    )
+    ratios, row = algorithm.engines.ratios, _data(1)[1]
+    assert row.episode.tokens.tolist() == [1, RIGHT, 2]
+    assert ratios([row]).tolist() == pytest.approx([POLICY[1] / 0.5])
+    algorithm.policy.module.model.head.weight.data[RIGHT] += float(np.log(2.0))
+    assert ratios([row]).tolist() == pytest.approx([POLICY[1] / 0.5])
+    ratios.policy_changed()
+    assert ratios([row]).tolist() == pytest.approx([2 * POLICY[1] / (2 * POLICY[1] + 1 - POLICY[1]) / 0.5])
+
+
 @pytest.mark.parametrize("how", ["soft", "boltzmann"])
 def test_backups_that_favour_better_actions_have_their_own_fixed_points(how: str) -> None:
     def value(s: int, q: Table) -> float:

@@ -155,10 +155,10 @@ def _critic_lines(critic: Row) -> list[tuple[str, str, str]]:
         return []
     explained = critic.get("explained_variance")
     start = f"V(s_0) {critic['value_start']:.2f}, return {critic['return_start']:.2f}, bias {critic['bias']:+.2f}"
-    lines = [("critic, explained variance", "none" if explained is None else f"{explained:.2f}", start)]
+    lines = [("explained variance", "none" if explained is None else f"{explained:.2f}", start)]
     if (best := critic.get("exact_best")) is not None:
         correlation = critic.get("exact_correlation")
         shown = "none" if correlation is None else f"{correlation:.2f}"
-        rest = f"best action in {best:.0%} of states, regret {critic['exact_regret']:.2f} a turn"
-        lines.append(("critic, correlation with Q*", shown, rest))
+        rest = f"best action in {best:.0%}, regret {critic['exact_regret']:.2f} a turn"
+        lines.append(("correlation with Q*", shown, rest))
     return lines

@@ -153,7 +153,7 @@ def test_summary_shows_the_last_figures_of_the_critic() -> None:
     assert summary["critic"] == {name.removeprefix("critic/"): value for name, value in MEASURED.items()} | {
         "bias": 0.5
     }
-    for words in ("0.42", "V(s_0) -7.75, return -8.00, bias +0.50", "0.90", "in 95% of states, regret 0.04 a turn"):
+    for words in ("0.42", "V(s_0) -7.75, return -8.00, bias +0.50", "0.90", "best action in 95%, regret 0.04 a turn"):
         assert words in text, words
     assert summary["notes"] == []
 
@@ -267,13 +267,22 @@ def test_live_panel_shows_the_events() -> None:
     console = Console(file=output, force_terminal=True, width=100, color_system=None)
     with Progress("demo", 5, console) as progress:
         progress.handle({"kind": "stage", "stage": "train", "time": 0.0})
-        progress.handle(cycle(1, staleness=0.25, tokens_per_second=3210.0))
+        progress.handle(cycle(1, staleness=0.25, tokens_per_second=3210.0, **MEASURED))
         progress.handle(cycle(2))
         progress.handle({"kind": "phase", "cycle": 2, "phase": "critic"})
         progress.handle({"kind": "step", "phase": "critic", "step": 7, "steps": 50, "metrics": {"critic/q_loss": 0.25}})
         progress.message("a message")
     text = output.getvalue()
-    for words in ("cycle 2 of 5", "critic", "7/50", "return -13.00", "tokens/s 3,210", "staleness 0.25", "a message"):
+    for words in (
+        "cycle 2 of 5",
+        "critic",
+        "7/50",
+        "return -13.00",
+        "tokens/s 3,210",
+        "staleness 0.25",
+        "variance 0.42",
+        "a message",
+    ):
         assert words in text, words
     assert "critic q loss 0.2500" in text
     assert "about 30 s left" in text

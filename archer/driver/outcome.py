@@ -36,6 +36,7 @@ def report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[st
         state=state,
         best=None if best is None else best[1],
         algorithm=config.algorithm,
+        observations=config.learner.clone.observation_weight > 0,
     )
     folder.write_summary(summary)
     console = Console()

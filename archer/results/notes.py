@@ -21,20 +21,24 @@ _REMEDY = (
 )
 
 
-def notes(summary: Row, rows: list[Row], *, algorithm: str) -> list[str]:
-    """Return the sentences about a run, from its summary and the rows of its metrics.jsonl."""
-    found = (_critic(summary, algorithm), _best(summary), _fall(summary, rows))
+def notes(summary: Row, rows: list[Row], *, algorithm: str, observations: bool) -> list[str]:
+    """Return the sentences about a run, from its summary and the rows of its metrics.jsonl.
+
+    `observations` is whether the clone has learnt observation tokens.
+    """
+    found = (_critic(summary, algorithm, observations), _best(summary), _fall(summary, rows))
     return [note for note in found if note is not None]
 
 
-def _critic(summary: Row, algorithm: str) -> str | None:
+def _critic(summary: Row, algorithm: str, observations: bool) -> str | None:
     explained = (summary["critic"] or {}).get("explained_variance")
     if explained is None or explained > _EXPLAINS_NOTHING:
         return None
+    features = "clone observation tokens too (learner.clone.observation_weight=1), so that its features carry the state"
+    clone = "" if observations else f", and {features}"
     return (
         "The critic is no better than predicting the mean return: on the last new episodes its explained variance is "
-        f"{explained:.2f}. Its advantages are noise; {_REMEDIES.get(algorithm, _REMEDY)}, and clone observation tokens "
-        "too (learner.clone.observation_weight=1), so that its features carry the state."
+        f"{explained:.2f}. Its advantages are noise; {_REMEDIES.get(algorithm, _REMEDY)}{clone}."
     )
 
 

@@ -36,6 +36,7 @@ def summarise(
     state: Row | None = None,
     best: Row | None = None,
     algorithm: str = "archer",
+    observations: bool = False,
 ) -> Row:
     """Return the content of summary.json.
 
@@ -48,6 +49,7 @@ def summarise(
         wall_seconds: of the whole run, resumed parts included.
         state: the last checkpoint's counters.
         best: the evaluation of the policy in `best/`.
+        observations: whether the clone has learnt observation tokens.
     """
     state = state or {}
     metrics = [row["metrics"] for row in rows if row["kind"] == "cycle"]
@@ -77,7 +79,7 @@ def summarise(
         },
         "critic": _critic(metrics),
     }
-    return summary | {"notes": notes(summary, rows, algorithm=algorithm)}
+    return summary | {"notes": notes(summary, rows, algorithm=algorithm, observations=observations)}
 
 
 def _best(evaluation: Row | None, env: str) -> Row:

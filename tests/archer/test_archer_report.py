@@ -166,6 +166,9 @@ def test_a_critic_that_explains_nothing_is_named_with_a_remedy(algorithm: str, f
     assert "explained variance is -0.13" in note
     assert f"learner.{field}" in note
     assert note in text
+    assert "clone.observation_weight=1" in note
+    (other,) = summary_of([cycle(1, **useless)], observations=True)[0]["notes"]
+    assert "observation" not in other
     assert summary_of([cycle(1, **useless), cycle(2, **MEASURED)])[0]["notes"] == []
 
 

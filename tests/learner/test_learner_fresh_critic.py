@@ -110,7 +110,8 @@ def test_ratios_are_kept_until_the_policy_changes() -> None:
     ratios, row = algorithm.engines.ratios, _data(1)[1]
     assert row.episode.tokens.tolist() == [1, RIGHT, 2]
     assert ratios([row]).tolist() == pytest.approx([POLICY[1] / 0.5])
-    algorithm.policy.module.model.head.weight.data[RIGHT] += float(np.log(2.0))
+    # A hidden state has two features that are 1, so that this doubles the odds.
+    algorithm.policy.module.model.head.weight.data[RIGHT] += float(np.log(2.0)) / 2
     assert ratios([row]).tolist() == pytest.approx([POLICY[1] / 0.5])
     ratios.policy_changed()
     assert ratios([row]).tolist() == pytest.approx([2 * POLICY[1] / (2 * POLICY[1] + 1 - POLICY[1]) / 0.5])

@@ -10,9 +10,7 @@ import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-from ray.actor import ActorHandle
+from typing import TYPE_CHECKING, Any
 
 from actors.pool.client import PoolClient
 from actors.pool.pool import start_pool
@@ -30,6 +28,9 @@ from archer.driver.outcome import report, rewind
 from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from buffer.service import ReplayService
+
+if TYPE_CHECKING:
+    from learner.critic_scorer import ActorScorer
 
 
 def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
@@ -87,17 +88,17 @@ def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None)
     return ReplayService.start(config.replay, directory=folder.replay, seed=config.seed, restore=restore)
 
 
-def _start_scorer(config: RunConfig, model: str) -> ActorHandle | None:
+def _start_scorer(config: RunConfig, model: str) -> ActorScorer | None:
     """Start the critic that chooses among candidate actions, if the algorithm plays by its critic."""
     if not config.algorithm_config.proposals():
         return None
-    from learner.critic_scorer import start_scorer  # late: only this algorithm needs torch in the driver
+    from learner.critic_scorer import ActorScorer, start_scorer  # late: only this algorithm needs torch in the driver
 
-    return start_scorer(config.learner, model)
+    return ActorScorer(start_scorer(config.learner, model), config.learner.timeout_s)
 
 
 def _start_pool(
-    config: RunConfig, model: str, replay: ReplayService, scorer: ActorHandle | None, *, version: int
+    config: RunConfig, model: str, replay: ReplayService, scorer: ActorScorer | None, *, version: int
 ) -> PoolClient:
     """Start the rollout workers without waiting: their engines load while the learner does, and the learner waits for
     them before it first needs them."""
@@ -112,7 +113,7 @@ def _start_pool(
         run=config.name,
         seed=config.seed,
         version=version,
-        scorer=scorer,
+        scorer=None if scorer is None else scorer.actor,
         candidates=config.algorithm_config.proposals(),
     )
     return start_pool(arguments, wait=False)

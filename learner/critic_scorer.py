@@ -1,21 +1,24 @@
-"""The critic at play: a Ray actor that chooses the best of the policy's candidate actions for rollout workers."""
+"""The critic at play: it chooses the best of the policy's candidate actions, in a Ray actor or in an inline run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import ray
 import torch
-from ray.actor import ActorHandle
 from torch import Tensor
 
 from buffer.episodes.schema import Episode
-from buffer.node_affinity import this_node
 from buffer.rollout_records import FreshActions
 from learner.config import LearnerConfig
+from learner.errors import WaitTimeoutError
 from learner.passes.rows import Row
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 STATES_A_PASS = 32
 """States in one forward pass, which bounds memory when many episodes ask at once."""
@@ -87,12 +90,36 @@ def _row(state: np.ndarray, actions: FreshActions) -> Row:
     return Row(episode, np.zeros(1, dtype=np.int32), fresh=actions)
 
 
+@dataclass(frozen=True)
+class ActorScorer:
+    """Hands weights to a `CriticScorer` that is a Ray actor; satisfies `learner.protocols.Scorer`. Picklable."""
+
+    actor: ActorHandle
+    timeout_s: float
+
+    def __call__(self, state: dict[str, Tensor], version: int) -> None:
+        """Load the critic of `version`. Raises WaitTimeoutError."""
+        import ray
+
+        try:
+            ray.get(self.actor.load.remote(state, version), timeout=self.timeout_s)
+        except ray.exceptions.GetTimeoutError as error:
+            raise WaitTimeoutError(
+                f"the scorer did not load the critic of cycle {version} within {self.timeout_s:.0f} s; see its log in "
+                "the Ray session folder"
+            ) from error
+
+
 def start_scorer(config: LearnerConfig, model: str | Path, critic: Path | None = None) -> ActorHandle:
     """Return the scorer as a Ray actor, with the weights in the file `critic` if given.
 
     The actor reserves no CPU, because it works while the learner waits for episodes.
     """
+    import ray  # late: an inline run has the scorer in its process
+
+    from buffer.node_affinity import this_node
+
     scorer = ray.remote(CriticScorer).options(num_cpus=0, scheduling_strategy=this_node()).remote(config, str(model))
     if critic is not None:
-        ray.get(scorer.load.remote(torch.load(critic, weights_only=True), 0), timeout=config.timeout_s)
+        ActorScorer(scorer, config.timeout_s)(torch.load(critic, weights_only=True), 0)
     return scorer

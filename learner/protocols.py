@@ -1,6 +1,6 @@
 """Protocols of the objects that a run passes to the learner: the rollouts, the scorer, the board and exact values.
 
-`actors.pool.client.PoolClient`, the actor of `learner.critic_scorer`, `archer.driver.board.BoardPublisher` and
+`actors.pool.client.PoolClient`, `learner.critic_scorer.ActorScorer`, `archer.driver.board.BoardPublisher` and
 `archer.driver.exact_actions.ExactActionValues` implement them, so that the learner imports neither `actors` nor
 `archer`. What rollouts return is in `buffer.rollout_records`.
 """
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from buffer.episodes.schema import Episode
     from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 
@@ -70,11 +72,10 @@ class RolloutService(Protocol):
 
 
 class Scorer(Protocol):
-    """The Ray actor that chooses actions by a critic (`learner.critic_scorer.CriticScorer`)."""
+    """Hands the critic's weights to what chooses actions by it (`learner.critic_scorer`)."""
 
-    @property
-    def load(self) -> Any:
-        """The remote method `load.remote(state, version)`, which replaces the critic's weights."""
+    def __call__(self, state: dict[str, Tensor], version: int) -> object:
+        """Replace the critic's weights by those of `version`, and return when they are in use."""
 
 
 class ExactActions(Protocol):

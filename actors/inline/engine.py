@@ -75,6 +75,7 @@ class InlineEngine:
         self._generator = np.random.default_rng((seed, version))
         self._slots = Slots(seats)
         self._turns = Coalescer(self._play)
+        self._proposals = Coalescer(self._propose)
 
     def seat(self) -> Seat:
         """Return a place for one episode, which keeps the episode's keys and values from turn to turn."""
@@ -162,6 +163,13 @@ class InlineEngine:
             answers[i] = self._action(tokens[row, : lengths[row]], logprobs[row, : lengths[row]])
         return [answer for answer in answers if answer is not None]
 
+    async def _propose(self, asked: list[tuple[np.ndarray, int, SamplingConfig]]) -> list[FreshActions]:
+        """Sample several actions at the state of each seat. The seats of one pool have one sampling."""
+        prompts, counts, (sampling, *_) = zip(*asked, strict=True)
+        sampled = self.act(ActionRequest.of(prompts, np.array(counts), True), sampling)
+        firsts = np.cumsum([0, *counts])
+        return [_of_state(sampled, a, b) for a, b in itertools.pairwise(firsts.tolist())]
+
     def _action(self, tokens: np.ndarray, logprobs: np.ndarray) -> FreshActions:
         return FreshActions(
             tokens=tokens.astype(np.int32),
@@ -181,6 +189,19 @@ class InlineEngine:
         # A pad may lie beyond the window, where a model with learned positions has none.
         positions = positions.clamp(max=self.window - 1)
         return self._model.hidden(torch.from_numpy(ids), positions=positions, mask=mask, cache=self._slots)
+
+
+def _of_state(actions: FreshActions, first: int, end: int) -> FreshActions:
+    """Return the actions from `first` up to `end`, which are those of one state."""
+    offsets = actions.offsets[first : end + 1]
+    span = slice(offsets[0], offsets[-1])
+    return FreshActions(
+        tokens=actions.tokens[span],
+        offsets=offsets - offsets[0],
+        logprobs=actions.logprobs[span],
+        versions=actions.versions[span],
+        counts=np.array([end - first], np.int32),
+    )
 
 
 class Seat:
@@ -213,7 +234,7 @@ class Seat:
         """
         engine, prompt = self._engine, list(prompt)
         if n != 1:
-            return engine.act(ActionRequest.of([np.array(prompt)], n, True), sampling)
+            return await engine._proposals.submit((np.array(prompt, np.int32), n, sampling))
         limit = engine.limit(len(prompt), sampling)
         fed = self._shared(prompt)
         engine._slots.lengths[self._slot] = fed

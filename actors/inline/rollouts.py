@@ -14,6 +14,7 @@ from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
 from actors.inline.engine import InlineEngine
 from actors.rendering.factory import make_renderer
 from actors.rollout.action_request import ActionRequest
+from actors.rollout.critic_choice import CandidateScorer, InProcessChooser
 from actors.rollout.player import Player, WorkerArgs
 from actors.rollout.results import EpisodeResult, summarize
 from buffer.episodes.schema import Episode, episodes_to_batch
@@ -40,18 +41,22 @@ class InlineRollouts:
     """One sampler and its environments; satisfies `learner.protocols.RolloutService`. Its methods raise ActorError.
 
     Episodes in flight advance together: each turn of all of them is one batch.
+
+    Args:
+        scorer: picks one of `args.candidates` sampled actions at each state; None plays the policy's own action.
     """
 
     stale_error = StaleWorkersError
     """Never raised: the sampler does not die without the process."""
 
-    def __init__(self, args: WorkerArgs) -> None:
+    def __init__(self, args: WorkerArgs, scorer: CandidateScorer | None = None) -> None:
         from transformers import AutoTokenizer  # late: brings torch
 
         config = args.config
         self._args = args
         self._loop = asyncio.new_event_loop()
-        self._player = Player(args, _NAME)
+        chooser = None if scorer is None else InProcessChooser(scorer, args.candidates)
+        self._player = Player(args, _NAME, chooser)
         self._renderer = make_renderer(config.renderer, AutoTokenizer.from_pretrained(args.model))
         self._engine = InlineEngine(
             args.model,

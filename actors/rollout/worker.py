@@ -13,7 +13,7 @@ from actors.engine.engine import VllmEngine
 from actors.rendering.factory import make_renderer
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.coalescer import Coalescer
-from actors.rollout.critic_choice import Chooser
+from actors.rollout.critic_choice import ActorChooser
 from actors.rollout.metrics import WorkerMetrics
 from actors.rollout.player import Player, WorkerArgs
 from actors.rollout.results import EpisodeResult
@@ -39,7 +39,7 @@ class RolloutWorker:
 
         # First, because wrong arguments of the environment must fail before the engine's long start.
         scorer, timeout_s = self._args.scorer, self._args.config.request_timeout_s
-        chooser = None if scorer is None else Chooser(scorer, self._args.candidates, timeout_s)
+        chooser = None if scorer is None else ActorChooser(scorer, self._args.candidates, timeout_s)
         self._player = Player(self._args, self._name, chooser)
         self._renderer = make_renderer(self._args.config.renderer, AutoTokenizer.from_pretrained(self._args.model))
         self._engine = await VllmEngine.start(

@@ -141,7 +141,6 @@ class RunConfig(StrictConfig):
             return self
         learner, engine = self.learner, self.rollout.engine
         refused = {
-            "algorithm": (self.algorithm, self.algorithm_config.proposals() > 0, "needs a scorer beside the rollouts"),
             "learner.ranks": (learner.ranks, learner.ranks > 1, "needs several processes"),
             "learner.use_gpu": (learner.use_gpu, learner.use_gpu, "needs a GPU"),
             "learner.zero_stage": (learner.zero_stage, learner.zero_stage > 0, "divides weights over ranks"),

@@ -27,6 +27,7 @@ from archer.driver.outcome import report, rewind
 from archer.driver.progress import Event, Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from buffer.client.local_client import LocalClient
+from learner.critic_scorer import CriticScorer
 from learner.entry import run_alone
 
 
@@ -59,12 +60,23 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
             run=config.name,
             seed=config.seed,
             version=int(state.get("version", 0)),
+            candidates=config.algorithm_config.proposals(),
         )
-        rollouts = InlineRollouts(arguments)
+        scorer = CriticScorer(config.learner, model) if config.algorithm_config.proposals() else None
+        rollouts = InlineRollouts(arguments, scorer)
         stack.callback(rollouts.shutdown)
         journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         board = _Board(journal.handle)
-        args = train_args(config, folder, model=model, resume=checkpoint, replay=replay, rollouts=rollouts, board=board)
+        args = train_args(
+            config,
+            folder,
+            model=model,
+            resume=checkpoint,
+            replay=replay,
+            rollouts=rollouts,
+            board=board,
+            scorer=None if scorer is None else scorer.load,
+        )
         try:
             run_alone(args)
         except Exception:

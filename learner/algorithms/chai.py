@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import ray
 import torch
 import torch.distributed as dist
 
@@ -19,7 +18,7 @@ from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
 from learner.algorithms.utterance_critic import OverActorCritic, critic_phase
 from learner.engine.checkpoint_folders import CRITIC_FILE
-from learner.errors import LearnerError, WaitTimeoutError
+from learner.errors import LearnerError
 from learner.losses import best_of_loss
 
 
@@ -40,15 +39,8 @@ class Chai(OverActorCritic):
 
     def finish_cycle(self, cycle: int) -> None:
         state = self.engines.critic_state()
-        if dist.get_rank() > 0:
-            return
-        try:
-            ray.get(self._scorer.load.remote(state, cycle), timeout=self.config.timeout_s)
-        except ray.exceptions.GetTimeoutError as error:
-            raise WaitTimeoutError(
-                f"the scorer did not load the critic of cycle {cycle} within {self.config.timeout_s:.0f} s; see "
-                "its log in the Ray session folder"
-            ) from error
+        if dist.get_rank() == 0:
+            self._scorer(state, cycle)
 
     def save(self, directory: Path) -> None:
         super().save(directory)

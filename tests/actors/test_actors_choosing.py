@@ -11,7 +11,7 @@ import pytest
 from actor_cases import fresh_actions
 
 from actors.errors import ChooserLost
-from actors.rollout.critic_choice import Chooser
+from actors.rollout.critic_choice import ActorChooser
 from buffer.rollout_records import FreshActions
 
 
@@ -35,7 +35,7 @@ def _actions(*lengths: int) -> FreshActions:
 
 def test_each_state_gets_its_own_answer_and_concurrent_questions_share_a_call() -> None:
     scorer = LongestFirst(delay_s=0.01)
-    chooser = Chooser(scorer, 3, timeout_s=5.0)  # type: ignore[arg-type]
+    chooser = ActorChooser(scorer, 3, timeout_s=5.0)  # type: ignore[arg-type]
 
     async def play() -> list[FreshActions]:
         return await asyncio.gather(*(chooser.choose([i], _actions(1, 2 + i, 1)) for i in range(20)))
@@ -46,6 +46,6 @@ def test_each_state_gets_its_own_answer_and_concurrent_questions_share_a_call() 
 
 
 def test_a_silent_scorer_is_named() -> None:
-    chooser = Chooser(LongestFirst(delay_s=60.0), 2, timeout_s=0.05)  # type: ignore[arg-type]
+    chooser = ActorChooser(LongestFirst(delay_s=60.0), 2, timeout_s=0.05)  # type: ignore[arg-type]
     with pytest.raises(ChooserLost, match="did not answer within"):
         asyncio.run(chooser.choose([1], _actions(1, 2)))

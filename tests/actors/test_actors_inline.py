@@ -319,6 +319,30 @@ def test_an_evaluation_is_not_stored_and_a_request_waits_until_it_is_needed(fold
         unneeded.result()
 
 
+def test_a_critic_in_the_process_picks_the_action_of_every_episode(folder):
+    """The scorer prefers the largest first token; the same candidates without it are the policy's own actions."""
+    asked = []
+
+    class Largest:
+        def choose(self, states, candidates):
+            asked.append(len(states))
+            firsts = [actions.tokens[actions.offsets[:-1]] for actions in candidates]
+            assert {len(first) for first in firsts} == {4}
+            assert all(actions.counts.tolist() == [4] for actions in candidates)
+            return [int(first.argmax()) for first in firsts]
+
+    config = RolloutConfig(episodes_at_once=6, sampling=SamplingConfig(max_tokens=6))
+    mean = []
+    for scorer in (Largest(), None):
+        kept = Kept()
+        args = WorkerArgs(config, str(folder), ENV, {"max_turns": 5}, kept, run="r", seed=9, candidates=4)
+        InlineRollouts(args, scorer).collect(12, first_seed=0)
+        firsts = [episode.tokens[episode.action_start] for episode in kept.episodes]
+        mean.append(np.concatenate(firsts).mean())
+    assert mean[0] > mean[1] + 20
+    assert max(asked) == 6, "episodes in flight ask together"
+
+
 def test_failing_environments_and_slow_ones_are_named(folder):
     fragile = f"{Fragile.__module__}:Fragile"
     kept = Kept()

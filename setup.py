@@ -10,6 +10,7 @@ setup(
             include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")], exclude=["*.__pycache__"]
         ),
         "archer.presets",
+        "archer.presets.paper",
     ],
     package_dir={"archer.presets": "configs"},
 )

@@ -58,7 +58,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_every_file_of_the_rooms_and_the_presets(wheel: Path) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {name for name in tracked() if name.split("/")[0] in ROOMS}
-    expected |= {f"archer/presets/{Path(name).name}" for name in tracked() if name.startswith("configs/")}
+    expected |= {f"archer/presets/{name.removeprefix('configs/')}" for name in tracked() if name.startswith("configs/")}
     assert packed == expected
 
 

@@ -6,14 +6,18 @@ from archer.errors import ConfigError
 
 
 def presets() -> dict[str, Path]:
-    """Return the presets by name.
+    """Return the presets by name; the name of a preset in a folder has the folder's: "paper/key_door".
 
     Searched are configs/ in the working directory, configs/ beside the packages (a checkout), and presets/ inside the
     package (a wheel); the first folder that has a name wins.
     """
     package = Path(__file__).resolve().parents[1]
     folders = [package / "presets", package.parent / "configs", Path("configs")]
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    return {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for folder in folders
+        for file in sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")])
+    }
 
 
 def find_config(name: str | Path) -> Path:
@@ -22,7 +26,8 @@ def find_config(name: str | Path) -> Path:
     if path.is_file():
         return path
     available = presets()
-    if path.parent in (Path("."), Path("configs")) and (preset := path.name.removesuffix(".yaml")) in available:
+    preset = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    if preset in available:
         return available[preset]
     fault = "is a folder, not a configuration file" if path.is_dir() else "does not exist"
     names = ", ".join(sorted(available)) or "none found"

@@ -1,8 +1,9 @@
 """Attention over packed passes: masks and attention functions for CPUs (`TREE`) and GPUs (`FLEX`).
 
 A packed sequence is a tree: a trunk of `trunk` columns, then branches. The trunk is causal, so only the queries of
-branches need a mask. `TREE` therefore calls PyTorch's fused attention twice, which skips half of the trunk's scores and
-most of a dense mask. `FLEX` is FlexAttention, which skips blocks without a visible key and needs a GPU.
+branches need a mask. `TREE` calls PyTorch's fused attention once for the trunk and once for each block of branches,
+which skips most of the scores of a dense mask. `FLEX` is FlexAttention, which skips blocks without a visible key and
+needs a GPU.
 
 A model's attention function is set when it is loaded (`attn_implementation`); `packed_mask` builds the mask for it.
 """
@@ -24,6 +25,8 @@ from learner.passes.precision import accelerator
 
 TREE = "archer_tree"
 FLEX = "flex_attention"
+_BLOCK = 128
+"""Queries of a block of branches: small blocks skip more keys, large ones make fewer calls."""
 
 
 class Tree(NamedTuple):
@@ -81,20 +84,60 @@ def mask_mod(tree: Tree) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     return visible
 
 
-def tree_mask(tree: Tree, first: int = 0) -> Tensor:
-    """Return `mask_mod` as bool [rows, 1, length - first, length], for the queries from `first` on."""
+def tree_mask(tree: Tree) -> Tensor:
+    """Return `mask_mod` as bool [rows, 1, length, length]."""
     rows, length = (torch.arange(size, device=tree.branch.device) for size in tree.branch.shape)
-    return mask_mod(tree)(rows[:, None, None], rows, length[first:, None], length).unsqueeze(1)
+    return mask_mod(tree)(rows[:, None, None], rows, length[:, None], length).unsqueeze(1)
 
 
-def branch_mask(tree: Tree, dtype: torch.dtype) -> Tensor:
-    """Return the additive mask of the branches' queries: [rows, 1, length - trunk, length].
+class Block(NamedTuple):
+    """Consecutive queries of branches, and the keys that any of them attends to."""
 
-    It is additive because PyTorch would convert a boolean mask in each layer. Masked scores are the lowest number of
-    `dtype` and not minus infinity, because a fully masked block of keys would make the softmax undefined.
+    queries: slice
+    trunk: int  # number of the trunk's keys
+    own: slice  # the keys of the queries' own branches
+    mask: Tensor  # additive, [rows, 1, queries, keys]
+
+
+class BranchMask(Tensor):
+    """The mask of all branches, [rows, 1, length - trunk, 0] and without data: `blocks` has its parts.
+
+    It is a tensor, because transformers passes a mask of four axes to the attention function as it is.
     """
-    allowed = tree_mask(tree, tree.trunk)
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
+
+    blocks: list[Block]
+
+
+def branch_mask(tree: Tree, dtype: torch.dtype) -> BranchMask:
+    """Return the mask of the branches' queries, in blocks.
+
+    Branches follow each other in the order of their states. A block therefore attends to a prefix of the trunk and to
+    the few branches in it, which is several times less than all branches.
+
+    The masks are additive because PyTorch would convert a boolean mask in each layer. Masked scores are the lowest
+    number of `dtype` and not minus infinity, because a fully masked block of keys would make the softmax undefined.
+    """
+    rows, length = tree.branch.shape
+    branch, sees = tree.branch[:, tree.trunk :], tree.sees[:, tree.trunk :]
+    column = torch.arange(length - tree.trunk, device=branch.device)
+    found = torch.empty(rows, 1, len(column), 0, dtype=dtype, device=branch.device).as_subclass(BranchMask)
+    found.blocks = []
+    begins = torch.ones_like(branch, dtype=torch.bool)
+    begins[:, 1:] = branch[:, 1:] != branch[:, :-1]
+    start = torch.where(begins, column, 0).cummax(1).values
+    for first in range(0, len(column), _BLOCK):
+        query = slice(first, min(first + _BLOCK, len(column)))
+        inside = branch[:, first] > 0
+        own = slice(int(torch.where(inside, start[:, first], first).min()), query.stop)
+        trunk = int(sees[:, query].max())
+        same = (branch[:, query, None] == branch[:, None, own]) & (branch[:, query, None] > 0)
+        same = (same & (column[query, None] >= column[own])) | (column[query, None] == column[own])
+        allowed = torch.cat((torch.arange(trunk, device=column.device) < sees[:, query, None], same), -1).unsqueeze(1)
+        mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+        mask.masked_fill_(~allowed, torch.finfo(dtype).min)
+        own = slice(tree.trunk + own.start, tree.trunk + own.stop)
+        found.blocks.append(Block(slice(tree.trunk + query.start, tree.trunk + query.stop), trunk, own, mask))
+    return found
 
 
 def tree_attention(
@@ -112,7 +155,11 @@ def tree_attention(
     if trunk:
         over = (query[:, :, :trunk], key[:, :, :trunk], value[:, :, :trunk])
         parts.append(sdpa_attention_forward(module, *over, None, **kwargs | {"is_causal": True})[0])
-    if attention_mask is not None and attention_mask.shape[2]:
+    if isinstance(attention_mask, BranchMask):
+        for queries, reach, own, mask in attention_mask.blocks:
+            keys = (torch.cat((given[:, :, :reach], given[:, :, own]), 2) for given in (key, value))
+            parts.append(sdpa_attention_forward(module, query[:, :, queries], *keys, mask, **kwargs)[0])
+    elif attention_mask is not None:
         parts.append(sdpa_attention_forward(module, query[:, :, trunk:], key, value, attention_mask, **kwargs)[0])
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1), None
 

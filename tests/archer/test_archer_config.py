@@ -272,7 +272,7 @@ def test_any_override_is_accepted_or_refused_with_a_sentence(base: Path, key: st
 
 
 def test_missing_file_names_the_presets() -> None:
-    with pytest.raises(ConfigError, match=r"does not exist.*demo.*twenty_questions"):
+    with pytest.raises(ConfigError, match=r"does not exist.*demo.*paper/twenty_questions"):
         load_config("configs/no_such_preset.yaml")
 
 
@@ -284,15 +284,15 @@ def test_override_values_are_yaml() -> None:
     assert parse_override("a=1e3x") == ("a", "1e3x")
 
 
-@pytest.mark.parametrize("name", ["demo", "key_door", "key_door_offline", "twenty_questions", "twenty_questions_7b"])
+@pytest.mark.parametrize("name", sorted(presets()))
 def test_preset_is_valid_by_name_and_by_path(name: str) -> None:
     config = load_config(name)
-    assert config == load_config(presets()[name])
-    assert config.name == name
+    assert config == load_config(presets()[name]) == load_config(f"configs/{name}.yaml")
+    assert config.name == name.replace("/", "_")
 
 
 def test_paper_preset_holds_the_papers_settings() -> None:
-    config = load_config("twenty_questions")
+    config = load_config("paper/twenty_questions")
     critic, actor = config.learner.critic, config.learner.actor
     assert (config.model.path, critic.backbone) == ("gpt2", "roberta-base")
     assert (critic.gamma, critic.tau, config.episodes_per_cycle) == (0.95, 0.1, 128)

@@ -8,6 +8,7 @@ from learner_cases import llama, make_row
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from learner.passes import attention
 from learner.passes.attention import FLEX, TREE, Tree, branch_mask, implementation, mask_mod, tree_mask
 from learner.passes.layout import Layout
 from learner.passes.packed_encoder import PackedEncoder
@@ -51,10 +52,21 @@ def test_the_mask_function_on_a_grid_of_indices_is_the_dense_mask(seed: int) -> 
     assert visible(row, torch.zeros_like(row), query, key).equal(tree_mask(tree)[:, 0])
 
 
-def test_the_dense_mask_is_a_causal_trunk_and_the_mask_of_the_branches() -> None:
+@pytest.mark.parametrize("block", [3, 8, 1000])
+def test_the_dense_mask_is_a_causal_trunk_and_the_blocks_of_the_branches(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_BLOCK", block)
     tree = _tree(_layout())
     dense = tree_mask(tree)
-    assert (branch_mask(tree, torch.float32) == 0).equal(dense[:, :, tree.trunk :])
+    found = torch.zeros_like(dense[:, :, tree.trunk :])
+    mask = branch_mask(tree, torch.float32)
+    assert mask.shape[2] == found.shape[2]
+    for queries, reach, own, part in mask.blocks:
+        rows = slice(queries.start - tree.trunk, queries.stop - tree.trunk)
+        found[:, :, rows, :reach] = part[..., :reach] == 0
+        found[:, :, rows, own] = part[..., reach:] == 0
+    assert found.equal(dense[:, :, tree.trunk :])
     trunk = dense[:, 0, : tree.trunk, : tree.trunk]
     causal = torch.ones(tree.trunk, tree.trunk, dtype=torch.bool).tril()
     assert trunk[tree.branch[:, : tree.trunk] == 0].equal(causal.expand_as(trunk)[tree.branch[:, : tree.trunk] == 0])

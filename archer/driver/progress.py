@@ -31,7 +31,7 @@ _SHOWN = (
     ("tokens_per_second", "tokens/s", "{:,.0f}"),
     ("staleness", "staleness", "{:.2f}"),
     ("policy_version", "version", "{:.0f}"),
-    ("critic/explained_variance", "explained variance", "{:.2f}"),
+    ("critic/explained_variance", "explained variance", "{:z.2f}"),
 )
 """Metric, label and format of each number that the displays show before the losses."""
 

@@ -38,7 +38,7 @@ def _critic(summary: Row, algorithm: str, observations: bool) -> str | None:
     clone = "" if observations else f", and {features}"
     return (
         "The critic is no better than predicting the mean return: on the last new episodes its explained variance is "
-        f"{explained:.2f}. Its advantages are noise; {_REMEDIES.get(algorithm, _REMEDY)}{clone}."
+        f"{explained:z.2f}. Its advantages are noise; {_REMEDIES.get(algorithm, _REMEDY)}{clone}."
     )
 
 

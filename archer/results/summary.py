@@ -157,7 +157,7 @@ def _critic_lines(critic: Row) -> list[tuple[str, str, str]]:
         return []
     explained = critic.get("explained_variance")
     start = f"V(s_0) {critic['value_start']:.2f}, return {critic['return_start']:.2f}, bias {critic['bias']:+.2f}"
-    lines = [("explained variance", "none" if explained is None else f"{explained:.2f}", start)]
+    lines = [("explained variance", "none" if explained is None else f"{explained:z.2f}", start)]
     if (best := critic.get("exact_best")) is not None:
         correlation = critic.get("exact_correlation")
         shown = "none" if correlation is None else f"{correlation:.2f}"

@@ -172,6 +172,12 @@ def test_a_critic_that_explains_nothing_is_named_with_a_remedy(algorithm: str, f
     assert summary_of([cycle(1, **useless), cycle(2, **MEASURED)])[0]["notes"] == []
 
 
+def test_an_explained_variance_just_below_zero_has_no_sign() -> None:
+    summary, text = summary_of([cycle(1, **{**MEASURED, "critic/explained_variance": -0.001})])
+    assert "explained variance is 0.00" in summary["notes"][0]
+    assert "-0.00" not in text
+
+
 def test_figures_of_a_critic_without_spread_are_shown_as_none() -> None:
     plain = {name: MEASURED[name] for name in ("critic/bias", "critic/value_start", "critic/return_start")}
     assert "none" in summary_of([cycle(1, **plain)])[1]

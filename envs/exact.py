@@ -6,7 +6,7 @@ are. The time limit truncates and does not terminate, so that a critic bootstrap
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from envs.base import PRIVILEGED, VALID_ACTIONS, Info, Step, TextEnv, unwrapped
@@ -43,20 +43,20 @@ class ExactValues:
         self._gamma = gamma
         self._values: dict[Hashable, float] = {}
 
-    def along(self, seed: int, actions: Sequence[str]) -> list[dict[str, float]]:
+    def along(self, seed: int, actions: Sequence[str], turns: Collection[int] | None = None) -> list[dict[str, float]]:
         """Return Q* of each legal action at each state of the episode of `seed` in which `actions` are played.
 
         There is one entry for the state before each action, and one for the state after the last action unless the
-        task ends with it. Actions that the environment cannot parse have no entry. Raises EnvStateError for actions
-        after the end of the episode.
+        task ends with it; with `turns`, only those of these turns, counted from 0. Actions that the environment cannot
+        parse have no value. Raises EnvStateError for actions after the end of the episode.
         """
         _, info = self._env.reset(seed=seed)
-        found = [self._at(info[PRIVILEGED])]
+        states = [info[PRIVILEGED]]
         for action in actions:
             _, _, terminated, _, info = self._env.step(action)
             if not terminated:
-                found.append(self._at(info[PRIVILEGED]))
-        return found
+                states.append(info[PRIVILEGED])
+        return [self._at(state) for turn, state in enumerate(states) if turns is None or turn in turns]
 
     def _at(self, privileged: Mapping[str, Any]) -> dict[str, float]:
         """Return Q*(s, a) = r + gamma V*(s') of each legal action a."""

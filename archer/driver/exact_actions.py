@@ -35,10 +35,8 @@ class ExactActionValues:
             self._renderer.action_text(episode.tokens[start:end].tolist())
             for start, end in zip(episode.action_start, episode.action_end, strict=True)
         ]
-        states = self._exact.along(episode.seed, played)
-        return [
-            {tuple(self._renderer.encode_action(text)): value for text, value in states[turn].items()} for turn in turns
-        ]
+        states = self._exact.along(episode.seed, played, turns.tolist())
+        return [{tuple(self._renderer.encode_action(text)): value for text, value in state.items()} for state in states]
 
     @cached_property
     def _exact(self) -> envs.ExactValues:

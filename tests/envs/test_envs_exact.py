@@ -91,6 +91,7 @@ def test_the_time_limit_ends_no_task():
     assert exact is not None
     found = exact.along(5, ["dance"] * MAX_TURNS)
     assert found == [found[0]] * (MAX_TURNS + 1)
+    assert exact.along(5, ["move up"] * MAX_TURNS, [0, 2]) == exact.along(5, ["move up"] * MAX_TURNS)[0:3:2]
     with pytest.raises(EnvStateError, match="has ended"):
         exact.along(5, ["dance"] * (MAX_TURNS + 1))
 

@@ -81,7 +81,9 @@ def _engine_process(name, actor_pid):
         return found
 
     def engine():
-        return next((process for title, process in children().items() if "EngineCore" in title), None)
+        # An engine that is ready has not always given itself its title; it is the one child that Python spawned.
+        titles = ("EngineCore", "multiprocessing.spawn")
+        return next((process for title, process in children().items() if any(t in title for t in titles)), None)
 
     try:
         return _until(engine, f"no engine process below {name} (pid {actor_pid})")

@@ -123,6 +123,8 @@ def archer(folder: Path, *arguments: str, cwd: Path | None = None, **environment
         cwd=cwd or folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         start_new_session=True,
+        # A shell's background job ignores SIGINT, and so do the processes that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     known: list[psutil.Process] = []
     try:

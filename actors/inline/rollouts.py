@@ -54,7 +54,8 @@ class InlineRollouts:
 
         config = args.config
         self._args = args
-        self._loop = asyncio.new_event_loop()
+        # One loop for all calls, because an environment may hold on to the first. Ctrl-C cancels its tasks.
+        self._runner = asyncio.Runner()
         chooser = None if scorer is None else InProcessChooser(scorer, args.candidates)
         self._player = Player(args, _NAME, chooser)
         self._renderer = make_renderer(config.renderer, AutoTokenizer.from_pretrained(args.model))
@@ -93,7 +94,7 @@ class InlineRollouts:
         played: list[Episode] = []
         playing = self._collect(range(first_seed, first_seed + episodes), group, greedy, played)
         try:
-            results = self._loop.run_until_complete(asyncio.wait_for(playing, timeout_s))
+            results = self._runner.run(asyncio.wait_for(playing, timeout_s))
         except TimeoutError:
             raise RolloutTimeout(
                 f"{episodes} episodes did not finish within {timeout_s:g} s ({len(played)} did); raise "
@@ -150,8 +151,8 @@ class InlineRollouts:
 
     def shutdown(self) -> None:
         """Close the environments."""
-        self._loop.run_until_complete(self._player.close())
-        self._loop.close()
+        self._runner.run(self._player.close())
+        self._runner.close()
 
     async def _collect(
         self, seeds: Sequence[int], group: int, greedy: bool, played: list[Episode]

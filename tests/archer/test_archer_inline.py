@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,23 @@ def test_a_failed_run_leaves_its_traceback_and_can_be_repeated(one_rank: None, t
         train(tmp_path, "learner.clone.lr=1e30")
     assert "NonFiniteLossError" in (tmp_path / "tiny" / "error.log").read_text()
     assert read_rows(train(tmp_path, "cycles=0") / "metrics.jsonl")[-1]["name"] == "final"
+
+
+def test_an_interrupted_run_ends_with_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    command = [sys.executable, "-m", "archer.cli", "train", str(path), "evaluation.episodes=100000"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=tmp_path, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
+        try:
+            assert any(line == "stage: evaluate\n" for line in process.stdout)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert errors.startswith("archer: interrupted; ")
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class InlineModel:
             raise EngineStartError(f"the model {path!r} cannot be loaded: {error}") from error
         self._model = model.requires_grad_(False).eval()
         self._weights: dict[str, Tensor] = dict(self._model.named_parameters())
+        self.vocabulary: int = self._model.get_output_embeddings().weight.shape[0]
         self.window: int | None = getattr(self._model.config, "max_position_embeddings", None)
 
     @torch.no_grad()

@@ -20,6 +20,8 @@ from actors.inline.model import InlineModel, mask_of
 
 PASS_TOKENS = 8192
 """Most tokens of the trunks of one pass; a longer trunk is alone in its pass."""
+LOGITS_AT_ONCE = 1 << 23
+"""Most logits in memory at once, which counts with large vocabularies."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,9 @@ def _grow(
     """Sample token by token until each of `actions`, which index `result` and `limits`, has ended."""
     depth = 0
     while len(actions):
-        logprobs = tree.logprobs(temperature)
-        tokens = draw(logprobs, tree.node, generator)
+        tokens, logprobs = tree.draw(temperature, generator)
         result.tokens[actions, depth] = tokens
-        result.logprobs[actions, depth] = logprobs[tree.node, tokens]
+        result.logprobs[actions, depth] = logprobs
         depth += 1
         result.lengths[actions] = depth
         going = ~np.isin(tokens, stops) & (depth < limits[actions])
@@ -152,9 +153,18 @@ class _Growing:
         # The columns of its row that a node attends to: the state, then its ancestors.
         self._seen = np.arange(width) < self._position[:, None]
 
-    def logprobs(self, temperature: float) -> np.ndarray:
-        """Return the log-probabilities of the next token at each node, float32 [nodes, vocabulary]."""
-        return self._model.logprobs(self._hidden, temperature)
+    def draw(self, temperature: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return the next token of each action, int64 [actions], and its log-probability, float32 [actions]."""
+        tokens = np.zeros(len(self.node), np.int64)
+        found = np.zeros(len(self.node), np.float32)
+        nodes = max(LOGITS_AT_ONCE // self._model.vocabulary, 1)
+        for first in range(0, len(self._row), nodes):
+            logprobs = self._model.logprobs(self._hidden[first : first + nodes], temperature)
+            mine = np.flatnonzero((self.node >= first) & (self.node < first + nodes))
+            of = self.node[mine] - first
+            tokens[mine] = draw(logprobs, of, generator)
+            found[mine] = logprobs[of, tokens[mine]]
+        return tokens, found
 
     def extend(self, going: np.ndarray, tokens: np.ndarray) -> None:
         """Step to the children that the actions with `going` have drawn, with one pass over all children."""

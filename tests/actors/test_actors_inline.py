@@ -10,6 +10,7 @@ import torch
 from actor_cases import Fragile, change, load_model, reference_logprobs, save_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import actors.inline.tree
 from actors.config import EngineConfig, RolloutConfig, SamplingConfig
 from actors.errors import ActorError, EnvFailureLimit, PromptTooLong, RolloutTimeout, WeightTransferError
 from actors.inline.engine import InlineEngine
@@ -100,8 +101,10 @@ def play(engine, prompts, sampling, **kwargs):
     return asyncio.run(all_of_them())
 
 
-def test_shared_prefixes_sample_the_enumerated_distribution(small):
+@pytest.mark.parametrize("logits_at_once", [11, 1 << 23])
+def test_shared_prefixes_sample_the_enumerated_distribution(small, monkeypatch, logits_at_once):
     """The states are prefixes of each other and occur twice, so that their trees share one trunk."""
+    monkeypatch.setattr(actors.inline.tree, "LOGITS_AT_ONCE", logits_at_once)
     states = [STATE[:2], STATE, STATE[:2], STATE]
     fresh = engine_of(small).act(ActionRequest.of(states, np.array([4000, 4000, 2000, 500]), True), WARM)
     cuts = np.cumsum([4000, 4000, 2000])

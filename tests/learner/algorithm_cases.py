@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from learner_cases import VOCABULARY, change, llama, make_row
+from learner_cases import VOCABULARY, change, flat_actions, llama, make_row
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from buffer.episodes.schema import Episode
@@ -83,6 +84,23 @@ def make_algorithm(name: AlgorithmName, *, offline_cycles: int = 0, **changes: A
     return build(name, SmallSetup("", "", None, config, 0.9, 0, offline_cycles, scorer))  # type: ignore[arg-type]
 
 
+RECIPE: dict[str, Any] = {
+    "critic": {"value": "fresh", "retrace": 0.9, "n_step": 1, "value_unit": 2.0},
+    "actor": {"objective": "improvement", "normalise_advantage": False, "fresh_per_state": 2},
+}
+"""Changes of `LEARNER`: V from fresh actions, Retrace, and the actor that regresses onto its improvement."""
+
+
+def bootstrapped(rows: list[Row]) -> list[Row]:
+    """Return the rows, each that has not terminated with two fresh actions at the state after its last turn too."""
+    found = []
+    for row in rows:
+        states = [row.fresh_at(turn) for turn in range(len(row.turns))]
+        last = [] if row.episode.terminated else [[np.array([5, 6], np.int32), np.array([7], np.int32)]]
+        found.append(replace(row, bootstraps=bool(last), fresh=flat_actions(states + last, -4.0)))
+    return found
+
+
 def episodes(seed: int, count: int = 8) -> list[Row]:
     """Return rows of whole episodes; four consecutive episodes are a group."""
     rows = [make_row(1000 * seed + i, all_turns=True, terminated=i % 3 > 0) for i in range(count)]
@@ -109,6 +127,8 @@ def run_cycle(
     """
     found = []
     rows = episodes(cycle)
+    if algorithm.fresh_to_diagnose:
+        rows = bootstrapped(rows)
     batches = [rows[:4], rows[4:]]
     shares = [deal(split(batch) if split else batch, ranks, 2)[rank] for batch in batches]
     for phase in algorithm.phases(cycle):

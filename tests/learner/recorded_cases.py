@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from algorithm_cases import RECIPE
 
 STEPS = 20
 RECORDED = Path(__file__).with_name("recorded_losses.json")
@@ -54,6 +55,7 @@ CASES = {
     "ppo, warm-up": Case("ppo", {"ppo": {"warmup_cycles": 3}}),
     "reinforce": Case("reinforce"),
     "grpo": Case("grpo"),
+    "archer, recipe": Case("archer", RECIPE),
     "archer, adapters": Case("archer", {"lora": {"rank": 4}, "actor": {"kl_to_clone": 0.1}}),
 }
 

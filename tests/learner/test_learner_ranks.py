@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from algorithm_cases import RECIPE
 from learner_cases import change, run_ranks, some_fresh
 
 from buffer.episodes.schema import Episode
@@ -41,6 +42,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     # Policy, critic, target and reference on one base; the base is also partitioned once, at ZeRO-3.
     ("archer", {"lora": {"rank": 4}, "actor": {"kl_to_clone": 0.1}, "critic": {"backbones": "apart"}}, 4),
     ("ppo", {"lora": {"rank": 4}, "activation_checkpointing": True}, 2),
+    ("archer", RECIPE, 4),
 ]
 SEPARATE = ("archer", "archer_offline", "chai", "filtered_bc")
 """Algorithms that train on single turns; the others compute advantages over whole episodes."""
@@ -64,7 +66,7 @@ def _losses(
     folder: Path, stage: int, *, only: tuple[int, ...] = (), resume: bool = False, packed: bool = True
 ) -> dict[str, list[list[float]]]:
     """Return the metrics of each step of each case, or of the cases `only`; `resume` reloads half-way."""
-    from algorithm_cases import episodes, make_algorithm, run_cloning, run_cycle
+    from algorithm_cases import bootstrapped, episodes, make_algorithm, run_cloning, run_cycle
 
     from learner.passes.rows import deal
     from learner.passes.separate_encoder import SeparateEncoder
@@ -94,8 +96,10 @@ def _losses(
                 algorithm.save(saved)
                 algorithm = make()
                 algorithm.load(saved)
-            steps += run_cycle(algorithm, cycle, rank, ranks, split=None if packed else _one_turn_each)
-        figures = algorithm.diagnose(deal(episodes(99), ranks, 2)[rank], _exact)
+            whole = packed or algorithm.fresh_to_diagnose
+            steps += run_cycle(algorithm, cycle, rank, ranks, split=None if whole else _one_turn_each)
+        new = bootstrapped(episodes(99)) if algorithm.fresh_to_diagnose else episodes(99)
+        figures = algorithm.diagnose(deal(new, ranks, 2)[rank], _exact)
         found[f"{index} {name}"] = steps
         found[f"{index} {name}, figures of the critic"] = [[figures[figure] for figure in sorted(figures)]]
     if packed:
@@ -117,7 +121,7 @@ def _on_two(rank: int, folder: Path) -> None:
         "two ranks": _losses(folder, 0),
         # These cases have all kinds of engines: critic, target, baseline, reference, value.
         "two ranks, ZeRO 2": _losses(folder, 2, only=(1,)),
-        "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=(1, 3, 6), resume=True),
+        "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=(1, 3, 6, 11), resume=True),
     }
     if rank == 0:
         (folder / "two.json").write_text(json.dumps(found))

@@ -60,20 +60,37 @@ class Records:
 
     Args:
         earlier_s: seconds that the run took before it was resumed.
+        earlier_processor_s: processor seconds of the same part of the run.
         metrics: the rank's metrics; None makes those that this process serves.
     """
 
-    def __init__(self, board: Publisher, earlier_s: float, metrics: LearnerMetrics | None = None) -> None:
+    def __init__(
+        self,
+        board: Publisher,
+        earlier_s: float,
+        metrics: LearnerMetrics | None = None,
+        *,
+        earlier_processor_s: float = 0.0,
+    ) -> None:
         self.metrics = metrics or LearnerMetrics()
         self._board = board
         self._is_first = dist.get_rank() == 0
         self._started = time.monotonic() - earlier_s
+        self._processor_started = time.process_time() - earlier_processor_s
         self._last_step = 0.0
 
     @property
     def wall_seconds(self) -> float:
         """Seconds since the run began, over all resumes."""
         return time.monotonic() - self._started
+
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time of this process since the run began, over all resumes and threads.
+
+        In an inline run this is the whole run, in other modes the learner's process without the engines.
+        """
+        return time.process_time() - self._processor_started
 
     def publish(self, kind: str, **fields: Any) -> None:
         """Publish an event: stage, phase, step, held_out, cycle, evaluation or checkpoint."""

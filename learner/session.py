@@ -47,7 +47,9 @@ class Session:
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)
         # Nobody reads the metrics of an inline run, and its process may make several runs.
         own = LearnerMetrics(CollectorRegistry()) if args.mode == "inline" else None
-        self.records = Records(args.board, self.state.wall_seconds, own)
+        self.records = Records(
+            args.board, self.state.wall_seconds, own, earlier_processor_s=self.state.processor_seconds
+        )
         self.leader = Leader(args.rollouts.stale_error, self._send)
         self.collector = Collector(args, self.state, self.leader, self.records)
         self.base: Base | None = None
@@ -177,6 +179,7 @@ class Session:
             self.state.replay_client = self.args.replay.state_dict()
             self.state.swept = sorted(swept)
             self.state.wall_seconds = self.records.wall_seconds
+            self.state.processor_seconds = self.records.processor_seconds
             self.state.write(partial)
             path = checkpoint_folders.commit(partial, self.args.checkpoint_keep)
             self.records.publish("checkpoint", path=str(path), state=asdict(self.state))

@@ -86,6 +86,8 @@ class Trainer:
             "turns": self.state.turns,
             "policy_version": self.state.version,
             "wall_seconds": session.records.wall_seconds,
+            "processor_seconds": session.records.processor_seconds,
+            "fresh_actions": float(self.feeder.count_fresh()),
         }
         session.records.cycle(self.state.cycle, metrics)
         self._evaluate_and_save()

@@ -37,6 +37,7 @@ class TrainerState:
         next_seed: environment seed of the next episode to collect.
         proof_max_gap: the largest gap of all proofs of a broadcast.
         wall_seconds: time spent in the training function, over all resumes.
+        processor_seconds: processor time of the first rank's process in it, over all resumes.
         evaluations: mean return by name of evaluation.
         replay_client: random stream of the learner's replay client.
         swept: ids of episodes that an on-policy method has trained on and replay may return again; on rank 0 only.
@@ -50,6 +51,7 @@ class TrainerState:
     next_seed: int = 0
     proof_max_gap: float = 0.0
     wall_seconds: float = 0.0
+    processor_seconds: float = 0.0
     evaluations: dict[str, float] = field(default_factory=dict)
     replay_client: dict[str, Any] = field(default_factory=dict)
     swept: list[str] = field(default_factory=list)

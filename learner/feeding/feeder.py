@@ -76,6 +76,8 @@ class Feeder:
         # The shared actions of the current policy version, by their number at each state.
         self._shared: dict[int, SharedActions] = {}
         self._shared_version = -1
+        # Numbers of actions of the answered requests; the threads that answer append to it.
+        self._drawn: deque[int] = deque()
 
     def batches(self, draws: Draws, version: int, then: Draws | None = None) -> Iterator[Batch]:
         """Yield all batches of `draws`, `draws.epochs` times.
@@ -129,8 +131,15 @@ class Feeder:
         whole = [row for row in whole_episodes(rows, self._rollouts.window()) if len(row.turns) == row.episode.turns]
         if whole:
             shared = self._shared_actions(n, version)
-            self._attach(FreshSupply(self._rollouts, [whole], n, logprobs=True, shared=shared), whole)
+            self._attach(self._supply([whole], n, logprobs=True, shared=shared), whole)
         return whole
+
+    def count_fresh(self) -> int:
+        """Return the number of fresh actions that engines have answered with since the last call; 0 but on rank 0."""
+        total = 0
+        while self._drawn:
+            total += self._drawn.popleft()
+        return total
 
     def update_priorities(self, micro_batches: list[list[Row]], td_errors: Sequence[np.ndarray]) -> None:
         """Send replay the TD errors of a step as priorities. Called on every rank.
@@ -168,9 +177,16 @@ class Feeder:
         if draws.fresh and new:
             shared = self._shared_actions(draws.fresh, ahead.version) if draws.distinct else None
             rows = [item.rows for item in new]
-            supply = FreshSupply(self._rollouts, rows, draws.fresh, logprobs=draws.logprobs, shared=shared)
+            supply = self._supply(rows, draws.fresh, logprobs=draws.logprobs, shared=shared)
             for item in new:
                 item.fresh = supply
+
+    def _supply(
+        self, rows: Sequence[Sequence[Row]], n: int, *, logprobs: bool, shared: SharedActions | None
+    ) -> FreshSupply:
+        supply = FreshSupply(self._rollouts, rows, n, logprobs=logprobs, shared=shared)
+        supply.report_drawn(self._drawn.append)
+        return supply
 
     def _shared_actions(self, n: int, version: int) -> SharedActions:
         if version != self._shared_version:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 
@@ -95,6 +96,19 @@ class FreshSupply:
         for row in rows:
             take = self._take if self._shared is None else self._share
             row.fresh = FreshActions.join([take(state, timeout_s) for state in _states_of(row)])
+
+    def report_drawn(self, report: Callable[[int], None]) -> None:
+        """Call `report` with the number of actions of each request when it is answered.
+
+        A request that is cancelled or fails is not reported. The call may come from the thread that answers.
+        """
+
+        def answered(answer: Future[FreshActions], asked: int) -> None:
+            if not answer.cancelled() and answer.exception() is None:
+                report(asked)
+
+        for answer, asked in self._asked.items():
+            answer.add_done_callback(partial(answered, asked=asked))
 
     def cancel(self) -> None:
         """Cancel the requests that are not answered yet."""

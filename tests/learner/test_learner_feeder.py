@@ -98,6 +98,8 @@ def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, bl
     assert sum(engines.asked) == 2 * 6 * 20
     rows = [row for batch in batches for rows in batch.micro_batches for row in rows]
     assert all(row.fresh.counts.tolist() == [2] * 6 for row in rows)
+    assert [feeder.count_fresh(), feeder.count_fresh()] == [2 * 6 * 20, 0]
+
 
 
 def test_what_stale_engines_owed_is_asked_for_again() -> None:

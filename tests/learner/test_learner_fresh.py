@@ -113,6 +113,24 @@ def test_engines_that_never_answer_are_waited_for_so_long() -> None:
         FreshSupply(silent, [rows], 1, logprobs=True).attach(rows, 0.01)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("end", "counted"), [("set_result", [16, 2]), ("cancel", [16]), ("set_exception", [16])])
+def test_only_answered_requests_are_counted(end: str, counted: list[int]) -> None:
+    answers: list[Future[Any]] = []
+
+    def request(*_: Any, **__: Any) -> Future[Any]:
+        answers.append(Future())
+        return answers[-1]
+
+    drawn: list[int] = []
+    supply = FreshSupply(SimpleNamespace(request=request), _steps(), 2, logprobs=True)  # type: ignore[arg-type]
+    supply.report_drawn(drawn.append)
+    answers[0].set_result(None)
+    assert drawn == [16]
+    arguments = {"set_result": [None], "set_exception": [RuntimeError("all engines restarted")]}
+    getattr(answers[1], end)(*arguments.get(end, []))
+    assert drawn == counted
+
+
 class Repeating(Engines):
     """Returns the actions [1], [2] and [1] in turn at every state."""
 

@@ -42,9 +42,18 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def report(
-    name: str, arguments: argparse.Namespace, rows: Sequence[Mapping[str, Any]], *, variant: str = "", **more: Any
+    name: str,
+    arguments: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    variant: str = "",
+    compact: bool = False,
+    **more: Any,
 ) -> Path:
-    """Write `rows`, machine and package versions to a JSON file named by program and `variant`; return its path."""
+    """Write `rows`, machine and package versions to a JSON file named by program and `variant`; return its path.
+
+    With `compact`, each row has one line.
+    """
     path = arguments.out or RESULTS / f"{name}{variant}{'-quick' if arguments.quick else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
@@ -54,9 +63,13 @@ def report(
         "machine": machine(),
         "versions": versions(),
         **more,
-        "rows": list(rows),
+        "rows": [] if compact else list(rows),
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2)
+    if compact:
+        lines = ",\n".join(f"    {json.dumps(row)}" for row in rows)
+        text = text.removesuffix("[]\n}") + f"[\n{lines}\n  ]\n}}"
+    path.write_text(text + "\n")
     return path
 
 

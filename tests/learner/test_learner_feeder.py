@@ -101,7 +101,6 @@ def test_a_phase_is_drawn_and_asked_for_in_blocks_of_bounded_size(ahead: int, bl
     assert [feeder.count_fresh(), feeder.count_fresh()] == [2 * 6 * 20, 0]
 
 
-
 def test_what_stale_engines_owed_is_asked_for_again() -> None:
     memory, engines = Memory(held()), Engines(stale=True)
     feeder = Feeder(memory, engines, OneRank(), LearnerConfig(micro_batch=2))  # type: ignore[arg-type]

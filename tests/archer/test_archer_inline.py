@@ -164,8 +164,15 @@ def test_an_interrupted_run_ends_with_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
     command = [sys.executable, "-m", "archer.cli", "train", str(path), "evaluation.episodes=100000"]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, cwd=tmp_path, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
+    options: dict[str, Any] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "start_new_session": True,
+        # A shell's background job ignores SIGINT, and so do the processes that it starts.
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
+    with subprocess.Popen(command, text=True, cwd=tmp_path, **options) as process:
+        assert process.stdout is not None
         try:
             assert any(line == "stage: evaluate\n" for line in process.stdout)
             process.send_signal(signal.SIGINT)

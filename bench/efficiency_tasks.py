@@ -66,7 +66,7 @@ def _episodes(archer: int, baseline: int, paper: int = 8192) -> dict[str, int]:
 
 # Rewards from 0 to 1 in place of -1 a turn: the recipe's temperature and scale are in units of reward.
 _UNIT_REWARD = ("learner.critic.value_unit=0.5", "learner.actor.temperature=0.05", "learner.critic.gamma=0.9")
-_GUESSING = ("demonstrations.episodes=2048", "learner.clone.steps=500")
+_GUESSING = ("demonstrations.episodes=2048", "learner.clone.steps=800")
 
 TASKS: dict[str, Task] = {
     "key_door_1": Task("key_door", ("env.kwargs={maps: 1}",), -12.0, -4.0, _episodes(192, 768)),
@@ -118,7 +118,7 @@ TASKS: dict[str, Task] = {
             "demonstrations.skill=0.5",
             "model.build.vocab_size=1024",
             "rollout.sampling.max_tokens=32",
-            "learner.clone.steps=500",
+            "learner.clone.steps=1000",
             "learner.ppo.gamma=0.9",
             *_UNIT_REWARD,
         ),
@@ -248,6 +248,7 @@ def overrides(task: Task, method: Method, *, real: bool, episodes: int | None = 
     return [
         f"mode={'sync' if real else 'inline'}",
         "metrics.port=0",
+        "learner.threads=1",  # several cells run beside each other
         "checkpoint.keep=1",
         *task.settings,
         *method.settings,

@@ -82,6 +82,10 @@ class CriticConfig(RecentDraws):
     retrace: float | None = Field(
         None, ge=0, le=1, description="Trace of Retrace over turns; null uses n_step and lambda_turn."
     )
+    unwritten: Literal["clone", "tree_backup"] = Field(
+        "clone",
+        description="Retrace's trace at actions that no policy wrote: by the clone's probability, or trace * pi.",
+    )
     loss: Literal["squared", "hl_gauss"] = Field(
         "squared", description="Squared error, or cross-entropy of a histogram of values (HL-Gauss)."
     )

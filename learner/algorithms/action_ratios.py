@@ -17,11 +17,12 @@ _MOST_KEPT = 100_000
 class ActionRatios:
     """Computes pi(a | s) / mu(a | s) of the data's actions, and keeps the log-probabilities while they are valid.
 
-    mu is the policy that wrote the action. For an action that no policy wrote, it is the reference policy.
+    mu is the policy that wrote the action. For an action that no policy wrote it is the reference policy. Without one
+    it is 1, because such actions have the log-probability 0 in replay; the ratio is then pi, as in the tree backup
+    (Precup et al., 2000), which holds for any mu.
 
     Args:
-        policy, reference: return the log-probability of each predicted token of a layout; `reference` may be None if
-            policies wrote all actions.
+        policy, reference: return the log-probability of each predicted token of a layout; `reference` may be None.
         keep: whether log-probabilities are kept by episode. Under ZeRO-3 each pass is collective, so that a rank must
             not leave out a pass that others make.
     """

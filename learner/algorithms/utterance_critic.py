@@ -55,11 +55,16 @@ class ActorCritic:
         self.critic = Engine(critic, config, lr=config.critic.lr, max_grad_norm=config.critic.max_grad_norm)
         self.target = FrozenEngine(target, config, self.critic.device)
         # Retrace needs the clone for the episodes that no policy wrote.
-        needs_clone = config.critic.retrace is not None and setup.demonstrations_in_replay
-        needs_clone = needs_clone or actor.kl_to_clone > 0
+        has_unwritten = config.critic.retrace is not None and setup.demonstrations_in_replay
+        by_clone = has_unwritten and config.critic.unwritten == "clone"
+        needs_clone = by_clone or actor.kl_to_clone > 0
         self.reference = setup.reference_policy(self.policy.device) if needs_clone else None
         self.ratios = ActionRatios(
-            self.policy_encoder, self.policy, self.reference, self.policy.device, keep=config.zero_stage < 3
+            self.policy_encoder,
+            self.policy,
+            self.reference if by_clone else None,
+            self.policy.device,
+            keep=config.zero_stage < 3,
         )
 
     def critic_step(self, micro_batches: MicroBatches, samples: int, value_loss: ValueLoss, bar_q: Part) -> StepResult:

@@ -102,6 +102,21 @@ def test_actions_that_no_policy_wrote_have_the_clones_probability() -> None:
     assert written == [pytest.approx(q) for q in demonstrated]
 
 
+def test_a_tree_backup_needs_no_probability_of_who_acted() -> None:
+    """It finds Q of the policy from demonstrations whose policy differs from the clone that stands for it."""
+    for q in _learned(_data(demonstrated=True), retrace=1.0, unwritten="tree_backup"):
+        assert q == pytest.approx(EXACT, abs=0.02)
+    row = _data(1, demonstrated=True)[1]
+    algorithm = table_algorithm(
+        "archer",
+        logits=_logits(POLICY),
+        reference_logits=_logits(UNIFORM),
+        demonstrations_in_replay=True,
+        critic={"value": "fresh", "unit": "episode", "retrace": 1.0, "unwritten": "tree_backup"},
+    )
+    assert algorithm.engines.ratios([row]).tolist() == pytest.approx([POLICY[1]])
+
+
 def test_ratios_are_kept_until_the_policy_changes() -> None:
     """After a change of the policy's table the ratio of going right is the new probability over the data's 1/2."""
     algorithm = table_algorithm(

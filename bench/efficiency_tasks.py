@@ -13,7 +13,7 @@ EVALUATIONS = 8
 """Evaluations of a run beside those of its clone and its end; the best policy is chosen among them."""
 EVALUATION_EPISODES = 128
 CHECKPOINTS = 4
-OFFLINE_CYCLES = 12
+OFFLINE_CYCLES = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ _UNIT_REWARD = ("learner.critic.value_unit=0.5", "learner.actor.temperature=0.05
 _GUESSING = ("demonstrations.episodes=2048", "learner.clone.steps=800")
 
 TASKS: dict[str, Task] = {
-    "key_door_1": Task("key_door", ("env.kwargs={maps: 1}",), -12.0, -4.0, _episodes(192, 768)),
+    "key_door_1": Task("key_door", ("env.kwargs={maps: 1}",), -12.0, -4.0, _episodes(128, 768)),
     "key_door_16": Task(
         "key_door", ("env.kwargs={maps: 16}", "learner.clone.steps=2000"), -12.0, -7.5, _episodes(512, 4096)
     ),

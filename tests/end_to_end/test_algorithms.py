@@ -30,12 +30,20 @@ LORA: dict[str, Any] = {
     "actor": {"kl_to_clone": 0.01},
 }
 
+# V from fresh actions, Retrace on demonstrations and new episodes, and the actor that regresses onto its improvement.
+RECIPE: dict[str, Any] = {
+    "clone": {"observation_weight": 1.0},
+    "critic": {"value": "fresh", "retrace": 0.9, "n_step": 1, "unit": "episode", "batch": 4, "recent_share": 0.5},
+    "actor": {"objective": "improvement", "unit": "episode", "batch": 4, "fresh_per_state": 3, "recent_share": 0.5},
+}
+
 
 @pytest.mark.parametrize(
     ("algorithm", "changes", "metric", "version"),
     [
         # The clone is version 1; each cycle that trains the policy adds one. `archer` starts with imported data.
         ("archer", {"offline_cycles": 1, "mode": "async", "learner": LORA}, "actor/advantage", 3),
+        ("archer", {"offline_cycles": 1, "mode": "async", "learner": RECIPE}, "actor/moved", 3),
         ("archer_offline", {"offline_cycles": 2}, "actor/advantage", 3),
         ("bc", {}, "return", 1),
         # No cycle broadcasts, and the rollouts play on with the same version.
@@ -64,7 +72,7 @@ def test_algorithm_runs_by_its_name(
     assert all(metric in row["metrics"] for row in rows)
     offline = changes.get("offline_cycles", 0)
     assert len(rows) == 2
-    if algorithm == "archer":
+    if "lora" in learner:
         assert (run.folder / "checkpoints" / "cycle-00002" / "adapter" / "adapter_model.safetensors").is_file()
     assert ["return" in row["metrics"] for row in rows] == [False] * offline + [True] * (2 - offline)
 

@@ -41,6 +41,18 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def command_line(name: str) -> str:
+    """Return the command of this process without --folder and --out, which may name folders of this machine."""
+    kept: list[str] = []
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word in ("--folder", "--out"):
+            next(words, None)
+        elif not word.startswith(("--folder=", "--out=")):
+            kept.append(word)
+    return shlex.join(["python", f"bench/{name}.py", *kept])
+
+
 def report(
     name: str,
     arguments: argparse.Namespace,
@@ -58,7 +70,7 @@ def report(
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "program": name,
-        "command": shlex.join(["python", f"bench/{name}.py", *sys.argv[1:]]),
+        "command": command_line(name),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),

@@ -29,6 +29,8 @@ from bench.efficiency_tasks import METHODS, TASKS, overrides
 STOP_TIMEOUT_S = 120.0
 INTERRUPTED = 130
 """Exit status of a run that was interrupted."""
+OF_LENGTH = ("cycles", "evaluation.every", "checkpoint.every")
+"""Settings in which a run may differ from its cell, so that the episodes of a task can be changed later."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def command_of(cell: Cell) -> list[str] | None:
     stored, wanted = cell.stored(), cell.resolved()
     if stored is None:
         return [*archer, str(find_config(cell.preset)), *cell.settings]
-    keys = [key for key in differing_keys(stored, wanted) if key != "cycles"]
+    keys = [key for key in differing_keys(stored, wanted) if key not in OF_LENGTH]
     if keys:
         raise ValueError(
             f"{cell.run} holds a run with other settings ({', '.join(keys)}); delete it, or choose another --folder"
@@ -172,7 +174,7 @@ def read(cell: Cell) -> dict[str, Any] | None:
     stored = cell.stored()
     if stored is None or not summary.is_file():
         return None
-    if [key for key in differing_keys(stored, cell.resolved()) if key != "cycles"]:
+    if set(differing_keys(stored, cell.resolved())) - set(OF_LENGTH):
         return None
     return measures(cell, read_rows(cell.run / "metrics.jsonl"), json.loads(summary.read_text(encoding="utf-8")))
 

@@ -90,7 +90,12 @@ TASKS: dict[str, Task] = {
     ),
     "guess_my_city": Task(
         "demo",
-        ("env={id: guess_my_city, kwargs: {compat: true}}", "demonstrations.skill=0.05", *_GUESSING),
+        (
+            "env={id: guess_my_city, kwargs: {compat: true}}",
+            "demonstrations.skill=0.05",
+            "rollout.sampling.max_tokens=24",
+            *_GUESSING,
+        ),
         -14.0,
         -8.0,
         _episodes(512, 2048),

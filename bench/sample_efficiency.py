@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.common import RESULTS, parser, print_table, report, say  # isort: skip - sets the threads first
+from bench.common import RESULTS, command_line, parser, print_table, report, say  # isort: skip - sets the threads first
 
 from bench.efficiency_cells import Cell, play_all, read
 from bench.efficiency_figures import over_seeds
@@ -142,7 +141,7 @@ def noted_commands(folder: Path, *, add: bool) -> list[str]:
     """Return the commands that have run cells in `folder`, once each in their order; with `add`, note this one too."""
     path = folder / "commands.txt"
     known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    this = shlex.join(["python", "bench/sample_efficiency.py", *sys.argv[1:]])
+    this = command_line("sample_efficiency")
     if add and this not in known:
         known.append(this)
         path.write_text("\n".join(known) + "\n", encoding="utf-8")
@@ -172,7 +171,11 @@ def main() -> None:
         if fewest < 5:
             say(f"{fewest} seed(s) a method: the intervals cover these seeds only and say little about others")
         variant = "_real" if arguments.real else ""
-        more = {"baseline": BASELINE, "commands": commands, "problems": problems}
+        more = {
+            "baseline": BASELINE,
+            "commands": commands,
+            "problems": [text.replace(f"{folder}/", "") for text in problems],
+        }
         path = report("sample_efficiency", arguments, runs, variant=variant, compact=True, **more)
         say(f"written to {path}")
     else:

@@ -25,6 +25,7 @@ from bench.efficiency_figures import (
 from bench.efficiency_page import episodes_text, ratio_text, replaced, write_page
 from bench.efficiency_plot import draw_curves, draw_ratios
 from bench.efficiency_tasks import METHODS, TASKS
+from bench.sample_efficiency import cells_of, found_cells, noted_commands, options
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 
@@ -212,6 +213,27 @@ def test_cells_run_are_skipped_lengthened_and_refused(tmp_path: Path) -> None:
         command_of(other)
     (problem,) = play_all([other], jobs=1)
     assert "delete it, or choose another --folder" in problem
+
+
+def test_json_covers_the_runs_of_all_commands_and_names_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("webshop-ppo-7", "key_door_1-archer-10", "key_door_1-archer-9", "something-else"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("sys.argv", ["program", "--folder", str(tmp_path), "--tasks", "key_door_1", "--out=x.json"])
+    arguments = options()
+    assert [cell.name for cell in cells_of(arguments)][:2] == ["key_door_1-archer-0", "key_door_1-archer_offline-0"]
+    found = [cell.name for cell in found_cells(arguments)]
+    assert found == ["key_door_1-archer-9", "key_door_1-archer-10", "webshop-ppo-7"]
+    this = "python bench/sample_efficiency.py --tasks key_door_1"
+    assert [noted_commands(tmp_path, add=add) for add in (False, True, True)] == [[], [this], [this]]
+
+
+def test_quick_form_is_two_methods_on_one_task() -> None:
+    cells = cells_of(options(["--quick", "--seeds", "0", "1"]))
+    names = [f"key_door_1-{method}-{seed}" for seed in (0, 1) for method in ("archer", "ppo")]
+    assert [cell.name for cell in cells] == names
+    assert [cell.resolved()["episodes_per_cycle"] for cell in cells[:2]] == [32, 32]
 
 
 def run_of(task: str, method: str, seed: int, *returns: float) -> dict[str, Any]:

@@ -42,15 +42,20 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def command_line(name: str) -> str:
-    """Return the command of this process without --folder and --out, which may name folders of this machine."""
+    """Return the command of this process as a reader can repeat it."""
+    return without_folders(["python", f"bench/{name}.py", *sys.argv[1:]])
+
+
+def without_folders(words: Sequence[str]) -> str:
+    """Return a command without its options --folder and --out, which may name folders of this machine."""
     kept: list[str] = []
-    words = iter(sys.argv[1:])
-    for word in words:
+    left = iter(words)
+    for word in left:
         if word in ("--folder", "--out"):
-            next(words, None)
+            next(left, None)
         elif not word.startswith(("--folder=", "--out=")):
             kept.append(word)
-    return shlex.join(["python", f"bench/{name}.py", *kept])
+    return shlex.join(kept)
 
 
 def report(

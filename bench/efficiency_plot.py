@@ -72,12 +72,14 @@ def draw_ratios(rows: Runs, baseline: str, path: Path) -> Path | None:
         compared = row["near_optimal_ratio"]
         middle, low, high = compared["ratio"], compared["low"], compared["high"]
         colour = COLOURS[names.index(row["method"]) % len(COLOURS)]
-        axes.barh(line, middle, color=colour, alpha=0.85, hatch="//" if compared["bound"] else None, edgecolor="white")
+        hatch = "//" if compared["bound"] else None
+        axes.barh(line, middle - 1, left=1, color=colour, alpha=0.85, hatch=hatch, edgecolor="white")
         left = middle - min(low, middle) if low is not None else 0.0
         right = max(high, middle) - middle if high is not None else 0.0
         axes.errorbar([middle], [line], xerr=[[left], [right]], color=INK, capsize=3, linewidth=1.2)
         text = f"{compared['bound']} {middle:.3g}".strip()
-        axes.annotate(text, (middle + right, line), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+        place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(text, (1, line), xytext=(6, 0), va="center", fontsize=9, color=INK, **place)
     axes.set_yticks(range(len(drawn)), [f"{row['task']}: {row['method']}" for row in drawn])
     axes.invert_yaxis()
     axes.set_xscale("log")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.common import RESULTS, command_line, parser, print_table, report, say  # isort: skip - sets the threads first
+from bench.common import RESULTS, command_line, parser, print_table, report, say, without_folders  # isort: skip - sets the threads first
 
 from bench.efficiency_cells import Cell, play_all, read
 from bench.efficiency_figures import over_seeds
@@ -140,7 +141,8 @@ def page(arguments: argparse.Namespace) -> None:
 def noted_commands(folder: Path, *, add: bool) -> list[str]:
     """Return the commands that have run cells in `folder`, once each in their order; with `add`, note this one too."""
     path = folder / "commands.txt"
-    known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    known = list(dict.fromkeys(without_folders(shlex.split(line)) for line in lines))
     this = command_line("sample_efficiency")
     if add and this not in known:
         known.append(this)

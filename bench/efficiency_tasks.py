@@ -66,7 +66,7 @@ def _episodes(archer: int, baseline: int, paper: int = 8192) -> dict[str, int]:
 
 # Rewards from 0 to 1 in place of -1 a turn: the recipe's temperature and scale are in units of reward.
 _UNIT_REWARD = ("learner.critic.value_unit=0.5", "learner.actor.temperature=0.05", "learner.critic.gamma=0.9")
-_GUESSING = ("demonstrations.episodes=2048", "learner.clone.steps=800")
+_GUESSING = ("demonstrations.episodes=2048", "learner.clone.steps=800", "learner.clone.patience=3")
 
 TASKS: dict[str, Task] = {
     "key_door_1": Task("key_door", ("env.kwargs={maps: 1}",), -12.0, -4.0, _episodes(128, 768)),

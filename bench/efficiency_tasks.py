@@ -83,7 +83,7 @@ TASKS: dict[str, Task] = {
     "twenty_questions_subset": Task("demo", ("env.kwargs={compat: true}",), -9.0, -7.0, _episodes(512, 2048)),
     "twenty_questions": Task(
         "demo",
-        ("env={id: twenty_questions, kwargs: {compat: true}}", "demonstrations.skill=0.2", *_GUESSING),
+        ("env={id: twenty_questions, kwargs: {compat: true}}", "demonstrations.skill=0.35", *_GUESSING),
         -17.0,
         -13.0,
         _episodes(512, 2048, 16384),

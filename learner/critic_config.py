@@ -67,7 +67,7 @@ class CriticConfig(RecentDraws):
     backbones: Literal["shared", "apart"] = Field(
         "shared", description="One backbone for Q and V (the authors' code), or one each."
     )
-    heads: int = Field(2, ge=1, description="Q heads, and V heads; their minimum is used (the paper: 2).")
+    heads: int = Field(2, ge=1, description="Q heads, and as many V heads (the paper: 2).")
     head_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of each value head.")
     lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
     gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")

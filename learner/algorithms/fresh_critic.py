@@ -3,9 +3,9 @@
 V(s) is computed at every state of an episode from the distinct fresh actions there (`critic.backup`), so that it
 follows the policy without the delay of V heads. Targets are Retrace's (`critic.retrace`), n-step or lambda-returns.
 
-Retrace compares the policy's probability of each action of the data with that of the policy that wrote it. For actions
-that no policy wrote, demonstrations and imported episodes, the latter is the policy that learning started from: the
-clone, which imitates them.
+Retrace compares the policy's probability of each action of the data with that of the policy that wrote it
+(`learner.algorithms.action_ratios`). No policy wrote demonstrations and imported episodes: there it takes the
+probability of the clone, or a tree backup, which needs none (`critic.unwritten`).
 """
 
 from __future__ import annotations

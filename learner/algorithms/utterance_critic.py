@@ -16,6 +16,7 @@ from torch import Tensor
 
 from learner.algorithms.action_ratios import ActionRatios
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.divergence import Divergence
 from learner.algorithms.observations import ObservationLoss
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
@@ -47,6 +48,7 @@ class ActorCritic:
         actor = config.actor
         critic, self.critic_encoder = setup.critic()
         self.code = critic.code
+        self._divergence = Divergence(config.critic)
         self.policy_encoder = PackedEncoder(setup.pad_token_id)
         width = actor.baseline_hidden_size if actor.token_baseline else None
         policy = setup.policy(baseline_width=width)
@@ -85,9 +87,12 @@ class ActorCritic:
         sums = Sums(self.critic.device)
         td_errors: list[Tensor] = []
         observations = ObservationLoss(config.observation_weight, micro_batches, samples, sums)
+        sums.add(reward=sum(map(self._divergence.reward_of, micro_batches)))
         norm = self.critic.step(micro_batches, make_loss(observations, sums, td_errors), global_size=samples)
         self.target.average_towards(self.critic, config.tau)
-        metrics = {f"critic/{name}": value / samples for name, value in sums.total().items()} | {"critic/norm": norm}
+        means = {name: value / samples for name, value in sums.total().items()}
+        self._divergence.check(means.pop("reward"), means["target"])
+        metrics = {f"critic/{name}": value for name, value in means.items()} | {"critic/norm": norm}
         if config.sampler != "prioritised":
             return StepResult(metrics)
         return StepResult(metrics, td_errors=[errors.cpu().numpy() for errors in td_errors])

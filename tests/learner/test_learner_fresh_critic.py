@@ -178,6 +178,19 @@ def test_an_episode_outside_the_support_is_named() -> None:
         require_support(HistogramCode((-3.0, 3.0), 51, 0.75), [row], GAMMA)
 
 
+@pytest.mark.parametrize("value", ["heads", "fresh"])
+def test_a_critic_that_diverges_ends_the_run_with_its_figures(value: str) -> None:
+    rows = [row for row in _data() if row.episode.terminated]
+    algorithm = table_algorithm("archer", critic={"gamma": GAMMA, "unit": "episode", "value": value})
+    phase, samples = algorithm.phases(0)[0], sum(len(row.turns) for row in rows)
+    algorithm.step(phase, [rows], samples, 1)
+    for heads in (algorithm.engines.target.module.q, algorithm.engines.target.module.v):
+        for head in heads:
+            head.value.data[:] = 1e4
+    with pytest.raises(LearnerError, match=r"diverges: the mean target of a step is \d{4}, and rewards of 1.* lower"):
+        algorithm.step(phase, [rows], samples, 1)
+
+
 def test_units_of_reward_change_the_scale_of_the_outputs_alone() -> None:
     outputs, target = torch.tensor([[0.5], [-1.0]]), torch.tensor([3.0, -10.0])
     torch.testing.assert_close(ScalarCode(10.0).value(outputs), torch.tensor([5.0, -10.0]))

@@ -83,7 +83,8 @@ def draw_ratios(rows: Runs, baseline: str, path: Path) -> Path | None:
     axes.set_yticks(range(len(drawn)), [f"{row['task']}: {row['method']}" for row in drawn])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter(lambda value, _: f"{value:g}")
     axes.axvline(1, color=INK, linewidth=1)
     dress(axes, f"Episodes of {baseline} / episodes of the method, to the near-optimal return", grid="x")
     return save(figure, path)

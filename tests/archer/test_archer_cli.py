@@ -62,7 +62,7 @@ def test_config_lists_every_field() -> None:
 
 
 def test_mistyped_key_names_the_nearest() -> None:
-    answer = archer("config", "configs/twenty_questions.yaml", "learner.critic.lrate=1")
+    answer = archer("config", "configs/paper/twenty_questions.yaml", "learner.critic.lrate=1")
     assert_refused(answer, 2, "`learner.critic.lrate`", "did you mean `learner.critic.lr`?")
     assert answer.stdout == ""
 

@@ -151,7 +151,8 @@ def test_argument_that_is_no_policy_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_run_of_chai_needs_its_critic(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "mine", "algorithm=chai", "learner.chai.candidates=3")
+    heads = ("learner.critic.value=heads", "learner.critic.retrace=null")
+    run = make_run(tmp_path, "mine", "algorithm=chai", "learner.chai.candidates=3", *heads)
     with pytest.raises(ConfigError, match=r"run of chai, .*critic.pt is missing"):
         choose_policies([run])
     weights = Path(run) / "checkpoints" / "cycle-00002" / "critic.pt"

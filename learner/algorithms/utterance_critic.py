@@ -148,9 +148,9 @@ class ActorCritic:
         layout = self.critic_encoder.encode(rows, ("state", part), horizon).to(self.critic.device)
         with torch.no_grad():
             values = self.critic(layout, q=(part,), v=("state",) if config.value == "heads" else ())
-        q = over_heads(values[f"q_{part}"], config.ensemble, config.ensemble_penalty)
+        q = self._over_heads(values[f"q_{part}"])
         if config.value == "heads":
-            v = over_heads(values["v_state"], config.ensemble, config.ensemble_penalty)
+            v = self._over_heads(values["v_state"])
         else:
             # The mean, for any backup: the advantage over the policy that wrote the fresh actions.
             v = (q * torch.from_numpy(fresh_shares(rows)).to(q.device)).sum(-1)
@@ -178,10 +178,14 @@ class ActorCritic:
         return list(now), [ahead[-1] for ahead in following]
 
     def action_values(self, rows: Sequence[Row]) -> Tensor:
-        """Return Q(s, a) = min_i Q_i(s, a) of the fresh actions of `rows`, [samples, actions], without gradient."""
+        """Return Q(s, a) of the fresh actions of `rows`, as in advantages: [samples, actions], without gradient."""
         layout = self.critic_encoder.encode(rows, ("fresh",), 0).to(self.critic.device)
         with torch.no_grad():
-            return self.critic(layout, q=("fresh",))["q_fresh"].amin(0)
+            return self._over_heads(self.critic(layout, q=("fresh",))["q_fresh"])
+
+    def _over_heads(self, values: Tensor) -> Tensor:
+        """Return the ensemble's value, as `critic.ensemble` says, of values [heads, ...]."""
+        return over_heads(values, self.config.critic.ensemble, self.config.critic.ensemble_penalty)
 
     def critic_state(self) -> dict[str, Tensor]:
         """Return the critic's weights in host memory, adapters merged, on rank 0; an empty dict on other ranks.

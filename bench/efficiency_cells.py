@@ -6,11 +6,12 @@ lengthened if it is to have more cycles. A run with other settings is refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,11 @@ class Cell:
         own = [f"seed={self.seed}", f"name={self.name}", f"runs_dir={self.folder}"]
         task, method = TASKS[self.task], METHODS[self.method]
         return [*overrides(task, method, real=self.real, episodes=self.episodes), *self.extra, *own]
+
+    @property
+    def shown(self) -> list[str]:
+        """The overrides without the name and the folder of the run, as the JSON has them."""
+        return [text for text in self.settings if not text.startswith(("name=", "runs_dir="))]
 
     def resolved(self) -> dict[str, Any]:
         return yaml.safe_load(dump_config(load_config(self.preset, self.settings)))
@@ -179,6 +185,23 @@ def read(cell: Cell) -> dict[str, Any] | None:
     return measures(cell, read_rows(cell.run / "metrics.jsonl"), json.loads(summary.read_text(encoding="utf-8")))
 
 
+def still_valid(cell: Cell, row: Mapping[str, Any]) -> bool:
+    """Return whether a row of an earlier JSON has the cell's present preset and settings, its length aside."""
+    return bool(
+        row.get("preset") == digest(cell.preset) and of_any_length(row["settings"]) == of_any_length(cell.shown)
+    )
+
+
+def of_any_length(settings: Sequence[str]) -> list[str]:
+    return [text for text in settings if not text.startswith(tuple(f"{key}=" for key in OF_LENGTH))]
+
+
+def digest(preset: str) -> str:
+    """Return the start of the SHA-256 of a preset's settings; its comments do not count."""
+    settings = yaml.safe_load(find_config(preset).read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def measures(cell: Cell, rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> dict[str, Any]:
     """Return the measures of a run from the rows of metrics.jsonl and its summary."""
     learnt, returns = curve(rows)
@@ -201,5 +224,6 @@ def measures(cell: Cell, rows: Sequence[dict[str, Any]], summary: dict[str, Any]
         "wall_seconds": summary["wall_seconds"],
         "learnt": learnt.tolist(),
         "returns": [round(value, 3) for value in returns.tolist()],
-        "settings": [text for text in cell.settings if not text.startswith(("name=", "runs_dir="))],
+        "preset": digest(cell.preset),
+        "settings": cell.shown,
     }

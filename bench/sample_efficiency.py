@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.common import RESULTS, command_line, parser, print_table, report, say, without_folders  # isort: skip - sets the threads first
 
-from bench.efficiency_cells import Cell, play_all, read
+from bench.efficiency_cells import Cell, play_all, read, still_valid
 from bench.efficiency_figures import over_seeds
 from bench.efficiency_page import episodes_text, ratio_text, with_interval, write_page
 from bench.efficiency_tasks import METHODS, TASKS
@@ -60,6 +60,7 @@ def options(given: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for all cells")
     made.add_argument("--folder", type=Path, help="folder of the runs; runs/sample_efficiency by default")
     made.add_argument("--report-only", action="store_true", help="report existing runs, train nothing")
+    made.add_argument("--fresh", action="store_true", help="leave out the rows of the JSON that are not in the folder")
     made.add_argument("--page", action="store_true", help="write docs/results.md from the JSON, and do nothing else")
     arguments = made.parse_args(given)
     arguments.tasks = arguments.tasks or (["key_door_1"] if arguments.quick else list(TASKS))
@@ -101,6 +102,36 @@ def found_cells(arguments: argparse.Namespace) -> list[Cell]:
         for seed in seeds
     ]
     return [cell for cell in cells if cell.name in names]
+
+
+def earlier_runs(
+    arguments: argparse.Namespace, runs: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows of the JSON's last version that `runs` do not replace, and its commands.
+
+    The evidence grows over several sessions. A row whose preset or settings have changed since is left out.
+    """
+    path = arguments.out or json_path(real=arguments.real, quick=arguments.quick)
+    if arguments.fresh or not path.is_file():
+        return [], []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    replaced = {(run["task"], run["method"], run["seed"]) for run in runs}
+    kept: list[dict[str, Any]] = []
+    for row in content["rows"]:
+        task, method, seed = row["task"], row["method"], row["seed"]
+        if (task, method, seed) in replaced or task not in TASKS or method not in METHODS:
+            continue
+        cell = Cell(task, method, seed, arguments.folder, tuple(arguments.set), arguments.real)
+        if still_valid(cell, row):
+            kept.append(row)
+        else:
+            say(f"  {cell.name}: its row in {path.name} has other settings and is left out")
+    return kept, content["commands"]
+
+
+def in_order(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    tasks, methods = list(TASKS), list(METHODS)
+    return sorted(runs, key=lambda run: (tasks.index(run["task"]), methods.index(run["method"]), run["seed"]))
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,6 +197,9 @@ def main() -> None:
             say("interrupted; the same command resumes, --report-only shows the existing results")
             sys.exit(130)
     runs = [run for cell in found_cells(arguments) if (run := read(cell)) is not None]
+    kept, earlier_commands = earlier_runs(arguments, runs)
+    runs = in_order([*kept, *runs])
+    commands = list(dict.fromkeys([*earlier_commands, *commands]))
     if runs:
         rows = over_seeds(runs, BASELINE)
         print_table("Sample efficiency (interquartile mean, 95% bootstrap)", COLUMNS, [shown(row) for row in rows])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.efficiency_cells import Cell, command_of, play_all, read
+from bench.efficiency_cells import Cell, command_of, digest, play_all, read
 from bench.efficiency_figures import (
     Reached,
     costs,
@@ -25,7 +25,7 @@ from bench.efficiency_figures import (
 from bench.efficiency_page import episodes_text, ratio_text, replaced, write_page
 from bench.efficiency_plot import draw_curves, draw_ratios
 from bench.efficiency_tasks import METHODS, TASKS
-from bench.sample_efficiency import cells_of, found_cells, noted_commands, options
+from bench.sample_efficiency import cells_of, earlier_runs, found_cells, noted_commands, options
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 
@@ -305,3 +305,28 @@ def test_page_has_the_tables_between_its_markers(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == once
     with pytest.raises(ValueError, match="once each"):
         replaced("no marker", "tasks", [], "the page")
+
+
+def test_rows_of_the_last_json_are_kept_until_replaced_or_outdated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["program", "--folder", str(tmp_path)])
+    out = tmp_path / "x.json"
+    cells = {name: Cell("key_door_1", name, 1, tmp_path) for name in ("archer", "ppo", "grpo")}
+    earlier = [
+        run_of("key_door_1", name, 1, -20, -5) | {"preset": digest("key_door"), "settings": cell.shown}
+        for name, cell in cells.items()
+    ]
+    earlier[1]["settings"] = [text.replace("cycles=24", "cycles=3") for text in earlier[1]["settings"]]
+    earlier[2]["settings"] = [text.replace("lr=5e-4", "lr=1e-4") for text in earlier[2]["settings"]]
+    arguments = options(["--out", str(out)])
+    assert earlier_runs(arguments, []) == ([], [])
+    out.write_text(json.dumps({"commands": ["one"], "rows": earlier}))
+    # A run of another length is kept, one with another learning rate is not.
+    kept, commands = earlier_runs(arguments, [])
+    assert ([row["method"] for row in kept], commands) == (["archer", "ppo"], ["one"])
+    kept, _ = earlier_runs(arguments, [earlier[0]])
+    assert [row["method"] for row in kept] == ["ppo"]
+    assert earlier_runs(options(["--out", str(out), "--fresh"]), []) == ([], [])
+    out.write_text(json.dumps({"commands": [], "rows": [earlier[0] | {"preset": "another"}]}))
+    assert earlier_runs(arguments, []) == ([], [])

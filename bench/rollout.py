@@ -127,7 +127,7 @@ class MeasuredWorker(RolloutWorker):
 
     async def bring_up(self) -> None:
         await self.start()
-        self._renderer = Timed(self._renderer, self._watch, "renderer", ("start", "extend", "action_text"))
+        self._renderer = Timed(self._renderer, self._watch, "renderer", ("start", "extend", "read_action"))
 
     async def _append_all(self, episodes: list[Episode]) -> list[None]:
         self._played += episodes

@@ -58,7 +58,7 @@ class InlineRollouts:
         self._runner = asyncio.Runner()
         chooser = None if scorer is None else InProcessChooser(scorer, args.candidates)
         self._player = Player(args, _NAME, chooser)
-        self._renderer = make_renderer(config.renderer, AutoTokenizer.from_pretrained(args.model))
+        self._renderer = make_renderer(config, AutoTokenizer.from_pretrained(args.model))
         self._engine = InlineEngine(
             args.model,
             config.engine,

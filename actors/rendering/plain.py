@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.errors import RenderError
+from actors.rendering.context import EpisodeContext
+from actors.rendering.renderer import Action
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,18 +46,21 @@ class PlainRenderer:
         # Some tokenizers begin each text with a special token.
         self._first = [int(bos)] if bos is not None and tokenizer.encode("a")[:1] == [bos] else []
 
-    def start(self, observation: Observation) -> list[int]:
+    def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
         return self._first + self._line(observation)
 
-    def extend(self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation) -> list[int]:
+    def extend(
+        self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
+    ) -> list[int]:
         separator = [] if action_tokens[-1] in self._closing else [self._end]
         return [*tokens, *action_tokens, *separator, *self._line(observation)]
 
-    def action_text(self, action_tokens: Sequence[int]) -> str:
+    def read_action(self, action_tokens: Sequence[int], context: EpisodeContext) -> Action:
         text = self._tokenizer.decode(list(action_tokens), skip_special_tokens=True)
-        return text.lstrip().partition("\n")[0].strip()
+        text = text.lstrip().partition("\n")[0].strip()
+        return Action(text, {"role": "assistant", "content": text})
 
-    def encode_action(self, text: str) -> list[int]:
+    def encode_action(self, text: str, context: EpisodeContext) -> list[int]:
         if "\n" in text:
             raise RenderError(
                 f"the action {text!r} contains a newline, but an action of the plain renderer is one line; split it "

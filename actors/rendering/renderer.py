@@ -7,14 +7,26 @@ engine sampled stay unchanged. A renderer appends the separator and the new obse
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from actors.rendering.context import EpisodeContext
 from buffer.episodes.schema import Episode
 
 if TYPE_CHECKING:
     from envs import Message, Observation
+
+
+class Action(NamedTuple):
+    """What a renderer reads in the tokens of an action.
+
+    text: what the environment receives.
+    message: the assistant message that stands for the action in the history.
+    """
+
+    text: str
+    message: Message
 
 
 class Renderer(Protocol):
@@ -23,17 +35,19 @@ class Renderer(Protocol):
     stop_token_ids: list[int]
     """Each of these tokens ends an action and is its last token."""
 
-    def start(self, observation: Observation) -> list[int]:
+    def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
         """Return the tokens of s_0."""
 
-    def extend(self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation) -> list[int]:
+    def extend(
+        self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
+    ) -> list[int]:
         """Return the tokens of s_{t+1}, given those of s_t and a_t and the observation that followed."""
 
-    def action_text(self, action_tokens: Sequence[int]) -> str:
-        """Return the text that the environment receives as the action."""
+    def read_action(self, action_tokens: Sequence[int], context: EpisodeContext) -> Action:
+        """Return what the tokens of an action say."""
 
-    def encode_action(self, text: str) -> list[int]:
-        """Return the tokens of an action given as text; the last one is a stop token."""
+    def encode_action(self, text: str, context: EpisodeContext) -> list[int]:
+        """Return the tokens of an action that is given as the environment reads it; the last one is a stop token."""
 
 
 def as_messages(observation: Observation) -> list[Message]:
@@ -46,21 +60,22 @@ def as_messages(observation: Observation) -> list[Message]:
 class Transcript:
     """The tokens and messages of an episode so far, and the positions of its actions; `tokens` is the present state."""
 
-    def __init__(self, renderer: Renderer, observation: Observation) -> None:
+    def __init__(self, renderer: Renderer, observation: Observation, context: EpisodeContext) -> None:
         self._renderer = renderer
+        self._context = context
         self._messages = as_messages(observation)
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._rewards: list[float] = []
-        self.tokens = renderer.start(observation)
+        self.tokens = renderer.start(observation, context)
 
-    def add(self, text: str, action_tokens: list[int], observation: Observation, reward: float) -> None:
-        """Append an action, as text and as tokens, and the observation and reward that followed."""
+    def add(self, action: Action, action_tokens: list[int], observation: Observation, reward: float) -> None:
+        """Append an action, as it was read and as tokens, and the observation and reward that followed."""
         self._starts.append(len(self.tokens))
         self._ends.append(len(self.tokens) + len(action_tokens))
         self._rewards.append(reward)
-        self._messages += [{"role": "assistant", "content": text}, *as_messages(observation)]
-        self.tokens = self._renderer.extend(self.tokens, action_tokens, observation)
+        self._messages += [action.message, *as_messages(observation)]
+        self.tokens = self._renderer.extend(self.tokens, action_tokens, observation, self._context)
 
     def episode(self, window: int | None = None, **columns: Any) -> Episode:
         """Return the episode, its tokens cut to `window`; `columns` are the columns of `Episode` not known here."""
@@ -69,6 +84,6 @@ class Transcript:
             action_start=np.array(self._starts, np.int32),
             action_end=np.array(self._ends, np.int32),
             reward=np.array(self._rewards, np.float32),
-            messages=[dict(message) for message in self._messages],  # type: ignore[arg-type]
+            messages=[{"role": message["role"], "content": message["content"]} for message in self._messages],
             **columns,
         )

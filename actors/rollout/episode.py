@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actors.config import SamplingConfig
 from actors.errors import PromptTooLong
+from actors.rendering.context import EpisodeContext
 from actors.rendering.renderer import Renderer, Transcript
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import FreshActions
@@ -42,6 +43,7 @@ async def run_episode(
     engine: ActionSource,
     renderer: Renderer,
     sampling: SamplingConfig,
+    context: EpisodeContext,
     *,
     seed: int,
     episode_id: str,
@@ -59,7 +61,7 @@ async def run_episode(
     """
     observation, info = await env.areset(seed=seed)
     task_id = str(info.get(TASK_ID, ""))
-    transcript = Transcript(renderer, observation)
+    transcript = Transcript(renderer, observation, context)
     longest = engine.window - sampling.max_tokens
     if len(transcript.tokens) > longest:
         raise _too_long(env.spec.id, seed, len(transcript.tokens), sampling.max_tokens, engine.window)
@@ -67,17 +69,13 @@ async def run_episode(
     terminated = truncated = window_truncated = False
     invalid = 0
     while not (terminated or truncated):
-        if chooser is None or greedy:
-            action = await engine.generate(transcript.tokens, 1, sampling, greedy=greedy)
-        else:
-            candidates = await engine.generate(transcript.tokens, chooser.candidates, sampling)
-            action = await chooser.choose(transcript.tokens, candidates)
+        action = await _next_action(engine, transcript.tokens, sampling, greedy, chooser)
         ids = action.tokens.tolist()
-        text = renderer.action_text(ids)
-        observation, reward, terminated, truncated, info = await env.astep(text)
+        read = renderer.read_action(ids, context)
+        observation, reward, terminated, truncated, info = await env.astep(read.text)
         actions.append(action)
         invalid += bool(info.get(INVALID_ACTION))
-        transcript.add(text, ids, observation, reward)
+        transcript.add(read, ids, observation, reward)
         if not (terminated or truncated) and len(transcript.tokens) > longest:
             truncated = window_truncated = True
     success = info.get(SUCCESS)
@@ -97,6 +95,16 @@ async def run_episode(
         success=None if success is None else bool(success),
     )
     return Played(episode, invalid, window_truncated)
+
+
+async def _next_action(
+    engine: ActionSource, state: Sequence[int], sampling: SamplingConfig, greedy: bool, chooser: Chooser | None
+) -> FreshActions:
+    """Return the action to play in `state`."""
+    if chooser is None or greedy:
+        return await engine.generate(state, 1, sampling, greedy=greedy)
+    candidates = await engine.generate(state, chooser.candidates, sampling)
+    return await chooser.choose(state, candidates)
 
 
 def _too_long(env: str, seed: int, length: int, max_tokens: int, window: int) -> PromptTooLong:

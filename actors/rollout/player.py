@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import envs
 from actors.config import RolloutConfig
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
+from actors.rendering.context import episode_context
 from actors.rendering.renderer import Renderer
 from actors.rollout.episode import ActionSource, run_episode
 from actors.rollout.results import EpisodeResult
@@ -103,6 +104,7 @@ class Player:
                     source,
                     renderer,
                     self._args.config.sampling,
+                    episode_context(self._args.config, env.spec),
                     seed=seed // group,
                     episode_id=f"{self._args.run}-{'greedy' if greedy else 'sampled'}-{seed}",
                     worker=self._name,

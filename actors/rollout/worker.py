@@ -41,7 +41,7 @@ class RolloutWorker:
         scorer, timeout_s = self._args.scorer, self._args.config.request_timeout_s
         chooser = None if scorer is None else ActorChooser(scorer, self._args.candidates, timeout_s)
         self._player = Player(self._args, self._name, chooser)
-        self._renderer = make_renderer(self._args.config.renderer, AutoTokenizer.from_pretrained(self._args.model))
+        self._renderer = make_renderer(self._args.config, AutoTokenizer.from_pretrained(self._args.model))
         self._engine = await VllmEngine.start(
             self._args.model,
             self._args.config.engine,

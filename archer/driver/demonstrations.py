@@ -10,6 +10,7 @@ import pyarrow as pa
 
 import envs
 from actors.config import RolloutConfig
+from actors.rendering.context import episode_context
 from actors.rendering.factory import make_renderer, render_demonstration
 from archer.config.models import RunConfig
 from buffer.episodes.schema import Episode, episodes_to_batch
@@ -44,8 +45,9 @@ def render(
     """
     from transformers import AutoTokenizer  # late: takes seconds to import, and a resumed run does not need it
 
-    renderer = make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(str(model)))
-    episodes = [render_demonstration(demonstration, renderer) for demonstration in demonstrations]
+    renderer = make_renderer(rollout, AutoTokenizer.from_pretrained(str(model)))
+    context = episode_context(rollout)
+    episodes = [render_demonstration(demonstration, renderer, context) for demonstration in demonstrations]
     first = len(episodes) - imported
     return episodes[:first] + [
         replace(episode, episode_id=f"imported-{index}", worker="import")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import envs
-from actors.config import RendererKind
+from actors.config import RolloutConfig
+from actors.rendering.context import episode_context
 from actors.rendering.factory import make_renderer
 from archer.config.models import RunConfig
 from buffer.episodes.schema import Episode
@@ -27,16 +28,20 @@ class ExactActionValues:
     env_kwargs: Mapping[str, Any]
     gamma: float
     model: str
-    renderer: RendererKind
+    rollout: RolloutConfig
 
     def __call__(self, episode: Episode, turns: np.ndarray) -> list[dict[tuple[int, ...], float]]:
         """Return Q* of each legal action, by the tokens that the policy writes for it, at the states of `turns`."""
+        context = episode_context(self.rollout)
         played = [
-            self._renderer.action_text(episode.tokens[start:end].tolist())
+            self._renderer.read_action(episode.tokens[start:end].tolist(), context).text
             for start, end in zip(episode.action_start, episode.action_end, strict=True)
         ]
         states = self._exact.along(episode.seed, played, turns.tolist())
-        return [{tuple(self._renderer.encode_action(text)): value for text, value in state.items()} for state in states]
+        return [
+            {tuple(self._renderer.encode_action(text, context)): value for text, value in state.items()}
+            for state in states
+        ]
 
     @cached_property
     def _exact(self) -> envs.ExactValues:
@@ -48,7 +53,7 @@ class ExactActionValues:
     def _renderer(self) -> Renderer:
         from transformers import AutoTokenizer  # late: the driver does not need it
 
-        return make_renderer(self.renderer, AutoTokenizer.from_pretrained(self.model))
+        return make_renderer(self.rollout, AutoTokenizer.from_pretrained(self.model))
 
 
 def exact_actions(config: RunConfig, model: str) -> ExactActionValues | None:
@@ -56,7 +61,5 @@ def exact_actions(config: RunConfig, model: str) -> ExactActionValues | None:
     learner = config.learner
     if not config.algorithm_config.has_critic or not learner.diagnosis_episodes:
         return None
-    exact = ExactActionValues(
-        config.env.id, config.env.kwargs, learner.critic.gamma, model, renderer=config.rollout.renderer
-    )
+    exact = ExactActionValues(config.env.id, config.env.kwargs, learner.critic.gamma, model, rollout=config.rollout)
     return exact if envs.exact_values(config.env.id, config.env.kwargs, learner.critic.gamma) is not None else None

@@ -66,17 +66,21 @@ def write_episodes(
 
     Raises RenderError if the tokenizer cannot encode an episode.
     """
+    from actors.config import RolloutConfig
+    from actors.rendering.context import episode_context
     from actors.rendering.factory import make_renderer, render_demonstration  # imports transformers
 
     own = tokenizer is None
     if tokenizer is None:
         tokenizer = make_tokenizer(texts(list(demonstrations)), TinyModelConfig())
         tokenizer.save_pretrained(folder / TOKENIZER)
-    renderer = make_renderer("auto", tokenizer)
+    rollout = RolloutConfig()
+    renderer, context = make_renderer(rollout, tokenizer), episode_context(rollout)
     part, target = folder / f".{EPISODES_FILE}.part", folder / EPISODES_FILE
     with pq.ParquetWriter(part, EPISODE_SCHEMA) as writer:
         for start in range(0, len(demonstrations), ROWS):
-            rows = [render_demonstration(episode, renderer) for episode in demonstrations[start : start + ROWS]]
+            part_of = demonstrations[start : start + ROWS]
+            rows = [render_demonstration(episode, renderer, context) for episode in part_of]
             if imported is not None:
                 ids = (f"{imported}-{number:06d}" for number in count(start))
                 rows = [replace(row, episode_id=next(ids), worker="import") for row in rows]

@@ -87,7 +87,7 @@ def check_models(policies: Sequence[Policy]) -> None:
         rollout = policy.config.rollout
         try:
             model, limit = resolve_model(policy.config.model)
-            make_renderer(rollout.renderer, AutoTokenizer.from_pretrained(model))
+            make_renderer(rollout, AutoTokenizer.from_pretrained(model))
         except (ConfigError, RenderError) as error:
             raise ConfigError(f"{policy.source!r} cannot be played: {error}") from error
         window = rollout.engine.max_model_len or limit

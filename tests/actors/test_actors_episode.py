@@ -1,6 +1,7 @@
 """Episodes, workers and jobs on a scripted engine: stored tokens, the context window, failing environments."""
 
 import asyncio
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import actors.rollout.worker
 from actors.config import RolloutConfig, SamplingConfig
 from actors.errors import EnvFailureLimit, PromptTooLong
 from actors.pool.jobs import Job
+from actors.rendering.context import EpisodeContext
 from actors.rendering.plain import PlainRenderer
 from actors.rollout.episode import run_episode
 from actors.rollout.player import WorkerArgs
@@ -23,11 +25,12 @@ from envs import AsyncEnv, TimeLimit, make
 from envs.hosting.child_process import HUNG
 
 SAMPLING = SamplingConfig(max_tokens=8)
+NOW = EpisodeContext(datetime(2026, 11, 27))
 
 
 def _episode(engine, **kwargs):
     env = AsyncEnv(TimeLimit(Fragile(from_seed=100)))
-    call = run_episode(env, engine, PlainRenderer(byte_tokenizer()), SAMPLING, seed=7, episode_id="e", **kwargs)
+    call = run_episode(env, engine, PlainRenderer(byte_tokenizer()), SAMPLING, NOW, seed=7, episode_id="e", **kwargs)
     return asyncio.run(call)
 
 
@@ -75,7 +78,7 @@ def test_a_hang_ends_the_episode_as_truncated_and_the_next_one_plays():
         played = []
         for seed, says in enumerate((["hello\n", "hang\n"], ["hello\n"])):
             renderer, engine = PlainRenderer(byte_tokenizer()), ScriptedEngine(says)
-            played.append(await run_episode(env, engine, renderer, SAMPLING, seed=seed, episode_id=f"e{seed}"))
+            played.append(await run_episode(env, engine, renderer, SAMPLING, NOW, seed=seed, episode_id=f"e{seed}"))
         await env.aclose()
         return [one.episode for one in played]
 

@@ -1,35 +1,40 @@
 """Rendering: tokens only grow, actions end with a stop token, templates that rewrite history are rejected."""
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 from actor_cases import CHAT_TEMPLATE, byte_tokenizer
 
+from actors.config import RolloutConfig
 from actors.errors import RenderError
 from actors.rendering.chat import ChatRenderer
+from actors.rendering.context import EpisodeContext
 from actors.rendering.factory import make_renderer, render_demonstration
 from actors.rendering.plain import PlainRenderer
 from buffer.episodes.schema import episodes_to_batch
 from buffer.episodes.validation import validate
 from envs import Demonstration, demonstrate
 
+NOW = EpisodeContext(datetime(2026, 11, 27, 23, 59))
 CHAT = {"chat_template": CHAT_TEMPLATE}
 
 
 def _play(renderer, observations, actions):
-    tokens = renderer.start(observations[0])
+    tokens = renderer.start(observations[0], NOW)
     states = [tokens]
     for action, observation in zip(actions, observations[1:], strict=True):
-        tokens = renderer.extend(tokens, action, observation)
+        tokens = renderer.extend(tokens, action, observation, NOW)
         states.append(tokens)
     return states
 
 
 @pytest.mark.parametrize("kind", ["plain", "chat"])
 def test_each_state_is_a_prefix_of_the_next_and_holds_the_action_as_written(kind):
-    renderer = make_renderer(kind, byte_tokenizer(**CHAT))
-    actions = [renderer.encode_action(text) for text in ("Is it alive?", "Is it a dog?")]
+    renderer = make_renderer(RolloutConfig(renderer=kind), byte_tokenizer(**CHAT))
+    actions = [renderer.encode_action(text, NOW) for text in ("Is it alive?", "Is it a dog?")]
     # Tokens that an engine may sample and a tokenizer never produces: invalid UTF-8, and a cut action.
-    actions += [[200, 201, 202], [*renderer.encode_action("Is it")[:-1]]]
+    actions += [[200, 201, 202], [*renderer.encode_action("Is it", NOW)[:-1]]]
     observations = ["Begin.", "Yes.", "No.", "Invalid.", "Over."]
     states = _play(renderer, observations, actions)
     for state, following, action in zip(states, states[1:], actions, strict=False):
@@ -40,13 +45,13 @@ def test_each_state_is_a_prefix_of_the_next_and_holds_the_action_as_written(kind
 def test_plain_lines_read_as_the_dialogue():
     tokenizer = byte_tokenizer()
     renderer = PlainRenderer(tokenizer)
-    action = renderer.encode_action("Is it alive?")
+    action = renderer.encode_action("Is it alive?", NOW)
     cut = action[:-1]
     for written in (action, cut):
-        tokens = renderer.extend(renderer.start("Begin."), written, "Yes.")
+        tokens = renderer.extend(renderer.start("Begin.", NOW), written, "Yes.", NOW)
         assert tokenizer.decode(tokens) == "Begin.\nIs it alive?\nYes.\n"
     assert action[-1] in renderer.stop_token_ids
-    assert renderer.action_text(action) == "Is it alive?"
+    assert renderer.read_action(action, NOW).text == "Is it alive?"
     assert tokenizer.eos_token_id in renderer.stop_token_ids
 
 
@@ -55,37 +60,37 @@ def test_every_token_that_holds_a_newline_ends_a_plain_action():
     renderer = PlainRenderer(tokenizer)
     merged = tokenizer.convert_tokens_to_ids("?Ċ")
     assert merged in renderer.stop_token_ids
-    tokens = renderer.extend(renderer.start("Begin."), [merged], "Yes.")
+    tokens = renderer.extend(renderer.start("Begin.", NOW), [merged], "Yes.", NOW)
     assert tokenizer.decode(tokens) == "Begin.\n?\nYes.\n"
     # A demonstration's stop token is the single newline, also if the tokenizer would merge it.
-    assert renderer.encode_action("Is it?")[-1] == tokenizer.convert_tokens_to_ids("Ċ")
+    assert renderer.encode_action("Is it?", NOW)[-1] == tokenizer.convert_tokens_to_ids("Ċ")
 
 
 def test_a_plain_action_ended_by_end_of_text_still_ends_its_line():
     tokenizer = byte_tokenizer()
     renderer = PlainRenderer(tokenizer)
     action = [*tokenizer.encode("No", add_special_tokens=False), tokenizer.eos_token_id]
-    tokens = renderer.extend(renderer.start("Begin."), action, "Yes.")
+    tokens = renderer.extend(renderer.start("Begin.", NOW), action, "Yes.", NOW)
     assert tokenizer.decode(tokens, skip_special_tokens=True) == "Begin.\nNo\nYes.\n"
-    assert renderer.action_text(action) == "No"
+    assert renderer.read_action(action, NOW).text == "No"
 
 
 def test_beginning_of_text_stands_first_only_where_the_tokenizer_puts_it():
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = byte_tokenizer()
-    assert PlainRenderer(tokenizer).start("Hi")[0] != tokenizer.bos_token_id
+    assert PlainRenderer(tokenizer).start("Hi", NOW)[0] != tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     renderer = PlainRenderer(tokenizer)
-    tokens = renderer.extend(renderer.start("Hi"), renderer.encode_action("Go"), "Yes")
+    tokens = renderer.extend(renderer.start("Hi", NOW), renderer.encode_action("Go", NOW), "Yes", NOW)
     assert [i for i, token in enumerate(tokens) if token == 1] == [0]
 
 
 def test_a_chat_conversation_is_what_the_template_writes():
     tokenizer = byte_tokenizer(**CHAT)
-    renderer = make_renderer("auto", tokenizer)
+    renderer = make_renderer(RolloutConfig(), tokenizer)
     assert isinstance(renderer, ChatRenderer)
-    action = renderer.encode_action("Is it alive?")
+    action = renderer.encode_action("Is it alive?", NOW)
     assert action[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     first = [{"role": "system", "content": "Play."}, {"role": "user", "content": "Begin."}]
     messages = [
@@ -95,7 +100,7 @@ def test_a_chat_conversation_is_what_the_template_writes():
     ]
     expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     for written in (action, action[:-1]):
-        tokens = renderer.extend(renderer.start(first), written, "Yes.")
+        tokens = renderer.extend(renderer.start(first, NOW), written, "Yes.", NOW)
         assert tokenizer.decode(tokens) == expected
 
 
@@ -105,36 +110,24 @@ def test_a_template_that_drops_earlier_turns_is_refused_and_named():
         ChatRenderer(byte_tokenizer(chat_template=forgetful))
 
 
-def test_a_template_that_rewrites_an_action_is_refused_at_that_turn():
-    # Templates of reasoning models drop the thoughts of earlier turns.
-    thoughtless = CHAT_TEMPLATE.replace(
-        "message['content'] | trim",
-        "(message['content'].split('</think>')[-1] if not loop.last else message['content']) | trim",
-    )
-    renderer = ChatRenderer(byte_tokenizer(chat_template=thoughtless))
-    tokens = renderer.start("Begin.")
-    with pytest.raises(RenderError, match="think"):
-        renderer.extend(tokens, renderer.encode_action("<think>hm</think>Is it?"), "Yes.")
-
-
 def test_no_template_and_no_stop_token_are_refused():
     with pytest.raises(RenderError, match="no chat template"):
-        make_renderer("chat", byte_tokenizer())
+        make_renderer(RolloutConfig(renderer="chat"), byte_tokenizer())
     with pytest.raises(RenderError, match="no special token"):
         ChatRenderer(byte_tokenizer(chat_template=CHAT_TEMPLATE.replace("<|im_end|>", ";")))
     with pytest.raises(RenderError, match="one line"):
-        make_renderer("auto", byte_tokenizer()).encode_action("two\nlines")
+        make_renderer(RolloutConfig(), byte_tokenizer()).encode_action("two\nlines", NOW)
 
 
 def test_demonstrations_become_valid_episodes():
     tokenizer = byte_tokenizer()
     renderer = PlainRenderer(tokenizer)
     demos = list(demonstrate("twenty_questions_subset", episodes=3, skill=0.5, seed=5))
-    episodes = [render_demonstration(demo, renderer) for demo in demos]
+    episodes = [render_demonstration(demo, renderer, NOW) for demo in demos]
     validate(episodes_to_batch(episodes))
     for demo, episode in zip(demos, episodes, strict=True):
         actions = [
-            renderer.action_text(episode.tokens[a:b].tolist())
+            renderer.read_action(episode.tokens[a:b].tolist(), NOW).text
             for a, b in zip(episode.action_start, episode.action_end, strict=True)
         ]
         assert actions == demo.actions
@@ -151,9 +144,9 @@ def test_a_demonstration_of_messages_renders_in_both_ways():
         True, False, None,
     )  # fmt: skip
     tokenizer = byte_tokenizer(**CHAT)
-    plain = render_demonstration(demo, PlainRenderer(tokenizer))
+    plain = render_demonstration(demo, PlainRenderer(tokenizer), NOW)
     assert tokenizer.decode(plain.tokens) == "Hi\nGo\nBye\n"
-    chat = render_demonstration(demo, ChatRenderer(tokenizer))
+    chat = render_demonstration(demo, ChatRenderer(tokenizer), NOW)
     assert chat.messages == [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Go"},

@@ -11,6 +11,7 @@ import pytest
 from actor_cases import byte_tokenizer
 
 import envs
+from actors.rendering.context import episode_context
 from actors.rendering.factory import make_renderer, render_demonstration
 from archer.config.models import RunConfig
 from archer.driver.exact_actions import exact_actions
@@ -34,7 +35,7 @@ def test_each_legal_action_has_its_tokens_and_its_value(tmp_path: Path, env: dic
     exact = pickle.loads(pickle.dumps(found))
     kwargs = env.get("kwargs", {})
     (demo,) = envs.demonstrate(env["id"], episodes=1, skill=0.5, seed=7, **kwargs)
-    episode = render_demonstration(demo, make_renderer(renderer, tokenizer))
+    episode = render_demonstration(demo, make_renderer(config.rollout, tokenizer), episode_context(config.rollout))
     turns = np.array([0, len(demo.actions) - 1], np.int32)
     known = envs.exact_values(env["id"], kwargs, 0.9)
     assert known is not None

@@ -9,6 +9,15 @@ Rules that every environment keeps:
   `envs.time_limit.TimeLimit` when the turns run out, or by `envs.hosting.child_process.ProcessEnv` when the environment
   hangs.
 - All randomness comes from a `random.Random(seed)` of the instance, so one seed gives one episode.
+
+Tools. An environment that declares `EnvSpec.tools` receives each call as one line of JSON,
+`{"tool": NAME, "args": {...}}`, and everything else that the policy writes as it is. This holds for every policy: a
+base model writes the line itself, and the rollout worker translates the calls that a chat model writes in the format of
+its template. A call that cannot be translated (bad syntax, several calls, text beside a call) arrives as
+`{"rejected_call": REASON}`; it is a malformed action, which costs a turn, and whose observation tells the policy the
+reason. The observation that follows a translated call reaches a chat model as a message of the tool. If the texts of an
+environment explain the line of JSON, its constructor takes an argument `calls`; it is "native" for a policy that writes
+calls in the format of its template, whose prompt already has the tools. `envs.toolkit.tool_calls` does all of this.
 """
 
 from __future__ import annotations

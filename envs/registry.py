@@ -74,6 +74,15 @@ def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLim
     return TimeLimit(env, max_turns)
 
 
+def native_calls(env_id: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an environment for a policy that writes native tool calls.
+
+    An environment that takes an argument `calls` gets "native", unless `kwargs` sets it.
+    """
+    takes = inspect.signature(factory(env_id)).parameters
+    return {"calls": "native", **kwargs} if "calls" in takes else dict(kwargs)
+
+
 def demonstrator_factory(env_id: str) -> Factory:
     """Return the factory of an environment's scripted demonstrator; it takes `skill` and the arguments of the
     environment.

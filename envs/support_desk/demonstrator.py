@@ -12,7 +12,7 @@ from envs.support_desk.policy import Kind, Request
 from envs.support_desk.records import product_of
 from envs.support_desk.tools import DONE, RESULTS
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
-from envs.toolkit.tool_calls import write_call
+from envs.toolkit.tool_calls import CallForm, write_call
 
 QUESTIONS: Mapping[str, str] = {
     "email": "What is your email?",
@@ -41,8 +41,9 @@ class SupportDeskDemonstrator(MixedDemonstrator):
         level: int = LEVELS[-1],
         observe: Observe = "full",
         cases: int | None = None,
+        calls: CallForm = "json",
     ) -> None:
-        del tasks, level, observe, cases  # arguments of the environment; `info` holds the case
+        del tasks, level, observe, cases, calls  # arguments of the environment; `info` holds the case
         super().__init__(skill=skill)
 
     def best_actions(self) -> list[str]:

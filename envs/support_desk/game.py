@@ -15,7 +15,7 @@ from envs.support_desk.policy import POLICY, Kind, Reason, Request, broken_by
 from envs.support_desk.shop import Shop, describe_order
 from envs.support_desk.tools import DONE, TOOLS
 from envs.toolkit.argument_checks import check_count, check_one_of, choose_several, refuse_options
-from envs.toolkit.tool_calls import ToolError, is_call
+from envs.toolkit.tool_calls import CallForm, ToolError, is_call
 
 Observe: TypeAlias = Literal["full", "brief"]
 
@@ -41,6 +41,7 @@ class SupportDesk:
     observe: "full" gives policy and tools with the first message; "brief" gives the message alone, for a policy that
         knows them.
     cases: number of distinct cases (seed modulo cases), which a policy can memorize; None draws one case per seed.
+    calls: how the policy writes calls; "native" leaves the description of the tools to the chat template.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -58,14 +59,17 @@ class SupportDesk:
         level: int = LEVELS[-1],
         observe: Observe = "full",
         cases: int | None = None,
+        calls: CallForm = "json",
     ) -> None:
         self.tasks = choose_several(self.spec.id, "tasks", tasks, KINDS)
         check_one_of(self.spec.id, "level", level, LEVELS)
         check_one_of(self.spec.id, "observe", observe, get_args(Observe))
         check_count(self.spec.id, "cases", cases)
+        check_one_of(self.spec.id, "calls", calls, get_args(CallForm))
         self.level = level
         self.observe = observe
         self.cases = cases
+        self._tools = TOOLS.written(calls)
         self._shop: Shop | None = None
         self._case: Case | None = None
         self._calls: dict[str, Callable[..., str]] = {
@@ -96,7 +100,9 @@ class SupportDesk:
         self._changes: tuple[Request, ...] = ()
         self._result: str | None = None
         opening = f"Customer: {self._customer.opening()}"
-        first = opening if self.observe == "brief" else f"{POLICY} {TOOLS.describe()} {opening}"
+        first = (
+            opening if self.observe == "brief" else " ".join(filter(None, (POLICY, self._tools.describe(), opening)))
+        )
         return first, self._info() | {TASK_ID: f"{case.request.kind}-{number}"}
 
     def step(self, action: str) -> Step:
@@ -110,7 +116,7 @@ class SupportDesk:
                 return self._end(text, self._customer.refused or frozenset())
             return text, 0.0, False, False, self._info() | {INVALID_ACTION: not reply.understood}
         try:
-            tool, args = TOOLS.read(action)
+            tool, args = self._tools.read(action)
             answer = self._calls[tool](**args)
         except ToolError as error:
             return f"Error: {error}.", -INVALID_COST, False, False, self._info() | {INVALID_ACTION: True}

@@ -13,7 +13,7 @@ from envs.tool_use.game import Observe
 from envs.tool_use.tasks import LEVELS
 from envs.tool_use.tools import DONE
 from envs.toolkit.mixed_demonstrator import MixedDemonstrator
-from envs.toolkit.tool_calls import write_call
+from envs.toolkit.tool_calls import CallForm, write_call
 
 FINISH = write_call(DONE)
 LOOKS = (
@@ -46,8 +46,9 @@ class ToolUseDemonstrator(MixedDemonstrator):
         level: int = max(LEVELS),
         observe: Observe = "full",
         cases: int | None = None,
+        calls: CallForm = "json",
     ) -> None:
-        del tasks, level, observe, cases  # arguments of the environment; `info` holds the task
+        del tasks, level, observe, cases, calls  # arguments of the environment; `info` holds the task
         super().__init__(skill=skill)
         self._left: list[str] = []
 

@@ -12,7 +12,7 @@ from envs.tool_use.desktop import Desktop, State
 from envs.tool_use.tasks import LEVELS, Task, draw_task
 from envs.tool_use.tools import DONE, TOOLS
 from envs.toolkit.argument_checks import check_count, check_one_of, choose_several, refuse_options
-from envs.toolkit.tool_calls import ToolError
+from envs.toolkit.tool_calls import CallForm, ToolError
 
 Observe: TypeAlias = Literal["full", "brief"]
 
@@ -32,6 +32,7 @@ class ToolUse:
         steps.
     observe: "full" gives tools and tables with the task; "brief" gives the task alone, for a policy that knows them.
     cases: number of distinct cases (seed modulo cases), which a policy can memorize; None draws one case per seed.
+    calls: how the policy writes calls; "native" leaves the description of the tools to the chat template.
     """
 
     spec: ClassVar[EnvSpec] = EnvSpec(
@@ -49,13 +50,16 @@ class ToolUse:
         level: int = max(LEVELS),
         observe: Observe = "full",
         cases: int | None = None,
+        calls: CallForm = "json",
     ) -> None:
         check_one_of(self.spec.id, "level", level, tuple(LEVELS))
         check_one_of(self.spec.id, "observe", observe, get_args(Observe))
         check_count(self.spec.id, "cases", cases)
+        check_one_of(self.spec.id, "calls", calls, get_args(CallForm))
         self.tasks = choose_several(self.spec.id, "tasks", tasks, LEVELS[level])
         self.observe = observe
         self.cases = cases
+        self._tools = TOOLS.written(calls)
         self._desktop: Desktop | None = None
         self._task: Task | None = None
         self._goal: State | None = None
@@ -74,7 +78,7 @@ class ToolUse:
         self._task = task
         first = f"Task: {task.text}"
         if self.observe == "full":
-            first = f"{TOOLS.describe()} Tables: {describe_tables()}. {first}"
+            first = f"{self._tools.describe()} Tables: {describe_tables()}. {first}".lstrip()
         return first, self._info() | {TASK_ID: f"{task.family}-{number}"}
 
     def step(self, action: str) -> Step:
@@ -82,7 +86,7 @@ class ToolUse:
         if self._task is None or self._desktop is None:
             raise EnvStateError(f"step of {self.spec.id}: the episode has not begun: call reset first")
         try:
-            call = TOOLS.read(action)
+            call = self._tools.read(action)
             if call.tool == DONE:
                 solved = self._desktop.state() == self._goal
                 return SOLVED if solved else FAILED, float(solved), True, False, self._info() | {SUCCESS: solved}

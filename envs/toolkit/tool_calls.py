@@ -6,6 +6,10 @@ models are trained, are accepted as well. `Tool` declares a tool once; the argum
 
 `Toolbox.read` takes any string. It returns a `Call` whose arguments match the declaration (text is valid Unicode
 without control characters, integers have at most 53 bits) or raises `ToolError`.
+
+A policy that writes calls in the format of its chat template reaches the environment through the same lines:
+`write_call` writes a call that was parsed, and `write_rejected` one that could not be, `{"rejected_call": REASON}`.
+`Toolbox.read` raises the reason as ToolError.
 """
 
 from __future__ import annotations
@@ -18,11 +22,16 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from envs.errors import nearest
 
 Kind: TypeAlias = Literal["string", "integer"]
+CallForm: TypeAlias = Literal["json", "native"]
+"""How a policy writes calls: as lines of JSON, or in the format of its chat template."""
 
 MAX_ACTION = 4_000
 """Longer actions are refused, in characters."""
 MAX_INTEGER = 2**53
+MAX_REASON = 200
+"""Longest reason of a rejected call, in characters."""
 EXAMPLE = '{"tool": NAME, "args": {...}}'
+REJECTED = "rejected_call"
 
 
 class ToolError(Exception):
@@ -116,48 +125,94 @@ class Tool:
 
 
 class Toolbox:
-    """The tools of one environment."""
+    """The tools of one environment.
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
+    calls: how the policy writes calls. The texts for a policy explain the lines of JSON only to a policy that writes
+        them.
+    """
+
+    def __init__(self, tools: Sequence[Tool], calls: CallForm = "json") -> None:
         self.tools = {tool.name: tool for tool in tools}
+        self._calls = calls
+        self._not_a_call = f"not a call: write {EXAMPLE}" if calls == "json" else "not a call of a tool"
+
+    def written(self, calls: CallForm) -> Toolbox:
+        """Return the same tools for a policy that writes calls in this form."""
+        return Toolbox(tuple(self.tools.values()), calls)
 
     @property
     def schemas(self) -> tuple[dict[str, Any], ...]:
         return tuple(tool.schema for tool in self.tools.values())
 
     def describe(self) -> str:
-        """Return one line that describes to a policy how to call the tools and which tools exist."""
+        """Return one line that describes to a policy how to call the tools and which tools exist.
+
+        It is empty for native calls, because the chat template describes the tools.
+        """
+        if self._calls == "native":
+            return ""
         return f"Call a tool by {EXAMPLE}. Tools: {', '.join(map(describe_tool, self.tools.values()))}."
 
     def read(self, action: str) -> Call:
         """Parse the call in an action. Raises ToolError if the action is not a valid call."""
         if len(action) > MAX_ACTION:
             raise ToolError(f"longer than {MAX_ACTION} characters")
-        try:
-            said = _DECODER.decode(action)
-        except (ValueError, RecursionError) as error:  # ValueError also covers integers with too many digits
-            raise ToolError(f"not a call: write {EXAMPLE}") from error
-        if not isinstance(said, dict):
-            raise ToolError(f"not a call: write {EXAMPLE}")
-        name = said.pop("tool", None) if "tool" in said else said.pop("name", None)
-        args = said.pop("args", {}) if "args" in said else said.pop("arguments", {})
-        if said or not isinstance(name, str) or not isinstance(args, dict):
-            raise ToolError(f"not a call: write {EXAMPLE}")
-        tool = self.tools.get(name)
+        said = _decode(action)
+        call = _as_call(said)
+        if call is None:
+            raise ToolError(_reason(said) or self._not_a_call)
+        tool = self.tools.get(call.tool)
         if tool is None:
-            raise ToolError(f"no tool {_shown(name)}: {nearest(name[:20], self.tools)}")
-        tool.check(args)
-        return Call(name, args)
+            raise ToolError(f"no tool {_shown(call.tool)}: {nearest(call.tool[:20], self.tools)}")
+        tool.check(call.args)
+        return call
 
 
-def write_call(tool: str, **args: Any) -> str:
+def write_call(tool: str, /, **args: Any) -> str:
     """Return the line that calls a tool; `Toolbox.read` parses it."""
     return json.dumps({"tool": tool, "args": args}, ensure_ascii=False)
+
+
+def write_rejected(reason: str) -> str:
+    """Return the line that stands for a call that could not be parsed; `Toolbox.read` raises its reason."""
+    return json.dumps({REJECTED: reason})
+
+
+def split_call(action: str) -> Call | None:
+    """Return the call that an action writes as a line of JSON, of any tool, with any arguments; None if it is none."""
+    return _as_call(_decode(action))
 
 
 def is_call(action: str) -> bool:
     """Return whether an action is meant as a call, well formed or not, and not as plain speech."""
     return action.lstrip()[:1] in ("{", "[")
+
+
+def _decode(action: str) -> Any:
+    """Return the JSON value that an action is, or None."""
+    try:
+        return _DECODER.decode(action)
+    except (ValueError, RecursionError):  # ValueError also covers integers with too many digits
+        return None
+
+
+def _as_call(said: Any) -> Call | None:
+    if not isinstance(said, dict):
+        return None
+    name_key = "tool" if "tool" in said else "name"
+    args_key = "args" if "args" in said else "arguments"
+    name, args = said.get(name_key), said.get(args_key, {})
+    if said.keys() - {name_key, args_key} or not isinstance(name, str) or not isinstance(args, dict):
+        return None
+    return Call(name, args)
+
+
+def _reason(said: Any) -> str | None:
+    """Return the reason that `write_rejected` wrote; None if the JSON value is something else."""
+    reason = said.get(REJECTED) if isinstance(said, dict) and len(said) == 1 else None
+    if isinstance(reason, str) and reason.isascii() and reason.isprintable() and len(reason) <= MAX_REASON:
+        return reason
+    return None
 
 
 def describe_tool(tool: Tool) -> str:

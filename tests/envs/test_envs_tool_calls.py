@@ -6,7 +6,24 @@ import json
 
 import pytest
 
-from envs.toolkit.tool_calls import MAX_ACTION, Call, Parameter, Tool, Toolbox, ToolError, is_call, write_call
+import envs
+from envs.registry import native_calls
+from envs.support_desk.tools import TOOLS as DESK_TOOLS
+from envs.tool_use.tools import TOOLS as OFFICE_TOOLS
+from envs.toolkit.tool_calls import (
+    MAX_ACTION,
+    Call,
+    Parameter,
+    Tool,
+    Toolbox,
+    ToolError,
+    is_call,
+    split_call,
+    write_call,
+    write_rejected,
+)
+
+TOOLS_OF = {"support_desk": DESK_TOOLS, "tool_use": OFFICE_TOOLS}
 
 SEND = Tool(
     "send",
@@ -98,3 +115,46 @@ def test_the_schemas_are_those_of_chat_templates():
     }
     assert json.loads(json.dumps(TOOLS.schemas)) == list(TOOLS.schemas)
     assert TOOLS.describe() == ('Call a tool by {"tool": NAME, "args": {...}}. Tools: send(thing, number, by), wait().')
+
+
+def test_a_rejected_call_is_refused_with_its_reason():
+    action = write_rejected("text beside the call: write the call alone")
+    assert is_call(action)
+    assert split_call(action) is None
+    with pytest.raises(ToolError, match=r"^text beside the call: write the call alone$"):
+        TOOLS.read(action)
+    # A policy may write the line itself; its text must not reach the log of a terminal as it is.
+    for reason in ("\x1b[2J", "ü", "x" * 201, 5):
+        with pytest.raises(ToolError, match="not a call"):
+            TOOLS.read(json.dumps({"rejected_call": reason}))
+
+
+def test_a_call_of_any_tool_is_split():
+    assert split_call(write_call("fly", tool="x", to=[1])) == Call("fly", {"tool": "x", "to": [1]})
+    assert split_call('{"name": "wait"}') == Call("wait", {})
+    assert [split_call(text) for text in ("", "wait", "[]", '{"tool": 1}', '{"tool": "a", "b": 1}')] == [None] * 5
+
+
+def test_texts_for_native_calls_do_not_explain_the_lines_of_json():
+    native = TOOLS.written("native")
+    assert native.describe() == ""
+    assert native.read(write_call("wait")) == Call("wait", {})
+    with pytest.raises(ToolError, match=r"^not a call of a tool$"):
+        native.read("Hello!")
+
+
+@pytest.mark.parametrize("env_id", ["support_desk", "tool_use"])
+def test_an_environment_for_native_calls_shows_the_task_without_the_lines_of_json(env_id):
+    assert native_calls(env_id, {"level": 1}) == {"calls": "native", "level": 1}
+    assert native_calls(env_id, {"calls": "json"}) == {"calls": "json"}
+    assert native_calls("maze", {}) == {}
+    native, lines = envs.make(env_id, calls="native"), envs.make(env_id)
+    first, full = native.reset(seed=3)[0], lines.reset(seed=3)[0]
+    assert '{"tool"' in full
+    assert '{"tool"' not in first
+    assert full.replace(TOOLS_OF[env_id].describe(), "").split() == first.split()
+    answer = native.step('{"rejected_call": "the call cannot be parsed"}')
+    assert answer[0] == "Error: the call cannot be parsed."
+    assert answer[4]["invalid_action"]
+    with pytest.raises(envs.EnvArgumentError, match="calls is 'xml', must be one of"):
+        envs.make(env_id, calls="xml")

@@ -1,0 +1,180 @@
+"""How a chat template writes a tool call: the text of a call, and the marks by which a call begins and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actors.errors import RenderError
+from envs.toolkit.tool_calls import Call
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CALL_ID = "call00000"
+"""The id of a call that names none. Mistral's templates take ids of nine letters and digits only."""
+
+Template = Callable[[list[dict[str, Any]], bool], str]
+"""Renders messages, with the tools and with or without the generation prompt. Raises RenderError."""
+
+_USER = {"role": "user", "content": "?"}
+_PLAIN = "\ue000"
+"""Content with which no format of calls begins."""
+_MARK = "MARK-OF-A-CALL"
+_PROBES = (Call("alpha", {"first": "one"}), Call("beta", {"second": 27}))
+_BEGINNING = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]|\w+[\[{(]|\S")
+_ENDING = re.compile(r"(?:<[^<>\s]+>|\[/?[A-Z_]+\]|\S)$")
+
+
+class CallFormat:
+    """The calls of one template.
+
+    head, tail: the marks with which every call begins and ends; empty if calls have none in common.
+    end: the text of the token that ends a call, and with it the action.
+    """
+
+    def __init__(self, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._template = template
+        specials = {*tokenizer.all_special_tokens, *(str(t) for t in tokenizer.added_tokens_decoder.values())}
+        self._specials = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or r"(?!)")
+        plain = template([_USER, {"role": "assistant", "content": _PLAIN}], False)
+        before, found, behind = plain.partition(_PLAIN)
+        if not found:
+            raise RenderError("the chat template drops the text of an assistant message")
+        self._before = before
+        first = self._specials.match(behind)
+        self._plain_end = first.group() if first else ""
+        self._arguments_as_text = False
+        try:
+            bodies = [self._body(call) for call in _PROBES]
+        except RenderError:
+            # DeepSeek's templates take the arguments as JSON text, the others as an object.
+            self._arguments_as_text = True
+            bodies = [self._body(call) for call in _PROBES]
+        self.end = bodies[0][1]
+        texts = [text for text, _ in bodies]
+        beginning = _BEGINNING.match(_common(*texts).lstrip())
+        ending = _ENDING.search(_common(*(text[::-1] for text in texts))[::-1].rstrip())
+        self.head = beginning.group() if beginning else ""
+        self.tail = ending.group() if ending else ""
+        self._writes_ids = CALL_ID in texts[0]
+
+    def write(self, call: Call) -> str:
+        """Return a call as the template writes it, without the token that ends it."""
+        return self._body(call)[0]
+
+    def begins(self, text: str) -> bool:
+        """Return whether a text is meant as a call, well formed or not.
+
+        A mark of one character, which plain speech may contain too, counts at the beginning of the text only.
+        """
+        if not self.head:
+            return False
+        return self.head in text if len(self.head) > 1 else self._bare(text).startswith(self.head)
+
+    def begins_again(self, text: str) -> bool:
+        """Return whether a second call begins in a text, which some parsers ignore."""
+        return len(self.head) > 1 and text.count(self.head) > 1
+
+    def beside(self, text: str) -> str:
+        """Return the text before and behind the call in a text, without special tokens such as `<|python_tag|>`."""
+        if not self.head or self.head not in text:
+            return ""
+        before, _, rest = text.partition(self.head)
+        behind = rest.rpartition(self.tail)[2] if self.tail and self.tail in rest else ""
+        return self._bare(before + behind)
+
+    def written_id(self, text: str) -> str | None:
+        """Return the id that the text of a call names behind its arguments, as Mistral's templates write it."""
+        found = re.findall(r'"id":\s*"([A-Za-z0-9]{9})"', text)
+        return found[-1] if found and self._writes_ids else None
+
+    def message(self, call: Call, call_id: str = CALL_ID) -> dict[str, Any]:
+        """Return the assistant message of a call, in the form that the template accepts."""
+        args = json.dumps(call.args, ensure_ascii=False) if self._arguments_as_text else dict(call.args)
+        function = {"name": call.tool, "arguments": args}
+        return {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": call_id, "type": "function", "function": function}],
+        }
+
+    def behind(self, message: Mapping[str, Any], answer: Sequence[Mapping[str, Any]]) -> str:
+        """Return what the template writes behind the call of an assistant message, up to the next action.
+
+        The text begins with the token that ends the call. It holds the messages of `answer`. The call itself is not
+        rendered: another one with the same tool and id takes its place.
+        """
+        (made,) = message["tool_calls"]
+        stand_in = self.message(Call(made["function"]["name"], {"mark": _MARK}), made["id"])
+        body, end = self._split(stand_in)
+        whole = self._template([_USER, stand_in, *map(dict, answer)], True)
+        _, found, rest = whole.partition(body)
+        text, ended, rest = rest.partition(end)
+        if not found or not ended or text.strip():
+            raise RenderError(f"the chat template changes the call {body!r} when its result follows: {whole[-200:]!r}")
+        return end + rest
+
+    def _bare(self, text: str) -> str:
+        return self._specials.sub("", text).strip()
+
+    def _body(self, call: Call) -> tuple[str, str]:
+        """Return what the template writes for a call, and the end token behind it."""
+        return self._split(self.message(call))
+
+    def _split(self, message: Mapping[str, Any]) -> tuple[str, str]:
+        whole = self._template([_USER, dict(message)], False)
+        # Whatever the template writes before every answer, such as an empty thought, is not part of the call.
+        body = whole[len(_common(whole, self._before + _PLAIN)) :]
+        if message["tool_calls"][0]["function"]["name"] not in body:
+            raise RenderError(f"the chat template does not write the tool calls of an assistant message: {body[:60]!r}")
+        if self._plain_end and self._plain_end in body:
+            return body.partition(self._plain_end)[0].strip(), self._plain_end
+        ends = list(self._specials.finditer(body))
+        if not ends or body[ends[-1].end() :].strip():
+            raise RenderError(
+                f"the chat template ends a tool call with {body[-20:]!r}, which is no special token, so no token can "
+                "end the action"
+            )
+        return body[: ends[-1].start()].strip(), ends[-1].group()
+
+
+def _common(one: str, other: str) -> str:
+    """Return the longest text with which both begin."""
+    return os.path.commonprefix([one, other])  # noqa: RUF071  characters, not folders
+
+
+def tool_messages(message: Any, observation: Any) -> list[dict[str, Any]]:
+    """Return the observation that follows an assistant message with a tool call as messages.
+
+    A string becomes a message of the tool. Messages of the environment stay as they are, except that a message of the
+    tool gets the id and the name of the call where it has none.
+    """
+    call = message["tool_calls"][0]
+    about = {"name": call["function"]["name"], "tool_call_id": call["id"]}
+    if isinstance(observation, str):
+        return [{"role": "tool", "content": observation, **about}]
+    return [{**about, **said} if said["role"] == "tool" else dict(said) for said in observation]
+
+
+def sample_call(tool: Any) -> Call:
+    """Return a call of a tool, given by its schema, with an argument of each declared type."""
+    function = tool["function"]
+    properties = (function.get("parameters") or {}).get("properties", {})
+    return Call(function["name"], {name: _sample(schema) for name, schema in properties.items()})
+
+
+def _sample(schema: Any) -> Any:
+    if choices := schema.get("enum"):
+        return choices[0]
+    kind = schema.get("type")
+    if isinstance(kind, Sequence) and not isinstance(kind, str):
+        kind = next((one for one in kind if one != "null"), None)
+    if kind == "array":
+        return [_sample(schema.get("items") or {})]
+    if kind == "object":
+        return {name: _sample(part) for name, part in (schema.get("properties") or {}).items()}
+    return {"integer": 7, "number": 1.5, "boolean": True}.get(str(kind), "some words")

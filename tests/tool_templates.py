@@ -1,0 +1,143 @@
+"""Chat templates with tools, in the forms of several model families, and tiny tokenizers for them.
+
+Each is reduced to what differs between the families: where the tools stand, how a call and its result are written, and
+which roles may follow each other.
+"""
+
+from __future__ import annotations
+
+from actor_cases import byte_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+HERMES = """\
+{%- if tools %}<|im_start|>system
+{% if messages[0].role == 'system' %}{{ messages[0].content }}
+
+{% endif %}<tools>{% for tool in tools %}
+{{ tool | tojson }}{% endfor %}
+</tools><|im_end|>
+{% elif messages[0].role == 'system' %}<|im_start|>system
+{{ messages[0].content }}<|im_end|>
+{% endif %}
+{%- for message in messages %}
+{%- if message.role == 'user' or (message.role == 'assistant' and not message.tool_calls) -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% elif message.role == 'assistant' %}<|im_start|>assistant
+{% if message.content %}{{ message.content }}
+{% endif %}{% for call in message.tool_calls %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% elif message.role == 'tool' %}<|im_start|>user
+<tool_response>
+{{ message.content }}
+</tool_response><|im_end|>
+{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+LLAMA = """\
+{{- bos_token }}
+{%- set date = strftime_now("%d %b %Y") if strftime_now is defined else "26 Jul 2024" %}
+{%- if messages[0].role == 'system' %}{% set system = messages[0].content | trim %}{% set messages = messages[1:] %}
+{%- else %}{% set system = "" %}{% endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{%- if tools %}{{ "Environment: ipython\\n" }}{% endif %}
+{{- "Today Date: " + date + "\\n\\n" + system + "<|eot_id|>" }}
+{%- if tools %}
+{%- if messages | length == 0 %}{{ raise_exception("Cannot put tools in the first user message!") }}{% endif %}
+{{- "<|start_header_id|>user<|end_header_id|>\\n\\nRespond with a JSON for a function call.\\n\\n" }}
+{%- for tool in tools %}{{ tool | tojson(indent=4) + "\\n\\n" }}{% endfor %}
+{{- messages[0].content | trim + "<|eot_id|>" }}{% set messages = messages[1:] %}
+{%- endif %}
+{%- for message in messages %}
+{%- if 'tool_calls' in message %}
+{%- if message.tool_calls | length != 1 %}{{ raise_exception("Only single tool-calls at once!") }}{% endif %}
+{%- set call = message.tool_calls[0].function %}
+{{- "<|start_header_id|>assistant<|end_header_id|>\\n\\n" }}
+{{- '{"name": "' + call.name + '", "parameters": ' }}{{ call.arguments | tojson }}{{ "}<|eot_id|>" }}
+{%- elif message.role in ('tool', 'ipython') %}
+{{- "<|start_header_id|>ipython<|end_header_id|>\\n\\n" }}{{ {"output": message.content} | tojson }}{{ "<|eot_id|>" }}
+{%- else %}
+{{- "<|start_header_id|>" + message.role + "<|end_header_id|>\\n\\n" + message.content | trim + "<|eot_id|>" }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ "<|start_header_id|>assistant<|end_header_id|>\\n\\n" }}{% endif %}"""
+
+MISTRAL = """\
+{{- bos_token }}
+{%- if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}
+{%- set ns = namespace(users=0, user=false) %}
+{%- for message in messages if message.role == 'user' %}{% set ns.users = ns.users + 1 %}{% endfor %}
+{%- set seen = namespace(users=0) %}
+{%- for message in messages %}
+{%- if message.role == 'user' %}
+{%- if ns.user %}{{ raise_exception("After the optional system message, roles must alternate") }}{% endif %}
+{%- set ns.user = true %}{% set seen.users = seen.users + 1 %}
+{%- if tools and seen.users == ns.users %}
+{{- "[AVAILABLE_TOOLS]" }}{{ tools | tojson }}{{ "[/AVAILABLE_TOOLS]" }}
+{%- endif %}
+{{- "[INST]" }}{% if system is defined and loop.last %}{{ system + "\\n\\n" }}{% endif %}
+{{- message.content + "[/INST]" }}
+{%- elif message.tool_calls %}
+{%- set ns.user = false %}
+{{- "[TOOL_CALLS][" }}
+{%- for call in message.tool_calls %}
+{%- if call.id | length != 9 %}{{ raise_exception("Tool call IDs should have length 9!") }}{% endif %}
+{{- '{"name": "' + call.function.name + '", "arguments": ' }}{{ call.function.arguments | tojson }}
+{{- ', "id": "' + call.id + '"}' }}{% if not loop.last %}{{ ", " }}{% endif %}
+{%- endfor %}{{ "]" + eos_token }}
+{%- elif message.role == 'assistant' %}
+{%- set ns.user = false %}{{ message.content + eos_token }}
+{%- elif message.role == 'tool' %}
+{%- if message.tool_call_id | length != 9 %}{{ raise_exception("Tool call IDs should have length 9!") }}{% endif %}
+{{- '[TOOL_RESULTS]{"content": ' }}{{ message.content | tojson }}
+{{- ', "call_id": "' + message.tool_call_id + '"}[/TOOL_RESULTS]' }}
+{%- endif %}{% endfor %}"""
+
+XML = HERMES.replace(
+    """{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}""",
+    """<function={{ call.function.name }}>
+{% for name, value in call.function.arguments | items %}<parameter={{ name }}>
+{{ value if value is string else value | tojson }}
+</parameter>
+{% endfor %}</function>""",
+)
+"""The form of Qwen3-Coder."""
+
+DEEPSEEK = """\
+{{- bos_token }}{% for message in messages if message.role == 'system' %}{{ message.content }}{% endfor %}
+{%- for tool in tools or [] %}{{ tool | tojson }}{% endfor %}
+{%- set ns = namespace(user=false) %}
+{%- for message in messages %}
+{%- if message.role == 'user' %}{% set ns.user = true %}{{ "<|User|>" + message.content }}
+{%- elif message.role == 'assistant' %}
+{%- if ns.user %}{{ "<|Assistant|></think>" }}{% endif %}{% set ns.user = false %}{{ message.content }}
+{%- if message.tool_calls %}{{ "<｜tool▁calls▁begin｜>" }}
+{%- for call in message.tool_calls %}
+{{- "<｜tool▁call▁begin｜>" + call.function.name + "<｜tool▁sep｜>" + call.function.arguments + "<｜tool▁call▁end｜>" }}
+{%- endfor %}{{ "<｜tool▁calls▁end｜>" }}{% endif %}{{ eos_token }}
+{%- elif message.role == 'tool' %}{{ "<｜tool▁output▁begin｜>" + message.content + "<｜tool▁output▁end｜>" }}
+{%- endif %}{% endfor %}
+{%- if add_generation_prompt and ns.user %}{{ "<|Assistant|></think>" }}{% endif %}"""
+"""The form of DeepSeek V3.1, whose arguments are JSON text and whose results need no generation prompt."""
+
+SPECIALS = {
+    HERMES: "",
+    XML: "",
+    LLAMA: "<|start_header_id|> <|end_header_id|> <|eot_id|> <|python_tag|> <|eom_id|>",
+    MISTRAL: "[INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS]",
+    DEEPSEEK: "<|User|> <|Assistant|> <｜tool▁calls▁begin｜> <｜tool▁calls▁end｜> <｜tool▁call▁begin｜> "
+    "<｜tool▁call▁end｜> <｜tool▁sep｜> <｜tool▁output▁begin｜> <｜tool▁output▁end｜>",
+}
+FORMS = {"hermes": HERMES, "llama3_json": LLAMA, "mistral": MISTRAL, "qwen3_coder": XML, "deepseek_v31": DEEPSEEK}
+"""Templates by the name of vLLM's parser of their calls."""
+
+
+def tool_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of bytes and of the special tokens that a template writes."""
+    tokenizer = byte_tokenizer(chat_template=template)
+    tokenizer.add_tokens(SPECIALS[template].split(), special_tokens=True)
+    if template in (HERMES, XML):
+        tokenizer.add_tokens(["<tool_call>", "</tool_call>"])  # in the vocabulary, but not special, as Qwen has them
+    return tokenizer

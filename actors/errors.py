@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from envs.errors import printable
+
 
 class ActorError(Exception):
     """Base class of the errors of this room."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class PromptTooLong(ActorError):

@@ -68,7 +68,7 @@ class CollectReport:
     lost: int  # Episodes that were replayed because their worker died
     next_seed: int  # Lowest seed that is not finished; a resumed run continues there
     failures: list[str] = field(default_factory=list)
-    """Error messages of the episodes that were dropped because their environment failed."""
+    """Error messages of the episodes that were dropped because they could not be played: environment or rendering."""
 
     @property
     def action_tokens(self) -> int:
@@ -77,7 +77,7 @@ class CollectReport:
 
     @property
     def env_failures(self) -> int:
-        """Return the number of episodes that were dropped because their environment failed."""
+        """Return the number of episodes that were dropped because they could not be played."""
         return len(self.failures)
 
 

@@ -6,8 +6,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def printable(text: str) -> str:
+    """Return the text with lone surrogates escaped: Ray and logs cannot encode them, and would lose the error."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class EnvError(Exception):
     """Base class of all errors that this room raises."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class UnknownEnvError(EnvError):

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from envs.base import EnvSpec, Info, Observation, Step, TextEnv
+from envs.border import checked_reset, checked_step
 from envs.errors import EnvArgumentError, EnvStateError
 
 
 class TimeLimit:
-    """Truncates an episode after `max_turns` turns and checks the order of calls.
+    """Truncates an episode after `max_turns` turns, and checks the order of calls and what the environment returns.
 
     If the task ends on the last turn, the episode is terminated and not truncated. A step before `reset`, after the end
-    of the episode or after `close` raises EnvStateError.
+    of the episode or after `close` raises EnvStateError. A wrong value of the environment raises EnvFailedError.
     """
 
     def __init__(self, env: TextEnv, max_turns: int | None = None) -> None:
@@ -58,9 +59,10 @@ class TimeLimit:
         self._refusal = "the last reset did not finish: call reset again"
 
     def _after_reset(self, result: tuple[Observation, Info]) -> tuple[Observation, Info]:
+        checked = checked_reset(result, self.spec.id)
         self.turn = 0
         self._refusal = None
-        return result
+        return checked
 
     def _before_step(self) -> None:
         if self._refusal is not None:
@@ -68,7 +70,7 @@ class TimeLimit:
         self._refusal = "the last step did not finish: call reset"
 
     def _after_step(self, result: Step) -> Step:
-        observation, reward, terminated, truncated, info = result
+        observation, reward, terminated, truncated, info = checked_step(result, self.spec.id, self.turn + 1)
         self.turn += 1
         truncated = not terminated and (truncated or self.turn >= self.spec.max_turns)
         if terminated or truncated:

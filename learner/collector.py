@@ -45,6 +45,7 @@ class Collector:
         self.state.episodes += len(report.returns)
         self.state.turns += int(report.turns.sum())
         self.state.next_seed = report.next_seed
+        self.records.dropped(f"cycle {self.state.cycle}", self.state.cycle, report)
         return rollout_metrics(report, self.state.version)
 
     def note_sweep(self) -> None:
@@ -75,8 +76,9 @@ class Collector:
                 timeout_s=args.learner.timeout_s,
             )
         )
-        self.state.evaluations[name] = float(report.returns.mean())
+        self.records.dropped(f"evaluation {name}", self.state.cycle, report)
         self.records.evaluation(name, self.state.episodes, report)
+        self.state.evaluations[name] = float(report.returns.mean())
         return report
 
     def _play(self) -> CollectReport:

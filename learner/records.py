@@ -133,16 +133,36 @@ class Records:
         self.metrics.broadcast_seconds.observe(seconds)
         self.metrics.proof_gap.set(gap)
 
+    def dropped(self, where: str, cycle: int, report: CollectReport) -> None:
+        """Record the episodes of `where`, in cycle `cycle`, that could not be played, with the first reason."""
+        if report.failures:
+            count, reason = report.env_failures, report.failures[0]
+            self.publish("dropped", where=where, cycle=cycle, episodes=count, reason=reason)
+
     def evaluation(self, name: str, collected: int, report: CollectReport) -> None:
         """Record an evaluation that was made after `collected` training episodes."""
         self.publish("evaluation", **evaluation_columns(name, collected, report))
 
 
 def evaluation_columns(name: str, collected: int, report: CollectReport) -> dict[str, Any]:
-    """Return an evaluation as an event has it: the columns have one entry per episode."""
+    """Return an evaluation as an event has it: the columns have one entry per episode.
+
+    "dropped" counts the episodes that could not be played. Raises LearnerError if none could.
+    """
+    check_finished(report, f"evaluation {name}")
     columns = ("returns", "successes", "turns", "invalid_actions")
     values = {column: getattr(report, column).tolist() for column in columns}
-    return {"name": name, "collected_episodes": collected, **values}
+    return {"name": name, "collected_episodes": collected, "dropped": report.env_failures, **values}
+
+
+def check_finished(report: CollectReport, where: str) -> None:
+    """Raise LearnerError, with the reason, if no episode of the report finished."""
+    if len(report.returns) == 0:
+        reason = f"; the first error: {report.failures[0]}" if report.failures else ""
+        raise LearnerError(
+            f"{where}: no episode finished, {report.env_failures} could not be played{reason}. Remove the cause; the "
+            "workers' logs hold more of it"
+        )
 
 
 def rollout_metrics(report: CollectReport, version: int) -> dict[str, float]:
@@ -150,11 +170,7 @@ def rollout_metrics(report: CollectReport, version: int) -> dict[str, float]:
 
     "staleness" is the number of versions by which the episodes' tokens are behind `version`, on average.
     """
-    if len(report.returns) == 0:
-        raise LearnerError(
-            f"none of a cycle's episodes finished: all {report.env_failures} failed in the environment; the workers' "
-            "logs hold its error"
-        )
+    check_finished(report, "a cycle")
     successes = report.successes[~np.isnan(report.successes)]
     return {
         "return": float(report.returns.mean()),

@@ -18,7 +18,7 @@ class WorkerMetrics:
         self.turns = Counter("turns", "Turns of finished episodes.", **common)
         self.action_tokens = Counter("action_tokens", "Action tokens of finished episodes.", **common)
         self.invalid_actions = Counter("invalid_actions", "Actions that the environment could not parse.", **common)
-        self.failures = Counter("env_failures", "Episodes dropped because their environment failed.", **common)
+        self.failures = Counter("env_failures", "Episodes dropped because they could not be played.", **common)
         self.window_truncations = Counter(
             "window_truncations", "Episodes truncated at the end of the context window.", **common
         )

@@ -81,8 +81,8 @@ class Player:
         self._failures_in_row = 0 if result.failure is None else self._failures_in_row + 1
         if self._failures_in_row >= self._args.config.env_failure_limit:
             raise EnvFailureLimit(
-                f"{self._name}: {self._failures_in_row} consecutive episodes failed in environment "
-                f"{self._args.env_id!r}; the last one, of seed {seed}: {result.failure}. Fix the environment, or raise "
+                f"{self._name}: {self._failures_in_row} consecutive episodes of environment {self._args.env_id!r} "
+                f"could not be played; the last one, of seed {seed}: {result.failure}. Remove the cause, or raise "
                 "rollout.env_failure_limit if single failures are expected"
             )
         return result

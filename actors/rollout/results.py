@@ -15,7 +15,7 @@ class EpisodeResult:
     """The figures of one episode that the worker returns to the pool; the episode itself goes to replay.
 
     `CollectReport` has a column or a sum of each figure and defines it.
-    failure: error message if the environment failed and the episode was dropped; the other figures are then zero.
+    failure: error message if the episode could not be played and was dropped; the other figures are then zero.
     """
 
     seed: int

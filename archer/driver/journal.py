@@ -13,7 +13,10 @@ from archer.results.statistics import EvalResult
 
 
 class Journal:
-    """Turns cycles, evaluations and held-out losses into rows of metrics.jsonl; a BoardFollower calls `handle`."""
+    """Writes the rows of metrics.jsonl: cycles, evaluations, held-out losses, dropped episodes.
+
+    A BoardFollower calls `handle`.
+    """
 
     def __init__(self, folder: RunFolder, progress: Progress, *, env: str, greedy: bool = False) -> None:
         self._folder = folder
@@ -29,7 +32,7 @@ class Journal:
         if event["kind"] == "cycle":
             self._cycle = event["cycle"]
             self._folder.append_row(event)
-        elif event["kind"] == "held_out":
+        elif event["kind"] in ("held_out", "dropped"):
             self._folder.append_row(event)
         elif event["kind"] == "evaluation":
             result = EvalResult.from_event(event, env=self._env, greedy=self._greedy)

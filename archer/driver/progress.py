@@ -110,6 +110,8 @@ class Progress:
             self.state.apply(event)
         if event["kind"] == "evaluation":
             self.message(_evaluation_line(event))
+        elif event["kind"] == "dropped":
+            self.message(f"{event['where']}: {event['episodes']} episodes could not be played; {event['reason']}")
         elif event["kind"] == "held_out" and self._live is None:
             self.message(_held_out_line(event))
         elif event["kind"] == "stage" and self._live is None:
@@ -185,6 +187,7 @@ def _evaluation_line(event: Event) -> str:
         f"(95% {event['return_low']:.2f} to {event['return_high']:.2f})"
         + (f", success {success:.0%}" if success is not None else "")
         + f", {event['mean_turns']:.1f} turns, {event['episodes']} episodes"
+        + (f", and {event['dropped']} more could not be played" if event.get("dropped") else "")
     )
 
 

@@ -165,8 +165,8 @@ def _notes(comparison: Comparison, found: dict[Any, Difference]) -> list[str]:
         label = f"{result.name}, {result.decoding}"
         if report.env_failures:
             notes.append(
-                f"{label}: {report.env_failures} of {comparison.episodes} episodes dropped because the environment "
-                f"failed; first error: {report.failures[0]}"
+                f"{label}: {report.env_failures} of {comparison.episodes} episodes could not be played; first error: "
+                f"{report.failures[0]}"
             )
         if report.window_truncations:
             notes.append(f"{label}: {report.window_truncations} episodes truncated at the end of the model's window")

@@ -38,7 +38,7 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
                         greedy=greedy,
                         timeout_s=policy.config.learner.timeout_s,
                     )
-                    event = {**vars(report), "name": policy.name}
+                    event = {**vars(report), "name": policy.name, "dropped": report.env_failures}
                     yield Evaluation(EvalResult.from_event(event, env=comparison.env.id, greedy=greedy), report)
 
 

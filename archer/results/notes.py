@@ -26,7 +26,7 @@ def notes(summary: Row, rows: list[Row], *, algorithm: str, observations: bool) 
 
     `observations` is whether the clone has learnt observation tokens.
     """
-    found = (_critic(summary, algorithm, observations), _best(summary), _fall(summary, rows))
+    found = (_critic(summary, algorithm, observations), _best(summary), _fall(summary, rows), _dropped(summary))
     return [note for note in found if note is not None]
 
 
@@ -52,6 +52,16 @@ def _best(summary: Row) -> str | None:
     return (
         f"The best evaluated policy is the {of}, which `archer eval` plays; the final return is {within} its "
         "evaluation. `archer eval --last` plays the final policy."
+    )
+
+
+def _dropped(summary: Row) -> str | None:
+    dropped = summary["dropped"]
+    if dropped is None:
+        return None
+    return (
+        f"{dropped['episodes']} episodes could not be played and are in no figure, which may bias the figures. The "
+        f"first reason: {dropped['reason']}"
     )
 
 

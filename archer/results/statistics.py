@@ -49,6 +49,7 @@ class EvalResult:
     tokens_per_second: float
     seconds: float
     greedy: bool = False
+    dropped: int = 0  # further episodes, which could not be played
 
     @property
     def decoding(self) -> Decoding:
@@ -84,6 +85,7 @@ class EvalResult:
             tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
             seconds=seconds,
             greedy=greedy,
+            dropped=int(event.get("dropped", 0)),
         )
 
 

@@ -43,6 +43,8 @@ def summarise(
     `bc_return` and `final_return` come from the evaluations named clone and final; they are null if there was none.
     `clone_held_out` is the last loss of cloning on held-out demonstrations, null if none were held out.
     `critic` has the figures of the last cycle that measured them.
+    `dropped` counts the episodes of cycles and evaluations that could not be played, and has the first reason; it is
+    null if there are none.
 
     Args:
         rows: the rows of metrics.jsonl.
@@ -62,6 +64,7 @@ def summarise(
         "name": name,
         "env": env,
         "clone_held_out": _held_out(rows),
+        "dropped": _dropped(rows),
         **_evaluated("bc", clone),
         **_evaluated("final", final),
         **_best(best, env),
@@ -93,6 +96,14 @@ def _critic(metrics: list[Row]) -> Row | None:
     if not measured:
         return None
     return {key: value for key in _CRITIC if (value := measured[-1].get(f"critic/{key}")) is not None}
+
+
+def _dropped(rows: list[Row]) -> Row | None:
+    """Return how many episodes could not be played, and the first reason; None if all could."""
+    found = [row for row in rows if row["kind"] == "dropped"]
+    if not found:
+        return None
+    return {"episodes": sum(row["episodes"] for row in found), "reason": found[0]["reason"]}
 
 
 def _held_out(rows: list[Row]) -> Row | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RendererKind = Literal["auto", "plain", "chat"]
 
@@ -74,6 +74,19 @@ class RolloutConfig(_Config):
         "auto",
         description="plain: lines of text; chat: the tokenizer's chat template; auto: chat if there is a template.",
     )
+    tools: Literal["auto", "native", "json"] = Field(
+        "auto",
+        description="How the policy calls the tools of an environment. native: in the format of its chat template; "
+        "json: by lines of JSON, as base models do; auto: native if the template and a parser allow it.",
+    )
+    tool_parser: str = Field(
+        "auto",
+        min_length=1,
+        description="vLLM's parser of native tool calls, by name; auto: the one that reads what the template writes.",
+    )
+    system_prompt: str | None = Field(
+        None, description="Text of a system message before the first observation of each episode, for chat models."
+    )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="Sampling of actions.")
     engine: EngineConfig = Field(default_factory=EngineConfig, description="The engine of each worker.")
     cpus_per_worker: float = Field(1.0, ge=0, description="Number of CPUs that Ray reserves for each worker.")
@@ -88,3 +101,24 @@ class RolloutConfig(_Config):
     restart_limit: int = Field(
         20, ge=0, description="Number of worker restarts, over all workers, after which the run stops."
     )
+
+    @model_validator(mode="after")
+    def _chat_settings_fit(self) -> Self:
+        if self.tools == "json" and self.tool_parser != "auto":
+            raise ValueError(
+                f"`tool_parser` is {self.tool_parser!r}, but with `tools` json nothing is parsed; set tools=native, or "
+                "tool_parser=auto"
+            )
+        if self.renderer != "plain":
+            return self
+        if self.tools == "native" or self.tool_parser != "auto":
+            raise ValueError(
+                "`renderer` is plain, whose policy calls tools by lines of JSON, but native tool calls are asked for; "
+                "set renderer=chat, or tools=json and tool_parser=auto"
+            )
+        if self.system_prompt is not None:
+            raise ValueError(
+                "`system_prompt` is set, but `renderer` is plain, which has no system message; set renderer=chat, or "
+                "system_prompt=null"
+            )
+        return self

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict, get_args, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict, get_args, runtime_checkable
 
 from envs.errors import EnvArgumentError
 
@@ -36,6 +36,9 @@ class Message(TypedDict):
 
     role: str
     content: str
+    name: NotRequired[str]  # of the tool whose result a message of the tool holds
+    tool_call_id: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]  # of a message of the assistant
 
 
 Observation: TypeAlias = str | list[Message]
@@ -94,6 +97,13 @@ class EnvSpec:
             raise EnvArgumentError(
                 f"EnvSpec {self.id!r}: isolation is {self.isolation!r}, must be one of {get_args(Isolation)}"
             )
+        for tool in self.tools:
+            function = tool.get("function") if isinstance(tool, Mapping) else None
+            if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+                raise EnvArgumentError(
+                    f'EnvSpec {self.id!r}: a tool must be {{"type": "function", "function": {{"name": ..., '
+                    f'"description": ..., "parameters": JSON schema}}}}, but one is {str(tool)[:80]}'
+                )
 
 
 @runtime_checkable

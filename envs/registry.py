@@ -74,6 +74,23 @@ def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLim
     return TimeLimit(env, max_turns)
 
 
+def tools(env_id: str, kwargs: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return the JSON schemas of the tools of an environment.
+
+    They are those of its spec. A class whose tools depend on its arguments has a static `declared_tools(**kwargs)`.
+    """
+    maker = factory(env_id)
+    ask = getattr(maker, "declared_tools", None)
+    if ask is not None:
+        return tuple(ask(**kwargs))
+    declared = _entries[env_id].spec if env_id in _entries else getattr(maker, "spec", None)
+    if isinstance(declared, EnvSpec):
+        return declared.tools
+    env = make(env_id, **kwargs)
+    env.close()
+    return env.spec.tools
+
+
 def native_calls(env_id: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of an environment for a policy that writes native tool calls.
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from actors.errors import ActorError, RolloutTimeout, StaleWorkersError
 from actors.inline.engine import InlineEngine
-from actors.rendering.factory import make_renderer
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.critic_choice import CandidateScorer, InProcessChooser
 from actors.rollout.player import Player, WorkerArgs
@@ -58,7 +57,7 @@ class InlineRollouts:
         self._runner = asyncio.Runner()
         chooser = None if scorer is None else InProcessChooser(scorer, args.candidates)
         self._player = Player(args, _NAME, chooser)
-        self._renderer = make_renderer(config, AutoTokenizer.from_pretrained(args.model))
+        self._renderer = self._runner.run(self._player.make_renderer(AutoTokenizer.from_pretrained(args.model)))
         self._engine = InlineEngine(
             args.model,
             config.engine,

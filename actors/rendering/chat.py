@@ -12,6 +12,8 @@ from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
 from actors.rendering.renderer import Action, as_messages
 from actors.rendering.template import ChatTemplate
+from actors.tools.native import NativeTools
+from envs.toolkit.tool_calls import split_call
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,9 +30,12 @@ class ChatRenderer:
     A turn appends the text that the template puts between the end of one assistant message and the start of the next;
     the action stays as the engine wrote it. The constructor checks on a conversation of several turns that this text
     does not depend on earlier turns. A failed check raises RenderError.
+
+    Args:
+        native: the tool calls of this template; None if the policy calls tools by lines of JSON.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, native: NativeTools | None = None) -> None:
         context = EpisodeContext(datetime.now())
         self._template = ChatTemplate(tokenizer, context)
         self._tokenizer = tokenizer
@@ -38,7 +43,11 @@ class ChatRenderer:
         self._encode = partial(tokenizer.encode, add_special_tokens=False)
         self._end = self._end_of_turn(context)
         eos = tokenizer.eos_token_id
-        self.stop_token_ids = sorted({self._end, *([int(eos)] if eos is not None else [])})
+        self._native = native
+        self.tools = () if native is None else native.schemas
+        # Some models end a call with another token than text.
+        self._ends = {self._end} if native is None else {self._end, self._encode(native.format.end)[0]}
+        self.stop_token_ids = sorted(self._ends.union([int(eos)] if eos is not None else []))
         self._check_conversation(context)
 
     def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
@@ -47,8 +56,12 @@ class ChatRenderer:
     def extend(
         self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
     ) -> list[int]:
-        added = self._encode(self._template.suffix(as_messages(observation), context))
-        if action_tokens[-1] == self._end:
+        messages = as_messages(observation)
+        if self._native is not None and any("tool_call_id" in message for message in messages):
+            added = self._encode(self._native.format.behind(messages))
+        else:
+            added = self._encode(self._template.suffix(messages, context))
+        if action_tokens[-1] in self._ends:
             added = added[1:]
         return [*tokens, *action_tokens, *added]
 
@@ -57,10 +70,15 @@ class ChatRenderer:
         if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
         text = self._tokenizer.decode(ids, skip_special_tokens=False).strip()
-        return Action(text, {"role": "assistant", "content": text})
+        if self._native is None:
+            return Action(text, {"role": "assistant", "content": text})
+        return Action(*self._native.read(text))
 
     def encode_action(self, text: str, context: EpisodeContext) -> list[int]:
-        return [*self._encode(text), self._end]
+        call = None if self._native is None else split_call(text)
+        if self._native is None or call is None:
+            return [*self._encode(text), self._end]
+        return self._encode(self._native.format.write(call) + self._native.format.end)
 
     def _end_of_turn(self, context: EpisodeContext) -> int:
         suffix = self._template.suffix(as_messages("?"), context)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from actors.config import RolloutConfig
-    from envs import EnvSpec
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,6 @@ class EpisodeContext:
         return self.time.strftime(form)
 
 
-def episode_context(config: RolloutConfig, spec: EnvSpec | None = None) -> EpisodeContext:
-    """Return the context of an episode that begins now, in an environment of `spec` if it is known."""
-    return EpisodeContext(datetime.now())
+def episode_context(config: RolloutConfig, tools: tuple[Mapping[str, Any], ...] = ()) -> EpisodeContext:
+    """Return the context of an episode that begins now; `tools` are those of the renderer."""
+    return EpisodeContext(datetime.now(), tools, config.system_prompt)

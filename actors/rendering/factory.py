@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actors.config import RolloutConfig
+from actors.errors import RenderError
 from actors.rendering.chat import ChatRenderer
 from actors.rendering.context import EpisodeContext
 from actors.rendering.plain import PlainRenderer
 from actors.rendering.renderer import Action, Renderer, Transcript
+from actors.rendering.tool_choice import choose_calls
 from buffer.episodes.schema import Episode
+from envs.toolkit.tool_calls import split_call
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,12 +23,25 @@ if TYPE_CHECKING:
     from envs import Demonstration
 
 
-def make_renderer(config: RolloutConfig, tokenizer: PreTrainedTokenizerBase) -> Renderer:
-    """Return the renderer of `config`; `auto` means chat if the tokenizer has a chat template. Raises RenderError."""
+def make_renderer(
+    config: RolloutConfig, tokenizer: PreTrainedTokenizerBase, tools: Sequence[Mapping[str, Any]] = ()
+) -> Renderer:
+    """Return the renderer of `config`; `auto` means chat if the tokenizer has a chat template. Raises RenderError.
+
+    tools: the JSON schemas of the tools of the environment.
+    """
     kind = config.renderer
     if kind == "auto":
         kind = "chat" if tokenizer.chat_template else "plain"
-    return ChatRenderer(tokenizer) if kind == "chat" else PlainRenderer(tokenizer)
+    native = choose_calls(config, tokenizer, tools).native
+    if kind == "chat":
+        return ChatRenderer(tokenizer, native)
+    if config.system_prompt is not None:
+        raise RenderError(
+            "`rollout.system_prompt` is set, but the tokenizer has no chat template and the plain renderer no system "
+            "message; set rollout.system_prompt=null"
+        )
+    return PlainRenderer(tokenizer)
 
 
 def render_demonstration(demo: Demonstration, renderer: Renderer, context: EpisodeContext) -> Episode:
@@ -33,7 +50,7 @@ def render_demonstration(demo: Demonstration, renderer: Renderer, context: Episo
     actions = [renderer.encode_action(text, context) for text in demo.actions]
     turns = zip(demo.actions, actions, demo.observations[1:], demo.rewards, strict=True)
     for text, tokens, observation, reward in turns:
-        transcript.add(Action(text, {"role": "assistant", "content": text}), tokens, observation, reward)
+        transcript.add(_read_back(text, tokens, renderer, context), tokens, observation, reward)
     length = sum(map(len, actions))
     return transcript.episode(
         episode_id=f"demonstration-{demo.env}-{demo.seed}",
@@ -47,3 +64,17 @@ def render_demonstration(demo: Demonstration, renderer: Renderer, context: Episo
         truncated=demo.truncated,
         success=demo.success,
     )
+
+
+def _read_back(text: str, tokens: list[int], renderer: Renderer, context: EpisodeContext) -> Action:
+    """Return the action of a demonstration. Raises RenderError if its call is another one in the policy's format."""
+    call = split_call(text) if renderer.tools else None
+    if call is None:
+        return Action(text, {"role": "assistant", "content": text})
+    read = renderer.read_action(tokens, context)
+    if split_call(read.text) != call:
+        raise RenderError(
+            f"the call {text!r} of a demonstration is read as {read.text!r} in the format of the chat template; set "
+            "rollout.tools=json, or rollout.tool_parser to another parser"
+        )
+    return read

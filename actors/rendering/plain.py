@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
@@ -23,6 +23,8 @@ class PlainRenderer:
     end-of-text token always ends an action, and so does every token that contains a newline (some vocabularies have
     "?\\n" as one token). If the token limit cut an action, its newline is part of the next observation.
     """
+
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer

@@ -6,12 +6,13 @@ engine sampled stay unchanged. A renderer appends the separator and the new obse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from actors.rendering.context import EpisodeContext
+from actors.tools.call_format import tool_messages
 from buffer.episodes.schema import Episode
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ class Action(NamedTuple):
 
     text: what the environment receives.
     message: the assistant message that stands for the action in the history.
+    rejected: whether the action is meant as a native tool call but is none of a tool that exists.
     """
 
     text: str
     message: Message
+    rejected: bool = False
 
 
 class Renderer(Protocol):
@@ -34,6 +37,8 @@ class Renderer(Protocol):
 
     stop_token_ids: list[int]
     """Each of these tokens ends an action and is its last token."""
+    tools: tuple[Mapping[str, Any], ...]
+    """JSON schemas of the tools that the policy calls natively; empty if it calls by lines of JSON."""
 
     def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
         """Return the tokens of s_0."""
@@ -74,8 +79,13 @@ class Transcript:
         self._starts.append(len(self.tokens))
         self._ends.append(len(self.tokens) + len(action_tokens))
         self._rewards.append(reward)
-        self._messages += [action.message, *as_messages(observation)]
-        self.tokens = self._renderer.extend(self.tokens, action_tokens, observation, self._context)
+        answer = as_messages(observation)
+        if "tool_calls" in action.message:
+            answer = tool_messages(action.message, observation)
+        # The environment's own form of a call, in which an episode can be rendered for any model.
+        said: Message = {**action.message, "content": action.message["content"] or action.text}
+        self._messages += [said, *answer]
+        self.tokens = self._renderer.extend(self.tokens, action_tokens, answer, self._context)
 
     def episode(self, window: int | None = None, **columns: Any) -> Episode:
         """Return the episode, its tokens cut to `window`; `columns` are the columns of `Episode` not known here."""

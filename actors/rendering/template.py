@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.errors import RenderError
@@ -39,6 +40,14 @@ class ChatTemplate:
         self._system_later = self._keeps(["user", "assistant", "system", "user"], context)
         self._users_in_row = self._keeps(["user", "user"], context)
 
+    def shows_tools(self, context: EpisodeContext) -> bool:
+        """Return whether the template writes the tools of `context`."""
+        return self._render(_BASE, context) != self._render(_BASE, replace(context, tools=()))
+
+    def conversation(self, messages: Sequence[Message], context: EpisodeContext, *, prompt: bool) -> str:
+        """Return a conversation as it is, with or without the opening of the next action. Raises RenderError."""
+        return self._render(messages, context, prompt=prompt)
+
     def text(self, messages: Sequence[Message], context: EpisodeContext) -> str:
         """Return a conversation, up to where the assistant begins to write. Raises RenderError."""
         if context.system_prompt is not None:
@@ -48,8 +57,10 @@ class ChatTemplate:
     def suffix(self, messages: Sequence[Message], context: EpisodeContext) -> str:
         """Return the text from the end of an action, through the `messages` that answer it, to the next action.
 
-        The action is a mark that no template changes, so the text is the same whatever the action is.
+        The action is a mark that no template changes, so the text is the same whatever the action is. The template does
+        not get the tools, which Mistral's repeats in the last message of the user.
         """
+        context = replace(context, tools=())
         mark = _MARK
         while any(mark in message["content"] for message in messages):
             mark += "Z"
@@ -87,14 +98,14 @@ class ChatTemplate:
             return False
         return all(content in text for content in contents)
 
-    def _render(self, messages: Sequence[Message], context: EpisodeContext) -> str:
+    def _render(self, messages: Sequence[Message], context: EpisodeContext, *, prompt: bool = True) -> str:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
                     list(messages),
                     tools=list(context.tools) or None,
                     tokenize=False,
-                    add_generation_prompt=True,
+                    add_generation_prompt=prompt,
                     strftime_now=context.strftime_now,
                 )
             )

@@ -35,6 +35,7 @@ class Played(NamedTuple):
 
     episode: Episode
     invalid_actions: int
+    rejected_calls: int
     window_truncated: bool
 
 
@@ -67,7 +68,7 @@ async def run_episode(
         raise _too_long(env.spec.id, seed, len(transcript.tokens), sampling.max_tokens, engine.window)
     actions: list[FreshActions] = []
     terminated = truncated = window_truncated = False
-    invalid = 0
+    invalid = rejected = 0
     while not (terminated or truncated):
         action = await _next_action(engine, transcript.tokens, sampling, greedy, chooser)
         ids = action.tokens.tolist()
@@ -75,6 +76,7 @@ async def run_episode(
         observation, reward, terminated, truncated, info = await env.astep(read.text)
         actions.append(action)
         invalid += bool(info.get(INVALID_ACTION))
+        rejected += read.rejected
         transcript.add(read, ids, observation, reward)
         if not (terminated or truncated) and len(transcript.tokens) > longest:
             truncated = window_truncated = True
@@ -94,7 +96,7 @@ async def run_episode(
         truncated=truncated,
         success=None if success is None else bool(success),
     )
-    return Played(episode, invalid, window_truncated)
+    return Played(episode, invalid, rejected, window_truncated)
 
 
 async def _next_action(

@@ -11,14 +11,17 @@ import envs
 from actors.config import RolloutConfig
 from actors.errors import EnvFailureLimit, PromptTooLong, RenderError
 from actors.rendering.context import episode_context
+from actors.rendering.factory import make_renderer
 from actors.rendering.renderer import Renderer
 from actors.rollout.episode import ActionSource, run_episode
 from actors.rollout.results import EpisodeResult
 from buffer.client.base import BaseClient
 from buffer.episodes.schema import Episode
+from envs.registry import native_calls, tools
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+    from transformers import PreTrainedTokenizerBase
 
     from actors.rollout.critic_choice import Chooser
 
@@ -60,7 +63,20 @@ class Player:
         self._name = name
         self._chooser = chooser
         self._failures_in_row = 0
+        self._env_kwargs = dict(args.env_kwargs)
         self._idle_envs = [self._make_env()]
+
+    async def make_renderer(self, tokenizer: PreTrainedTokenizerBase) -> Renderer:
+        """Return the renderer for the environment's tools. Where the policy calls them natively, the environment knows.
+
+        Call it before the first episode. Raises RenderError.
+        """
+        renderer = make_renderer(self._args.config, tokenizer, tools(self._args.env_id, self._env_kwargs))
+        kwargs = native_calls(self._args.env_id, self._env_kwargs) if renderer.tools else self._env_kwargs
+        if kwargs != self._env_kwargs:
+            await self.close()
+            self._env_kwargs = kwargs
+        return renderer
 
     async def play(
         self,
@@ -104,7 +120,7 @@ class Player:
                     source,
                     renderer,
                     self._args.config.sampling,
-                    episode_context(self._args.config, env.spec),
+                    episode_context(self._args.config, renderer.tools),
                     seed=seed // group,
                     episode_id=f"{self._args.run}-{'greedy' if greedy else 'sampled'}-{seed}",
                     worker=self._name,
@@ -126,6 +142,7 @@ class Player:
             success=episode.success,
             turns=episode.turns,
             invalid_actions=played.invalid_actions,
+            rejected_calls=played.rejected_calls,
             action_tokens=len(episode.logprobs),
             version=float(episode.versions.mean()),
             window_truncated=played.window_truncated,
@@ -138,5 +155,5 @@ class Player:
                 await self._idle_envs.pop().aclose()
 
     def _make_env(self) -> envs.AsyncEnv:
-        env = envs.make(self._args.env_id, **self._args.env_kwargs)
+        env = envs.make(self._args.env_id, **self._env_kwargs)
         return envs.AsyncEnv(env, timeout_s=self._args.config.env_timeout_s)

@@ -10,7 +10,6 @@ import numpy as np
 import ray
 
 from actors.engine.engine import VllmEngine
-from actors.rendering.factory import make_renderer
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.coalescer import Coalescer
 from actors.rollout.critic_choice import ActorChooser
@@ -41,7 +40,7 @@ class RolloutWorker:
         scorer, timeout_s = self._args.scorer, self._args.config.request_timeout_s
         chooser = None if scorer is None else ActorChooser(scorer, self._args.candidates, timeout_s)
         self._player = Player(self._args, self._name, chooser)
-        self._renderer = make_renderer(self._args.config, AutoTokenizer.from_pretrained(self._args.model))
+        self._renderer = await self._player.make_renderer(AutoTokenizer.from_pretrained(self._args.model))
         self._engine = await VllmEngine.start(
             self._args.model,
             self._args.config.engine,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import RenderError
+from envs.base import Message, Observation
 from envs.toolkit.tool_calls import Call
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 CALL_ID = "call00000"
 """The id of a call that names none. Mistral's templates take ids of nine letters and digits only."""
 
-Template = Callable[[list[dict[str, Any]], bool], str]
+Template = Callable[[list[Message], bool], str]
 """Renders messages, with the tools and with or without the generation prompt. Raises RenderError."""
 
-_USER = {"role": "user", "content": "?"}
+_USER: Message = {"role": "user", "content": "?"}
 _PLAIN = "\ue000"
 """Content with which no format of calls begins."""
 _MARK = "MARK-OF-A-CALL"
@@ -92,7 +93,7 @@ class CallFormat:
         found = re.findall(r'"id":\s*"([A-Za-z0-9]{9})"', text)
         return found[-1] if found and self._writes_ids else None
 
-    def message(self, call: Call, call_id: str = CALL_ID) -> dict[str, Any]:
+    def message(self, call: Call, call_id: str = CALL_ID) -> Message:
         """Return the assistant message of a call, in the form that the template accepts."""
         args = json.dumps(call.args, ensure_ascii=False) if self._arguments_as_text else dict(call.args)
         function = {"name": call.tool, "arguments": args}
@@ -102,16 +103,16 @@ class CallFormat:
             "tool_calls": [{"id": call_id, "type": "function", "function": function}],
         }
 
-    def behind(self, message: Mapping[str, Any], answer: Sequence[Mapping[str, Any]]) -> str:
-        """Return what the template writes behind the call of an assistant message, up to the next action.
+    def behind(self, answer: Sequence[Message]) -> str:
+        """Return what the template writes behind a call, through the messages of `answer`, to the next action.
 
-        The text begins with the token that ends the call. It holds the messages of `answer`. The call itself is not
-        rendered: another one with the same tool and id takes its place.
+        The text begins with the token that ends the call. The call itself is not rendered: another one, with the name
+        and the id of the first result in `answer`, takes its place.
         """
-        (made,) = message["tool_calls"]
-        stand_in = self.message(Call(made["function"]["name"], {"mark": _MARK}), made["id"])
+        result = next(message for message in answer if message["role"] == "tool")
+        stand_in = self.message(Call(result["name"], {"mark": _MARK}), result["tool_call_id"])
         body, end = self._split(stand_in)
-        whole = self._template([_USER, stand_in, *map(dict, answer)], True)
+        whole = self._template([_USER, stand_in, *answer], True)
         _, found, rest = whole.partition(body)
         text, ended, rest = rest.partition(end)
         if not found or not ended or text.strip():
@@ -125,8 +126,8 @@ class CallFormat:
         """Return what the template writes for a call, and the end token behind it."""
         return self._split(self.message(call))
 
-    def _split(self, message: Mapping[str, Any]) -> tuple[str, str]:
-        whole = self._template([_USER, dict(message)], False)
+    def _split(self, message: Message) -> tuple[str, str]:
+        whole = self._template([_USER, message], False)
         # Whatever the template writes before every answer, such as an empty thought, is not part of the call.
         body = whole[len(_common(whole, self._before + _PLAIN)) :]
         if message["tool_calls"][0]["function"]["name"] not in body:
@@ -147,27 +148,26 @@ def _common(one: str, other: str) -> str:
     return os.path.commonprefix([one, other])  # noqa: RUF071  characters, not folders
 
 
-def tool_messages(message: Any, observation: Any) -> list[dict[str, Any]]:
+def tool_messages(message: Message, observation: Observation) -> list[Message]:
     """Return the observation that follows an assistant message with a tool call as messages.
 
     A string becomes a message of the tool. Messages of the environment stay as they are, except that a message of the
     tool gets the id and the name of the call where it has none.
     """
-    call = message["tool_calls"][0]
-    about = {"name": call["function"]["name"], "tool_call_id": call["id"]}
-    if isinstance(observation, str):
-        return [{"role": "tool", "content": observation, **about}]
-    return [{**about, **said} if said["role"] == "tool" else dict(said) for said in observation]
+    (call,) = message["tool_calls"]
+    said: list[Message] = [{"role": "tool", "content": observation}] if isinstance(observation, str) else observation
+    about: Any = {"name": call["function"]["name"], "tool_call_id": call["id"]}
+    return [{**about, **one} if one["role"] == "tool" else one for one in said]
 
 
-def sample_call(tool: Any) -> Call:
+def sample_call(tool: Mapping[str, Any]) -> Call:
     """Return a call of a tool, given by its schema, with an argument of each declared type."""
     function = tool["function"]
     properties = (function.get("parameters") or {}).get("properties", {})
     return Call(function["name"], {name: _sample(schema) for name, schema in properties.items()})
 
 
-def _sample(schema: Any) -> Any:
+def _sample(schema: Mapping[str, Any]) -> Any:
     if choices := schema.get("enum"):
         return choices[0]
     kind = schema.get("type")

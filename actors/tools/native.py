@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from actors.errors import RenderError
 from actors.tools.call_format import CALL_ID, CallFormat, Template, sample_call
 from actors.tools.parsers import CallParser, Parsed, parser_names
+from envs.base import Message
 from envs.toolkit.tool_calls import Call, is_call, write_call, write_rejected
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Read(NamedTuple):
     """
 
     text: str
-    message: dict[str, Any]
+    message: Message
     rejected: bool = False
 
 

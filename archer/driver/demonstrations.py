@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -37,16 +38,22 @@ def texts(demonstrations: list[envs.Demonstration]) -> list[str]:
 
 
 def render(
-    demonstrations: list[envs.Demonstration], model: str | Path, rollout: RolloutConfig, *, imported: int = 0
+    demonstrations: list[envs.Demonstration],
+    model: str | Path,
+    rollout: RolloutConfig,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    imported: int = 0,
 ) -> list[Episode]:
     """Return demonstrations in the tokens of `model`, in the replay schema.
 
+    tools: the JSON schemas of the environment's tools. Where `model` calls them natively, so do the demonstrations.
     The last `imported` demonstrations come from files. Their seeds may repeat, so their ids count them instead.
     """
     from transformers import AutoTokenizer  # late: takes seconds to import, and a resumed run does not need it
 
-    renderer = make_renderer(rollout, AutoTokenizer.from_pretrained(str(model)))
-    context = episode_context(rollout)
+    renderer = make_renderer(rollout, AutoTokenizer.from_pretrained(str(model)), tools)
+    context = episode_context(rollout, renderer.tools)
     episodes = [render_demonstration(demonstration, renderer, context) for demonstration in demonstrations]
     first = len(episodes) - imported
     return episodes[:first] + [

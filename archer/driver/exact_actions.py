@@ -32,7 +32,7 @@ class ExactActionValues:
 
     def __call__(self, episode: Episode, turns: np.ndarray) -> list[dict[tuple[int, ...], float]]:
         """Return Q* of each legal action, by the tokens that the policy writes for it, at the states of `turns`."""
-        context = episode_context(self.rollout)
+        context = episode_context(self.rollout, self._renderer.tools)
         played = [
             self._renderer.read_action(episode.tokens[start:end].tolist(), context).text
             for start, end in zip(episode.action_start, episode.action_end, strict=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import envs
 from archer.config.models import RunConfig
 from archer.driver.demonstrations import fitting, play_demonstrations, render, texts
 from archer.driver.model import build_tiny_model, check_critic, resolve_model
 from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder
+from archer.driver.tool_calls import Calls, calls_of, for_native_calls
 from archer.errors import RunError
 from archer.imports.conversations import read_imports
 from buffer.episodes.schema import Episode
+from envs.registry import tools
 from learner.feeding.demonstrations import write_demonstrations
 
 
@@ -24,21 +27,27 @@ def prepare_policy(
     model of `config.model` and writes the demonstrations to `folder.demonstrations`. Raises ConfigError or RunError.
     """
     if checkpoint is not None:
+        _announce(calls_of(config, str(checkpoint / "policy")), progress)
         return str(checkpoint / "policy"), []
     imports = read_imports(config.demonstrations.files, env=config.env.id)
-    demonstrations = (play_demonstrations(config) if config.demonstrations.episodes else []) + imports
     window: int | None
     if config.model.build is not None:
+        demonstrations = _demonstrations(config, imports)
         if not folder.model.exists():
             build_tiny_model(texts(demonstrations), folder.model, config.model.build, seed=config.seed)
         model, window = str(folder.model), config.model.build.max_positions
+        _announce(calls_of(config, model), progress)
     else:
         model, window = resolve_model(config.model)
+        calls = calls_of(config, model)
+        _announce(calls, progress)
+        demonstrations = _demonstrations(for_native_calls(config) if calls.native else config, imports)
     if config.algorithm_config.has_critic:
         check_critic(config.learner.critic, model)
     if not demonstrations:
         return model, []
-    episodes = render(demonstrations, model, config.rollout, imported=len(imports))
+    declared = tools(config.env.id, config.env.kwargs)
+    episodes = render(demonstrations, model, config.rollout, tools=declared, imported=len(imports))
     window = config.rollout.engine.max_model_len or window
     kept = fitting(episodes, window, config.rollout.sampling.max_tokens)
     if dropped := len(episodes) - len(kept):
@@ -48,3 +57,12 @@ def prepare_policy(
         progress.message(text)
     write_demonstrations(kept, folder.demonstrations)
     return model, kept
+
+
+def _demonstrations(config: RunConfig, imports: list[envs.Demonstration]) -> list[envs.Demonstration]:
+    return (play_demonstrations(config) if config.demonstrations.episodes else []) + imports
+
+
+def _announce(calls: Calls, progress: Progress) -> None:
+    if calls.sentence:
+        progress.message(calls.sentence)

@@ -75,7 +75,8 @@ def write_episodes(
         tokenizer = make_tokenizer(texts(list(demonstrations)), TinyModelConfig())
         tokenizer.save_pretrained(folder / TOKENIZER)
     rollout = RolloutConfig()
-    renderer, context = make_renderer(rollout, tokenizer), episode_context(rollout)
+    renderer = make_renderer(rollout, tokenizer)
+    context = episode_context(rollout, renderer.tools)
     part, target = folder / f".{EPISODES_FILE}.part", folder / EPISODES_FILE
     with pq.ParquetWriter(part, EPISODE_SCHEMA) as writer:
         for start in range(0, len(demonstrations), ROWS):

@@ -84,6 +84,7 @@ def _result_tree(evaluation: Evaluation) -> dict[str, Any]:
         "env_failures": report.env_failures,
         "failures": report.failures,
         "window_truncations": report.window_truncations,
+        "rejected_calls": report.rejected_calls,
         "rows": evaluation.rows(),
     }
 
@@ -170,4 +171,6 @@ def _notes(comparison: Comparison, found: dict[Any, Difference]) -> list[str]:
             )
         if report.window_truncations:
             notes.append(f"{label}: {report.window_truncations} episodes truncated at the end of the model's window")
+        if report.rejected_calls:
+            notes.append(f"{label}: {report.rejected_calls} tool calls could not be parsed or named no tool")
     return notes

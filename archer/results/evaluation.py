@@ -11,6 +11,7 @@ from actors.pool.client import PoolClient
 from actors.pool.pool import start_pool
 from actors.rollout.player import WorkerArgs
 from archer.driver.cluster import cluster
+from archer.driver.tool_calls import calls_of
 from archer.results.comparison import Comparison
 from archer.results.policies import Policy
 from archer.results.statistics import EvalResult, Evaluation
@@ -25,6 +26,8 @@ def play_policies(policies: Sequence[Policy], comparison: Comparison, progress: 
     with cluster(*(policy.config for policy in policies)):
         for number, policy in enumerate(policies, start=1):
             progress.print(f"starting the engine of {policy.name} ({number} of {len(policies)})")
+            if sentence := calls_of(policy.config, policy.model).sentence:
+                progress.print(sentence, markup=False)
             with ExitStack() as stack:
                 pool = _start_pool(policy)
                 stack.callback(pool.shutdown)

@@ -82,12 +82,15 @@ def check_models(policies: Sequence[Policy]) -> None:
     from actors.errors import RenderError
     from actors.rendering.factory import make_renderer
     from archer.driver.model import resolve_model
+    from envs.registry import tools
 
     for policy in policies:
         rollout = policy.config.rollout
         try:
             model, limit = resolve_model(policy.config.model)
-            make_renderer(rollout, AutoTokenizer.from_pretrained(model))
+            make_renderer(
+                rollout, AutoTokenizer.from_pretrained(model), tools(policy.config.env.id, policy.config.env.kwargs)
+            )
         except (ConfigError, RenderError) as error:
             raise ConfigError(f"{policy.source!r} cannot be played: {error}") from error
         window = rollout.engine.max_model_len or limit

@@ -110,14 +110,14 @@ def test_the_text_behind_a_call_is_that_of_the_whole_conversation(name):
     render = {"tools": list(TOOLS), "tokenize": False}
     first = tokenizer.apply_chat_template([user], add_generation_prompt=True, **render)
     whole = tokenizer.apply_chat_template([user, message, *answer], add_generation_prompt=True, **render)
-    assert first + tools.format.write(CALL) + tools.format.behind(message, answer) == whole
+    assert first + tools.format.write(CALL) + tools.format.behind(answer) == whole
 
 
 def test_the_result_of_a_call_names_the_id_that_the_model_wrote():
     tools = native(FORMS["mistral"])
     read = tools.read('[TOOL_CALLS][{"name": "order", "arguments": {"order": 5}, "id": "a1B2c3D4e"}]')
     assert read.message["tool_calls"][0]["id"] == "a1B2c3D4e"
-    assert '"call_id": "a1B2c3D4e"' in tools.format.behind(read.message, tool_messages(read.message, "Late."))
+    assert '"call_id": "a1B2c3D4e"' in tools.format.behind(tool_messages(read.message, "Late."))
     # An id that the template would refuse.
     read = tools.read('[TOOL_CALLS][{"name": "order", "arguments": {"order": 5}, "id": "x"}]')
     assert read.message["tool_calls"][0]["id"] == CALL_ID

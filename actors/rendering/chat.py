@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
+from actors.rendering.control_tokens import ControlTokens
 from actors.rendering.renderer import Action, as_messages
 from actors.rendering.template import ChatTemplate
 from actors.tools.native import NativeTools
@@ -39,8 +39,8 @@ class ChatRenderer:
         context = EpisodeContext(datetime.now())
         self._template = ChatTemplate(tokenizer, context)
         self._tokenizer = tokenizer
-        # The template itself writes the special tokens.
-        self._encode = partial(tokenizer.encode, add_special_tokens=False)
+        self._control = ControlTokens(tokenizer)
+        self._encode = self._control.encode
         self._end = self._end_of_turn(context)
         eos = tokenizer.eos_token_id
         self._native = native
@@ -51,16 +51,18 @@ class ChatRenderer:
         self._check_conversation(context)
 
     def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
-        return self._encode(self._template.text(as_messages(observation), context))
+        messages, texts = self._control.hide(as_messages(observation))
+        return self._control.encode_hidden(self._template.text(messages, context), texts)
 
     def extend(
         self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
     ) -> list[int]:
-        messages = as_messages(observation)
+        messages, texts = self._control.hide(as_messages(observation))
         if self._native is not None and any("tool_call_id" in message for message in messages):
-            added = self._encode(self._native.format.behind(messages))
+            suffix = self._native.format.behind(messages)
         else:
-            added = self._encode(self._template.suffix(messages, context))
+            suffix = self._template.suffix(messages, context)
+        added = self._control.encode_hidden(suffix, texts)
         if action_tokens[-1] in self._ends:
             added = added[1:]
         return [*tokens, *action_tokens, *added]
@@ -77,7 +79,9 @@ class ChatRenderer:
     def encode_action(self, text: str, context: EpisodeContext) -> list[int]:
         call = None if self._native is None else split_call(text)
         if self._native is None or call is None:
-            return [*self._encode(text), self._end]
+            tokens = self._encode(text)
+            # A text that spells a stop token would end the action before its end.
+            return [*(self._control.encode_text(text) if self._ends & set(tokens) else tokens), self._end]
         return self._encode(self._native.format.write(call) + self._native.format.end)
 
     def _end_of_turn(self, context: EpisodeContext) -> int:

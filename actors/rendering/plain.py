@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
+from actors.rendering.control_tokens import ControlTokens
 from actors.rendering.renderer import Action
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class PlainRenderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._encode = partial(tokenizer.encode, add_special_tokens=False)
+        self._control = ControlTokens(tokenizer)
         newline = self._encode("\n")
         eos = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         if len(newline) != 1 and not eos:
@@ -73,4 +75,4 @@ class PlainRenderer:
     def _line(self, observation: Observation) -> list[int]:
         if not isinstance(observation, str):
             observation = "\n".join(message["content"] for message in observation)
-        return self._encode(observation + "\n")
+        return self._control.encode_text(observation + "\n")

@@ -45,8 +45,8 @@ class ChatTemplate:
         return self._render(_BASE, context) != self._render(_BASE, replace(context, tools=()))
 
     def conversation(self, messages: Sequence[Message], context: EpisodeContext, *, prompt: bool) -> str:
-        """Return a conversation as it is, with or without the opening of the next action. Raises RenderError."""
-        return self._render(messages, context, prompt=prompt)
+        """Return a conversation, with or without the opening of the next action. Raises RenderError."""
+        return self._render(self._fitted(messages), context, prompt=prompt)
 
     def text(self, messages: Sequence[Message], context: EpisodeContext) -> str:
         """Return a conversation, up to where the assistant begins to write. Raises RenderError."""

@@ -6,8 +6,17 @@ which roles may follow each other.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
 from actor_cases import byte_tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import envs
+from archer.config.sections import TinyModelConfig
+from archer.driver.model import make_tokenizer
 
 HERMES = """\
 {%- if tools %}<|im_start|>system
@@ -141,3 +150,32 @@ def tool_tokenizer(template: str) -> PreTrainedTokenizerFast:
     if template in (HERMES, XML):
         tokenizer.add_tokens(["<tool_call>", "</tool_call>"])  # in the vocabulary, but not special, as Qwen has them
     return tokenizer
+
+
+def save_tool_model(folder: Path, template: str, env_id: str, *, window: int = 2048, **kwargs: Any) -> Path:
+    """Save a random Llama and a tokenizer with `template`, trained on scripted episodes of an environment."""
+    demos = list(envs.demonstrate(env_id, episodes=32, skill=0.7, seed=0, **kwargs))
+    texts = [json.dumps(tool, indent=4) for tool in envs.spec(env_id).tools]
+    texts += [str(text) for demo in demos for text in (*demo.observations, *demo.actions)]
+    tokenizer = make_tokenizer(texts, TinyModelConfig(vocab_size=900, max_positions=window))
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", *SPECIALS[template].split()], special_tokens=True)
+    tokenizer.chat_template = template
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=window,
+            tie_word_embeddings=False,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -61,9 +61,9 @@ TINY: dict[str, Any] = {
 }
 
 
-def train(root: Path, *overrides: str) -> Path:
+def train(root: Path, *overrides: str, tree: dict[str, Any] = TINY) -> Path:
     """Run the small configuration in this process and return the run's folder."""
-    config = config_from_tree(json.loads(json.dumps(TINY)), overrides, source="the test")
+    config = config_from_tree(json.loads(json.dumps(tree)), overrides, source="the test")
     with RunFolder.create(root, config.name) as folder:
         folder.write(folder.config_path, dump_config(config))
         run_inline(config, folder, resume=False)

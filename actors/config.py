@@ -26,7 +26,28 @@ class SamplingConfig(_Config):
     model_config = ConfigDict(json_schema_extra={"not_offered": dict.fromkeys(("top_p", "top_k", "min_p"), _NO_CUTS)})
 
     temperature: float = Field(1.0, gt=0, description="Sampling temperature. Greedy evaluation ignores it.")
-    max_tokens: int = Field(32, ge=1, description="Maximum number of tokens of an action, stop token included.")
+    max_tokens: int = Field(
+        32,
+        ge=1,
+        description="Maximum number of tokens of an action, stop token included; with thought_tokens, of the "
+        "answer behind a thought.",
+    )
+    thought_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum number of tokens of a thought, its end marker included; max_tokens then counts behind it. "
+        "An action whose thought does not end within it is cut there. null: the thought counts in max_tokens.",
+    )
+
+    @property
+    def longest(self) -> int:
+        """The maximum number of tokens of an action, with its thought."""
+        return self.max_tokens + (self.thought_tokens or 0)
+
+    def described(self) -> str:
+        """Return the settings that `longest` adds up, as the beginning of a sentence."""
+        thought = "" if self.thought_tokens is None else f" beside `thought_tokens` {self.thought_tokens}"
+        return f"`rollout.sampling.max_tokens` is {self.max_tokens}{thought}"
 
 
 class EngineConfig(_Config):
@@ -84,6 +105,16 @@ class RolloutConfig(_Config):
         min_length=1,
         description="vLLM's parser of native tool calls, by name; auto: the one that reads what the template writes.",
     )
+    thoughts: Literal["keep", "drop"] = Field(
+        "keep",
+        description="What later turns see of a thought. keep: all that was written stays as it is; drop: each turn "
+        "renders the history again without earlier thoughts, as these models are served.",
+    )
+    thought_markers: tuple[str, str] | None = Field(
+        None,
+        description="Texts at the beginning and the end of a thought; null: those of published models that the chat "
+        "template or the tokenizer has.",
+    )
     system_prompt: str | None = Field(
         None, description="Text of a system message before the first observation of each episode, for chat models."
     )
@@ -115,6 +146,11 @@ class RolloutConfig(_Config):
             raise ValueError(
                 "`renderer` is plain, whose policy calls tools by lines of JSON, but native tool calls are asked for; "
                 "set renderer=chat, or tools=json and tool_parser=auto"
+            )
+        if self.thoughts == "drop" or self.sampling.thought_tokens is not None:
+            raise ValueError(
+                "`thoughts` is drop or `sampling.thought_tokens` is set, but `renderer` is plain, which knows no "
+                "thoughts; set renderer=chat, or thoughts=keep and sampling.thought_tokens=null"
             )
         if self.system_prompt is not None:
             raise ValueError(

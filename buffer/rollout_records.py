@@ -68,6 +68,7 @@ class CollectReport:
     lost: int  # Episodes that were replayed because their worker died
     next_seed: int  # Lowest seed that is not finished; a resumed run continues there
     rejected_calls: int = 0  # Actions that were meant as native tool calls and are none of a tool that exists
+    endless_thoughts: int = 0  # Actions whose thought was cut before its end, so that the environment received nothing
     failures: list[str] = field(default_factory=list)
     """Error messages of the episodes that were dropped because they could not be played: environment or rendering."""
 

@@ -178,6 +178,7 @@ def rollout_metrics(report: CollectReport, version: int) -> dict[str, float]:
         "success_rate": float(successes.mean()) if len(successes) else float("nan"),
         "invalid_actions": float(report.invalid_actions.mean()),
         "rejected_calls": report.rejected_calls / len(report.returns),
+        "endless_thoughts": report.endless_thoughts / len(report.returns),
         "mean_turns": float(report.turns.mean()),
         "staleness": version - float(report.versions.mean()),
         "tokens_per_second": report.action_tokens / max(report.seconds, 1e-9),

@@ -38,13 +38,16 @@ class VllmEngine:
     has ended.
     """
 
-    def __init__(self, llm: AsyncLLM, name: str, stop_token_ids: Sequence[int], version: int) -> None:
+    def __init__(
+        self, llm: AsyncLLM, name: str, stop_token_ids: Sequence[int], version: int, thought_end: int | None
+    ) -> None:
         self.name = name
         self.version = version
         self.window: int = llm.model_config.max_model_len
         self.died = asyncio.Event()
         self._llm = llm
         self._stop_token_ids = tuple(stop_token_ids)
+        self._thought_end = thought_end
         self._request_ids = itertools.count()
         self._handles = [os.pidfd_open(process.pid) for process in llm.engine_core.resources.engine_manager.processes]
         for handle in self._handles:
@@ -59,6 +62,7 @@ class VllmEngine:
         stop_token_ids: Sequence[int],
         seed: int,
         version: int = 0,
+        thought_end: int | None = None,
         name: str = "engine",
         extension: str = EXTENSION,
     ) -> VllmEngine:
@@ -67,6 +71,8 @@ class VllmEngine:
         Loading blocks the event loop. Raises EngineStartError.
 
         Args:
+            thought_end: the token that ends a thought, where `SamplingConfig.thought_tokens` counts; None if there is
+                none.
             extension: class that vLLM mixes into its worker class; tests install faulty weight receivers through it.
         """
         set_environment(config)
@@ -81,7 +87,7 @@ class VllmEngine:
                 f"{name}: the engine for {model!r} did not start: {error}. The worker's log contains the cause, "
                 "usually too little memory for rollout.engine.kv_cache_gib"
             ) from error
-        engine = cls(llm, name, stop_token_ids, version)
+        engine = cls(llm, name, stop_token_ids, version, thought_end)
         await engine._call(llm.update_weight_version(str(version)))
         # Otherwise the first request makes this call, which never returns if the engine dies during it.
         await engine._call(llm.get_supported_tasks())
@@ -107,6 +113,9 @@ class VllmEngine:
     ) -> FreshActions:
         """Sample `n` actions after one prompt. The end of the context window cuts an action.
 
+        With `sampling.thought_tokens`, a first request samples the thoughts, and each thought that ended gets a second
+        one for its answer. So every token is sampled, and a thought that does not end is cut.
+
         Without `logprobs` the engine neither computes nor sends log-probabilities.
 
         Raises PromptTooLong if the context window leaves no room for a token, and EngineDied.
@@ -119,8 +128,20 @@ class VllmEngine:
                 "environment's observations, or lower its max_turns"
             )
         temperature = 0.0 if greedy else sampling.temperature
-        params = _sampling_params(temperature, min(sampling.max_tokens, room), n, self._stop_token_ids, logprobs, None)
-        return _actions(await self._request(list(prompt), params))
+        stop, end = self._stop_token_ids, self._thought_end
+        if sampling.thought_tokens is None or end is None:
+            params = _sampling_params(temperature, min(sampling.max_tokens, room), n, stop, logprobs, None)
+            return _actions([[output] for output in await self._request(list(prompt), params)])
+        params = _sampling_params(temperature, min(sampling.thought_tokens, room), n, (*stop, end), logprobs, None)
+
+        async def with_answer(thought: Any) -> list[Any]:
+            left = room - len(thought.token_ids)
+            if thought.token_ids[-1] != end or left < 1:
+                return [thought]
+            answer = _sampling_params(temperature, min(sampling.max_tokens, left), 1, stop, logprobs, None)
+            return [thought, *await self._request([*prompt, *thought.token_ids], answer)]
+
+        return _actions(await asyncio.gather(*map(with_answer, await self._request(list(prompt), params))))
 
     async def probe(self, tokens: Sequence[int], temperature: float) -> np.ndarray:
         """Return log p(tokens[i + 1] | tokens[: i + 1]) at `temperature`, float32 [length - 1].
@@ -238,13 +259,15 @@ def _sampling_params(
     )
 
 
-def _actions(outputs: Sequence[Any]) -> FreshActions:
-    """Return the outputs of one request as the actions of one state."""
+def _actions(actions: Sequence[Sequence[Any]]) -> FreshActions:
+    """Return the actions of one state, each given by the outputs that follow one another in it."""
+    outputs = [output for action in actions for output in action]
     spans = [span for output in outputs for span in output.weight_versions]
+    lengths = [sum(len(output.token_ids) for output in action) for action in actions]
     return FreshActions(
         tokens=np.array([token for output in outputs for token in output.token_ids], np.int32),
-        offsets=np.cumsum([0, *(len(output.token_ids) for output in outputs)], dtype=np.int64),
+        offsets=np.cumsum([0, *lengths], dtype=np.int64),
         logprobs=np.array([x for o in outputs if o.logprobs is not None for x in o.logprobs.logprobs], np.float32),
         versions=np.repeat(np.array([int(s.version) for s in spans], np.int32), [s.end - s.start for s in spans]),
-        counts=np.array([len(outputs)], np.int32),
+        counts=np.array([len(actions)], np.int32),
     )

@@ -22,6 +22,7 @@ from actors.config import EngineConfig, SamplingConfig
 from actors.errors import EngineStartError, PromptTooLong
 from actors.inline.cache import Slots
 from actors.inline.draws import draw
+from actors.inline.limits import Limits
 from actors.inline.model import InlineModel
 from actors.inline.tree import sample_tree
 from actors.rollout.action_request import ActionRequest
@@ -31,12 +32,12 @@ from buffer.rollout_records import FreshActions
 
 @dataclass(frozen=True)
 class _Turn:
-    """A request for one action: the slot of its episode, the tokens that the slot lacks, and the sampling."""
+    """A request for one action: the slot of its episode, the tokens that the slot lacks, the room, and the sampling."""
 
     slot: int
     tokens: list[int]
-    limit: int
-    temperature: float
+    room: int
+    sampling: SamplingConfig
     greedy: bool
 
 
@@ -45,6 +46,7 @@ class InlineEngine:
 
     Args:
         seats: most episodes in flight.
+        thought_end: the token that ends a thought, where `SamplingConfig.thought_tokens` counts; None if there is none.
 
     Attributes:
         version: the policy version of the weights; window: the context window in tokens.
@@ -59,6 +61,7 @@ class InlineEngine:
         seed: int,
         seats: int,
         version: int = 0,
+        thought_end: int | None = None,
         name: str = "inline",
     ) -> None:
         self.name = name
@@ -71,6 +74,7 @@ class InlineEngine:
             )
         self.window = min(longest)
         self._stops = np.array(sorted(stop_token_ids))
+        self._thought_end = thought_end
         self._seed = seed
         self._generator = np.random.default_rng((seed, version))
         self._slots = Slots(seats)
@@ -84,12 +88,12 @@ class InlineEngine:
     def act(self, request: ActionRequest, sampling: SamplingConfig) -> FreshActions:
         """Sample the requested actions. Raises PromptTooLong if a state leaves no room for a token."""
         states = [request.tokens[a:b] for a, b in itertools.pairwise(request.offsets.tolist())]
-        limits = np.array([self.limit(len(state), sampling) for state in states])
+        rooms = np.array([self.room(len(state)) for state in states])
         sampled = sample_tree(
             self._model,
             states,
             request.counts,
-            limits,
+            Limits(np.repeat(rooms, request.counts), sampling, self._thought_end),
             temperature=sampling.temperature,
             stop=self._stops,
             generator=self._generator,
@@ -125,24 +129,24 @@ class InlineEngine:
         # A run that resumes at this version then draws what the run that was never interrupted draws.
         self._generator = np.random.default_rng((self._seed, version))
 
-    def limit(self, length: int, sampling: SamplingConfig) -> int:
-        """Return the most tokens of an action after a prompt of `length` tokens. Raises PromptTooLong."""
+    def room(self, length: int) -> int:
+        """Return the room for an action in tokens after a prompt of `length` tokens. Raises PromptTooLong."""
         if length >= self.window:
             raise PromptTooLong(
                 f"{self.name}: a prompt of {length} tokens leaves no room for an action in the context window of "
                 f"{self.window} tokens; raise rollout.engine.max_model_len if the model allows, shorten the "
                 "environment's observations, or lower its max_turns"
             )
-        return min(sampling.max_tokens, self.window - length)
+        return self.window - length
 
     async def _play(self, turns: list[_Turn]) -> list[FreshActions]:
-        """Sample one action for each turn, token by token, all turns together."""
+        """Sample one action for each turn, token by token, all turns together. The seats have one sampling."""
         order = sorted(range(len(turns)), key=lambda i: turns[i].slot)
         turns = [turns[i] for i in order]
-        limits = np.array([turn.limit for turn in turns])
+        limits = Limits(np.array([turn.room for turn in turns]), turns[0].sampling, self._thought_end)
         greedy = np.array([turn.greedy for turn in turns])
-        temperature = torch.tensor([1.0 if turn.greedy else turn.temperature for turn in turns]).unsqueeze(-1)
-        tokens = np.zeros((len(turns), int(limits.max())), np.int64)
+        temperature = torch.tensor([1.0 if turn.greedy else turn.sampling.temperature for turn in turns]).unsqueeze(-1)
+        tokens = np.zeros((len(turns), limits.longest), np.int64)
         logprobs = np.zeros(tokens.shape, np.float32)
         lengths = np.zeros(len(turns), np.int64)
         going = np.arange(len(turns))
@@ -156,7 +160,8 @@ class InlineEngine:
             tokens[going, lengths[going]] = new
             logprobs[going, lengths[going]] = found[each, new]
             lengths[going] += 1
-            on = ~np.isin(new, self._stops) & (lengths[going] < limits[going])
+            limits.note(going, new, lengths[going])
+            on = ~np.isin(new, self._stops) & (lengths[going] < limits.now[going])
             going, chunks = going[on], [[token] for token in new[on].tolist()]
         answers: list[FreshActions | None] = [None] * len(turns)
         for row, i in enumerate(order):
@@ -235,10 +240,10 @@ class Seat:
         engine, prompt = self._engine, list(prompt)
         if n != 1:
             return await engine._proposals.submit((np.array(prompt, np.int32), n, sampling))
-        limit = engine.limit(len(prompt), sampling)
+        room = engine.room(len(prompt))
         fed = self._shared(prompt)
         engine._slots.lengths[self._slot] = fed
-        turn = _Turn(self._slot, prompt[fed:], limit, sampling.temperature, greedy)
+        turn = _Turn(self._slot, prompt[fed:], room, sampling, greedy)
         action = await engine._turns.submit(turn)
         self._held, self._version = prompt + action.tokens[:-1].tolist(), engine.version
         return action

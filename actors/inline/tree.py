@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from actors.inline.draws import draw
+from actors.inline.limits import Limits
 from actors.inline.model import InlineModel, mask_of
 
 PASS_TOKENS = 8192
@@ -72,24 +73,24 @@ def sample_tree(
     model: InlineModel,
     states: Sequence[np.ndarray],
     counts: np.ndarray,
-    limits: np.ndarray,
+    limits: Limits,
     *,
     temperature: float,
     stop: Collection[int],
     generator: np.random.Generator,
 ) -> Sampled:
-    """Return `counts[i]` actions of at most `limits[i]` tokens at each state i, which ends at a token of `stop`.
+    """Return `counts[i]` actions at each state i within their `limits`; an action ends at a token of `stop`.
 
     Args:
         states: int32 token ids, each of at least one token; equal states and prefixes of others are encoded once.
-        counts, limits: int64 [states], each at least 1.
+        counts: int64 [states], each at least 1.
     """
     longest, trunk_of = trunks(states)
     of = np.repeat(np.arange(len(states)), counts)
     result = Sampled(
-        np.zeros((len(of), int(limits.max())), np.int64),
+        np.zeros((len(of), limits.longest), np.int64),
         np.zeros(len(of), np.int64),
-        np.zeros((len(of), int(limits.max())), np.float32),
+        np.zeros((len(of), limits.longest), np.float32),
     )
     lengths = np.array([len(states[i]) for i in longest])
     ends = np.array([len(state) for state in states])
@@ -103,14 +104,14 @@ def sample_tree(
         for row, trunk in enumerate(part.tolist()):
             trunk_ids[row, : lengths[trunk]] = states[longest[trunk]]
         growing = _Growing(model, trunk_ids, rows[mine], ends[of[mine]])
-        _grow(growing, mine, limits[of], result, stops, temperature, generator)
+        _grow(growing, mine, limits, result, stops, temperature, generator)
     return result
 
 
 def _grow(
     tree: _Growing,
     actions: np.ndarray,
-    limits: np.ndarray,
+    limits: Limits,
     result: Sampled,
     stops: np.ndarray,
     temperature: float,
@@ -124,7 +125,8 @@ def _grow(
         result.logprobs[actions, depth] = logprobs
         depth += 1
         result.lengths[actions] = depth
-        going = ~np.isin(tokens, stops) & (depth < limits[actions])
+        limits.note(actions, tokens, result.lengths[actions])
+        going = ~np.isin(tokens, stops) & (depth < limits.now[actions])
         actions = actions[going]
         if len(actions):
             tree.extend(going, tokens)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from actors.config import RolloutConfig
 from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
 from actors.rendering.control_tokens import ControlTokens
+from actors.rendering.conversation_check import check_conversation
 from actors.rendering.renderer import Action, as_messages
 from actors.rendering.template import ChatTemplate
+from actors.rendering.thoughts import Thoughts, check_budget, find_markers
 from actors.tools.native import NativeTools
 from envs.toolkit.tool_calls import split_call
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from envs import Observation
-
-# Contents that known templates treat specially: surrounding space, an empty line, braces.
-_SAMPLES = ("Is it alive?", "Is it\n\na dog?", "a 'quoted' {word}")
 
 
 class ChatRenderer:
@@ -32,10 +31,13 @@ class ChatRenderer:
     does not depend on earlier turns. A failed check raises RenderError.
 
     Args:
+        config: whether thoughts are kept, and their markers and budget.
         native: the tool calls of this template; None if the policy calls tools by lines of JSON.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, native: NativeTools | None = None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, config: RolloutConfig, native: NativeTools | None = None
+    ) -> None:
         context = EpisodeContext(datetime.now())
         self._template = ChatTemplate(tokenizer, context)
         self._tokenizer = tokenizer
@@ -48,7 +50,13 @@ class ChatRenderer:
         # Some models end a call with another token than text.
         self._ends = {self._end} if native is None else {self._end, self._encode(native.format.end)[0]}
         self.stop_token_ids = sorted(self._ends.union([int(eos)] if eos is not None else []))
-        self._check_conversation(context)
+        markers = find_markers(config, tokenizer)
+        prompt = self._template.text(as_messages("?"), context)
+        self.thoughts = None if markers is None else Thoughts(markers, prompt, self._encode)
+        check_budget(config, self.thoughts)
+        self.drops_thoughts = config.thoughts == "drop"
+        if not self.drops_thoughts:
+            check_conversation(self, self._template, self._control, self._end, context)
 
     def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
         messages, texts = self._control.hide(as_messages(observation))
@@ -72,17 +80,22 @@ class ChatRenderer:
         if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
         text = self._tokenizer.decode(ids, skip_special_tokens=False).strip()
+        thought, answer = ("", text) if self.thoughts is None else self.thoughts.split(text)
+        endless = bool(thought) and self.thoughts is not None and self.thoughts.end not in thought
         if self._native is None:
-            return Action(text, {"role": "assistant", "content": text})
-        return Action(*self._native.read(text))
+            return Action(answer, {"role": "assistant", "content": answer}, thought=thought, endless=endless)
+        return Action(*self._native.read(answer), thought=thought, endless=endless)
 
     def encode_action(self, text: str, context: EpisodeContext) -> list[int]:
-        call = None if self._native is None else split_call(text)
-        if self._native is None or call is None:
-            tokens = self._encode(text)
-            # A text that spells a stop token would end the action before its end.
-            return [*(self._control.encode_text(text) if self._ends & set(tokens) else tokens), self._end]
-        return self._encode(self._native.format.write(call) + self._native.format.end)
+        thought, answer = ("", text) if self.thoughts is None else self.thoughts.closed(text)
+        if not thought and self.thoughts is not None:
+            thought = self.thoughts.closing()
+        call = None if self._native is None else split_call(answer)
+        if self._native is not None and call is not None:
+            return self._encode(thought + self._native.format.write(call) + self._native.format.end)
+        tokens = self._encode(thought + answer)
+        # A text that spells a stop token would end the action before its end.
+        return [*(self._control.encode_text(thought + answer) if self._ends & set(tokens) else tokens), self._end]
 
     def _end_of_turn(self, context: EpisodeContext) -> int:
         suffix = self._template.suffix(as_messages("?"), context)
@@ -93,47 +106,3 @@ class ChatRenderer:
                 "no token can end an action; use rollout.renderer=plain"
             )
         return first
-
-    def _check_conversation(self, context: EpisodeContext) -> None:
-        """Check that a conversation is the sum of its turns, as text and as tokens.
-
-        The generation prompt may end with an opening that earlier assistant messages lack, such as that of a thought.
-        """
-        messages = as_messages("Begin.")
-        turns = self._template.text(messages, context)
-        tokens = self.start("Begin.", context)
-        opening = ""
-        for i, answer in enumerate(_SAMPLES):
-            action = f"zqAnswer{i}"
-            tokens = self.extend(tokens, self.encode_action(action, context), answer, context)
-            messages += [{"role": "assistant", "content": action}, *as_messages(answer)]
-            whole = self._template.text(messages, context)
-            head = whole.partition(action)[0]
-            if not i and turns.startswith(head):
-                opening = turns[len(head) :]
-            turns = turns.removesuffix(opening) + action + self._template.suffix(as_messages(answer), context)
-            if turns != whole:
-                self._refuse(turns, whole, i + 2)
-        text = self._template.text(as_messages("Begin."), context)
-        for i, answer in enumerate(_SAMPLES):
-            text += f"zqAnswer{i}" + self._template.suffix(as_messages(answer), context)
-        if tokens != (encoded := self._encode(text)):
-            at = _common_prefix(tokens, encoded)
-            around = slice(max(0, at - 8), at + 8)
-            raise RenderError(
-                f"the tokens of a conversation are not those of its turns: at token {at} the whole has "
-                f"{self._tokenizer.decode(encoded[around])!r}, the turns have "
-                f"{self._tokenizer.decode(tokens[around])!r}; use rollout.renderer=plain"
-            )
-
-    def _refuse(self, turns: str, whole: str, length: int) -> None:
-        at = _common_prefix(turns, whole)
-        raise RenderError(
-            f"the chat template changes earlier text when a turn is added: at token {len(self._encode(whole[:at]))}, "
-            f"after {whole[max(0, at - 40) : at]!r}, a conversation of {length} turns has {whole[at : at + 40]!r} and "
-            f"the turns one by one have {turns[at : at + 40]!r}; change the template, or use rollout.renderer=plain"
-        )
-
-
-def _common_prefix(one: Sequence[object], other: Sequence[object]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -35,11 +35,16 @@ def make_renderer(
         kind = "chat" if tokenizer.chat_template else "plain"
     native = choose_calls(config, tokenizer, tools).native
     if kind == "chat":
-        return ChatRenderer(tokenizer, native)
+        return ChatRenderer(tokenizer, config, native)
     if config.system_prompt is not None:
         raise RenderError(
             "`rollout.system_prompt` is set, but the tokenizer has no chat template and the plain renderer no system "
             "message; set rollout.system_prompt=null"
+        )
+    if config.thoughts == "drop" or config.sampling.thought_tokens is not None:
+        raise RenderError(
+            "`rollout.thoughts` is drop or `rollout.sampling.thought_tokens` is set, but the plain renderer knows no "
+            "thoughts; set rollout.thoughts=keep and rollout.sampling.thought_tokens=null"
         )
     return PlainRenderer(tokenizer)
 
@@ -68,9 +73,10 @@ def render_demonstration(demo: Demonstration, renderer: Renderer, context: Episo
 
 def _read_back(text: str, tokens: list[int], renderer: Renderer, context: EpisodeContext) -> Action:
     """Return the action of a demonstration. Raises RenderError if its call is another one in the policy's format."""
-    call = split_call(text) if renderer.tools else None
+    thought, answer = ("", text) if renderer.thoughts is None else renderer.thoughts.closed(text)
+    call = split_call(answer) if renderer.tools else None
     if call is None:
-        return Action(text, {"role": "assistant", "content": text})
+        return Action(answer, {"role": "assistant", "content": answer}, thought=thought)
     read = renderer.read_action(tokens, context)
     if split_call(read.text) != call:
         raise RenderError(

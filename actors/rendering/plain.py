@@ -10,6 +10,7 @@ from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
 from actors.rendering.control_tokens import ControlTokens
 from actors.rendering.renderer import Action
+from actors.rendering.thoughts import Thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,8 @@ class PlainRenderer:
     """
 
     tools: tuple[Mapping[str, Any], ...] = ()
+    thoughts: Thoughts | None = None
+    drops_thoughts = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from actors.rendering.context import EpisodeContext
+from actors.rendering.thoughts import Thoughts
 from actors.tools.call_format import tool_messages
 from buffer.episodes.schema import Episode
 
@@ -25,11 +26,15 @@ class Action(NamedTuple):
     text: what the environment receives.
     message: the assistant message that stands for the action in the history.
     rejected: whether the action is meant as a native tool call but is none of a tool that exists.
+    thought: the thought before the text, with its markers; neither `text` nor `message` contains it.
+    endless: whether the thought has no end, so that `text` is empty.
     """
 
     text: str
     message: Message
     rejected: bool = False
+    thought: str = ""
+    endless: bool = False
 
 
 class Renderer(Protocol):
@@ -39,6 +44,10 @@ class Renderer(Protocol):
     """Each of these tokens ends an action and is its last token."""
     tools: tuple[Mapping[str, Any], ...]
     """JSON schemas of the tools that the policy calls natively; empty if it calls by lines of JSON."""
+    thoughts: Thoughts | None
+    """The thoughts of the model; None if it has none."""
+    drops_thoughts: bool
+    """Whether each turn renders the history again, without the thoughts of earlier turns."""
 
     def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
         """Return the tokens of s_0."""
@@ -83,7 +92,7 @@ class Transcript:
         if "tool_calls" in action.message:
             answer = tool_messages(action.message, observation)
         # The environment's own form of a call, in which an episode can be rendered for any model.
-        said: Message = {**action.message, "content": action.message["content"] or action.text}
+        said: Message = {**action.message, "content": action.thought + (action.message["content"] or action.text)}
         self._messages += [said, *answer]
         self.tokens = self._renderer.extend(self.tokens, action_tokens, answer, self._context)
 

@@ -36,6 +36,7 @@ class Played(NamedTuple):
     episode: Episode
     invalid_actions: int
     rejected_calls: int
+    endless_thoughts: int
     window_truncated: bool
 
 
@@ -55,7 +56,7 @@ async def run_episode(
     """Play the episode of environment seed `seed` and return it.
 
     With a `chooser`, the engine samples several candidates at each state and the chooser picks the one to play; greedy
-    play has one candidate only. If the next state leaves less room than `sampling.max_tokens` in the context window,
+    play has one candidate only. If the next state leaves less room than `sampling.longest` in the context window,
     the episode ends as truncated, and its last observation is cut at the window's end.
 
     Raises EnvError, RenderError, EngineDied, ChooserLost, and PromptTooLong if the first state leaves too little room.
@@ -63,12 +64,12 @@ async def run_episode(
     observation, info = await env.areset(seed=seed)
     task_id = str(info.get(TASK_ID, ""))
     transcript = Transcript(renderer, observation, context)
-    longest = engine.window - sampling.max_tokens
+    longest = engine.window - sampling.longest
     if len(transcript.tokens) > longest:
-        raise _too_long(env.spec.id, seed, len(transcript.tokens), sampling.max_tokens, engine.window)
+        raise _too_long(env.spec.id, seed, len(transcript.tokens), sampling.longest, engine.window)
     actions: list[FreshActions] = []
     terminated = truncated = window_truncated = False
-    invalid = rejected = 0
+    invalid = rejected = endless = 0
     while not (terminated or truncated):
         action = await _next_action(engine, transcript.tokens, sampling, greedy, chooser)
         ids = action.tokens.tolist()
@@ -77,6 +78,7 @@ async def run_episode(
         actions.append(action)
         invalid += bool(info.get(INVALID_ACTION))
         rejected += read.rejected
+        endless += read.endless
         transcript.add(read, ids, observation, reward)
         if not (terminated or truncated) and len(transcript.tokens) > longest:
             truncated = window_truncated = True
@@ -96,7 +98,7 @@ async def run_episode(
         truncated=truncated,
         success=None if success is None else bool(success),
     )
-    return Played(episode, invalid, rejected, window_truncated)
+    return Played(episode, invalid, rejected, endless, window_truncated)
 
 
 async def _next_action(
@@ -113,5 +115,5 @@ def _too_long(env: str, seed: int, length: int, max_tokens: int, window: int) ->
     return PromptTooLong(
         f"the first observation of {env} (seed {seed}) has {length} tokens; with an action of up to {max_tokens} "
         f"tokens it exceeds the context window of {window} tokens. Raise rollout.engine.max_model_len if the model "
-        "allows, lower rollout.sampling.max_tokens, or shorten the environment's observations"
+        "allows, lower rollout.sampling.max_tokens or thought_tokens, or shorten the environment's observations"
     )

@@ -18,6 +18,7 @@ class WorkerMetrics:
         self.turns = Counter("turns", "Turns of finished episodes.", **common)
         self.action_tokens = Counter("action_tokens", "Action tokens of finished episodes.", **common)
         self.invalid_actions = Counter("invalid_actions", "Actions that the environment could not parse.", **common)
+        self.endless_thoughts = Counter("endless_thoughts", "Actions whose thought was cut before its end.", **common)
         self.rejected_calls = Counter("rejected_calls", "Native tool calls that could not be parsed.", **common)
         self.failures = Counter("env_failures", "Episodes dropped because they could not be played.", **common)
         self.window_truncations = Counter(
@@ -40,6 +41,7 @@ class WorkerMetrics:
         self.turns.inc(result.turns)
         self.action_tokens.inc(result.action_tokens)
         self.invalid_actions.inc(result.invalid_actions)
+        self.endless_thoughts.inc(result.endless_thoughts)
         self.rejected_calls.inc(result.rejected_calls)
         self.window_truncations.inc(result.window_truncated)
 

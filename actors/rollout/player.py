@@ -143,6 +143,7 @@ class Player:
             turns=episode.turns,
             invalid_actions=played.invalid_actions,
             rejected_calls=played.rejected_calls,
+            endless_thoughts=played.endless_thoughts,
             action_tokens=len(episode.logprobs),
             version=float(episode.versions.mean()),
             window_truncated=played.window_truncated,

@@ -24,6 +24,7 @@ class EpisodeResult:
     turns: int = 0
     invalid_actions: int = 0
     rejected_calls: int = 0
+    endless_thoughts: int = 0
     action_tokens: int = 0
     version: float = 0.0
     window_truncated: bool = False
@@ -39,6 +40,7 @@ def summarize(results: Sequence[EpisodeResult], *, seconds: float, lost: int, ne
         turns=np.array([r.turns for r in finished], np.int32),
         invalid_actions=np.array([r.invalid_actions for r in finished], np.int32),
         rejected_calls=sum(r.rejected_calls for r in finished),
+        endless_thoughts=sum(r.endless_thoughts for r in finished),
         versions=np.array([r.version for r in finished], np.float32),
         seeds=np.array([r.seed for r in finished], np.int64),
         tokens=np.array([r.action_tokens for r in finished], np.int32),

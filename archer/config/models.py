@@ -127,10 +127,10 @@ class RunConfig(StrictConfig):
                 "`model.build.max_positions`; lower the first or raise the second"
             )
         window = asked or (build.max_positions if build is not None else None)
-        if window is not None and self.rollout.sampling.max_tokens >= window:
+        if window is not None and self.rollout.sampling.longest >= window:
             raise ValueError(
-                f"`rollout.sampling.max_tokens` is {self.rollout.sampling.max_tokens}, which leaves no room for a "
-                f"prompt in a window of {window} tokens; lower it"
+                f"{self.rollout.sampling.described()}, which leaves no room for a prompt in a window of {window} "
+                "tokens; lower it"
             )
         return self
 

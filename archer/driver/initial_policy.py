@@ -49,7 +49,7 @@ def prepare_policy(
     declared = tools(config.env.id, config.env.kwargs)
     episodes = render(demonstrations, model, config.rollout, tools=declared, imported=len(imports))
     window = config.rollout.engine.max_model_len or window
-    kept = fitting(episodes, window, config.rollout.sampling.max_tokens)
+    kept = fitting(episodes, window, config.rollout.sampling.longest)
     if dropped := len(episodes) - len(kept):
         text = f"left out {dropped} of {len(episodes)} demonstrations: longer than the window of {window} tokens"
         if not kept:

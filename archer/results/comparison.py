@@ -85,6 +85,7 @@ def _result_tree(evaluation: Evaluation) -> dict[str, Any]:
         "failures": report.failures,
         "window_truncations": report.window_truncations,
         "rejected_calls": report.rejected_calls,
+        "endless_thoughts": report.endless_thoughts,
         "rows": evaluation.rows(),
     }
 
@@ -171,6 +172,8 @@ def _notes(comparison: Comparison, found: dict[Any, Difference]) -> list[str]:
             )
         if report.window_truncations:
             notes.append(f"{label}: {report.window_truncations} episodes truncated at the end of the model's window")
+        if report.endless_thoughts:
+            notes.append(f"{label}: {report.endless_thoughts} actions were cut inside their thought")
         if report.rejected_calls:
             notes.append(f"{label}: {report.rejected_calls} tool calls could not be parsed or named no tool")
     return notes

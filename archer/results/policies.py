@@ -94,10 +94,10 @@ def check_models(policies: Sequence[Policy]) -> None:
         except (ConfigError, RenderError) as error:
             raise ConfigError(f"{policy.source!r} cannot be played: {error}") from error
         window = rollout.engine.max_model_len or limit
-        if window is not None and rollout.sampling.max_tokens >= window:
+        if window is not None and rollout.sampling.longest >= window:
             raise ConfigError(
-                f"{policy.source!r} has a window of {window} tokens, and `rollout.sampling.max_tokens` is "
-                f"{rollout.sampling.max_tokens}, which leaves no room for a prompt; lower it with --set"
+                f"{policy.source!r} has a window of {window} tokens, and {rollout.sampling.described()}, "
+                "which leaves no room for a prompt; lower it with --set"
             )
         if window is not None and limit is not None and window > limit:
             raise ConfigError(

@@ -187,3 +187,25 @@ def test_a_dead_engine_ends_every_wait(folder):
     with pytest.raises(EngineDied):
         served.run(served.engine.start_weight_update(), 60)
     served.close()
+
+
+def test_a_thought_has_a_budget_of_its_own_and_every_token_is_sampled(served, folder):
+    model = load_model(folder)
+    sampling = SamplingConfig(temperature=1.0, max_tokens=5, thought_tokens=40)
+    end = 80
+    served.engine._thought_end = end
+    try:
+        played = [c for prompt in (PROMPT, PROMPT[:2]) for c in served.generate(prompt, 150, sampling)]
+    finally:
+        served.engine._thought_end = None
+    lengths = set()
+    for number, completion in enumerate(played):
+        prompt = PROMPT if number < 150 else PROMPT[:2]
+        tokens = completion.token_ids
+        thought = tokens.index(end) + 1 if end in tokens else None
+        lengths.add((thought is not None, len(tokens) - (thought or 0)))
+        assert len(tokens) <= (40 if thought is None else thought + 5)
+        assert completion.versions == [7] * len(tokens)
+        expected = reference_logprobs(model, prompt + tokens, 1.0)[len(prompt) - 1 :]
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+    assert {(True, 5), (False, 40)} <= lengths

@@ -107,14 +107,14 @@ def test_a_chat_conversation_is_what_the_template_writes():
 def test_a_template_that_drops_earlier_turns_is_refused_and_named():
     forgetful = "{% for message in messages[-2:] %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
     with pytest.raises(RenderError, match=r"token \d+"):
-        ChatRenderer(byte_tokenizer(chat_template=forgetful))
+        ChatRenderer(byte_tokenizer(chat_template=forgetful), RolloutConfig())
 
 
 def test_no_template_and_no_stop_token_are_refused():
     with pytest.raises(RenderError, match="no chat template"):
         make_renderer(RolloutConfig(renderer="chat"), byte_tokenizer())
     with pytest.raises(RenderError, match="no special token"):
-        ChatRenderer(byte_tokenizer(chat_template=CHAT_TEMPLATE.replace("<|im_end|>", ";")))
+        ChatRenderer(byte_tokenizer(chat_template=CHAT_TEMPLATE.replace("<|im_end|>", ";")), RolloutConfig())
     with pytest.raises(RenderError, match="one line"):
         make_renderer(RolloutConfig(), byte_tokenizer()).encode_action("two\nlines", NOW)
 
@@ -146,7 +146,7 @@ def test_a_demonstration_of_messages_renders_in_both_ways():
     tokenizer = byte_tokenizer(**CHAT)
     plain = render_demonstration(demo, PlainRenderer(tokenizer), NOW)
     assert tokenizer.decode(plain.tokens) == "Hi\nGo\nBye\n"
-    chat = render_demonstration(demo, ChatRenderer(tokenizer), NOW)
+    chat = render_demonstration(demo, ChatRenderer(tokenizer, RolloutConfig()), NOW)
     assert chat.messages == [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Go"},

@@ -6,6 +6,7 @@ import pytest
 from actor_cases import CHAT_TEMPLATE, byte_tokenizer
 from chat_templates import DEFAULT_SYSTEM, GEMMA, LLAMA3, MISTRAL, QWEN3, R1
 
+from actors.config import RolloutConfig
 from actors.errors import RenderError
 from actors.rendering.chat import ChatRenderer
 from actors.rendering.context import EpisodeContext
@@ -16,7 +17,7 @@ SYSTEM = EpisodeContext(NOW.time, system_prompt="Play well.")
 
 def _renderer(template):
     tokenizer = byte_tokenizer(chat_template=template)
-    return tokenizer, ChatRenderer(tokenizer)
+    return tokenizer, ChatRenderer(tokenizer, RolloutConfig())
 
 
 def _played(renderer, context, first, *turns):

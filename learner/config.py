@@ -18,7 +18,7 @@ from learner.algorithm_config import (
     PpoConfig,
     ReinforceConfig,
 )
-from learner.critic_config import CriticConfig, StrictConfig
+from learner.critic_config import CriticConfig, Passes, StrictConfig
 
 
 class LoraConfig(StrictConfig):
@@ -64,6 +64,9 @@ class LearnerConfig(StrictConfig):
         "float32", description="Precision of the models' passes; trained weights are float32 in both cases."
     )
     activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    passes: Passes = Field(
+        "auto", description="packed: an episode and its fresh actions in one pass; separate: a sequence each; auto proves."
+    )
     lora: LoraConfig | None = Field(None, description="Train adapters on a frozen base; null trains whole models.")
     micro_batch: int = Field(64, ge=1, description="Token sequences in one forward pass of one rank.")
     prefetch_steps: int = Field(

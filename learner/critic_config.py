@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Unit = Literal["turn", "episode"]
+Passes = Literal["auto", "packed", "separate"]
 
 
 class StrictConfig(BaseModel):
@@ -64,6 +65,7 @@ class CriticConfig(RecentDraws):
     build: BackboneConfig | None = Field(
         None, description="A small causal backbone with random weights instead of `backbone`."
     )
+    passes: Passes = Field("auto", description="`learner.passes` of a causal backbone other than the policy's.")
     backbones: Literal["shared", "apart"] = Field(
         "shared", description="One backbone for Q and V (the authors' code), or one each."
     )

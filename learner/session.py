@@ -44,7 +44,7 @@ class Session:
         self.args = args
         self.config = args.learner
         self.state = TrainerState.read(args.resume) if args.resume else TrainerState(next_seed=first_seed(args.seed))
-        self.tokenizer = AutoTokenizer.from_pretrained(args.model)
+        self.tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         # Nobody reads the metrics of an inline run, and its process may make several runs.
         own = LearnerMetrics(CollectorRegistry()) if args.mode == "inline" else None
         self.records = Records(

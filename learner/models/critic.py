@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,25 @@ from learner.config import CriticConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
 from learner.models.policy import features, token_logprobs, value_head
-from learner.models.pretrained import checkpoint_activations, is_causal, load_causal_model, without_dropout
+from learner.models.heads import HeadModule
+from learner.models.pretrained import (
+    attention_of,
+    checkpoint_activations,
+    hidden_width,
+    is_causal,
+    load_causal_model,
+    set_passes,
+    without_dropout,
+    without_noise,
+)
 from learner.models.value_codes import ScalarCode, ValueCode, value_code
-from learner.models.vocabulary import pad_token_id, require_same_vocabulary, translate_text, translate_vocabulary
+from learner.models.vocabulary import (
+    pad_token_id,
+    require_same_vocabulary,
+    translate_text,
+    translate_vocabulary,
+    vocabulary_size,
+)
 from learner.passes.attention import implementation
 from learner.passes.layout import Encoder, Layout, Part
 from learner.passes.packed_encoder import PackedEncoder
@@ -64,7 +81,7 @@ class Critic(nn.Module):
         self.precision = precision
         self.observation_head = observation_head
         self.code = code or ScalarCode(1.0)
-        shape = (backbone.config.hidden_size, head_hidden_size, self.code.width)
+        shape = (hidden_width(backbone), head_hidden_size, self.code.width)
         self.q = nn.ModuleList(value_head(*shape) for _ in range(heads))
         self.v = nn.ModuleList(value_head(*shape) for _ in range(heads if v_heads else 0))
 
@@ -124,7 +141,7 @@ def build_critic(
         backbone, encoder = base, PackedEncoder(pad_token_id(tokenizer))
     else:
         dtype = DTYPES["float32" if lora is None else config.dtype]
-        backbone, encoder = _backbone(critic, policy_path, tokenizer, dtype)
+        backbone, encoder = _backbone(config, policy_path, tokenizer, dtype)
         if config.activation_checkpointing:
             checkpoint_activations(backbone)
     first, second = backbone, None
@@ -156,8 +173,8 @@ def check_backbone(config: CriticConfig, tokenizer: PreTrainedTokenizerBase) -> 
     if config.build is not None or config.backbone == "policy":
         return
     try:
-        backbone = AutoConfig.from_pretrained(config.backbone)
-        AutoTokenizer.from_pretrained(config.backbone)
+        backbone = AutoConfig.from_pretrained(config.backbone, trust_remote_code=False)
+        AutoTokenizer.from_pretrained(config.backbone, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise LearnerError(f"`learner.critic.backbone` {config.backbone!r} can't be loaded: {first}") from error
@@ -165,12 +182,13 @@ def check_backbone(config: CriticConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _backbone(
-    config: CriticConfig, policy_path: str | Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
+    settings: LearnerConfig, policy_path: str | Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, Encoder]:
     """Return the model that the critic starts from, with weights of `dtype`, and its encoder."""
+    config = settings.critic
     if config.build is not None:
         shape = LlamaConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=vocabulary_size(policy_path, tokenizer),
             hidden_size=config.build.hidden_size,
             num_hidden_layers=config.build.layers,
             num_attention_heads=config.build.heads,
@@ -179,16 +197,16 @@ def _backbone(
             pad_token_id=pad_token_id(tokenizer),
             attn_implementation=implementation(),
         )
-        model = AutoModel.from_config(without_dropout(shape), dtype=dtype)
+        model = without_noise(AutoModel.from_config(without_dropout(shape), dtype=dtype))
         return model, PackedEncoder(pad_token_id(tokenizer))
     path = str(policy_path) if config.backbone == "policy" else config.backbone
-    found = without_dropout(AutoConfig.from_pretrained(path))
-    special = (
-        {"attn_implementation": implementation()}
-        if is_causal(found)
-        else {"attn_implementation": "sdpa", "add_pooling_layer": False}
-    )
-    model = AutoModel.from_pretrained(path, config=found, dtype=dtype, **special)
+    found = without_dropout(AutoConfig.from_pretrained(path, trust_remote_code=False))
+    special: dict[str, Any] = {"attn_implementation": attention_of(found)}
+    if not is_causal(found):
+        special = {"attn_implementation": "sdpa", "add_pooling_layer": False}
+    model = without_noise(AutoModel.from_pretrained(path, config=found, dtype=dtype, **special))
+    if is_causal(found):
+        set_passes(model, settings.passes if config.backbone == "policy" else config.passes)
     return model, _encoder(config, found, tokenizer)
 
 
@@ -197,8 +215,8 @@ def _observation_head(
 ) -> nn.Module:
     """Return the output head for `critic.observation_weight`: a copy of the policy's on its backbone, else random."""
     if config.build is None and config.backbone == "policy":
-        return copy.deepcopy(load_causal_model(policy_path, "float32").get_output_embeddings())
-    head = nn.Linear(backbone.config.hidden_size, len(tokenizer), bias=False)
+        return HeadModule(load_causal_model(policy_path, "float32"))
+    head = nn.Linear(hidden_width(backbone), vocabulary_size(policy_path, tokenizer), bias=False)
     nn.init.normal_(head.weight, std=0.02)
     return head
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from learner.passes.attention import Tree
+from learner.models.heads import OwnHead
+from learner.models.pretrained import hidden_width, packs
 from learner.passes.layout import Layout, Points, Predictions
+from learner.passes.masks import Tree, packing
+from learner.passes.paths import paths
 from learner.passes.precision import Precision, computing
 
 
@@ -38,7 +41,7 @@ class Policy(nn.Module):
         self.model = model
         self.temperature = temperature
         self.precision = precision
-        self.value = None if baseline_width is None else value_head(model.config.hidden_size, baseline_width)
+        self.value = None if baseline_width is None else value_head(hidden_width(model), baseline_width)
 
     def forward(
         self, layout: Layout, predictions: Predictions, temperature: float | None = None, *, baseline: bool = False
@@ -49,9 +52,8 @@ class Policy(nn.Module):
         """
         hidden = features(self.model.base_model, layout, self.precision)
         at_tokens = hidden[predictions.row, predictions.column]
-        head = self.model.get_output_embeddings()
         logprob = token_logprobs(
-            head, at_tokens, predictions.token, self.precision, temperature=temperature or self.temperature
+            OwnHead(self.model), at_tokens, predictions.token, self.precision, temperature=temperature or self.temperature
         )
         if not baseline:
             return logprob
@@ -66,7 +68,7 @@ class TokenValue(nn.Module):
         super().__init__()
         self.backbone = model.base_model
         self.precision = precision
-        self.value = value_head(model.config.hidden_size, width)
+        self.value = value_head(hidden_width(model), width)
 
     def forward(
         self, layout: Layout, predictions: Predictions, points: Points | None = None
@@ -78,18 +80,34 @@ class TokenValue(nn.Module):
 
 
 def features(backbone: PreTrainedModel, layout: Layout, precision: Precision = "float32") -> Tensor:
-    """Return the last hidden states of `backbone`, computed in `precision`: [rows, length, width]."""
+    """Return the last hidden states of `backbone`, computed in `precision`: [rows, length, width].
+
+    A packed layout runs as one pass, or as separate sequences if the backbone needs them (`packs`).
+    """
+    tree = layout.structure
     with computing(precision, layout.input_ids.device):
-        return backbone(
-            input_ids=layout.input_ids,
-            attention_mask=layout.mask(backbone),
-            # Only packed passes set positions: an encoder has its own count (RoBERTa starts at 2).
-            **({"position_ids": layout.position_ids, "use_cache": False} if layout.packed else {}),
-        ).last_hidden_state
+        if not isinstance(tree, Tree):
+            # No positions: an encoder has its own count (RoBERTa starts at 2).
+            return _hidden(backbone, layout.input_ids, tree.long())
+        if not packs(backbone):
+            alone = paths(layout.input_ids, tree)
+            return _hidden(backbone, alone.input_ids, alone.mask, use_cache=False)[alone.row, alone.column]
+        with packing(tree):
+            # The mask hides nothing: pads are part of the tree. Without it, transformers would read the positions,
+            # which start anew in each branch, as those of unrelated sequences.
+            everything = torch.ones_like(layout.input_ids)
+            return _hidden(
+                backbone, layout.input_ids, everything, position_ids=layout.position_ids, use_cache=False
+            )
+
+
+def _hidden(backbone: PreTrainedModel, input_ids: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:
+    found: Tensor = backbone(input_ids=input_ids, attention_mask=mask, **kwargs).last_hidden_state
+    return found
 
 
 def token_logprobs(
-    head: nn.Module, hidden: Tensor, tokens: Tensor, precision: Precision = "float32", *, temperature: float = 1.0
+    head: Callable[[Tensor], Tensor], hidden: Tensor, tokens: Tensor, precision: Precision = "float32", *, temperature: float = 1.0
 ) -> Tensor:
     """Return log p of `tokens` [tokens], float32, from the hidden states that predict them and an output head."""
     with computing(precision, hidden.device):

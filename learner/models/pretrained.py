@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from learner.passes.attention import implementation
+from learner.config import Passes
+from learner.passes.attention import FLEX, TREE, implementation
 from learner.passes.precision import DTYPES, Precision
 
 C = TypeVar("C", bound=PreTrainedConfig)
+
+_ATTENDS = frozenset({"full_attention", "sliding_attention", "chunked_attention", "attention"})
+"""The types of layers whose mask says all that they read of other tokens."""
+
+_NOISE = ("drop", "jitter")
+"""Parts of the names of settings that add noise to a pass in training mode."""
 
 
 def without_dropout(config: C) -> C:
@@ -21,22 +30,99 @@ def without_dropout(config: C) -> C:
     critic's targets.
     """
     for name, value in vars(config).copy().items():
-        if "drop" in name and isinstance(value, float):
+        if isinstance(value, PreTrainedConfig):
+            without_dropout(value)
+        elif _is_noise(name, value):
             setattr(config, name, 0.0)
     return config
 
 
-def load_causal_model(path: str | Path, dtype: Precision, *, activation_checkpointing: bool = False) -> PreTrainedModel:
-    """Return the causal model at `path`, a folder or Hugging Face name, with weights of `dtype`."""
+def without_noise(model: PreTrainedModel) -> PreTrainedModel:
+    """Switch off every dropout and jitter of the modules of `model`, under whatever name, and return it.
+
+    The model is in evaluation mode then; training mode changes nothing (`learner.models.proof`).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in vars(module).copy().items():
+            if _is_noise(name, value):
+                setattr(module, name, 0.0)
+    return model.eval()
+
+
+def _is_noise(name: str, value: Any) -> bool:
+    return isinstance(value, float) and any(part in name for part in _NOISE)
+
+
+def load_causal_model(
+    path: str | Path, dtype: Precision, *, activation_checkpointing: bool = False, passes: Passes = "auto"
+) -> PreTrainedModel:
+    """Return the causal model at `path`, a folder or Hugging Face name, with weights of `dtype`.
+
+    Args:
+        passes: whether the model runs packed passes or separate sequences, see `packs`.
+    """
+    config = without_dropout(AutoConfig.from_pretrained(str(path), trust_remote_code=False))
     model = AutoModelForCausalLM.from_pretrained(
-        str(path),
-        config=without_dropout(AutoConfig.from_pretrained(str(path))),
-        dtype=DTYPES[dtype],
-        attn_implementation=implementation(),
+        str(path), config=config, dtype=DTYPES[dtype], attn_implementation=attention_of(config)
     )
+    set_passes(without_noise(model), passes)
     if activation_checkpointing:
         checkpoint_activations(model)
     return model
+
+
+def attention_of(config: PreTrainedConfig) -> str:
+    """Return the `attn_implementation` with which a causal model of this configuration trains.
+
+    Families whose attention cannot be replaced run their own, over a dense mask.
+    """
+    family = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if family is None:
+        return implementation()
+    if not family._can_set_attn_implementation():
+        return "eager"
+    return TREE if implementation() == FLEX and not family._supports_flex_attn else implementation()
+
+
+def set_passes(model: PreTrainedModel, passes: Passes) -> None:
+    """Let the layers of `model` run packed passes or separate sequences; "auto" decides by `unpackable`."""
+    layers: Any = model.base_model
+    layers.packs = passes == "packed" or (passes == "auto" and unpackable(model) is None)
+
+
+def packs(backbone: PreTrainedModel) -> bool:
+    """Return whether `backbone` runs packed passes: what `set_passes` has set, by default "auto"."""
+    layers: Any = backbone.base_model
+    if "packs" not in vars(layers):
+        set_passes(backbone, "auto")
+    return bool(layers.packs)
+
+
+def unpackable(model: PreTrainedModel) -> str | None:
+    """Return why the layers of `model` cannot attend along a tree, as far as its configuration says it, else None.
+
+    `learner.models.proof` finds what a configuration does not say.
+    """
+    config = model.config.get_text_config()
+    kinds = dict.fromkeys(kind for kind in getattr(config, "layer_types", None) or () if kind not in _ATTENDS)
+    if kinds:
+        return f"its {' and '.join(kinds)} layers carry a state from token to token"
+    if model._is_stateful:
+        return "its layers carry a state from token to token"
+    if getattr(config, "alibi", False):
+        return "ALiBi counts columns, not positions"
+    if "position_ids" not in inspect.signature(type(model.base_model).forward).parameters:
+        return "its layers take no positions"
+    return None
+
+
+def hidden_width(model: PreTrainedModel) -> int:
+    """Return the width of the last hidden states of `model`."""
+    config = model.config.get_text_config()
+    # OPT's smallest models project the hidden states to the width of the embedding.
+    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

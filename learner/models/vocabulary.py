@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from learner.errors import LearnerError
 
@@ -30,6 +31,32 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
         f"the tokenizer of {tokenizer.name_or_path!r} has neither a pad nor an end-of-sequence token; set one in its "
         "tokenizer_config.json"
     )
+
+
+def vocabulary_size(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the number of token ids that the policy at `path` can write.
+
+    It is the size of its embedding, which many released models pad beyond the tokenizer's vocabulary.
+    """
+    config = AutoConfig.from_pretrained(str(path), trust_remote_code=False).get_text_config()
+    return max(int(getattr(config, "vocab_size", None) or 0), tokens_of(tokenizer))
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the least size of an embedding that has a row for every token of `tokenizer`."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def require_embedding(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise LearnerError if a model of this configuration has no embedding for some token of `tokenizer`."""
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    needed = tokens_of(tokenizer)
+    if size is not None and size < needed:
+        raise LearnerError(
+            f"its tokenizer has {needed} tokens and its embedding only {size} rows (`vocab_size` in config.json), so "
+            f"{needed - size} tokens have none; save the model after resize_token_embeddings({needed}), or use the "
+            "tokenizer that it was trained with"
+        )
 
 
 def require_same_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str) -> None:

@@ -17,10 +17,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
-from transformers import PreTrainedModel
 
-from learner.passes.attention import Tree, packed_mask
+from learner.passes.masks import Tree
 from learner.passes.rows import Row
 
 Part = Literal["state", "action", "next_state", "next_states", "fresh", "observation"]
@@ -80,12 +78,6 @@ class Layout:
     def packed(self) -> bool:
         """Whether this is the layout of a packed pass."""
         return isinstance(self.structure, Tree)
-
-    def mask(self, model: PreTrainedModel) -> Tensor | BlockMask:
-        """Return the `attention_mask` for `model`, in the form that its attention function needs."""
-        if isinstance(self.structure, Tree):
-            return packed_mask(self.structure, model.config._attn_implementation, model.dtype)
-        return self.structure.long()
 
 
 class Encoder(Protocol):

@@ -8,9 +8,10 @@ from learner_cases import llama, make_row
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from learner.passes import attention
-from learner.passes.attention import FLEX, TREE, Tree, branch_mask, implementation, mask_mod, tree_mask
+from learner.passes import masks
+from learner.passes.attention import FLEX, TREE, implementation
 from learner.passes.layout import Layout
+from learner.passes.masks import Tree, branch_mask, mask_mod, packing, tree_mask
 from learner.passes.packed_encoder import PackedEncoder
 
 
@@ -34,12 +35,13 @@ def _model(attends: str) -> PreTrainedModel:
 
 def _logits(model: PreTrainedModel, layout: Layout) -> Tensor:
     """Return the logits of all tokens except pads: [tokens, vocabulary]."""
-    logits = model(
-        input_ids=layout.input_ids,
-        attention_mask=layout.mask(model.base_model),
-        position_ids=layout.position_ids,
-        use_cache=False,
-    ).logits
+    with packing(_tree(layout)):
+        logits = model(
+            input_ids=layout.input_ids,
+            attention_mask=torch.ones_like(layout.input_ids),
+            position_ids=layout.position_ids,
+            use_cache=False,
+        ).logits
     return logits[_tree(layout).branch >= 0]
 
 
@@ -56,7 +58,7 @@ def test_the_mask_function_on_a_grid_of_indices_is_the_dense_mask(seed: int) -> 
 def test_the_dense_mask_is_a_causal_trunk_and_the_blocks_of_the_branches(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_BLOCK", block)
+    monkeypatch.setattr(masks, "_BLOCK", block)
     tree = _tree(_layout())
     dense = tree_mask(tree)
     found = torch.zeros_like(dense[:, :, tree.trunk :])
@@ -64,8 +66,8 @@ def test_the_dense_mask_is_a_causal_trunk_and_the_blocks_of_the_branches(
     assert mask.shape[2] == found.shape[2]
     for queries, reach, own, part in mask.blocks:
         rows = slice(queries.start - tree.trunk, queries.stop - tree.trunk)
-        found[:, :, rows, :reach] = part[..., :reach] == 0
-        found[:, :, rows, own] = part[..., reach:] == 0
+        found[:, :, rows, reach] = part[..., : reach.stop] == 0
+        found[:, :, rows, own] = part[..., reach.stop :] == 0
     assert found.equal(dense[:, :, tree.trunk :])
     trunk = dense[:, 0, : tree.trunk, : tree.trunk]
     causal = torch.ones(tree.trunk, tree.trunk, dtype=torch.bool).tril()
@@ -87,7 +89,7 @@ def test_tree_attention_accepts_rows_without_branches_and_padded_sequences() -> 
     dense, tree = _model("sdpa").eval(), _model(TREE).eval()
     row = make_row(4, turns=7, all_turns=True)
     layout = PackedEncoder(0).encode([row, make_row(5, turns=2)], ("state", "action"))
-    assert layout.mask(tree.base_model).shape[2] == 0
+    assert branch_mask(_tree(layout), torch.float32).shape[2] == 0
     ids = layout.input_ids[:1, :6]
     padded = torch.tensor([[0, 0, 1, 1, 1, 1]])  # pads on the left, which a causal mask alone does not hide
     with torch.no_grad():

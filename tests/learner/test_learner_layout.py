@@ -11,7 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM, PretrainedConfig
 from learner.models.critic import Critic
 from learner.models.policy import Policy, sequence_logprobs
 from learner.models.pretrained import is_causal
-from learner.passes.attention import TREE, Tree, tree_mask
+from learner.passes.attention import TREE
+from learner.passes.masks import Tree, tree_mask
 from learner.passes.layout import Encoder
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row, fresh_shares

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from archer.commands.check import check
 from archer.commands.evaluate import evaluate
 from archer.commands.export import export
 from archer.commands.import_episodes import import_episodes
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(train)
+app.command()(check)
 app.command("eval")(evaluate)
 app.command()(record)
 app.command("import")(import_episodes)

@@ -25,6 +25,7 @@ from archer.driver.journal import Journal, read_state
 from archer.driver.learner_args import train_args
 from archer.driver.learner_job import train
 from archer.driver.outcome import report, rewind
+from archer.driver.passes import prove_passes
 from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from buffer.service import ReplayService
@@ -49,6 +50,10 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         if resume:
             rewind(folder, checkpoint, state, progress)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
+        passes = prove_passes(config, model)
+        journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
+        journal.handle(passes.event())
+        config = passes.settle(config)
 
         api_server = stack.enter_context(cluster(config))
         stack.callback(discovery.clear)
@@ -63,7 +68,6 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         stack.callback(pool.shutdown)
         discovery.add_source("pool", pool.metrics_targets)
 
-        journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         with BoardFollower(board, journal.handle) as follower:
             discovery.add_source("board", follower.targets)
             args = train_args(
@@ -74,6 +78,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
                 replay=replay.client(),
                 rollouts=pool,
                 board=BoardPublisher(board),
+                pass_gap=passes.gap,
                 scorer=scorer,
             )
             train(config, args, follower, api_server)

@@ -65,7 +65,8 @@ class LearnerConfig(StrictConfig):
     )
     activation_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
     passes: Passes = Field(
-        "auto", description="packed: an episode and its fresh actions in one pass; separate: a sequence each; auto proves."
+        "auto",
+        description="packed: an episode and its fresh actions in one pass; separate: a sequence each; auto proves.",
     )
     lora: LoraConfig | None = Field(None, description="Train adapters on a frozen base; null trains whole models.")
     micro_batch: int = Field(64, ge=1, description="Token sequences in one forward pass of one rank.")

@@ -37,7 +37,7 @@ class CriticScorer:
         from learner.models.critic import build_critic
 
         torch.set_num_threads(config.threads)
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
         # The weights that `load` receives have the adapters merged.
         whole = config.model_copy(update={"lora": None})
         self._critic, self._encoder = build_critic(whole, model, tokenizer)

@@ -45,6 +45,11 @@ class LearnerMetrics:
         self.broadcast_seconds = Histogram(
             "archer_learner_broadcast_seconds", "Time of a broadcast, including its proof.", registry=registry
         )
+        self.pass_gap = Gauge(
+            "archer_learner_pass_gap",
+            "Largest difference of a log-probability between the learner's passes and the model's own, at the start.",
+            registry=registry,
+        )
         self.proof_gap = Gauge(
             "archer_learner_proof_gap", "Largest difference in log-probability in the last proof.", registry=registry
         )

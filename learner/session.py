@@ -50,6 +50,8 @@ class Session:
         self.records = Records(
             args.board, self.state.wall_seconds, own, earlier_processor_s=self.state.processor_seconds
         )
+        if args.pass_gap is not None:
+            self.records.metrics.pass_gap.set(args.pass_gap)
         self.leader = Leader(args.rollouts.stale_error, self._send)
         self.collector = Collector(args, self.state, self.leader, self.records)
         self.base: Base | None = None

@@ -89,6 +89,8 @@ class Trainer:
             "processor_seconds": session.records.processor_seconds,
             "fresh_actions": float(self.feeder.count_fresh()),
         }
+        if self.args.pass_gap is not None:
+            metrics["pass_gap"] = self.args.pass_gap
         session.records.cycle(self.state.cycle, metrics)
         self._evaluate_and_save()
 

@@ -31,6 +31,7 @@ class TrainArgs:
         resume: checkpoint to resume from.
         demonstrations_in_replay: whether replay holds episodes that no policy wrote.
         scorer: the actor that chooses actions by the critic, for algorithms that play by it.
+        pass_gap: the largest gap, in nats, of the proof of the learner's passes; None if there was none.
         exact: the exact values of the environment at the critic's discount; None if it cannot be solved.
     """
 
@@ -59,4 +60,5 @@ class TrainArgs:
     resume: Path | None = None
     scorer: Scorer | None = None
     exact: ExactActions | None = None
+    pass_gap: float | None = None
     demonstrations_in_replay: bool = False

@@ -59,6 +59,15 @@ def prepare_policy(
     return model, kept
 
 
+def start_model(config: RunConfig, folder: Path) -> str:
+    """Return the folder or hub name of the model that a run of `config` starts from, made in `folder` if the run makes
+    it. Raises ConfigError if it cannot be used."""
+    if config.model.build is None:
+        return resolve_model(config.model)[0]
+    imports = read_imports(config.demonstrations.files, env=config.env.id)
+    return str(build_tiny_model(texts(_demonstrations(config, imports)), folder, config.model.build, seed=config.seed))
+
+
 def _demonstrations(config: RunConfig, imports: list[envs.Demonstration]) -> list[envs.Demonstration]:
     return (play_demonstrations(config) if config.demonstrations.episodes else []) + imports
 

@@ -24,6 +24,7 @@ from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
 from archer.driver.learner_args import train_args
 from archer.driver.outcome import report, rewind
+from archer.driver.passes import prove_passes
 from archer.driver.progress import Event, Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from buffer.client.local_client import LocalClient
@@ -47,6 +48,10 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
         if resume:
             rewind(folder, checkpoint, state, progress)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
+        passes = prove_passes(config, model)
+        journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
+        journal.handle(passes.event())
+        config = passes.settle(config)
         replay = _open_replay(config, folder, checkpoint)
         stack.callback(replay.close)
         if checkpoint is None and config.demonstrations.keep_in_replay:
@@ -65,7 +70,6 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
         scorer = CriticScorer(config.learner, model) if config.algorithm_config.proposals() else None
         rollouts = InlineRollouts(arguments, scorer)
         stack.callback(rollouts.shutdown)
-        journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
         board = _Board(journal.handle)
         args = train_args(
             config,
@@ -75,6 +79,7 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
             replay=replay,
             rollouts=rollouts,
             board=board,
+            pass_gap=passes.gap,
             scorer=None if scorer is None else scorer.load,
         )
         try:

@@ -32,7 +32,7 @@ class Journal:
         if event["kind"] == "cycle":
             self._cycle = event["cycle"]
             self._folder.append_row(event)
-        elif event["kind"] in ("held_out", "dropped"):
+        elif event["kind"] in ("held_out", "dropped", "passes"):
             self._folder.append_row(event)
         elif event["kind"] == "evaluation":
             result = EvalResult.from_event(event, env=self._env, greedy=self._greedy)

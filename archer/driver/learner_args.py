@@ -27,6 +27,7 @@ def train_args(
     replay: ReplayClient | LocalClient,
     rollouts: RolloutService,
     board: Publisher,
+    pass_gap: float,
     scorer: Scorer | None = None,
 ) -> TrainArgs:
     """Return the arguments of each rank; those of the same names are passed on."""
@@ -55,6 +56,7 @@ def train_args(
         demonstrations=folder.demonstrations,
         resume=resume,
         scorer=scorer,
+        pass_gap=pass_gap,
         demonstrations_in_replay=config.demonstrations.keep_in_replay,
         exact=exact_actions(config, model),
     )

@@ -112,7 +112,7 @@ def resolve_model(config: ModelConfig) -> tuple[str, int | None]:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    from learner.models.vocabulary import pad_token_id  # late: imports torch, as transformers does
+    from learner.models.vocabulary import pad_token_id, require_embedding  # late: imports torch, as transformers does
 
     assert config.path is not None, "a model to build has no path; build it first"
     path = start_path(config, built=Path())
@@ -121,16 +121,24 @@ def resolve_model(config: ModelConfig) -> tuple[str, int | None]:
             f"`model.path` is {config.path!r}, and that folder has no Hugging Face model (no config.json)"
         )
     try:
-        architecture = AutoConfig.from_pretrained(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        # False, and not the default, which asks a question on the terminal.
+        architecture = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"`model.path` {config.path!r} needs Python code of its own (`auto_map` in its configuration), which "
+                "transformers runs only with trust_remote_code=True and ArCHer never does; use a model whose "
+                "architecture transformers has"
+            ) from None
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"`model.path` {config.path!r} cannot be loaded: {first}") from error
     try:
         pad_token_id(tokenizer)
+        require_embedding(architecture, tokenizer)
     except LearnerError as error:
         raise ConfigError(f"`model.path` {config.path!r} cannot be trained: {error}") from error
-    return path, getattr(architecture, "max_position_embeddings", None)
+    return path, getattr(architecture.get_text_config(), "max_position_embeddings", None)
 
 
 def check_critic(config: CriticConfig, model: str) -> None:
@@ -142,6 +150,6 @@ def check_critic(config: CriticConfig, model: str) -> None:
     from learner.models.critic import check_backbone  # late: imports torch, as transformers does
 
     try:
-        check_backbone(config, AutoTokenizer.from_pretrained(model))
+        check_backbone(config, AutoTokenizer.from_pretrained(model, trust_remote_code=False))
     except LearnerError as error:
         raise ConfigError(str(error)) from error

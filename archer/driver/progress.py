@@ -112,6 +112,9 @@ class Progress:
             self.message(_evaluation_line(event))
         elif event["kind"] == "dropped":
             self.message(f"{event['where']}: {event['episodes']} episodes could not be played; {event['reason']}")
+        elif event["kind"] == "passes":
+            for proof in event["models"].values():
+                self.message(proof["line"])
         elif event["kind"] == "held_out" and self._live is None:
             self.message(_held_out_line(event))
         elif event["kind"] == "stage" and self._live is None:

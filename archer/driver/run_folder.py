@@ -132,7 +132,8 @@ def _empty(path: Path, *, overwrite: bool) -> None:
     A run that failed before its first row or checkpoint has nothing of value.
     """
     earlier = [entry for entry in path.iterdir() if entry.name != _LOCK]
-    has_results = (path / "metrics.jsonl").exists() or latest_checkpoint(path) is not None
+    rows = read_rows(path / "metrics.jsonl")
+    has_results = any(row["kind"] != "passes" for row in rows) or latest_checkpoint(path) is not None
     if has_results and not overwrite:
         raise ConfigError(
             f"{path} already holds a run; continue it with `archer train --resume {path}`, replace it with "

@@ -43,7 +43,7 @@ def load_tokenizer(model: str | None) -> PreTrainedTokenizerBase | None:
 
     folder = Path(model).expanduser()
     try:
-        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else model)
+        return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"--model {model!r}: its tokenizer cannot be loaded: {first}") from error

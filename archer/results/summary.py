@@ -74,6 +74,7 @@ def summarise(
         "turns": int(state.get("turns", last.get("turns", 0))),
         "policy_version": int(state.get("version", last.get("policy_version", 0))),
         "proof_max_gap": max(gaps) if gaps else None,
+        "passes": _passes(rows),
         "last_sampled_return": last.get("return"),
         "wall_seconds": round(wall_seconds, 1),
         "phase_seconds": {
@@ -119,6 +120,15 @@ def _held_out(rows: list[Row]) -> Row | None:
     }
 
 
+def _passes(rows: list[Row]) -> Row | None:
+    """Return how the learner ran each model, and the largest gap of its passes; None in rows of an earlier version."""
+    proofs = [row for row in rows if row["kind"] == "passes"]
+    if not proofs:
+        return None
+    models = {role: proof["passes"] for role, proof in proofs[-1]["models"].items()}
+    return {"gap": max(row["gap"] for row in proofs), **models}
+
+
 def _evaluated(prefix: str, row: Row | None) -> Row:
     row = row or {}
     return {
@@ -154,6 +164,9 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
         table.add_row(*line)
     if summary["proof_max_gap"] is not None:
         table.add_row("broadcast proof", f"{summary['proof_max_gap']:.1e}", "largest gap in log-probability")
+    if summary["passes"] is not None:
+        kinds = ", ".join(f"{role} {kind}" for role, kind in summary["passes"].items() if role != "gap")
+        table.add_row("proof of passes", f"{summary['passes']['gap']:.1e}", f"to the model's own; {kinds}")
     phases = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in summary["phase_seconds"].items())
     table.add_row("time", duration(summary["wall_seconds"]), phases)
     out = console or Console()

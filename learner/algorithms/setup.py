@@ -15,7 +15,7 @@ from learner.models.adapter_files import Base, fingerprint, load_adapter
 from learner.models.adapters import share, with_adapter
 from learner.models.critic import Critic, build_critic
 from learner.models.policy import Policy, TokenValue
-from learner.models.pretrained import load_causal_model
+from learner.models.pretrained import layers_of, load_causal_model
 from learner.models.vocabulary import pad_token_id
 from learner.passes.layout import Encoder
 from learner.passes.precision import Precision
@@ -82,7 +82,7 @@ class Setup:
         """Return a new critic and the encoder that lays out rows for it."""
         if self.config.lora is None:
             return build_critic(self.config, self.model, self.tokenizer)
-        return build_critic(self.config, self.reference, self.tokenizer, self.base.base_model)
+        return build_critic(self.config, self.reference, self.tokenizer, layers_of(self.base))
 
     def reference_policy(self, device: torch.device) -> FrozenEngine:
         """Return the frozen policy that learning started from: with adapters the base, or `lora.adapter` on it."""
@@ -94,4 +94,7 @@ class Setup:
         return FrozenEngine(Policy(model.requires_grad_(False), self.temperature, config.dtype), config, device)
 
     def _load(self, path: str, dtype: Precision) -> PreTrainedModel:
-        return load_causal_model(path, dtype, activation_checkpointing=self.config.activation_checkpointing)
+        config = self.config
+        return load_causal_model(
+            path, dtype, activation_checkpointing=config.activation_checkpointing, passes=config.passes
+        )

@@ -22,8 +22,8 @@ from transformers import (
 from learner.config import CriticConfig, LearnerConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
-from learner.models.policy import features, token_logprobs, value_head
 from learner.models.heads import HeadModule
+from learner.models.policy import features, token_logprobs, value_head
 from learner.models.pretrained import (
     attention_of,
     checkpoint_activations,
@@ -226,7 +226,7 @@ def _encoder(config: CriticConfig, backbone: PreTrainedConfig, tokenizer: PreTra
     path = config.backbone
     if path == "policy":
         return PackedEncoder(pad_token_id(tokenizer))
-    own = AutoTokenizer.from_pretrained(path)
+    own = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if is_causal(backbone):
         require_same_vocabulary(tokenizer, own, path)
         return PackedEncoder(pad_token_id(tokenizer))

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from learner.models.pretrained import layers_of
+
 
 class _Output(BaseModelOutputWithPast):
     """The output of `_Given`. What a family's forward pass reads beside the hidden states is None."""
@@ -20,7 +22,15 @@ class _Output(BaseModelOutputWithPast):
 
 
 class _Given(nn.Module):
-    """Stands in the place of a model without its head, and returns the hidden states that it is given."""
+    """Stands in the place of a model's layers, and returns the hidden states that it is given.
+
+    It has the numbers and texts of the layers that it replaces: Falcon-H1 keeps the scale of its logits there.
+    """
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        plain = {name: value for name, value in vars(layers).items() if isinstance(value, int | float | str)}
+        vars(self).update(plain)
 
     @property
     def decoder(self) -> _Given:
@@ -60,7 +70,8 @@ class HeadModule(nn.Module):
 def _without_layers(model: PreTrainedModel) -> PreTrainedModel:
     """Return a model over the head of `model`; the two share its parameters."""
     head = copy.copy(model)
-    head._modules = {**model._modules, model.base_model_prefix: _Given()}
+    layers = layers_of(model)
+    head._modules = {name: _Given(part) if part is layers else part for name, part in model._modules.items()}
     return head
 
 

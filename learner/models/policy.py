@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from learner.models.heads import OwnHead
-from learner.models.pretrained import hidden_width, packs
+from learner.models.pretrained import hidden_width, layers_of, packs
 from learner.passes.layout import Layout, Points, Predictions
 from learner.passes.masks import Tree, packing
 from learner.passes.paths import paths
@@ -50,10 +50,14 @@ class Policy(nn.Module):
 
         With `baseline`, return the pair of log-probabilities and b, float32 [tokens].
         """
-        hidden = features(self.model.base_model, layout, self.precision)
+        hidden = features(layers_of(self.model), layout, self.precision)
         at_tokens = hidden[predictions.row, predictions.column]
         logprob = token_logprobs(
-            OwnHead(self.model), at_tokens, predictions.token, self.precision, temperature=temperature or self.temperature
+            OwnHead(self.model),
+            at_tokens,
+            predictions.token,
+            self.precision,
+            temperature=temperature or self.temperature,
         )
         if not baseline:
             return logprob
@@ -66,7 +70,7 @@ class TokenValue(nn.Module):
 
     def __init__(self, model: PreTrainedModel, width: int, precision: Precision = "float32") -> None:
         super().__init__()
-        self.backbone = model.base_model
+        self.backbone = layers_of(model)
         self.precision = precision
         self.value = value_head(hidden_width(model), width)
 
@@ -93,12 +97,10 @@ def features(backbone: PreTrainedModel, layout: Layout, precision: Precision = "
             alone = paths(layout.input_ids, tree)
             return _hidden(backbone, alone.input_ids, alone.mask, use_cache=False)[alone.row, alone.column]
         with packing(tree):
-            # The mask hides nothing: pads are part of the tree. Without it, transformers would read the positions,
-            # which start anew in each branch, as those of unrelated sequences.
+            # The mask hides nothing: pads are part of the tree. Without a mask, transformers would take the positions,
+            # which begin anew in each branch, as a sign of unrelated sequences.
             everything = torch.ones_like(layout.input_ids)
-            return _hidden(
-                backbone, layout.input_ids, everything, position_ids=layout.position_ids, use_cache=False
-            )
+            return _hidden(backbone, layout.input_ids, everything, position_ids=layout.position_ids, use_cache=False)
 
 
 def _hidden(backbone: PreTrainedModel, input_ids: Tensor, mask: Tensor, **kwargs: Any) -> Tensor:
@@ -107,7 +109,12 @@ def _hidden(backbone: PreTrainedModel, input_ids: Tensor, mask: Tensor, **kwargs
 
 
 def token_logprobs(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, tokens: Tensor, precision: Precision = "float32", *, temperature: float = 1.0
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    tokens: Tensor,
+    precision: Precision = "float32",
+    *,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Return log p of `tokens` [tokens], float32, from the hidden states that predict them and an output head."""
     with computing(precision, hidden.device):

@@ -56,14 +56,22 @@ def _is_noise(name: str, value: Any) -> bool:
 
 
 def load_causal_model(
-    path: str | Path, dtype: Precision, *, activation_checkpointing: bool = False, passes: Passes = "auto"
+    path: str | Path,
+    dtype: Precision,
+    *,
+    activation_checkpointing: bool = False,
+    passes: Passes = "auto",
+    config: PreTrainedConfig | None = None,
 ) -> PreTrainedModel:
     """Return the causal model at `path`, a folder or Hugging Face name, with weights of `dtype`.
 
     Args:
         passes: whether the model runs packed passes or separate sequences, see `packs`.
+        config: instead of the model's own.
     """
-    config = without_dropout(AutoConfig.from_pretrained(str(path), trust_remote_code=False))
+    if config is None:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+    config = without_dropout(config)
     model = AutoModelForCausalLM.from_pretrained(
         str(path), config=config, dtype=DTYPES[dtype], attn_implementation=attention_of(config)
     )
@@ -86,15 +94,24 @@ def attention_of(config: PreTrainedConfig) -> str:
     return TREE if implementation() == FLEX and not family._supports_flex_attn else implementation()
 
 
+def layers_of(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the part of a causal model that gives its last hidden states; a model without a head is this part."""
+    if model.base_model is not model:
+        found: PreTrainedModel = model.base_model
+        return found
+    # Llama 4 names another attribute as its base model than the one it has.
+    return next((part for part in model.children() if isinstance(part, PreTrainedModel)), model)
+
+
 def set_passes(model: PreTrainedModel, passes: Passes) -> None:
     """Let the layers of `model` run packed passes or separate sequences; "auto" decides by `unpackable`."""
-    layers: Any = model.base_model
+    layers: Any = layers_of(model)
     layers.packs = passes == "packed" or (passes == "auto" and unpackable(model) is None)
 
 
 def packs(backbone: PreTrainedModel) -> bool:
     """Return whether `backbone` runs packed passes: what `set_passes` has set, by default "auto"."""
-    layers: Any = backbone.base_model
+    layers: Any = layers_of(backbone)
     if "packs" not in vars(layers):
         set_passes(backbone, "auto")
     return bool(layers.packs)
@@ -113,7 +130,7 @@ def unpackable(model: PreTrainedModel) -> str | None:
         return "its layers carry a state from token to token"
     if getattr(config, "alibi", False):
         return "ALiBi counts columns, not positions"
-    if "position_ids" not in inspect.signature(type(model.base_model).forward).parameters:
+    if "position_ids" not in inspect.signature(type(layers_of(model)).forward).parameters:
         return "its layers take no positions"
     return None
 

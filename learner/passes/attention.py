@@ -68,19 +68,19 @@ def tree_attention(
     trunk = query.shape[2] - (0 if attention_mask is None else attention_mask.shape[2])
     parts = []
     if trunk:
-        over = (query[:, :, :trunk], key[:, :, :trunk], value[:, :, :trunk])
-        parts.append(_attention(module, *over, None, **kwargs))
+        leading = (given[:, :, :trunk] for given in (query, key, value))
+        parts.append(_attention(module, *leading, mask=None, **kwargs))
     if isinstance(attention_mask, BranchMask):
         for queries, reach, own, mask in attention_mask.blocks:
             keys = (torch.cat((given[:, :, reach], given[:, :, own]), 2) for given in (key, value))
-            parts.append(_attention(module, query[:, :, queries], *keys, mask, **kwargs))
+            parts.append(_attention(module, query[:, :, queries], *keys, mask=mask, **kwargs))
     elif attention_mask is not None:
-        parts.append(_attention(module, query[:, :, trunk:], key, value, attention_mask, **kwargs))
+        parts.append(_attention(module, query[:, :, trunk:], key, value, mask=attention_mask, **kwargs))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1), None
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, **kwargs: Any
 ) -> Tensor:
     """Return the attention under a mask, or the causal one without: [rows, queries, heads, head width]."""
     if kwargs.get("softcap") is None and kwargs.get("s_aux") is None:

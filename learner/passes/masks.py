@@ -87,6 +87,11 @@ def packing(tree: Tree) -> Iterator[None]:
         _packed.reset(token)
 
 
+def packed_tree() -> Tree | None:
+    """Return the tree of the packed pass that runs now, None outside of `packing`."""
+    return _packed.get()
+
+
 def mask_mod(tree: Tree, local: Local | None = None) -> Rule:
     """Return a function from the indices of row, head, query and key to whether the query attends to the key.
 
@@ -163,9 +168,7 @@ def _branch_blocks(tree: Tree, dtype: torch.dtype, local: Local | None) -> Itera
             same = same & local.rule(row, row.new_zeros(()), at, position[:, None, own])
         allowed = torch.cat((leading, same | (column[query, None] == column[own])), -1).unsqueeze(1)
         own = slice(tree.trunk + own.start, tree.trunk + own.stop)
-        yield Block(
-            slice(tree.trunk + query.start, tree.trunk + query.stop), reach, own, _additive(allowed, dtype)
-        )
+        yield Block(slice(tree.trunk + query.start, tree.trunk + query.stop), reach, own, _additive(allowed, dtype))
 
 
 def _nearest(tree: Tree, query: slice, local: Local | None) -> int:
@@ -220,7 +223,7 @@ def _register(name: str, plain: Callable[..., Any], packed: Callable[..., Any]) 
     """Let models with the `attn_implementation` `name` use the masks of `packed` inside of `packing`."""
 
     def mask(*args: Any, **kwargs: Any) -> Any:
-        tree = _packed.get()
+        tree = packed_tree()
         if tree is None:
             return plain(*args, **kwargs)
         local = _local(tree, kwargs["mask_function"], kwargs.get("local_size"), kwargs.get("use_vmap", False))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from learner.passes.masks import Tree
 from learner.passes.layout import Layout, Part, Points, Predictions
+from learner.passes.masks import Tree
 from learner.passes.rows import Row, outside_actions
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from learner_cases import flat_actions, make_episode
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from learner.algorithms.base import build
 from learner.algorithms.setup import Setup
@@ -24,6 +25,7 @@ from learner.engine.engines import Engine, FrozenEngine
 from learner.models.critic import Critic
 from learner.models.policy import Policy, TokenValue
 from learner.passes.layout import Encoder
+from learner.passes.masks import packed_tree, tree_mask
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
 
@@ -44,11 +46,18 @@ class TableBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = SimpleNamespace(hidden_size=WIDTH, _attn_implementation="sdpa")
+        self.config = PretrainedConfig(hidden_size=WIDTH, attn_implementation="sdpa")
         self.dtype = torch.float32
+        self.packs = True
+
+    @property
+    def base_model(self) -> TableBackbone:
+        return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, use_cache: bool) -> Any:
-        sees = attention_mask[:, 0]
+        tree = packed_tree()
+        assert tree is not None
+        sees = tree_mask(tree)[:, 0]
         earlier = sees & (position_ids.unsqueeze(1) == position_ids.unsqueeze(2) - 1)
         assert (earlier.sum(-1) <= 1).all(), "two tokens stand right before this one"
         before = torch.where(earlier.any(-1), input_ids.gather(1, earlier.int().argmax(-1)), PAD)
@@ -69,8 +78,8 @@ class TableModel(nn.Module):
         for (before, token), row in (logits or {}).items():
             self.head.weight.data[:, pair(before, token)] = torch.tensor(row)
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.head
+    def forward(self, inputs_embeds: Tensor, use_cache: bool) -> Any:
+        return SimpleNamespace(logits=self.head(self.base_model(inputs_embeds=inputs_embeds).last_hidden_state))
 
 
 class _OfToken(nn.Module):

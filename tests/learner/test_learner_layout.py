@@ -12,8 +12,8 @@ from learner.models.critic import Critic
 from learner.models.policy import Policy, sequence_logprobs
 from learner.models.pretrained import is_causal
 from learner.passes.attention import TREE
-from learner.passes.masks import Tree, tree_mask
 from learner.passes.layout import Encoder
+from learner.passes.masks import Tree, tree_mask
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row, fresh_shares
 from learner.passes.separate_encoder import SeparateEncoder

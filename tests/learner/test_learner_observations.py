@@ -128,7 +128,8 @@ def test_the_head_starts_as_the_policys_and_is_trained_apart(
     config = LearnerConfig(critic=CriticConfig(observation_weight=1.0), lora=lora)
     policy = AutoModelForCausalLM.from_pretrained(tmp_path)
     critic, _ = build_critic(config, tmp_path, tokenizer, None if lora is None else policy.base_model)
-    head: Any = critic.observation_head
+    copied: Any = critic.observation_head
+    head = copied.model.lm_head
     torch.testing.assert_close(head.weight, policy.get_output_embeddings().weight)
     assert head.weight.requires_grad
     assert all(head.weight is not parameter for parameter in critic.backbone.parameters())

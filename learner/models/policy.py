@@ -97,8 +97,8 @@ def features(backbone: PreTrainedModel, layout: Layout, precision: Precision = "
             alone = paths(layout.input_ids, tree)
             return _hidden(backbone, alone.input_ids, alone.mask, use_cache=False)[alone.row, alone.column]
         with packing(tree):
-            # The mask hides nothing: pads are part of the tree. Without a mask, transformers would take the positions,
-            # which begin anew in each branch, as a sign of unrelated sequences.
+            # The mask hides nothing: pads are part of the tree. Without a mask, transformers would take each branch for
+            # an unrelated sequence, because its positions do not follow the column before it.
             everything = torch.ones_like(layout.input_ids)
             return _hidden(backbone, layout.input_ids, everything, position_ids=layout.position_ids, use_cache=False)
 

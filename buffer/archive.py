@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from buffer.episodes.schema import EPISODE_SCHEMA, new_rows, ragged_parts
+from buffer.episodes.schema import EARLIER_SCHEMA, EPISODE_SCHEMA, completed, new_rows, ragged_parts
 from buffer.episodes.validation import validate
 from buffer.errors import ReplayError, SchemaError
 from buffer.log.write_ahead import read_episodes
@@ -44,7 +44,7 @@ def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
         yield from read_episodes(replay)
         return
     try:
-        for batch in _file_batches(path):
+        for batch in map(completed, _file_batches(path)):
             validate(batch)
             yield batch
     except (SchemaError, pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
@@ -57,7 +57,8 @@ def _file_batches(path: Path) -> Iterator[pa.RecordBatch]:
             schema = file.schema_arrow
             for batch in file.iter_batches(batch_size=1024):
                 # Parquet has other names for the items of lists.
-                wanted = EPISODE_SCHEMA if schema.names == EPISODE_SCHEMA.names else schema
+                known = {tuple(one.names): one for one in (EPISODE_SCHEMA, EARLIER_SCHEMA)}
+                wanted = known.get(tuple(schema.names), schema)
                 yield batch.replace_schema_metadata(None).cast(wanted.with_metadata(schema.metadata))
         return
     with pa.memory_map(str(path)) as source:

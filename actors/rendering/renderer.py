@@ -1,7 +1,8 @@
 """The protocol of renderers, and the transcript of an episode that a renderer writes.
 
-The tokens of an episode only grow: the state of turn t is a prefix of the state of turn t + 1, and the tokens that the
-engine sampled stay unchanged. A renderer appends the separator and the new observation.
+The tokens of an episode only grow, and the tokens that the engine sampled stay unchanged. A renderer appends the
+separator and the new observation, so that the state of turn t is a prefix of the state of turn t + 1. Only a renderer
+that drops thoughts renders the whole history again.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Renderer(Protocol):
     """Whether each turn renders the history again, without the thoughts of earlier turns."""
 
     def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
-        """Return the tokens of s_0."""
+        """Return the tokens of s_0, or of a state after the whole conversation in `observation`."""
 
     def extend(
         self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
@@ -72,21 +73,32 @@ def as_messages(observation: Observation) -> list[Message]:
 
 
 class Transcript:
-    """The tokens and messages of an episode so far, and the positions of its actions; `tokens` is the present state."""
+    """The tokens and messages of an episode so far, and the positions of its actions.
+
+    Where the renderer drops thoughts, a turn renders the history again. If that is not what was written so far, its
+    state begins a new segment (`Episode.state_start`).
+    """
 
     def __init__(self, renderer: Renderer, observation: Observation, context: EpisodeContext) -> None:
         self._renderer = renderer
         self._context = context
         self._messages = as_messages(observation)
+        self._history = as_messages(observation)
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._rewards: list[float] = []
-        self.tokens = renderer.start(observation, context)
+        self._tokens = renderer.start(observation, context)
+        self._state_start = [0]
+
+    @property
+    def state(self) -> list[int]:
+        """The tokens of the present state."""
+        return self._tokens[self._state_start[-1] :]
 
     def add(self, action: Action, action_tokens: list[int], observation: Observation, reward: float) -> None:
         """Append an action, as it was read and as tokens, and the observation and reward that followed."""
-        self._starts.append(len(self.tokens))
-        self._ends.append(len(self.tokens) + len(action_tokens))
+        self._starts.append(len(self._tokens))
+        self._ends.append(len(self._tokens) + len(action_tokens))
         self._rewards.append(reward)
         answer = as_messages(observation)
         if "tool_calls" in action.message:
@@ -94,15 +106,34 @@ class Transcript:
         # The environment's own form of a call, in which an episode can be rendered for any model.
         said: Message = {**action.message, "content": action.thought + (action.message["content"] or action.text)}
         self._messages += [said, *answer]
-        self.tokens = self._renderer.extend(self.tokens, action_tokens, answer, self._context)
+        self._history += [action.message, *answer]
+        if self._renderer.drops_thoughts:
+            self._render_again(action_tokens)
+        else:
+            self._tokens = self._renderer.extend(self._tokens, action_tokens, answer, self._context)
+            self._state_start.append(0)
+
+    def _render_again(self, action_tokens: list[int]) -> None:
+        """Append the action and the rendered history, or of it what is new if it begins with all that was written."""
+        start, written = self._state_start[-1], [*self._tokens[self._state_start[-1] :], *action_tokens]
+        rendered = self._renderer.start(self._history, self._context)
+        if rendered[: len(written)] == written and len(rendered) > len(written):
+            self._tokens[start:] = rendered
+            self._state_start.append(start)
+        else:
+            self._state_start.append(start + len(written))
+            self._tokens[start:] = [*written, *rendered]
 
     def episode(self, window: int | None = None, **columns: Any) -> Episode:
-        """Return the episode, its tokens cut to `window`; `columns` are the columns of `Episode` not known here."""
+        """Return the episode, its last state cut to `window`; `columns` are the columns of `Episode` not known here."""
+        end = None if window is None else self._state_start[-1] + window
+        segmented = any(self._state_start)
         return Episode(
-            tokens=np.array(self.tokens[:window], np.int32),
+            tokens=np.array(self._tokens[:end], np.int32),
             action_start=np.array(self._starts, np.int32),
             action_end=np.array(self._ends, np.int32),
             reward=np.array(self._rewards, np.float32),
+            state_start=np.array(self._state_start if segmented else [], np.int32),
             messages=[{"role": message["role"], "content": message["content"]} for message in self._messages],
             **columns,
         )

@@ -65,13 +65,13 @@ async def run_episode(
     task_id = str(info.get(TASK_ID, ""))
     transcript = Transcript(renderer, observation, context)
     longest = engine.window - sampling.longest
-    if len(transcript.tokens) > longest:
-        raise _too_long(env.spec.id, seed, len(transcript.tokens), sampling.longest, engine.window)
+    if len(transcript.state) > longest:
+        raise _too_long(env.spec.id, seed, len(transcript.state), sampling.longest, engine.window)
     actions: list[FreshActions] = []
     terminated = truncated = window_truncated = False
     invalid = rejected = endless = 0
     while not (terminated or truncated):
-        action = await _next_action(engine, transcript.tokens, sampling, greedy, chooser)
+        action = await _next_action(engine, transcript.state, sampling, greedy, chooser)
         ids = action.tokens.tolist()
         read = renderer.read_action(ids, context)
         observation, reward, terminated, truncated, info = await env.astep(read.text)
@@ -80,7 +80,7 @@ async def run_episode(
         rejected += read.rejected
         endless += read.endless
         transcript.add(read, ids, observation, reward)
-        if not (terminated or truncated) and len(transcript.tokens) > longest:
+        if not (terminated or truncated) and len(transcript.state) > longest:
             truncated = window_truncated = True
     success = info.get(SUCCESS)
     sampled = FreshActions.join(actions)

@@ -66,7 +66,11 @@ def fitting(episodes: list[Episode], window: int | None, max_tokens: int) -> lis
     """Return the episodes whose every state leaves room for an action of `max_tokens` in the engine's window."""
     if window is None:
         return episodes
-    return [episode for episode in episodes if episode.state_end(episode.turns - 1) + max_tokens <= window]
+    return [
+        episode
+        for episode in episodes
+        if max(len(episode.state(turn)) for turn in range(episode.turns)) + max_tokens <= window
+    ]
 
 
 def demonstration_batches(episodes: list[Episode]) -> Iterator[pa.RecordBatch]:

@@ -25,7 +25,7 @@ _HEADER = np.dtype(
         ("seed", np.int64),
         *((f"{name}_bytes", np.int32) for name in _VARIABLE),
         *((name, np.int8) for name in _FLAGS),
-        ("spare", np.int8, 5),
+        ("spare", np.int8, 1),
     ]
 )
 _TURNS_OFFSET = 16 + 4 * list(RAGGED_DTYPES).index("action_start")

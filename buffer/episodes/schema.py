@@ -31,6 +31,7 @@ EPISODE_SCHEMA: pa.Schema = pa.schema(
         ("reward", pa.list_(pa.float32())),
         ("logprobs", pa.list_(pa.float32())),
         ("versions", pa.list_(pa.int32())),
+        ("state_start", pa.list_(pa.int32())),
         ("terminated", pa.bool_()),
         ("truncated", pa.bool_()),
         ("success", pa.bool_()),
@@ -39,6 +40,8 @@ EPISODE_SCHEMA: pa.Schema = pa.schema(
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION},
 )
+EARLIER_SCHEMA: pa.Schema = EPISODE_SCHEMA.remove(EPISODE_SCHEMA.get_field_index("state_start"))
+"""The columns of episodes that were written before episodes could have several segments."""
 
 RAGGED_DTYPES: dict[str, np.dtype] = {
     column.name: np.dtype(column.type.value_type.to_pandas_dtype())
@@ -63,6 +66,12 @@ class Episode:
     reward: np.ndarray  # float32[T]
     logprobs: np.ndarray  # float32[A], the behaviour log-probabilities of the action tokens, in order
     versions: np.ndarray  # int32[A], the policy version that wrote each action token
+    state_start: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    """int32[T + 1], index of the first token of state s_t, or empty if every state begins at token 0.
+
+    Turns with one start are a segment, in which each state is a prefix of the next. A state that renders the history in
+    another form begins a new segment, behind the action before it.
+    """
     terminated: bool
     truncated: bool
     success: bool | None = None
@@ -83,8 +92,17 @@ class Episode:
         """Undiscounted return: the sum of the rewards."""
         return float(np.sum(self.reward, dtype=np.float64))
 
+    @property
+    def state_starts(self) -> np.ndarray:
+        """int32[T + 1], index of the first token of each state."""
+        return self.state_start if len(self.state_start) else np.zeros(self.turns + 1, np.int32)
+
+    def state(self, turn: int) -> np.ndarray:
+        """Return the tokens of state s_turn, for turn in 0..T."""
+        return self.tokens[int(self.state_starts[turn]) : self.state_end(turn)]
+
     def state_end(self, turn: int) -> int:
-        """Return the number of tokens of state s_turn, for turn in 0..T; s_T is the whole episode."""
+        """Return the index after the last token of state s_turn, for turn in 0..T; s_T ends with the episode."""
         if not 0 <= turn <= self.turns:
             raise IndexError(f"state {turn} of episode {self.episode_id!r}, which has states 0 to {self.turns}")
         return len(self.tokens) if turn == self.turns else int(self.action_start[turn])
@@ -125,11 +143,22 @@ def ragged_parts(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
     return column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=True)
 
 
+def completed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch of `EARLIER_SCHEMA` in `EPISODE_SCHEMA`: each episode is one segment. Others stay as they are."""
+    if batch.schema.names != EARLIER_SCHEMA.names:
+        return batch
+    at = EPISODE_SCHEMA.get_field_index("state_start")
+    column = EPISODE_SCHEMA.field(at)
+    none = pa.ListArray.from_arrays(pa.array(np.zeros(batch.num_rows + 1, np.int32)), pa.array([], pa.int32()))
+    return batch.add_column(at, column, none)
+
+
 def batch_to_episodes(batch: pa.RecordBatch) -> list[Episode]:
     """Return the rows as episodes whose arrays are views of the batch's memory.
 
     The columns may be in any order; without a column `messages` the episodes have no messages.
     """
+    batch = completed(batch)
     names = batch.schema.names
     plain: dict[str, list] = {
         column.name: batch.column(column.name).to_pylist()

@@ -96,11 +96,41 @@ def _check_turns(ids: pa.Array, sizes: dict[str, np.ndarray], flat: dict[str, np
             row = int(row_of_turn[at])
             action = f"action {at - first_turns[row]} [{starts[at]}, {ends[at]}) of {sizes['tokens'][row]} tokens"
             _refuse(ids, row, f"{action} {what}; offsets must rise")
+    _check_segments(ids, sizes, flat, first_turns)
     lengths = np.add.reduceat((ends - starts).astype(np.int64), first_turns)
     for name in ("logprobs", "versions"):
         if (row := _first(sizes[name] != lengths)) is not None:
             what = f"{lengths[row]} action tokens but {sizes[name][row]} {name}; give one per action token"
             _refuse(ids, row, what)
+
+
+def _check_segments(
+    ids: pa.Array,
+    sizes: dict[str, np.ndarray],
+    flat: dict[str, np.ndarray],
+    first_turns: np.ndarray,
+) -> None:
+    """Check `state_start`: empty, or one entry per state that is the one before it or the end of the action between."""
+    given, turns = sizes["state_start"], sizes["action_start"]
+    if not given.any():
+        return
+    if (row := _first((given > 0) & (given != turns + 1))) is not None:
+        _refuse(ids, row, f"{turns[row]} turns but {given[row]} state_start; give one per state, or none")
+    segmented = np.flatnonzero(given)
+    bounds = np.cumsum(given) - given
+    for row in segmented.tolist():
+        start = flat["state_start"][bounds[row] : bounds[row] + given[row]]
+        span = slice(first_turns[row], first_turns[row] + turns[row])
+        action_start, action_end = flat["action_start"][span], flat["action_end"][span]
+        state_end = np.append(action_start, sizes["tokens"][row])
+        follows = (start[1:] == start[:-1]) | (start[1:] == action_end)
+        if start[0] != 0 or not follows.all() or (start >= state_end).any():
+            _refuse(
+                ids,
+                row,
+                f"state_start is {start.tolist()}; a state begins where the one before it does, or at the end "
+                "of the action between them, and holds at least one token",
+            )
 
 
 def _check_values(ids: pa.Array, sizes: dict[str, np.ndarray], flat: dict[str, np.ndarray]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from buffer.episodes.schema import EPISODE_SCHEMA, VERSION_KEY
+from buffer.episodes.schema import EARLIER_SCHEMA, EPISODE_SCHEMA, VERSION_KEY, completed
 from buffer.errors import LogError
 
 LOG_VERSION = b"1"
@@ -20,6 +20,8 @@ SEGMENT_SCHEMA: pa.Schema = EPISODE_SCHEMA.with_metadata(
     {**(EPISODE_SCHEMA.metadata or {}), LOG_VERSION_KEY: LOG_VERSION}
 )
 SEGMENT_HEADER: pa.Buffer = SEGMENT_SCHEMA.serialize()  # The first bytes of every segment
+EARLIER_HEADER: pa.Buffer = EARLIER_SCHEMA.with_metadata(SEGMENT_SCHEMA.metadata).serialize()
+"""The first bytes of segments that were written before episodes could have several segments of tokens."""
 _EMPTY = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in SEGMENT_SCHEMA], schema=SEGMENT_SCHEMA)
 _SEAL_KEY = b"archer.seal"
 _MARK = -1  # Every IPC message begins with the int32 -1, at a multiple of eight bytes
@@ -51,8 +53,11 @@ def encode_frame(batch: pa.RecordBatch, first_row: int, turns_before: int) -> tu
     return data, sink.getvalue()[SEGMENT_HEADER.size : end]
 
 
-def check_header(segment: pa.Buffer, name: str) -> None:
-    """Raise LogError if another version wrote the segment, FrameError if its header is incomplete or damaged."""
+def check_header(segment: pa.Buffer, name: str) -> pa.Buffer:
+    """Return the header of a segment: SEGMENT_HEADER or EARLIER_HEADER.
+
+    Raises LogError if another version wrote the segment, FrameError if its header is incomplete or damaged.
+    """
     try:
         schema = pa.ipc.read_schema(pa.BufferReader(segment))
     except (pa.ArrowInvalid, OSError, EOFError) as error:
@@ -64,12 +69,18 @@ def check_header(segment: pa.Buffer, name: str) -> None:
                 f"{name} was written with {what} {found!r}, this ArCHer reads {wanted!r}; use the version of ArCHer "
                 "that wrote it"
             )
+    if schema == EARLIER_SCHEMA:
+        return EARLIER_HEADER
     if schema != SEGMENT_SCHEMA:
         raise FrameError("the header's columns are not those of the episode schema")
+    return SEGMENT_HEADER
 
 
-def read_frame(segment: pa.Buffer, start: int) -> Frame:
-    """Return the frame that begins at byte `start`. Raises FrameError unless it is complete and its checksum holds."""
+def read_frame(segment: pa.Buffer, start: int, header: pa.Buffer = SEGMENT_HEADER) -> Frame:
+    """Return the frame that begins at byte `start` of a segment with this header.
+
+    Raises FrameError unless it is complete and its checksum holds.
+    """
     source = pa.BufferReader(segment)
     source.seek(start)
     try:
@@ -77,7 +88,7 @@ def read_frame(segment: pa.Buffer, start: int) -> Frame:
         data_end = source.tell()
         pa.ipc.read_message(source)
         end = source.tell()
-        seal = pa.ipc.open_stream(pa.py_buffer(SEGMENT_HEADER.to_pybytes() + segment[data_end:end].to_pybytes()))
+        seal = pa.ipc.open_stream(pa.py_buffer(header.to_pybytes() + segment[data_end:end].to_pybytes()))
         _, metadata = seal.read_next_batch_with_custom_metadata()
     except (pa.ArrowInvalid, OSError, EOFError, StopIteration) as error:
         raise FrameError(f"torn or damaged at byte {start}: {error}") from error
@@ -88,11 +99,12 @@ def read_frame(segment: pa.Buffer, start: int) -> Frame:
     crc, first_row, turns_before = checked.split(b" ")
     if zlib.crc32(segment[start:data_end]) != int(crc, 16):
         raise FrameError(f"the checksum of the batch at byte {start} does not match")
-    batch = pa.ipc.read_record_batch(message, SEGMENT_SCHEMA).replace_schema_metadata(EPISODE_SCHEMA.metadata)
-    return Frame(batch, int(first_row), int(turns_before), end)
+    schema = EARLIER_SCHEMA if header is EARLIER_HEADER else SEGMENT_SCHEMA
+    batch = pa.ipc.read_record_batch(message, schema).replace_schema_metadata(EPISODE_SCHEMA.metadata)
+    return Frame(completed(batch), int(first_row), int(turns_before), end)
 
 
-def next_frame(segment: pa.Buffer, start: int) -> Frame | None:
+def next_frame(segment: pa.Buffer, start: int, header: pa.Buffer = SEGMENT_HEADER) -> Frame | None:
     """Return the first complete frame at or after byte `start`, or None; its mark finds it, its checksum proves it."""
     start += -start % 8
     words = np.frombuffer(segment, dtype=np.int32, count=segment.size // 4)
@@ -102,7 +114,7 @@ def next_frame(segment: pa.Buffer, start: int) -> Frame | None:
     likely = np.flatnonzero((marks == _MARK) & (lengths > 0) & (lengths <= _LONGEST_HEADER) & (lengths % 8 == 0))
     for candidate in likely:
         try:
-            return read_frame(segment, start + 8 * int(candidate))
+            return read_frame(segment, start + 8 * int(candidate), header)
         except FrameError:
             continue
     return None

@@ -75,17 +75,17 @@ def _read_segment(path: Path, recovery: Recovery, *, last: bool, repair: bool) -
     size = path.stat().st_size
     segment = Segment(path, int(path.stem.partition("-")[2]), size)
     buffer = pa.memory_map(str(path)).read_buffer() if size else pa.py_buffer(b"")
-    position = 0
+    position, header = 0, SEGMENT_HEADER
     try:
-        check_header(buffer, str(path))
-        position = SEGMENT_HEADER.size
+        header = check_header(buffer, str(path))
+        position = header.size
     except FrameError as error:
         logger.warning("log segment %s: %s", path, error)
     while position < size:
         try:
-            frame = read_frame(buffer, position)
+            frame = read_frame(buffer, position, header)
         except FrameError as error:
-            found = next_frame(buffer, position + 8)
+            found = next_frame(buffer, position + 8, header)
             if found is None and last:
                 break
             where = "the end of the segment" if found is None else f"the next complete batch (row {found.first_row})"

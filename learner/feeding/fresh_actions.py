@@ -73,7 +73,7 @@ class FreshSupply:
         needed = Counter(state for rows in steps for row in rows for state in _states_of(row))
         for rows in steps:
             new = {
-                state: row.episode.tokens[: row.episode.state_end(state[1])]
+                state: row.episode.state(state[1])
                 for row in rows
                 for state in _states_of(row)
                 if state not in self._stock

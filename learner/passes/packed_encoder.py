@@ -10,11 +10,14 @@ import torch
 
 from learner.passes.layout import Layout, Part, Points, Predictions
 from learner.passes.masks import Tree
-from learner.passes.rows import Row, outside_actions
+from learner.passes.rows import Row
+from learner.passes.segments import Ends, Segments, joined
 
 
 class PackedEncoder:
     """Lays out each row as one sequence: the episode as trunk, then each fresh action as a branch.
+
+    An episode of several segments is several sequences, one for each segment.
 
     A branch attends to the trunk up to its own state and to itself; its positions continue from that state. The
     branches of all rows begin in the same column, after the longest trunk.
@@ -27,27 +30,32 @@ class PackedEncoder:
         """Return the packed layout of `rows`, see `Encoder.encode`."""
         if horizon < 1 and {"action", "next_state", "next_states"} & set(parts):
             raise ValueError(f"a horizon of {horizon} ends the trunk at the states; {parts} need one of at least 1")
-        of_row, ends = _ends(rows, horizon)
-        trunks = np.zeros((len(rows), 1), dtype=np.int64)
-        np.maximum.at(trunks[:, 0], of_row, ends["next_state"])
-        if "fresh" in parts:
-            reach = [row.episode.state_end(int(row.states.max())) for row in rows]
-            trunks = np.maximum(trunks, np.array(reach)[:, None])
+        segments = Segments(rows)
+        ends = _ends(segments, horizon)
+        fresh = _branches(segments) if "fresh" in parts else None
+        # Segments that no part reads are left out.
+        lengths = _reach(segments, ends, horizon)
+        if fresh is not None:
+            np.maximum.at(lengths, fresh.row, fresh.state)
+        read = lengths > 0
+        number, trunks = np.cumsum(read) - 1, lengths[read][:, None]
         trunk = int(trunks.max())
         actions: dict[Part, _Actions] = {}
         if "action" in parts:
-            one = np.ones(len(of_row), dtype=np.int64)
-            actions["action"] = _Actions(of_row, ends["state"], ends["state"], ends["action"] - ends["state"], one)
-        if "fresh" in parts:
-            actions["fresh"] = _branches(rows, trunk)
+            state, end = ends["state"], ends["action"].length
+            one = np.ones(len(end), dtype=np.int64)
+            actions["action"] = _Actions(number[state.sequence], state.length, state.length, end - state.length, one)
+        if fresh is not None:
+            actions["fresh"] = fresh._replace(row=number[fresh.row], start=fresh.start + trunk)
         column = np.arange(max(trunk, *(found.end.max(initial=0) for found in actions.values()), 0))
         inside = column < trunks
         ids = np.full(inside.shape, self.pad_token_id, dtype=np.int64)
-        for index, row in enumerate(rows):
-            ids[index, : trunks[index, 0]] = row.episode.tokens[: trunks[index, 0]]
+        for index, sequence in enumerate(np.flatnonzero(read)):
+            tokens = rows[segments.row[sequence]].episode.tokens[segments.start[sequence] :]
+            ids[index, : trunks[index, 0]] = tokens[: trunks[index, 0]]
         # Positions continue over a trunk's pads, so that transformers finds one sequence in each row. A pad behind the
         # trunks has position 0: its column may lie beyond the learned positions of a model.
-        position = np.tile(np.where(column < trunk, column, 0), (len(rows), 1))
+        position = np.tile(np.where(column < trunk, column, 0), (len(trunks), 1))
         branch = np.where(inside, 0, -1).astype(np.int32)
         sees = np.where(inside, column + 1, 0).astype(np.int32)
         if "fresh" in actions:
@@ -55,15 +63,14 @@ class PackedEncoder:
             of, within = fresh.tokens()
             at = (fresh.row[of], fresh.start[of] + within)
             ids[at] = np.concatenate([row.fresh.tokens for row in rows if row.fresh is not None])
-            first = np.searchsorted(fresh.row, fresh.row)
-            branch[at] = (np.arange(len(first)) - first + 1)[of]
+            branch[at] = (_within(fresh.row, np.ones_like(fresh.row)) + 1)[of]
             position[at], sees[at] = fresh.state[of] + within, fresh.state[of]
-        points = {str(part): _points(of_row, ends[part]) for part in parts if part in ends}
+        points = {str(part): _points(number, ends[part]) for part in parts if part in ends}
         if "fresh" in actions:
             points["fresh"] = actions["fresh"].points()
         predictions = {str(part): found.predictions(ids) for part, found in actions.items()}
         if "observation" in parts:
-            predictions["observation"] = _observations(rows, trunks[:, 0], ids)
+            predictions["observation"] = _observations(segments, lengths, ids)
         tree = Tree(torch.from_numpy(branch), torch.from_numpy(sees), trunk)
         return Layout(torch.from_numpy(ids), torch.from_numpy(position), tree, points, predictions)
 
@@ -108,46 +115,60 @@ class _Actions(NamedTuple):
         return Predictions(*map(torch.from_numpy, (row, predicts, ids[row, column], state[of], number[of])))
 
 
-def _ends(rows: Sequence[Row], horizon: int) -> tuple[np.ndarray, dict[Part, np.ndarray]]:
-    """Return each sample's row, int64 [samples], and the number of tokens up to the end of each part of the trunk.
-
-    The numbers are int64 [samples], and [samples, horizon] for "next_states".
-    """
+def _ends(segments: Segments, horizon: int) -> dict[Part, Ends]:
+    """Return the end of each part of the samples: arrays [samples], and [samples, horizon] for "next_states"."""
     state, action, path = [], [], []
     steps = np.arange(1, horizon + 1)
-    for row in rows:
-        episode = row.episode
-        bounds = np.append(episode.action_start, len(episode.tokens))
-        state.append(bounds[row.turns])
-        action.append(episode.action_end[row.turns])
-        path.append(bounds[np.minimum(row.turns[:, None] + steps, episode.turns)])
-    ends, action_ends, ahead = (np.concatenate(found).astype(np.int64) for found in (state, action, path))
-    next_state = ahead[:, -1] if horizon else ends
-    of_row = np.repeat(np.arange(len(rows)), [len(row.turns) for row in rows])
-    return of_row, {"state": ends, "action": action_ends, "next_state": next_state, "next_states": ahead}
+    for index, row in enumerate(segments.rows):
+        state.append(segments.states(index, row.turns))
+        action.append(segments.actions(index, row.turns))
+        path.append(segments.states(index, np.minimum(row.turns[:, None] + steps, row.episode.turns)))
+    ends, ahead = joined(state), joined(path)
+    last = Ends(ahead.sequence[:, -1], ahead.length[:, -1]) if horizon else ends
+    return {"state": ends, "action": joined(action), "next_state": last, "next_states": ahead}
 
 
-def _branches(rows: Sequence[Row], trunk: int) -> _Actions:
-    """Return the fresh actions, which follow each other in their row from column `trunk` on."""
-    given = [(index, row, row.fresh) for index, row in enumerate(rows) if row.fresh is not None]
+def _reach(segments: Segments, ends: dict[Part, Ends], horizon: int) -> np.ndarray:
+    """Return how many tokens of each segment the parts of the trunk read, int64 [segments]."""
+    reach = np.zeros(len(segments.row), dtype=np.int64)
+    for part, end in ends.items():
+        if horizon or part == "state":
+            np.maximum.at(reach, end.sequence, end.length)
+    return reach
+
+
+def _branches(segments: Segments) -> _Actions:
+    """Return the fresh actions. Those of a segment follow each other in their order, and the first begins at 0."""
+    given = [(index, row, row.fresh) for index, row in enumerate(segments.rows) if row.fresh is not None]
     counts = np.concatenate([fresh.counts for _, _, fresh in given]).astype(np.int64)
     length = np.concatenate([np.diff(fresh.offsets) for _, _, fresh in given])
-    row_of = np.repeat(np.concatenate([np.full(len(row.states), index) for index, row, _ in given]), counts)
-    bounds = [np.append(row.episode.action_start, len(row.episode.tokens))[row.states] for _, row, _ in given]
-    start = np.cumsum(length) - length
-    first = start[np.searchsorted(row_of, row_of)]
-    return _Actions(row_of, np.repeat(np.concatenate(bounds), counts), start - first + trunk, length, counts)
+    ends = joined([segments.states(index, row.states) for index, row, _ in given])
+    sequence, state = np.repeat(ends.sequence, counts), np.repeat(ends.length, counts)
+    return _Actions(sequence, state, _within(sequence, length), length, counts)
 
 
-def _observations(rows: Sequence[Row], trunks: np.ndarray, ids: np.ndarray) -> Predictions:
-    """Return the tokens of the trunks, `trunks` [rows] long, that belong to no action, and their predecessors.
+def _within(group: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Return the sum of the sizes before each item in its group, int64 [items]."""
+    order = np.argsort(group, kind="stable")
+    before = np.cumsum(size[order]) - size[order]
+    found = np.empty_like(before)
+    found[order] = before - before[np.searchsorted(group[order], group[order])]
+    return found
+
+
+def _observations(segments: Segments, lengths: np.ndarray, ids: np.ndarray) -> Predictions:
+    """Return the tokens of the trunks that belong to no action, and their predecessors.
 
     They include the tokens that a renderer puts around actions and observations. The first token has no predecessor.
+
+    Args:
+        lengths: int64 [segments], the tokens of each trunk; segments of length 0 are not in `ids`.
     """
-    outside = [outside_actions(row.episode, length) for row, length in zip(rows, trunks.tolist(), strict=True)]
-    rows_of, columns = np.repeat(np.arange(len(rows)), [len(found) for found in outside]), np.concatenate(outside)
-    sizes = np.array([len(given.turns) for given in rows])
-    first = (np.cumsum(sizes) - sizes)[rows_of]
+    read = np.flatnonzero(lengths)
+    outside = [segments.observations(sequence, int(lengths[sequence])) for sequence in read]
+    rows_of, columns = np.repeat(np.arange(len(read)), [len(found) for found in outside]), np.concatenate(outside)
+    sizes = np.array([len(given.turns) for given in segments.rows])
+    first = (np.cumsum(sizes) - sizes)[segments.row[read]][rows_of]
     return Predictions(
         *map(torch.from_numpy, (rows_of, columns - 1, ids[rows_of, columns], first, np.zeros_like(columns)))
     )
@@ -155,13 +176,11 @@ def _observations(rows: Sequence[Row], trunks: np.ndarray, ids: np.ndarray) -> P
 
 def observation_tokens(rows: Sequence[Row], horizon: int) -> int:
     """Return the number of tokens of the part "observation" in a layout of `rows` with other parts of this horizon."""
-    of_row, ends = _ends(rows, horizon)
-    trunks = np.zeros(len(rows), dtype=np.int64)
-    np.maximum.at(trunks, of_row, ends["next_state"])
-    return sum(len(outside_actions(row.episode, length)) for row, length in zip(rows, trunks.tolist(), strict=True))
+    segments = Segments(rows)
+    lengths = _reach(segments, _ends(segments, horizon), horizon)
+    return sum(len(segments.observations(index, int(lengths[index]))) for index in np.flatnonzero(lengths))
 
 
-def _points(of_row: np.ndarray, ends: np.ndarray) -> Points:
-    """Return the positions of the last tokens of a part."""
-    row, column = torch.from_numpy(of_row), torch.from_numpy(ends - 1)
-    return Points(row if column.dim() == 1 else row.unsqueeze(1).expand_as(column), column)
+def _points(number: np.ndarray, ends: Ends) -> Points:
+    """Return the positions of the last tokens of a part; `number` is the layout's row of each segment."""
+    return Points(torch.from_numpy(number[ends.sequence]), torch.from_numpy(ends.length - 1))

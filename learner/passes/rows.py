@@ -98,7 +98,7 @@ def whole_episodes(rows: Sequence[Row], window: int) -> list[Row]:
     found = []
     for row in rows:
         episode = row.episode
-        turns = episode.turns - (not episode.terminated and len(episode.tokens) >= window)
+        turns = episode.turns - (not episode.terminated and len(episode.state(episode.turns)) >= window)
         if turns:
             weights = row.weights[:turns]
             bootstraps = not episode.terminated
@@ -142,15 +142,23 @@ def action_record(rows: Iterable[Row]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(logprobs).astype(np.float32), np.concatenate(versions).astype(np.int64)
 
 
-def outside_actions(episode: Episode, length: int) -> np.ndarray:
-    """Return the places of the observation tokens among the first `length` tokens, int64 ascending.
+def outside_actions(episode: Episode, end: int, start: int = 0) -> np.ndarray:
+    """Return the places of the observation tokens from `start`, where a segment begins, up to `end`, int64 ascending.
 
-    They belong to no action and have a token before them, which predicts them.
+    They belong to no action and have a token before them, which predicts them. A later segment repeats the history, of
+    which only the tokens behind the common beginning with the segment before it count.
     """
     bounds = np.zeros(len(episode.tokens) + 1, dtype=np.int64)
     np.add.at(bounds, episode.action_start, 1)
     np.add.at(bounds, episode.action_end, -1)
-    return np.flatnonzero(np.cumsum(bounds)[1:length] == 0) + 1
+    first = start + 1
+    if start:
+        before = episode.tokens[episode.state_start[episode.state_start < start].max() : start]
+        segment = episode.tokens[start:end]
+        shorter = min(len(before), len(segment))
+        other = np.flatnonzero(before[:shorter] != segment[:shorter])
+        first = max(first, start + (int(other[0]) if len(other) else shorter))
+    return np.flatnonzero(np.cumsum(bounds)[first:end] == 0) + first
 
 
 @dataclass(frozen=True)

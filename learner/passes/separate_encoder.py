@@ -52,15 +52,14 @@ class SeparateEncoder:
         for row in rows:
             episode = row.episode
             for turn in map(int, row.turns):
-                state = episode.tokens[: episode.state_end(turn)]
-                add("state", state)
-                add("action", episode.tokens[: int(episode.action_end[turn])])
-                add("next_state", episode.tokens[: episode.state_end(min(turn + horizon, episode.turns))])
+                add("state", episode.state(turn))
+                add("action", episode.tokens[episode.state_starts[turn] : int(episode.action_end[turn])])
+                add("next_state", episode.state(min(turn + horizon, episode.turns)))
                 for ahead in range(1, horizon + 1):
-                    add("next_states", episode.tokens[: episode.state_end(min(turn + ahead, episode.turns))])
+                    add("next_states", episode.state(min(turn + ahead, episode.turns)))
             if "fresh" in found:
                 for number, turn in enumerate(map(int, row.states)):
-                    state = episode.tokens[: episode.state_end(turn)]
+                    state = episode.state(turn)
                     for tokens in row.fresh_at(number):
                         add("fresh", np.concatenate((state, tokens)))
         lengths = np.array([len(sequence) for sequence in sequences])

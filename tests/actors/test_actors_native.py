@@ -97,12 +97,12 @@ def test_a_call_that_the_token_limit_cut_is_rejected_and_its_turn_is_closed():
     context = EpisodeContext(TIME, renderer.tools)
     whole = renderer.encode_action('{"tool": "order", "args": {"order": 512}}', context)
     transcript = Transcript(renderer, "Customer: Where is it?", context)
-    before = list(transcript.tokens)
+    before = list(transcript.state)
     action = renderer.read_action(whole[:20], context)
     assert action.rejected
     transcript.add(action, whole[:20], "Error: the call cannot be parsed.", 0.0)
-    assert transcript.tokens[: len(before) + 20] == before + whole[:20]
-    rest = tokenizer.decode(transcript.tokens[len(before) + 20 :])
+    assert transcript.state[: len(before) + 20] == before + whole[:20]
+    rest = tokenizer.decode(transcript.state[len(before) + 20 :])
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
     answer = header.format("user") + "Error: the call cannot be parsed.<|eot_id|>" + header.format("assistant")
     assert rest == "<|eot_id|>" + answer

@@ -53,7 +53,7 @@ def make_batch(indices, **kwargs) -> pa.RecordBatch:
 
 def assert_same(got: Episode, want: Episode, *, messages: bool = True) -> None:
     """Compare every field except the time of creation and, if they were not requested, the messages."""
-    for name in ("tokens", "action_start", "action_end", "reward", "logprobs", "versions"):
+    for name in ("tokens", "action_start", "action_end", "reward", "logprobs", "versions", "state_start"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
         assert getattr(got, name).dtype == getattr(want, name).dtype, name
     for name in ("episode_id", "env", "task_id", "seed", "worker", "terminated", "truncated", "success"):

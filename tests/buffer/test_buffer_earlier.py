@@ -1,0 +1,76 @@
+"""Episodes that were written before episodes could have several segments: archives and logs stay readable."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from replay_cases import assert_same, make_batch, make_episode
+
+import buffer.log.frames as frames
+from buffer.archive import read_archive
+from buffer.episodes.schema import EARLIER_SCHEMA, EPISODE_SCHEMA, batch_to_episodes, episodes_to_batch
+from buffer.episodes.validation import validate
+from buffer.errors import SchemaError
+from buffer.log.write_ahead import Recovery, WriteAheadLog, read_log
+
+
+def _earlier(indices):
+    return make_batch(indices).select(EARLIER_SCHEMA.names).replace_schema_metadata(EARLIER_SCHEMA.metadata)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_an_earlier_archive_is_read_as_episodes_of_one_segment(tmp_path, form):
+    path = tmp_path / f"episodes.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_batches([_earlier(range(5))]), path)
+    else:
+        with pa.ipc.new_file(str(path), EARLIER_SCHEMA) as writer:
+            writer.write_batch(_earlier(range(5)))
+    (batch,) = read_archive(path)
+    assert batch.schema.names == EPISODE_SCHEMA.names
+    for got, index in zip(batch_to_episodes(batch), range(5), strict=True):
+        assert_same(got, make_episode(index))
+        assert got.state_starts.tolist() == [0] * (got.turns + 1)
+
+
+def test_an_earlier_log_is_read_and_goes_on_in_a_new_segment(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        metadata = frames.SEGMENT_SCHEMA.metadata
+        earlier.setattr(frames, "SEGMENT_SCHEMA", EARLIER_SCHEMA.with_metadata(metadata))
+        earlier.setattr(frames, "SEGMENT_HEADER", frames.EARLIER_HEADER)
+        earlier.setattr("buffer.log.write_ahead.SEGMENT_HEADER", frames.EARLIER_HEADER)
+        empty = frames._EMPTY.select(EARLIER_SCHEMA.names).replace_schema_metadata(metadata)
+        earlier.setattr(frames, "_EMPTY", empty)
+        log = WriteAheadLog(tmp_path, durability="flush", segment_bytes=1 << 30)
+        log.append(_earlier(range(3)), 0, 0)
+        log.append(_earlier(range(3, 6)), 3, 10)
+        log.close()
+    recovery = Recovery()
+    found = list(read_log(tmp_path, recovery, repair=True))
+    assert (recovery.torn_bytes, recovery.damaged) == (0, [])
+    log = WriteAheadLog(tmp_path, durability="flush", segment_bytes=1 << 30)
+    log.adopt([found[0][0]])
+    log.append(make_batch(range(6, 9)), 6, 20)
+    log.close()
+    batches = [frame.batch for _, frame in read_log(tmp_path, recovery, repair=True)]
+    assert (recovery.torn_bytes, recovery.damaged) == (0, [])
+    episodes = [episode for batch in batches for episode in batch_to_episodes(batch)]
+    assert [episode.episode_id for episode in episodes] == [f"e{index}" for index in range(9)]
+    for batch in batches:
+        validate(batch)
+
+
+@pytest.mark.parametrize(
+    ("state_start", "said"),
+    [
+        ([0, 0], "5 turns but 2 state_start"),
+        ([1, 0, 0, 0, 0, 0], r"state_start is \[1, 0"),
+        ([0, 1, 1, 1, 1, 1], "a state begins where the one before it does, or at the end of the action"),
+        ([0, 0, 0, 0, 0, 9999], "state_start is"),
+    ],
+)
+def test_wrong_segments_are_named(state_start, said):
+    episode = make_episode(4)
+    object.__setattr__(episode, "state_start", np.array(state_start, np.int32))
+    with pytest.raises(SchemaError, match=rf"'e4'.*{said}"):
+        validate(episodes_to_batch([make_episode(1), episode]))

@@ -69,7 +69,7 @@ class InlineModel:
         if not gap <= _TOLERANCE:
             raise EngineStartError(
                 f"mode=inline cannot sample from {path!r} ({name}): its log-probabilities would differ by up to "
-                f"{gap:.2g} nats from the model's own, which has attention windows, a recurrent state or a scale of its "
+                f"{gap:.2g} nats from the model's own, which has attention windows, a recurrent state or a scale of "
                 "logits; set mode=sync"
             )
 

@@ -2,7 +2,8 @@
 
 `start_pool(WorkerArgs(...))` starts the workers and returns a `PoolClient`, through which the learner and the run
 collect episodes, request fresh actions and send weights. Packages: `pool` (supervision and dispatch), `rollout` (one
-worker and its episodes), `rendering` (text to tokens and back), `engine` (one vLLM engine, the receiver of weights).
+worker and its episodes), `rendering` (text to tokens and back), `tools` (tool calls in the format of a chat template),
+`engine` (one vLLM engine, the receiver of weights).
 Training and the sending side of weights are in `learner`. Start with `actors/pool/client.py`.
 """
 

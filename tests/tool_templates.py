@@ -56,7 +56,7 @@ LLAMA = """\
 {%- if tools %}
 {%- if messages | length == 0 %}{{ raise_exception("Cannot put tools in the first user message!") }}{% endif %}
 {{- "<|start_header_id|>user<|end_header_id|>\\n\\nRespond with a JSON for a function call.\\n\\n" }}
-{%- for tool in tools %}{{ tool | tojson(indent=4) + "\\n\\n" }}{% endfor %}
+{%- for tool in tools %}{{ tool | tojson + "\\n\\n" }}{% endfor %}
 {{- messages[0].content | trim + "<|eot_id|>" }}{% set messages = messages[1:] %}
 {%- endif %}
 {%- for message in messages %}
@@ -155,7 +155,7 @@ def tool_tokenizer(template: str) -> PreTrainedTokenizerFast:
 def save_tool_model(folder: Path, template: str, env_id: str, *, window: int = 2048, **kwargs: Any) -> Path:
     """Save a random Llama and a tokenizer with `template`, trained on scripted episodes of an environment."""
     demos = list(envs.demonstrate(env_id, episodes=32, skill=0.7, seed=0, **kwargs))
-    texts = [json.dumps(tool, indent=4) for tool in envs.spec(env_id).tools]
+    texts = [json.dumps(tool) for tool in envs.spec(env_id).tools]
     texts += [str(text) for demo in demos for text in (*demo.observations, *demo.actions)]
     tokenizer = make_tokenizer(texts, TinyModelConfig(vocab_size=900, max_positions=window))
     tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", *SPECIALS[template].split()], special_tokens=True)

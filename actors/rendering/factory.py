@@ -83,4 +83,4 @@ def _read_back(text: str, tokens: list[int], renderer: Renderer, context: Episod
             f"the call {text!r} of a demonstration is read as {read.text!r} in the format of the chat template; set "
             "rollout.tools=json, or rollout.tool_parser to another parser"
         )
-    return read
+    return read._replace(thought=thought)

@@ -88,6 +88,10 @@ class CallFormat:
         behind = rest.rpartition(self.tail)[2] if self.tail and self.tail in rest else ""
         return self._bare(before + behind)
 
+    def has_control_tokens(self, call: Call) -> bool:
+        """Return whether an argument spells a control token, which would end its message if it were rendered again."""
+        return self._specials.search(json.dumps(call.args, ensure_ascii=False)) is not None
+
     def written_id(self, text: str) -> str | None:
         """Return the id that the text of a call names behind its arguments, as Mistral's templates write it."""
         found = re.findall(r'"id":\s*"([A-Za-z0-9]{9})"', text)

@@ -102,6 +102,8 @@ class NativeTools:
             return "the name of the tool is no name"
         if not isinstance(parsed.calls[0].args, dict):
             return "the arguments of the call are no JSON object"
+        if self.format.has_control_tokens(parsed.calls[0]):
+            return "an argument of the call contains a control token"
         return None
 
     def _choose(self, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Call]) -> CallParser:

@@ -97,7 +97,7 @@ def _conversation(episode: Episode, where: str) -> envs.Demonstration:
 
 
 def _observation(messages: list[envs.Message]) -> envs.Observation:
-    """Return a single message of the user as plain text, the form in which environments give it."""
-    if len(messages) == 1 and messages[0]["role"] == "user":
+    """Return a single message of the user or of a tool as plain text, the form in which environments give it."""
+    if len(messages) == 1 and messages[0]["role"] in ("user", "tool"):
         return messages[0]["content"]
     return messages

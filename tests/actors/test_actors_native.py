@@ -78,6 +78,33 @@ def test_an_episode_is_what_the_template_writes_for_the_whole_conversation(name,
     assert results == [said for said, was_call in zip(demo.observations[1:], called, strict=True) if was_call]
 
 
+def test_a_thinking_model_calls_behind_its_thought_and_its_history_is_rendered_without():
+    tokenizer = tool_tokenizer(HERMES)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tools = envs.spec("support_desk").tools
+    config = RolloutConfig.model_validate({"thoughts": "drop"})
+    renderer = make_renderer(config, tokenizer, tools)
+    context = EpisodeContext(TIME, renderer.tools)
+    transcript = Transcript(renderer, "Customer: Where is it?", context)
+    call = '<tool_call>\n{"name": "order", "arguments": {"order": 512}}\n</tool_call>'
+    for thought, said, observation in [
+        ("<think>\nLook.\n</think>\n\n", call, "Order 512: delivered."),
+        ("<think>\nAsk.\n</think>\n\n", "Which item?", "Customer: The mug."),
+    ]:
+        tokens = tokenizer.encode(f"{thought}{said}<|im_end|>", add_special_tokens=False)
+        transcript.add(renderer.read_action(tokens, context), tokens, observation, 0.0)
+    made = {"id": CALL_ID, "type": "function", "function": {"name": "order", "arguments": {"order": 512}}}
+    messages = [
+        {"role": "user", "content": "Customer: Where is it?"},
+        {"role": "assistant", "content": "", "tool_calls": [made]},
+        {"role": "tool", "content": "Order 512: delivered."},
+        {"role": "assistant", "content": "Which item?"},
+        {"role": "user", "content": "Customer: The mug."},
+    ]
+    expected = tokenizer.apply_chat_template(messages, tools=list(tools), tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(transcript.state) == expected
+
+
 def test_the_system_prompt_and_the_date_stand_before_the_tools():
     tokenizer = tool_tokenizer(LLAMA)
     config = RolloutConfig(system_prompt="You work at a desk.")

@@ -15,14 +15,18 @@ from tool_templates import HERMES, LLAMA, MISTRAL, save_tool_model
 from transformers import AutoTokenizer
 
 import envs
+from actors.config import RolloutConfig
 from archer.config.loading import config_from_tree
+from archer.driver.demonstrations import render
 from archer.driver.run_folder import read_rows
 from archer.driver.tool_calls import calls_of
 from archer.errors import ConfigError
+from archer.imports.conversations import read_imports
 from buffer.archive import read_archive
 from buffer.episodes.schema import Episode, batch_to_episodes
 from envs.registry import _entries
 from envs.toolkit.tool_calls import Parameter, Tool, Toolbox, ToolError, split_call, write_call
+from learner.feeding.demonstrations import write_demonstrations
 
 COLOURS = ("red", "blue")
 LAMP = Toolbox(
@@ -187,3 +191,11 @@ def test_impossible_calls_end_the_run_before_it_begins(tmp_path: Path) -> None:
     config = config_from_tree(tree, ["env.id=key_door", "rollout.tools=native"], source="the test")
     with pytest.raises(ConfigError, match="the environment declares no tools"):
         calls_of(config, str(model))
+
+
+def test_an_episode_of_native_calls_is_imported_for_any_model(tmp_path: Path, lamp: str) -> None:
+    """The calls of the stored messages are the environment's lines of JSON, and the results its plain observations."""
+    model = save_tool_model(tmp_path / "model", MISTRAL, lamp, window=512)
+    demos = list(envs.demonstrate(lamp, episodes=2, skill=1.0, seed=0))
+    write_demonstrations(render(demos, model, RolloutConfig(), tools=LAMP.schemas), tmp_path / "native.arrow")
+    assert read_imports([str(tmp_path / "native.arrow")], env=lamp) == demos

@@ -11,6 +11,7 @@ from openenv.core.generic_client import GenericEnvClient
 from openenv.core.sync_client import SyncEnvClient
 from websockets.exceptions import ConnectionClosed
 
+from envs.adapters.openenv_tools import call_fields, mcp_tools, result_text, text_tools
 from envs.adapters.specs import OPENENV
 from envs.base import INVALID_ACTION, TASK_ID, EnvSpec, Info, Observation, Step
 from envs.errors import EnvArgumentError, EnvFailedError, EnvStateError, EnvTimeoutError
@@ -34,6 +35,8 @@ class OpenEnv:
     actions: `module:function` in place of `action_field`; returns the action's fields for a text, or None if the text
         is not an action.
     observe: `module:function` in place of `text_field`; returns the text for the observation's fields.
+    tools: whether the actions are calls of the tools that the server lists by the Model Context Protocol, as lines of
+        JSON (`envs.toolkit.tool_calls`). The tools of a server of this project need no argument.
     timeout_s: longest wait for one answer, in seconds.
 
     `truncated` is used if the server sends it, as this project's server does; otherwise `done` means `terminated`.
@@ -49,20 +52,37 @@ class OpenEnv:
         text_field: str | None = None,
         actions: str | None = None,
         observe: str | None = None,
+        tools: bool = False,
         timeout_s: float = 60.0,
     ) -> None:
-        self.check_arguments(url=url)
+        self.check_arguments(url=url, action_field=action_field, actions=actions, tools=tools)
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self._action_field, self._text_field = action_field, text_field
-        self._read = load_function("openenv", "actions", actions)
+        self._read = call_fields if tools else load_function("openenv", "actions", actions)
         self._describe = load_function("openenv", "observe", observe)
+        if tools and observe is None and text_field is None:
+            self._describe = result_text
         self._client: SyncEnvClient[Any, Any, Any] | None = None
 
     @staticmethod
-    def check_arguments(*, url: str, **others: Any) -> None:
-        """Raise EnvArgumentError if `url` is not an address."""
+    def declared_tools(
+        *, url: str, tools: bool = False, timeout_s: float = 60.0, **others: Any
+    ) -> tuple[Mapping[str, Any], ...]:
+        """Ask the server for the JSON schemas of its tools."""
         del others
+        return (mcp_tools if tools else text_tools)(_http(url), timeout_s)
+
+    @staticmethod
+    def check_arguments(
+        *, url: str, action_field: str | None = None, actions: str | None = None, tools: bool = False, **others: Any
+    ) -> None:
+        """Raise EnvArgumentError if `url` is not an address, or if two arguments say what an action is."""
+        del others
+        if tools and (action_field is not None or actions is not None):
+            raise EnvArgumentError(
+                "openenv: with tools=true an action is a call of a tool: omit action_field and actions, or tools"
+            )
         scheme, _, rest = str(url).partition("://")
         if scheme not in ("http", "https", "ws", "wss") or not rest:
             raise EnvArgumentError(
@@ -85,8 +105,8 @@ class OpenEnv:
         # JSON cannot encode lone surrogates; each becomes a question mark.
         text = action if action.isascii() else action.encode("utf-8", "replace").decode()
         fields = {self._action_field: text} if self._read is None else self._read(text)
-        if fields is None:
-            return INVALID, 0.0, False, False, {INVALID_ACTION: True}
+        if fields is None or isinstance(fields, str):
+            return fields or INVALID, 0.0, False, False, {INVALID_ACTION: True}
         return self._step_of(self._asked("step", lambda: client.step(fields)))
 
     def close(self) -> None:
@@ -112,9 +132,8 @@ class OpenEnv:
         return client
 
     def _schema(self) -> Mapping[str, Any]:
-        address = "http" + self.url.removeprefix("ws") if self.url.startswith("ws") else self.url
         try:
-            answer = requests.get(f"{address}/schema", timeout=self.timeout_s)
+            answer = requests.get(f"{_http(self.url)}/schema", timeout=self.timeout_s)
             answer.raise_for_status()
             found = answer.json()
         except requests.Timeout as error:
@@ -165,6 +184,12 @@ class OpenEnv:
         else:
             observation = json.dumps({k: v for k, v in fields.items() if k not in ENVELOPE}, ensure_ascii=False)
         return observation, float(answer.reward or 0.0), bool(answer.done) and not truncated, truncated, info
+
+
+def _http(url: str) -> str:
+    """Return the address of a server's HTTP routes."""
+    url = url.rstrip("/")
+    return "http" + url.removeprefix("ws") if url.startswith("ws") else url
 
 
 def _fields(schema: Mapping[str, Any], what: str) -> dict[str, Mapping[str, Any]]:

@@ -88,12 +88,18 @@ class ServedTextEnv(Environment[TextAction, TextObservation, TextState]):
 def make_app(env_id: str, *, sessions: int, max_message_bytes: int, **kwargs: Any) -> FastAPI:
     """Return the application that serves an environment. Raises EnvError if the environment cannot be made."""
     check(env_id, **kwargs)
-    make(env_id, **kwargs).close()
+    made = make(env_id, **kwargs)
+    made.close()
     factory = partial(ServedTextEnv, env_id, **kwargs)
     app = create_fastapi_app(factory, TextAction, TextObservation, max_concurrent_envs=sessions)
 
     async def refuse(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": f"{error} (play an episode over one connection to /ws)"}, status_code=409)
+
+    @app.get("/tools")
+    async def tools() -> list[dict[str, Any]]:
+        """List the tools of the environment; a call of one is the text of an action."""
+        return [dict(tool) for tool in made.spec.tools]
 
     app.add_exception_handler(EnvError, refuse)
     app.add_middleware(QuietDisconnect)

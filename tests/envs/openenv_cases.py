@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from fastmcp import FastMCP
 from openenv.core.env_server import Action, Environment, Observation, State
+from openenv.core.env_server.mcp_environment import MCPEnvironment
 
 
 class Said(Action):
@@ -43,3 +45,30 @@ def shout(text):
 
 def mood_only(fields):
     return f"It is {fields['mood']}."
+
+
+class Adder(MCPEnvironment):
+    """Has one tool, by the Model Context Protocol."""
+
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def __init__(self):
+        server = FastMCP("adder")
+
+        @server.tool
+        def add(one: int, other: int) -> int:
+            """Add two numbers."""
+            return one + other
+
+        super().__init__(server)
+        self._state = State()
+
+    def reset(self, seed=None, episode_id=None, **options):
+        return Observation()
+
+    def _step_impl(self, action, timeout_s=None, **kwargs):
+        raise ValueError(f"no such action: {action}")
+
+    @property
+    def state(self):
+        return self._state

@@ -18,13 +18,16 @@ import requests
 import uvicorn
 from fuzz import fuzz
 from openenv.core.env_server import create_fastapi_app
-from openenv_cases import Heard, Parrot, Said
+from openenv.core.env_server.mcp_types import CallToolAction, CallToolObservation
+from openenv_cases import Adder, Heard, Parrot, Said
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import envs
 from envs import EnvArgumentError, EnvError, EnvFailedError, EnvTimeoutError
 from envs.adapters.openenv_served import EnvServer
+from envs.registry import tools
+from envs.toolkit.tool_calls import write_call, write_rejected
 
 TIMEOUT_S = 60
 
@@ -55,8 +58,20 @@ def serving(env_id: str, *, sessions: int = 4, max_message_bytes: int = 4_000_00
 @pytest.fixture(scope="module")
 def parrot():
     """Yield the address of a server of another project's environment."""
+    with serving_app(create_fastapi_app(Parrot, Said, Heard, max_concurrent_envs=9)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def adder():
+    """Yield the address of a server whose environment has tools."""
+    with serving_app(create_fastapi_app(Adder, CallToolAction, CallToolObservation, max_concurrent_envs=9)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving_app(app):
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_fastapi_app(Parrot, Said, Heard, max_concurrent_envs=9)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
 
     def run(started):
@@ -246,3 +261,36 @@ def test_the_command_serves_until_ctrl_c():
         with pytest.raises(EnvFailedError):
             far.step("up")
         far.close()
+
+
+def test_the_tools_of_a_served_environment_are_those_of_the_client():
+    with serving("support_desk") as url:
+        assert list(tools("openenv", {"url": url})) == json.loads(json.dumps(envs.spec("support_desk").tools))
+    with serving("key_door") as url:
+        assert tools("openenv", {"url": url.replace("http", "ws")}) == ()
+    with pytest.raises(EnvFailedError, match="no OpenEnv server answers"):
+        tools("openenv", {"url": "http://127.0.0.1:1"})
+
+
+def test_tools_of_the_model_context_protocol_are_called_by_lines_of_json(adder):
+    (declared,) = tools("openenv", {"url": adder, "tools": True})
+    assert declared["function"]["name"] == "add"
+    assert declared["function"]["parameters"]["required"] == ["one", "other"]
+    env = client(adder, tools=True)
+    env.reset(seed=0)
+    assert env.step(write_call("add", one=2, other=3))[0] == "5"
+    observation, _, _, _, info = env.step(write_call("subtract", one=2))
+    assert "subtract" in observation
+    for action, says in {"hello": "Error: not a call", write_rejected("no"): "Error: no."}.items():
+        observation, _, _, _, info = env.step(action)
+        assert observation.startswith(says)
+        assert info["invalid_action"]
+    env.close()
+    with pytest.raises(EnvArgumentError, match="with tools=true an action is a call"):
+        client(adder, tools=True, action_field="message")
+
+
+def test_a_server_without_tools_is_named(parrot):
+    assert tools("openenv", {"url": parrot}) == ()
+    with pytest.raises(EnvFailedError, match=r"tools is true, but .* lists no tools at /mcp"):
+        tools("openenv", {"url": parrot, "tools": True})

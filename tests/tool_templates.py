@@ -97,7 +97,7 @@ MISTRAL = """\
 {{- ', "id": "' + call.id + '"}' }}{% if not loop.last %}{{ ", " }}{% endif %}
 {%- endfor %}{{ "]" + eos_token }}
 {%- elif message.role == 'assistant' %}
-{%- set ns.user = false %}{{ message.content + eos_token }}
+{%- set ns.user = false %}{{ " " + message.content | trim + eos_token }}
 {%- elif message.role == 'tool' %}
 {%- if message.tool_call_id | length != 9 %}{{ raise_exception("Tool call IDs should have length 9!") }}{% endif %}
 {{- '[TOOL_RESULTS]{"content": ' }}{{ message.content | tojson }}
@@ -131,15 +131,43 @@ DEEPSEEK = """\
 {%- if add_generation_prompt and ns.user %}{{ "<|Assistant|></think>" }}{% endif %}"""
 """The form of DeepSeek V3.1, whose arguments are JSON text and whose results need no generation prompt."""
 
+GLM = """\
+[gMASK]<sop>
+{%- if tools %}<|system|>
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}{% endif %}
+{%- for message in messages %}
+{%- if message.role == 'user' %}{{ "<|user|>\\n" + message.content }}
+{%- elif message.role == 'assistant' %}{{ "<|assistant|>\\n<think></think>" }}
+{%- if message.content %}{{ "\\n" + message.content.split("</think>")[-1].strip() }}{% endif %}
+{%- for call in message.tool_calls or [] %}{{ "\\n<tool_call>" + call.function.name }}
+{%- for name, value in call.function.arguments.items() %}
+{{- "\\n<arg_key>" + name + "</arg_key>\\n<arg_value>" }}
+{{- value if value is string else value | tojson }}{{ "</arg_value>" }}
+{%- endfor %}{{ "\\n</tool_call>" }}{% endfor %}
+{%- elif message.role == 'tool' %}{{ "<|observation|>\\n<tool_response>\\n" + message.content + "\\n</tool_response>" }}
+{%- elif message.role == 'system' %}{{ "<|system|>\\n" + message.content }}
+{%- endif %}{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+"""The form of GLM 4.5: the token that begins the next message ends an action, and each answer begins with a thought."""
+
 SPECIALS = {
     HERMES: "",
     XML: "",
     LLAMA: "<|start_header_id|> <|end_header_id|> <|eot_id|> <|python_tag|> <|eom_id|>",
+    GLM: "[gMASK] <sop> <|system|> <|user|> <|assistant|> <|observation|>",
     MISTRAL: "[INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS]",
     DEEPSEEK: "<|User|> <|Assistant|> <｜tool▁calls▁begin｜> <｜tool▁calls▁end｜> <｜tool▁call▁begin｜> "
     "<｜tool▁call▁end｜> <｜tool▁sep｜> <｜tool▁output▁begin｜> <｜tool▁output▁end｜>",
 }
-FORMS = {"hermes": HERMES, "llama3_json": LLAMA, "mistral": MISTRAL, "qwen3_coder": XML, "deepseek_v31": DEEPSEEK}
+FORMS = {
+    "hermes": HERMES,
+    "llama3_json": LLAMA,
+    "mistral": MISTRAL,
+    "qwen3_coder": XML,
+    "deepseek_v31": DEEPSEEK,
+    "glm45": GLM,
+}
 """Templates by the name of vLLM's parser of their calls."""
 
 
@@ -147,8 +175,10 @@ def tool_tokenizer(template: str) -> PreTrainedTokenizerFast:
     """Return a tokenizer of bytes and of the special tokens that a template writes."""
     tokenizer = byte_tokenizer(chat_template=template)
     tokenizer.add_tokens(SPECIALS[template].split(), special_tokens=True)
-    if template in (HERMES, XML):
-        tokenizer.add_tokens(["<tool_call>", "</tool_call>"])  # in the vocabulary, but not special, as Qwen has them
+    # In the vocabulary, but not special.
+    marks = {HERMES: "<tool_call> </tool_call>", XML: "<tool_call> </tool_call>"}
+    marks[GLM] = "<tool_call> </tool_call> <arg_key> </arg_key> <arg_value> </arg_value> <think> </think>"
+    tokenizer.add_tokens(marks.get(template, "").split())
     return tokenizer
 
 

@@ -54,6 +54,7 @@ class ChatRenderer:
         prompt = self._template.text(as_messages("?"), context)
         self.thoughts = None if markers is None else Thoughts(markers, prompt, self._encode)
         check_budget(config, self.thoughts)
+        self._opening = self._template.opening(context)
         self.drops_thoughts = config.thoughts == "drop"
         if not self.drops_thoughts:
             check_conversation(self, self._template, self._control, self._end, context)
@@ -92,7 +93,9 @@ class ChatRenderer:
             thought = self.thoughts.closing()
         call = None if self._native is None else split_call(answer)
         if self._native is not None and call is not None:
-            return self._encode(thought + self._native.format.write(call) + self._native.format.end)
+            form = self._native.format
+            return self._encode((thought or form.opening) + form.write(call) + form.end)
+        thought = thought or self._opening
         tokens = self._encode(thought + answer)
         # A text that spells a stop token would end the action before its end.
         return [*(self._control.encode_text(thought + answer) if self._ends & set(tokens) else tokens), self._end]

@@ -20,7 +20,8 @@ def check_conversation(
 ) -> None:
     """Check the texts of a conversation turn by turn, and the tokens. Raises RenderError.
 
-    The generation prompt may end with an opening that earlier assistant messages lack, such as that of a thought.
+    The generation prompt may end with an opening that earlier assistant messages lack, such as that of a thought, and
+    earlier assistant messages may begin with what the model writes itself (`ChatTemplate.opening`).
 
     Args:
         end: the token that ends an action.
@@ -28,7 +29,7 @@ def check_conversation(
     messages = as_messages("Begin.")
     text = turns = template.text(messages, context)
     tokens = renderer.start("Begin.", context)
-    opening = ""
+    opening, inserted = "", template.opening(context)
     for i, answer in enumerate(_SAMPLES):
         action = f"zqAnswer{i}"
         tokens = renderer.extend(tokens, [*control.encode(action), end], answer, context)
@@ -39,7 +40,7 @@ def check_conversation(
             opening = turns[len(head) :]
         suffix = template.suffix(as_messages(answer), context)
         text += action + suffix
-        turns = turns.removesuffix(opening) + action + suffix
+        turns = turns.removesuffix(opening) + inserted + action + suffix
         if turns != whole:
             _refuse(turns, whole, i + 2, control)
     encoded = control.encode(text)

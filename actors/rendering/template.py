@@ -48,6 +48,16 @@ class ChatTemplate:
         """Return a conversation, with or without the opening of the next action. Raises RenderError."""
         return self._render(self._fitted(messages), context, prompt=prompt)
 
+    def opening(self, context: EpisodeContext) -> str:
+        """Return what the template writes between the opening of an action and its text.
+
+        Published templates write a space (Mistral) or an empty thought (GLM), which their models write too.
+        """
+        prompt = self._render(_BASE, context)
+        turn: list[Message] = [*_BASE, {"role": "assistant", "content": _MARK}, *_BASE]
+        before = self._render(self._fitted(turn), context).partition(_MARK)[0]
+        return before[len(prompt) :] if before.startswith(prompt) else ""
+
     def text(self, messages: Sequence[Message], context: EpisodeContext) -> str:
         """Return a conversation, up to where the assistant begins to write. Raises RenderError."""
         if context.system_prompt is not None:

@@ -35,12 +35,14 @@ class CallFormat:
 
     head, tail: the marks with which every call begins and ends; empty if calls have none in common.
     end: the text of the token that ends a call, and with it the action.
+    opening: what the template writes between the opening of an action and a call, such as an empty thought.
     """
 
     def __init__(self, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
         self._template = template
-        specials = {*tokenizer.all_special_tokens, *(str(t) for t in tokenizer.added_tokens_decoder.values())}
-        self._specials = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or r"(?!)")
+        added = tokenizer.added_tokens_decoder.values()
+        self._specials = _any_of({*tokenizer.all_special_tokens, *(token.content for token in added)})
+        self._ends = _any_of({*tokenizer.all_special_tokens, *(token.content for token in added if token.special)})
         plain = template([_USER, {"role": "assistant", "content": _PLAIN}], False)
         before, found, behind = plain.partition(_PLAIN)
         if not found:
@@ -62,6 +64,9 @@ class CallFormat:
         self.head = beginning.group() if beginning else ""
         self.tail = ending.group() if ending else ""
         self._writes_ids = CALL_ID in texts[0]
+        prompt = template([_USER], True)
+        before = self._with_result(self.message(_PROBES[0])).partition(texts[0])[0]
+        self.opening = before[len(prompt) :] if before.startswith(prompt) else ""
 
     def write(self, call: Call) -> str:
         """Return a call as the template writes it, without the token that ends it."""
@@ -138,13 +143,27 @@ class CallFormat:
             raise RenderError(f"the chat template does not write the tool calls of an assistant message: {body[:60]!r}")
         if self._plain_end and self._plain_end in body:
             return body.partition(self._plain_end)[0].strip(), self._plain_end
-        ends = list(self._specials.finditer(body))
-        if not ends or body[ends[-1].end() :].strip():
+        ends = list(self._ends.finditer(body))
+        if ends and not body[ends[-1].end() :].strip():
+            return body[: ends[-1].start()].strip(), ends[-1].group()
+        # The token that begins the next message ends the call in GLM's templates.
+        body = body.strip()
+        rest = self._with_result(message).partition(body)[2].lstrip()
+        end = self._ends.match(rest)
+        if end is None:
             raise RenderError(
-                f"the chat template ends a tool call with {body[-20:]!r}, which is no special token, so no token can "
-                "end the action"
+                f"the chat template writes {rest[:20]!r} behind a tool call, which is no special token, so no token "
+                "can end the action"
             )
-        return body[: ends[-1].start()].strip(), ends[-1].group()
+        return body, end.group()
+
+    def _with_result(self, message: Message) -> str:
+        return self._template([_USER, message, *tool_messages(message, "?")], True)
+
+
+def _any_of(texts: set[str]) -> re.Pattern[str]:
+    """Return a pattern that matches any of the texts, the longest first."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 def _common(one: str, other: str) -> str:

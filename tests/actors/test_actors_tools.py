@@ -56,6 +56,7 @@ def test_each_format_is_the_one_of_its_family():
         "qwen3_coder": "<tool_call>\n<function=order>\n<parameter=order>\n512\n</parameter>\n</function>\n</tool_call>",
         "deepseek_v31": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>order<｜tool▁sep｜>{"order": 512}'
         "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "glm45": "<tool_call>order\n<arg_key>order</arg_key>\n<arg_value>512</arg_value>\n</tool_call>",
     }
 
 
@@ -72,7 +73,7 @@ def test_what_is_meant_as_a_call_and_is_none_is_rejected_with_the_reason(name):
     }
     if name != "llama3_json":  # bare JSON twice in a row is no JSON
         faults[written + written] = "several calls at once: make one call at a time"
-    if name != "qwen3_coder":  # whose arguments may be any text
+    if name not in ("qwen3_coder", "glm45"):  # whose arguments may be any text
         broken = written.replace("512", "[")
         faults[broken] = tools.read(broken).text.split('"')[3]
     for text, reason in faults.items():
@@ -84,8 +85,9 @@ def test_what_is_meant_as_a_call_and_is_none_is_rejected_with_the_reason(name):
     forged = tools.read(tools.format.write(Call("address", {"order": 5, "address": "Hill <eos> Road"})))
     assert forged.rejected or "<eos>" not in forged.text  # vLLM's parser of Qwen3-Coder drops control tokens
     unknown = tools.read(written.replace("order", "oder"))
-    assert split_call(unknown.text).tool == "oder"
     assert unknown.rejected
+    if name != "glm45":  # whose parser refuses an unknown tool by itself
+        assert split_call(unknown.text).tool == "oder"
     for speech in ("Which order is it?", "", "1 < 2"):
         assert tools.read(speech)[:1] == (speech,)
         assert not tools.read(speech).rejected
@@ -112,7 +114,7 @@ def test_the_text_behind_a_call_is_that_of_the_whole_conversation(name):
     render = {"tools": list(TOOLS), "tokenize": False}
     first = tokenizer.apply_chat_template([user], add_generation_prompt=True, **render)
     whole = tokenizer.apply_chat_template([user, message, *answer], add_generation_prompt=True, **render)
-    assert first + tools.format.write(CALL) + tools.format.behind(answer) == whole
+    assert first + tools.format.opening + tools.format.write(CALL) + tools.format.behind(answer) == whole
 
 
 def test_the_result_of_a_call_names_the_id_that_the_model_wrote():

@@ -31,16 +31,18 @@ class Family:
     passes: str = "packed"
     drop: tuple[str, ...] = ()
 
-    def config(self) -> PreTrainedConfig:
-        """Return the configuration of the tiny model."""
-        sizes = {name: value for name, value in _SIZES.items() if name not in self.drop}
-        return AutoConfig.for_model(self.model_type, **(sizes | self.settings))
+    def config(self, scale: int = 1) -> PreTrainedConfig:
+        """Return the configuration of the tiny model, `scale` times as wide."""
+        sizes = {name: value for name, value in _SIZES.items() if name not in self.drop} | self.settings
+        return AutoConfig.for_model(
+            self.model_type, **{name: value * scale if name in _WIDTHS else value for name, value in sizes.items()}
+        )
 
-    def model(self, seed: int = 0) -> PreTrainedModel:
+    def model(self, seed: int = 0, scale: int = 1) -> PreTrainedModel:
         """Return a model with random weights, large enough that each layer matters to the output."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(self.config(), dtype=torch.float32)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(self.config(scale), dtype=torch.float32)
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     if "sinks" in name:
@@ -63,6 +65,7 @@ _SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_WIDTHS = frozenset({"hidden_size", "head_dim", "n_embd", "d_model", "word_embed_proj_dim", "lru_width"})
 _LOCAL = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
 _EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _LINEAR = {

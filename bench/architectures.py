@@ -1,9 +1,9 @@
 """Prove the learner's passes on tiny models of every family, and write the table of docs/models.md.
 
 The gap is the largest difference between the learner's log-probabilities and the family's own forward pass over each
-sequence alone, on trunks and branches longer than every window of attention. With `--engines`, the engine of a run plays
-the named families on this machine's CPU, and its log-probabilities of random tokens are compared with the learner's. Of
-other families, the table says whether vLLM's registry has them.
+sequence alone, on trunks and branches longer than every window of attention. With `--engines`, the engine of a run
+reads random tokens with the named families on this machine's CPU, and its log-probabilities are compared with the
+learner's. Of other families, the table says whether vLLM's registry has them.
 """
 
 from __future__ import annotations

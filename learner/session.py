@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from learner.algorithms.base import Algorithm
 from learner.broadcast.in_process import InProcessBroadcaster, OwnWeights
+from learner.check.bounded import longest_window
 from learner.collector import Collector, first_seed
 from learner.engine import checkpoint_folders, checkpoints
 from learner.engine.checkpoints import TrainerState
@@ -28,6 +29,9 @@ from learner.passes.precision import DTYPES
 from learner.ranks import Leader
 from learner.records import LearnerMetrics, Records, evaluation_columns
 from learner.train_args import TrainArgs
+
+_BEYOND_WINDOW = 32
+_LONGEST_PROBE = 2048
 
 if TYPE_CHECKING:
     from learner.broadcast.broadcaster import Broadcaster
@@ -70,9 +74,12 @@ class Session:
         window = self.leader.call(self._window)
         if self._broadcaster is not None:
             self._broadcaster.close()
-        # Random tokens of the whole vocabulary read many rows of the embedding and of the output head.
+        # Random tokens of the whole vocabulary read many rows of the embedding and of the output head. They exceed
+        # each window of local attention, up to a limit that keeps the proof cheap.
+        local = longest_window(algorithm.policy_model.config)
+        length = max(self.config.broadcast.probe_tokens, min(local + _BEYOND_WINDOW, _LONGEST_PROBE) if local else 0)
         probe = np.random.default_rng(self.args.seed).integers(
-            0, len(self.tokenizer), min(self.config.broadcast.probe_tokens, window - 1), dtype=np.int32
+            0, len(self.tokenizer), min(length, window - 1), dtype=np.int32
         )
         self._broadcaster = self._make_broadcaster(algorithm, probe)
 
@@ -108,6 +115,15 @@ class Session:
         """Send the weights as the next policy version and return the largest gap of the proof. Called on every rank."""
         self.state.version += 1
         return self._send()
+
+    def prove(self) -> None:
+        """Prove that the engines compute the learner's function, with the weights that both have loaded.
+
+        Called on every rank. Without it, a difference would show only at the end of the first cycle.
+        """
+        gap = self.broadcaster.prove(self.state.version)
+        self.state.proof_max_gap = max(self.state.proof_max_gap, gap)
+        self.records.metrics.proof_gap.set(gap)
 
     def _send(self) -> float:
         """Send the weights under the current version, which engines need that have restarted."""

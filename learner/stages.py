@@ -48,6 +48,8 @@ def start(session: Session) -> Algorithm:
     if config.lora is not None and config.lora.adapter is not None:
         # The engines have started with the base alone.
         session.broadcast()
+    elif not config.clone.steps:
+        session.prove()
     return algorithm
 
 
@@ -62,6 +64,7 @@ def resume(session: Session) -> Algorithm:
     checkpoints.load_random_streams(args.resume)
     if dist.get_rank() == 0:
         args.replay.load_state_dict(state.replay_client)
+    session.prove()
     return algorithm
 
 

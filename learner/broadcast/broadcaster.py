@@ -109,6 +109,18 @@ class Broadcaster:
             f"time: {reason}. See the workers' logs in the Ray session folder"
         )
 
+    def prove(self, version: int) -> float:
+        """Prove that the engines compute with the learner's weights, which both have loaded as `version`.
+
+        Called on every rank. Returns the largest gap in log-probability. Raises as `broadcast` does.
+        """
+        expected = self.logprobs_fn(self.probe_tokens)
+        outcome = self._share(self._compare(version, expected, sent=False) if self.rank == 0 else 0.0)
+        if isinstance(outcome, str):
+            raise WaitTimeoutError(f"no engine is left to prove: {outcome}. See the workers' logs")
+        self._previous = expected
+        return outcome
+
     def close(self) -> None:
         """Free the connections and memory that stay open between broadcasts."""
         if self._transfer is not None:
@@ -192,13 +204,16 @@ class Broadcaster:
 
     def _prove(self, client: SyncClient | None, version: int, expected: np.ndarray) -> float | str:
         """Return the largest gap, or the reason if no engine is left to probe."""
-        if client is None:
-            return 0.0
+        return 0.0 if client is None else self._compare(version, expected)
+
+    def _compare(self, version: int, expected: np.ndarray, *, sent: bool = True) -> float | str:
+        """Return what `_prove` does. Called on rank 0."""
         try:
             answers = self.rollouts.probe(self.probe_tokens)
         except self.rollouts.stale_error as error:
             return str(error)
-        return compare(expected, answers, version=version, tolerance=self.tolerance, previous=self._previous)
+        previous = self._previous
+        return compare(expected, answers, version=version, tolerance=self.tolerance, previous=previous, sent=sent)
 
     def _share(self, value: T) -> T:
         """Return rank 0's value on every rank."""

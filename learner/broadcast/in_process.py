@@ -57,10 +57,20 @@ class InProcessBroadcaster:
 
         Raises BroadcastProofError if the sampler does not compute with these weights, and the error of `load_weights`.
         """
-        expected = self.logprobs_fn(self.probe_tokens)
         self.rollouts.sync_client().load_weights(version, self.source)
-        answers = self.rollouts.probe(self.probe_tokens)
-        gap = compare(expected, answers, version=version, tolerance=self.tolerance, previous=self._previous)
+        return self._compare(version, sent=True)
+
+    def prove(self, version: int) -> float:
+        """Return the largest gap in log-probability of the weights that both sides have loaded as `version`.
+
+        Raises BroadcastProofError if the sampler does not compute with them.
+        """
+        return self._compare(version, sent=False)
+
+    def _compare(self, version: int, *, sent: bool) -> float:
+        expected, answers = self.logprobs_fn(self.probe_tokens), self.rollouts.probe(self.probe_tokens)
+        previous = self._previous
+        gap = compare(expected, answers, version=version, tolerance=self.tolerance, previous=previous, sent=sent)
         self._previous = expected
         return gap
 

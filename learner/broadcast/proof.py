@@ -11,6 +11,10 @@ from learner.errors import LearnerError
 
 # A gap of more than this many tolerances is too large for rounding.
 _PRECISION_FACTOR = 100.0
+_PRECISION = (
+    "precision: engine and learner compute in different dtypes or kernels. Set rollout.engine.dtype and learner.dtype "
+    "to the same value, or raise learner.broadcast.tolerance"
+)
 
 
 class BroadcastProofError(LearnerError):
@@ -24,6 +28,7 @@ def compare(
     version: int,
     tolerance: float,
     previous: np.ndarray | None = None,
+    sent: bool = True,
 ) -> float:
     """Return the largest gap in log-probability between learner and engines on one probe sequence.
 
@@ -31,6 +36,7 @@ def compare(
         expected: the learner's log-probabilities, float32 [length - 1].
         answers: the engines', each of the same length.
         previous: the learner's at the version before, which identify an engine that kept its old weights.
+        sent: whether the weights were broadcast; false for those that both sides have loaded.
 
     Raises:
         BroadcastProofError: the largest gap exceeds `tolerance`, or an engine answers with another version.
@@ -51,10 +57,21 @@ def compare(
                 f"{answer.worker} does not compute with the weights of policy version {version}: largest gap of "
                 f"log-probabilities {gap:.3g}, tolerance {tolerance:g}; first at token {at + 1} of the probe, where "
                 f"the engine has {answer.logprobs[at]:.4f} and the learner {expected[at]:.4f}. Likely cause: "
-                f"{_likely_cause(answer.logprobs, gaps, tolerance, previous)}"
+                f"{_likely_cause(answer.logprobs, gaps, tolerance, previous) if sent else _unlike(gaps, tolerance)}"
             )
         largest = max(largest, gap)
     return largest
+
+
+def _unlike(gaps: np.ndarray, tolerance: float) -> str:
+    """Return why engine and learner differ before any broadcast: neither the weights nor a cache can be old."""
+    if gaps.max() <= _PRECISION_FACTOR * tolerance:
+        return _PRECISION
+    return (
+        "the engine computes another function of the same weights than the learner, whose passes agree with the "
+        "model's own (`archer check`): a window, a scale or a cap that one of them leaves out, or another temperature. "
+        "Train another architecture, or another version of the engine"
+    )
 
 
 def _likely_cause(got: np.ndarray, gaps: np.ndarray, tolerance: float, previous: np.ndarray | None) -> str:
@@ -68,10 +85,7 @@ def _likely_cause(got: np.ndarray, gaps: np.ndarray, tolerance: float, previous:
             "prefix, agrees"
         )
     if gaps.max() <= _PRECISION_FACTOR * tolerance:
-        return (
-            "precision: engine and learner compute in different dtypes or kernels. Set rollout.engine.dtype and "
-            "learner.dtype to the same value, or raise learner.broadcast.tolerance"
-        )
+        return _PRECISION
     return (
         "some weights were not replaced, often the output head that shares its weight with the embedding, or learner "
         "and engine apply different temperatures"

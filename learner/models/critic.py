@@ -207,7 +207,7 @@ def _backbone(
     model = without_noise(AutoModel.from_pretrained(path, config=found, dtype=dtype, **special))
     if is_causal(found):
         set_passes(model, settings.passes if config.backbone == "policy" else config.passes)
-    return model, _encoder(config, found, tokenizer)
+    return model, _encoder(config, found, tokenizer, vocabulary_size(policy_path, tokenizer))
 
 
 def _observation_head(
@@ -221,8 +221,14 @@ def _observation_head(
     return head
 
 
-def _encoder(config: CriticConfig, backbone: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Encoder:
-    """Return the encoder for a pretrained backbone; raise LearnerError if it cannot read the policy's tokens."""
+def _encoder(
+    config: CriticConfig, backbone: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, size: int = 0
+) -> Encoder:
+    """Return the encoder for a pretrained backbone; raise LearnerError if it cannot read the policy's tokens.
+
+    Args:
+        size: number of ids that the policy can write.
+    """
     path = config.backbone
     if path == "policy":
         return PackedEncoder(pad_token_id(tokenizer))
@@ -239,7 +245,7 @@ def _encoder(config: CriticConfig, backbone: PreTrainedConfig, tokenizer: PreTra
     by_text = config.reads == "text"
     return SeparateEncoder(
         pad_token_id(own),
-        translate=translate_text(tokenizer, own) if by_text else translate_vocabulary(tokenizer, own, path),
+        translate=translate_text(tokenizer, own) if by_text else translate_vocabulary(tokenizer, own, path, size=size),
         prefix=[own.cls_token_id],
         suffix=[own.sep_token_id],
         read_first=True,

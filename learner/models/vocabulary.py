@@ -84,8 +84,12 @@ def translate_text(
     return lambda tokens: translate(np.ascontiguousarray(tokens, dtype=np.int32).tobytes())
 
 
-def translate_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str) -> np.ndarray:
-    """Return the critic's id of each of the policy's tokens, int64 [policy vocabulary].
+def translate_vocabulary(
+    policy: PreTrainedTokenizerBase, critic: PreTrainedTokenizerBase, path: str, *, size: int = 0
+) -> np.ndarray:
+    """Return the critic's id of each of the policy's ids, int64 [policy vocabulary, at least `size`].
+
+    An id without a token, of which a padded embedding has some, is unknown to the critic.
 
     GPT-2 and RoBERTa split text into the same pieces with different ids, so pieces are matched by their text. Special
     tokens are matched by their role.
@@ -97,16 +101,17 @@ def translate_vocabulary(policy: PreTrainedTokenizerBase, critic: PreTrainedToke
     unknown_id = critic.unk_token_id
     special = {getattr(policy, role): getattr(critic, f"{role}_id") for role in ROLES if getattr(policy, role)}
     special = {token: token_id for token, token_id in special.items() if token_id is not None}
-    table = np.zeros(max(policy.get_vocab().values()) + 1, dtype=np.int64)
+    tokens = tokens_of(policy)
+    table = np.full(max(tokens, size), 0 if unknown_id is None else unknown_id, dtype=np.int64)
     unknown = []
     for token, token_id in policy.get_vocab().items():
         found = special.get(token, vocabulary.get(token, unknown_id))
         if found is None or (found == unknown_id and token not in special):
             unknown.append(token)
         table[token_id] = found if found is not None else 0
-    if unknown and (unknown_id is None or len(unknown) > MAX_UNKNOWN_SHARE * len(table)):
+    if unknown and (unknown_id is None or len(unknown) > MAX_UNKNOWN_SHARE * tokens):
         raise LearnerError(
-            f"{len(unknown)} of the policy's {len(table)} tokens (such as {unknown[:3]}) have no counterpart in the "
+            f"{len(unknown)} of the policy's {tokens} tokens (such as {unknown[:3]}) have no counterpart in the "
             f"critic's tokenizer {path!r}; set critic.reads=text, choose a backbone of the same tokenizer family, or "
             "backbone=policy"
         )

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,21 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import actors.inline.tree
 from actors.config import EngineConfig, RolloutConfig, SamplingConfig
-from actors.errors import ActorError, EnvFailureLimit, PromptTooLong, RolloutTimeout, WeightTransferError
+from actors.errors import (
+    ActorError,
+    EngineStartError,
+    EnvFailureLimit,
+    PromptTooLong,
+    RolloutTimeout,
+    WeightTransferError,
+)
 from actors.inline.engine import InlineEngine
+from actors.inline.model import InlineModel
 from actors.inline.rollouts import InlineRollouts
 from actors.inline.tree import trunks
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.player import WorkerArgs
+from bench.families import FAMILIES
 from buffer.episodes.schema import Episode, batch_to_episodes
 from buffer.rollout_records import FreshActions
 from learner.models.policy import Policy
@@ -364,3 +374,16 @@ def test_failing_environments_and_slow_ones_are_named(folder):
         rollouts.request([STATE], 0)
     with pytest.raises(ActorError, match="mode=async"):
         rollouts.start(first_seed=0, episodes_per_version=1, max_staleness=1)
+
+
+@pytest.mark.parametrize("name", ["Mistral", "Gemma 2", "Granite", "Mamba", "Qwen3-Next"])
+def test_a_model_that_the_sampler_would_get_wrong_is_refused(tmp_path: Path, name: str) -> None:
+    next(family for family in FAMILIES if family.name == name).model().save_pretrained(tmp_path)
+    with pytest.raises(EngineStartError, match=r"mode=inline cannot sample from .*set mode=sync"):
+        InlineModel(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["Llama 3", "Qwen3", "GPT-2", "Phi-2"])
+def test_models_without_such_parts_are_sampled(tmp_path: Path, name: str) -> None:
+    next(family for family in FAMILIES if family.name == name).model().save_pretrained(tmp_path)
+    assert InlineModel(str(tmp_path)).vocabulary == 96

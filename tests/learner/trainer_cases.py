@@ -193,7 +193,7 @@ def make_session(args: TrainArgs) -> Session:
     with own_metrics():
         session = Session(args)
     rollouts: Any = args.rollouts
-    rollouts.session = session
+    rollouts.session, rollouts.version = session, session.state.version
     return session
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
@@ -35,6 +35,7 @@ class ChatTemplate:
                 "rollout.renderer=chat, but the tokenizer has no chat template; use rollout.renderer=plain"
             )
         self._tokenizer = tokenizer
+        self._repeating: tuple[tuple[Mapping[str, Any], ...], bool] | None = None
         self._render(_BASE, context)
         self._system_first = self._keeps(["system", "user"], context)
         self._system_later = self._keeps(["user", "assistant", "system", "user"], context)
@@ -67,10 +68,14 @@ class ChatTemplate:
     def suffix(self, messages: Sequence[Message], context: EpisodeContext) -> str:
         """Return the text from the end of an action, through the `messages` that answer it, to the next action.
 
-        The action is a mark that no template changes, so the text is the same whatever the action is. The template does
-        not get the tools, which Mistral's repeats in the last message of the user.
+        The action is a mark that no template changes, so the text is the same whatever the action is. A template that
+        repeats the tools in the last message of the user (Mistral) does not get them.
         """
-        context = replace(context, tools=())
+        if context.tools and self._repeats(context):
+            context = replace(context, tools=())
+        return self._behind_mark(messages, context)
+
+    def _behind_mark(self, messages: Sequence[Message], context: EpisodeContext) -> str:
         mark = _MARK
         while any(mark in message["content"] for message in messages):
             mark += "Z"
@@ -82,6 +87,15 @@ class ChatTemplate:
                 "change the template, or use rollout.renderer=plain"
             )
         return after
+
+    def _repeats(self, context: EpisodeContext) -> bool:
+        """Return whether the template writes the tools again with each message of the user."""
+        if self._repeating is None or self._repeating[0] is not context.tools:
+            shown = self._behind_mark(_BASE, context)
+            hidden = self._behind_mark(_BASE, replace(context, tools=()))
+            names = [str(tool["function"]["name"]) for tool in context.tools]
+            self._repeating = context.tools, shown != hidden and all(name in shown for name in names)
+        return self._repeating[1]
 
     def _fitted(self, messages: Sequence[Message]) -> list[Message]:
         """Return the messages in the roles and the order that the template accepts."""

@@ -208,3 +208,21 @@ def test_a_demonstration_whose_call_would_become_another_one_is_refused():
     demo = envs.Demonstration("tool_use", "t", 0, ["Task: write.", "Done."], [action], [0.0], True, False, None)
     with pytest.raises(RenderError, match=r"of a demonstration is read as .* set rollout.tools=json"):
         render_demonstration(demo, renderer, EpisodeContext(TIME, renderer.tools))
+
+
+def test_a_tokenizer_with_a_template_for_tools_alone_uses_it_for_every_turn():
+    """Some tokenizers have two templates, `default` and `tool_use`."""
+    tokenizer = tool_tokenizer(HERMES)
+    tokenizer.chat_template = {
+        "default": CHAT_TEMPLATE,
+        "tool_use": HERMES.replace("<|im_end|>\n{% endif", "<|im_end|>\n\n{% endif"),
+    }
+    tools = envs.spec("support_desk").tools
+    renderer = make_renderer(RolloutConfig(), tokenizer, tools)
+    context = EpisodeContext(TIME, renderer.tools)
+    demo = demonstration("support_desk")
+    episode = render_demonstration(demo, renderer, context)
+    expected = tokenizer.apply_chat_template(
+        conversation(demo, False), tools=list(tools), tokenize=False, add_generation_prompt=True
+    )
+    assert tokenizer.decode(episode.tokens) == expected

@@ -45,7 +45,7 @@ class Collector:
         self.state.episodes += len(report.returns)
         self.state.turns += int(report.turns.sum())
         self.state.next_seed = report.next_seed
-        self.records.dropped(f"cycle {self.state.cycle}", self.state.cycle, report)
+        self.records.dropped(f"cycle {self.state.cycle + 1}", self.state.cycle + 1, report)
         return rollout_metrics(report, self.state.version)
 
     def note_sweep(self) -> None:

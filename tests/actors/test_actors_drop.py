@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from actor_cases import Fragile, ScriptedEngine
 from chat_templates import LLAMA3, QWEN3, R1
-from test_actors_thoughts import NOW, thinking_tokenizer
+from test_actors_thoughts import NOW
+from thinking_cases import thinking_tokenizer
 
 from actors.config import RolloutConfig, SamplingConfig
 from actors.rendering.factory import make_renderer, render_demonstration

@@ -8,6 +8,7 @@ import pytest
 import torch
 from actor_cases import CHAT_TEMPLATE, byte_tokenizer, load_model, reference_logprobs
 from chat_templates import QWEN3, R1
+from thinking_cases import thinking_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.config import EngineConfig, RolloutConfig, SamplingConfig
@@ -19,13 +20,6 @@ from actors.rollout.action_request import ActionRequest
 from envs import Demonstration
 
 NOW = EpisodeContext(datetime(2026, 11, 27))
-
-
-def thinking_tokenizer(template):
-    """Return the byte tokenizer with the markers of thoughts as tokens, as Qwen3 has them."""
-    tokenizer = byte_tokenizer(chat_template=template)
-    tokenizer.add_tokens(["<think>", "</think>"])
-    return tokenizer
 
 
 def _renderer(template, **config):

@@ -105,6 +105,11 @@ class RolloutConfig(_Config):
         min_length=1,
         description="vLLM's parser of native tool calls, by name; auto: the one that reads what the template writes.",
     )
+    stop_text: str | None = Field(
+        None,
+        min_length=1,
+        description="Text that ends actions and lines, for base models whose tokenizer has no token for the newline.",
+    )
     thoughts: Literal["keep", "drop"] = Field(
         "keep",
         description="What later turns see of a thought. keep: all that was written stays as it is; drop: each turn "

@@ -137,7 +137,9 @@ def fresh_actions(actions: list[list[int]], version: int = 0) -> FreshActions:
 class Served:
     """An engine on an event loop that runs in a thread."""
 
-    def __init__(self, folder: Path, *, extension: str = EXTENSION, version: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, extension: str = EXTENSION, version: int = 0, stop_text: str | None = None
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -149,6 +151,7 @@ class Served:
                 seed=1,
                 version=version,
                 extension=extension,
+                stop_text=stop_text,
             )
         )
 

@@ -39,7 +39,13 @@ class VllmEngine:
     """
 
     def __init__(
-        self, llm: AsyncLLM, name: str, stop_token_ids: Sequence[int], version: int, thought_end: int | None
+        self,
+        llm: AsyncLLM,
+        name: str,
+        stop_token_ids: Sequence[int],
+        version: int,
+        thought_end: int | None,
+        stop_text: str | None,
     ) -> None:
         self.name = name
         self.version = version
@@ -48,6 +54,7 @@ class VllmEngine:
         self._llm = llm
         self._stop_token_ids = tuple(stop_token_ids)
         self._thought_end = thought_end
+        self._stop_text = stop_text
         self._request_ids = itertools.count()
         self._handles = [os.pidfd_open(process.pid) for process in llm.engine_core.resources.engine_manager.processes]
         for handle in self._handles:
@@ -63,6 +70,7 @@ class VllmEngine:
         seed: int,
         version: int = 0,
         thought_end: int | None = None,
+        stop_text: str | None = None,
         name: str = "engine",
         extension: str = EXTENSION,
     ) -> VllmEngine:
@@ -73,6 +81,7 @@ class VllmEngine:
         Args:
             thought_end: the token that ends a thought, where `SamplingConfig.thought_tokens` counts; None if there is
                 none.
+            stop_text: text that ends an action, beside the stop tokens; None if there is none.
             extension: class that vLLM mixes into its worker class; tests install faulty weight receivers through it.
         """
         set_environment(config)
@@ -80,21 +89,23 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_arguments(model, config, seed, extension)))
+            llm = AsyncLLM.from_engine_args(
+                AsyncEngineArgs(**engine_arguments(model, config, seed, extension, tokenizer=stop_text is not None))
+            )
         except (ValueError, RuntimeError, OSError) as error:
             # vLLM's processes log the cause to standard error; this error may only say that they failed.
             raise EngineStartError(
                 f"{name}: the engine for {model!r} did not start: {error}. The worker's log contains the cause, "
                 "usually too little memory for rollout.engine.kv_cache_gib"
             ) from error
-        engine = cls(llm, name, stop_token_ids, version, thought_end)
+        engine = cls(llm, name, stop_token_ids, version, thought_end, stop_text)
         await engine._call(llm.update_weight_version(str(version)))
         # Otherwise the first request makes this call, which never returns if the engine dies during it.
         await engine._call(llm.get_supported_tasks())
         try:
             # An engine that cannot decode, for example because vLLM's attention lacks a kernel for the model's head
             # size, must fail here. Otherwise it would die at the first episode, and again after each restart.
-            await engine.generate(stop_token_ids[:1], 1, SamplingConfig(max_tokens=1))
+            await engine.generate(stop_token_ids[:1] or [0], 1, SamplingConfig(max_tokens=1))
         except EngineDied as error:
             raise EngineStartError(
                 f"{name}: the engine for {model!r} died at its first step; the worker's log in the Ray session "
@@ -128,9 +139,9 @@ class VllmEngine:
                 "environment's observations, or lower its max_turns"
             )
         temperature = 0.0 if greedy else sampling.temperature
-        stop, end = self._stop_token_ids, self._thought_end
+        stop, end, text = self._stop_token_ids, self._thought_end, self._stop_text
         if sampling.thought_tokens is None or end is None:
-            params = _sampling_params(temperature, min(sampling.max_tokens, room), n, stop, logprobs, None)
+            params = _sampling_params(temperature, min(sampling.max_tokens, room), n, stop, logprobs, None, text)
             return _actions([[output] for output in await self._request(list(prompt), params)])
         params = _sampling_params(temperature, min(sampling.thought_tokens, room), n, (*stop, end), logprobs, None)
 
@@ -236,7 +247,13 @@ class VllmEngine:
 
 @functools.cache
 def _sampling_params(
-    temperature: float, max_tokens: int, n: int, stop_token_ids: tuple[int, ...], logprobs: bool, target: int | None
+    temperature: float,
+    max_tokens: int,
+    n: int,
+    stop_token_ids: tuple[int, ...],
+    logprobs: bool,
+    target: int | None,
+    stop_text: str | None = None,
 ) -> SamplingParams:
     """Return sampling parameters. With a `target`, the answer contains the log-probability of that token."""
     from vllm import SamplingParams
@@ -252,7 +269,10 @@ def _sampling_params(
         stop_token_ids=list(stop_token_ids),
         # stop_token_ids include the tokenizer's end of text.
         ignore_eos=True,
-        detokenize=False,
+        stop=stop_text,
+        include_stop_str_in_output=True,
+        detokenize=stop_text is not None,
+        skip_special_tokens=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
         # These parameters never change, so vLLM need not copy them for each request.
         skip_clone=True,

@@ -47,8 +47,10 @@ def set_environment(config: EngineConfig) -> None:
             os.environ["TORCHDYNAMO_DISABLE"] = "1"
 
 
-def engine_arguments(model: str, config: EngineConfig, seed: int, extension: str) -> dict[str, Any]:
-    """Return the keyword arguments of vLLM's `AsyncEngineArgs`."""
+def engine_arguments(
+    model: str, config: EngineConfig, seed: int, extension: str, *, tokenizer: bool = False
+) -> dict[str, Any]:
+    """Return the keyword arguments of vLLM's `AsyncEngineArgs`. Only a stop text needs the `tokenizer`."""
     from vllm.config.weight_transfer import WeightTransferConfig
     from vllm.platforms import current_platform
 
@@ -63,7 +65,7 @@ def engine_arguments(model: str, config: EngineConfig, seed: int, extension: str
         "enforce_eager": config.enforce_eager,
         "tensor_parallel_size": config.tensor_parallel,
         "enable_prefix_caching": True,
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not tokenizer,
         "use_tqdm_on_load": False,
         # The model's own sampling defaults (such as top_k=50) must not change the policy.
         "generation_config": "vllm",

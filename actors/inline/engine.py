@@ -9,7 +9,7 @@ determines every action.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,7 @@ from actors.config import EngineConfig, SamplingConfig
 from actors.errors import EngineStartError, PromptTooLong
 from actors.inline.cache import Slots
 from actors.inline.draws import draw
-from actors.inline.limits import Limits
+from actors.inline.endings import Endings
 from actors.inline.model import InlineModel
 from actors.inline.tree import sample_tree
 from actors.rollout.action_request import ActionRequest
@@ -47,6 +47,7 @@ class InlineEngine:
     Args:
         seats: most episodes in flight.
         thought_end: the token that ends a thought, where `SamplingConfig.thought_tokens` counts; None if there is none.
+        ends: returns whether the tokens of an action end it by their text; None if no text does.
 
     Attributes:
         version: the policy version of the weights; window: the context window in tokens.
@@ -62,6 +63,7 @@ class InlineEngine:
         seats: int,
         version: int = 0,
         thought_end: int | None = None,
+        ends: Callable[[Sequence[int]], bool] | None = None,
         name: str = "inline",
     ) -> None:
         self.name = name
@@ -75,6 +77,7 @@ class InlineEngine:
         self.window = min(longest)
         self._stops = np.array(sorted(stop_token_ids))
         self._thought_end = thought_end
+        self._ends = ends
         self._seed = seed
         self._generator = np.random.default_rng((seed, version))
         self._slots = Slots(seats)
@@ -88,14 +91,13 @@ class InlineEngine:
     def act(self, request: ActionRequest, sampling: SamplingConfig) -> FreshActions:
         """Sample the requested actions. Raises PromptTooLong if a state leaves no room for a token."""
         states = [request.tokens[a:b] for a, b in itertools.pairwise(request.offsets.tolist())]
-        rooms = np.array([self.room(len(state)) for state in states])
+        rooms = np.repeat(np.array([self.room(len(state)) for state in states]), request.counts)
         sampled = sample_tree(
             self._model,
             states,
             request.counts,
-            Limits(np.repeat(rooms, request.counts), sampling, self._thought_end),
+            self._endings(rooms, sampling),
             temperature=sampling.temperature,
-            stop=self._stops,
             generator=self._generator,
         )
         tokens, logprobs = sampled.flat()
@@ -129,6 +131,9 @@ class InlineEngine:
         # A run that resumes at this version then draws what the run that was never interrupted draws.
         self._generator = np.random.default_rng((self._seed, version))
 
+    def _endings(self, rooms: np.ndarray, sampling: SamplingConfig) -> Endings:
+        return Endings(rooms, sampling, self._stops, self._thought_end, self._ends)
+
     def room(self, length: int) -> int:
         """Return the room for an action in tokens after a prompt of `length` tokens. Raises PromptTooLong."""
         if length >= self.window:
@@ -143,10 +148,10 @@ class InlineEngine:
         """Sample one action for each turn, token by token, all turns together. The seats have one sampling."""
         order = sorted(range(len(turns)), key=lambda i: turns[i].slot)
         turns = [turns[i] for i in order]
-        limits = Limits(np.array([turn.room for turn in turns]), turns[0].sampling, self._thought_end)
+        endings = self._endings(np.array([turn.room for turn in turns]), turns[0].sampling)
         greedy = np.array([turn.greedy for turn in turns])
         temperature = torch.tensor([1.0 if turn.greedy else turn.sampling.temperature for turn in turns]).unsqueeze(-1)
-        tokens = np.zeros((len(turns), limits.longest), np.int64)
+        tokens = np.zeros((len(turns), endings.longest), np.int64)
         logprobs = np.zeros(tokens.shape, np.float32)
         lengths = np.zeros(len(turns), np.int64)
         going = np.arange(len(turns))
@@ -160,8 +165,7 @@ class InlineEngine:
             tokens[going, lengths[going]] = new
             logprobs[going, lengths[going]] = found[each, new]
             lengths[going] += 1
-            limits.note(going, new, lengths[going])
-            on = ~np.isin(new, self._stops) & (lengths[going] < limits.now[going])
+            on = endings.going_on(going, tokens, lengths)
             going, chunks = going[on], [[token] for token in new[on].tolist()]
         answers: list[FreshActions | None] = [None] * len(turns)
         for row, i in enumerate(order):

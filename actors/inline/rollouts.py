@@ -63,6 +63,7 @@ class InlineRollouts:
             config.engine,
             stop_token_ids=self._renderer.stop_token_ids,
             thought_end=self._renderer.thoughts.end_id if self._renderer.thoughts else None,
+            ends=self._renderer.ends if self._renderer.stop_text else None,
             seed=args.seed,
             seats=config.episodes_at_once,
             version=args.version,

@@ -7,7 +7,7 @@ own next token from the node's distribution. So the actions are independent samp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from actors.inline.draws import draw
-from actors.inline.limits import Limits
+from actors.inline.endings import Endings
 from actors.inline.model import InlineModel, mask_of
 
 PASS_TOKENS = 8192
@@ -73,13 +73,12 @@ def sample_tree(
     model: InlineModel,
     states: Sequence[np.ndarray],
     counts: np.ndarray,
-    limits: Limits,
+    endings: Endings,
     *,
     temperature: float,
-    stop: Collection[int],
     generator: np.random.Generator,
 ) -> Sampled:
-    """Return `counts[i]` actions at each state i within their `limits`; an action ends at a token of `stop`.
+    """Return `counts[i]` actions at each state i; `endings` decide where they end.
 
     Args:
         states: int32 token ids, each of at least one token; equal states and prefixes of others are encoded once.
@@ -88,13 +87,12 @@ def sample_tree(
     longest, trunk_of = trunks(states)
     of = np.repeat(np.arange(len(states)), counts)
     result = Sampled(
-        np.zeros((len(of), limits.longest), np.int64),
+        np.zeros((len(of), endings.longest), np.int64),
         np.zeros(len(of), np.int64),
-        np.zeros((len(of), limits.longest), np.float32),
+        np.zeros((len(of), endings.longest), np.float32),
     )
     lengths = np.array([len(states[i]) for i in longest])
     ends = np.array([len(state) for state in states])
-    stops = np.array(sorted(stop))
     for part in passes(lengths):
         row_of_trunk = np.full(len(longest), -1)
         row_of_trunk[part] = np.arange(len(part))
@@ -104,20 +102,19 @@ def sample_tree(
         for row, trunk in enumerate(part.tolist()):
             trunk_ids[row, : lengths[trunk]] = states[longest[trunk]]
         growing = _Growing(model, trunk_ids, rows[mine], ends[of[mine]])
-        _grow(growing, mine, limits, result, stops, temperature, generator)
+        _grow(growing, mine, endings, result, temperature, generator)
     return result
 
 
 def _grow(
     tree: _Growing,
     actions: np.ndarray,
-    limits: Limits,
+    endings: Endings,
     result: Sampled,
-    stops: np.ndarray,
     temperature: float,
     generator: np.random.Generator,
 ) -> None:
-    """Sample token by token until each of `actions`, which index `result` and `limits`, has ended."""
+    """Sample token by token until each of `actions`, which index `result`, has ended."""
     depth = 0
     while len(actions):
         tokens, logprobs = tree.draw(temperature, generator)
@@ -125,8 +122,7 @@ def _grow(
         result.logprobs[actions, depth] = logprobs
         depth += 1
         result.lengths[actions] = depth
-        limits.note(actions, tokens, result.lengths[actions])
-        going = ~np.isin(tokens, stops) & (depth < limits.now[actions])
+        going = endings.going_on(actions, result.tokens, result.lengths)
         actions = actions[going]
         if len(actions):
             tree.extend(going, tokens)

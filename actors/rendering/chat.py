@@ -35,6 +35,9 @@ class ChatRenderer:
         native: the tool calls of this template; None if the policy calls tools by lines of JSON.
     """
 
+    stop_text: str | None = None
+    warning: str | None = None
+
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, config: RolloutConfig, native: NativeTools | None = None
     ) -> None:
@@ -75,6 +78,9 @@ class ChatRenderer:
         if action_tokens[-1] in self._ends:
             added = added[1:]
         return [*tokens, *action_tokens, *added]
+
+    def ends(self, action_tokens: Sequence[int]) -> bool:
+        return False
 
     def read_action(self, action_tokens: Sequence[int], context: EpisodeContext) -> Action:
         ids = list(action_tokens)

@@ -35,6 +35,10 @@ def make_renderer(
         kind = "chat" if tokenizer.chat_template else "plain"
     native = choose_calls(config, tokenizer, tools).native
     if kind == "chat":
+        if config.stop_text is not None:
+            raise RenderError(
+                "`rollout.stop_text` is set, but a chat template ends actions by a token; set rollout.stop_text=null"
+            )
         return ChatRenderer(tokenizer, config, native)
     if config.system_prompt is not None:
         raise RenderError(
@@ -46,7 +50,7 @@ def make_renderer(
             "`rollout.thoughts` is drop or `rollout.sampling.thought_tokens` is set, but the plain renderer knows no "
             "thoughts; set rollout.thoughts=keep and rollout.sampling.thought_tokens=null"
         )
-    return PlainRenderer(tokenizer)
+    return PlainRenderer(tokenizer, config.stop_text)
 
 
 def render_demonstration(demo: Demonstration, renderer: Renderer, context: EpisodeContext) -> Episode:

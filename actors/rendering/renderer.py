@@ -43,6 +43,10 @@ class Renderer(Protocol):
 
     stop_token_ids: list[int]
     """Each of these tokens ends an action and is its last token."""
+    warning: str | None
+    """A sentence for people if actions may run to their token limit; else None."""
+    stop_text: str | None
+    """Text that ends an action, where no token does; None if tokens do."""
     tools: tuple[Mapping[str, Any], ...]
     """JSON schemas of the tools that the policy calls natively; empty if it calls by lines of JSON."""
     thoughts: Thoughts | None
@@ -57,6 +61,9 @@ class Renderer(Protocol):
         self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
     ) -> list[int]:
         """Return the tokens of s_{t+1}, given those of s_t and a_t and the observation that followed."""
+
+    def ends(self, action_tokens: Sequence[int]) -> bool:
+        """Return whether the tokens so far of an action contain the stop text."""
 
     def read_action(self, action_tokens: Sequence[int], context: EpisodeContext) -> Action:
         """Return what the tokens of an action say."""

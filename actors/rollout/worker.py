@@ -46,6 +46,7 @@ class RolloutWorker:
             self._args.config.engine,
             stop_token_ids=self._renderer.stop_token_ids,
             thought_end=self._renderer.thoughts.end_id if self._renderer.thoughts else None,
+            stop_text=self._renderer.stop_text,
             seed=self._seed,
             version=self._args.version,
             name=self._name,

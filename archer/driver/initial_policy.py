@@ -9,6 +9,7 @@ from archer.config.models import RunConfig
 from archer.driver.demonstrations import fitting, play_demonstrations, render, texts
 from archer.driver.model import build_tiny_model, check_critic, resolve_model
 from archer.driver.progress import Progress
+from archer.driver.renderer_check import renderer_warning
 from archer.driver.run_folder import RunFolder
 from archer.driver.tool_calls import Calls, calls_of, for_native_calls
 from archer.errors import RunError
@@ -27,7 +28,7 @@ def prepare_policy(
     model of `config.model` and writes the demonstrations to `folder.demonstrations`. Raises ConfigError or RunError.
     """
     if checkpoint is not None:
-        _announce(calls_of(config, str(checkpoint / "policy")), progress)
+        _announce(config, str(checkpoint / "policy"), progress)
         return str(checkpoint / "policy"), []
     imports = read_imports(config.demonstrations.files, env=config.env.id)
     window: int | None
@@ -36,11 +37,10 @@ def prepare_policy(
         if not folder.model.exists():
             build_tiny_model(texts(demonstrations), folder.model, config.model.build, seed=config.seed)
         model, window = str(folder.model), config.model.build.max_positions
-        _announce(calls_of(config, model), progress)
+        _announce(config, model, progress)
     else:
         model, window = resolve_model(config.model)
-        calls = calls_of(config, model)
-        _announce(calls, progress)
+        calls = _announce(config, model, progress)
         demonstrations = _demonstrations(for_native_calls(config) if calls.native else config, imports)
     if config.algorithm_config.has_critic:
         check_critic(config.learner.critic, model)
@@ -72,6 +72,10 @@ def _demonstrations(config: RunConfig, imports: list[envs.Demonstration]) -> lis
     return (play_demonstrations(config) if config.demonstrations.episodes else []) + imports
 
 
-def _announce(calls: Calls, progress: Progress) -> None:
-    if calls.sentence:
-        progress.message(calls.sentence)
+def _announce(config: RunConfig, model: str, progress: Progress) -> Calls:
+    """Say how `model` calls tools and what may go wrong when it plays; return the first."""
+    calls = calls_of(config, model)
+    for sentence in (calls.sentence, renderer_warning(config, model)):
+        if sentence:
+            progress.message(sentence)
+    return calls

@@ -80,7 +80,7 @@ def _byte_level():
     return _finished(tokenizer, "<|im_end|>")
 
 
-def _sentencepiece_bpe():
+def sentencepiece_bpe():
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
@@ -104,7 +104,7 @@ def _unigram():
     return _finished(tokenizer, "</s>")
 
 
-@pytest.mark.parametrize("make", [_byte_level, _sentencepiece_bpe, _unigram])
+@pytest.mark.parametrize("make", [_byte_level, sentencepiece_bpe, _unigram])
 def test_tokenizers_of_other_kinds_tell_text_from_control_tokens(make):
     tokenizer = make()
     control = ControlTokens(tokenizer)

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from actor_cases import Served, load_model, reference_logprobs, save_model
+from actor_cases import Served, byte_tokenizer, load_model, reference_logprobs, save_model
 
 from actors.config import EngineConfig, SamplingConfig
 from actors.errors import EngineDied, PromptTooLong
@@ -209,3 +209,21 @@ def test_a_thought_has_a_budget_of_its_own_and_every_token_is_sampled(served, fo
         expected = reference_logprobs(model, prompt + tokens, 1.0)[len(prompt) - 1 :]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
     assert {(True, 5), (False, 40)} <= lengths
+
+
+def test_a_stop_text_ends_an_action_and_is_part_of_it(folder):
+    served = Served(folder, version=3, stop_text="e")
+    try:
+        actions = served.generate(PROMPT, 200, SamplingConfig(max_tokens=60))
+    finally:
+        served.close()
+    model, letter = load_model(folder), byte_tokenizer().convert_tokens_to_ids("e")
+    stopped = 0
+    for action in actions:
+        assert letter not in action.token_ids[:-1]
+        stopped += action.token_ids[-1] == letter
+        assert action.token_ids[-1] in (letter, 2) or len(action.token_ids) == 60
+        assert action.versions == [3] * len(action.token_ids)
+        expected = reference_logprobs(model, PROMPT + action.token_ids, 1.0)[len(PROMPT) - 1 :]
+        np.testing.assert_allclose(action.logprobs, expected, atol=1e-4)
+    assert stopped > 10

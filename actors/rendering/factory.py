@@ -55,7 +55,9 @@ def make_renderer(
 
 def render_demonstration(demo: Demonstration, renderer: Renderer, context: EpisodeContext) -> Episode:
     """Return a scripted episode with tokens. No policy sampled it: log-probabilities are 0.0 and versions -1."""
-    transcript = Transcript(renderer, demo.observations[0], context)
+    transcript = Transcript(
+        renderer, demo.observations[0], context, name=f"demonstration of {demo.env}, seed {demo.seed}"
+    )
     actions = [renderer.encode_action(text, context) for text in demo.actions]
     turns = zip(demo.actions, actions, demo.observations[1:], demo.rewards, strict=True)
     for text, tokens, observation, reward in turns:

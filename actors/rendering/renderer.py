@@ -7,11 +7,13 @@ that drops thoughts renders the whole history again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
 from actors.rendering.thoughts import Thoughts
 from actors.tools.call_format import tool_messages
@@ -84,9 +86,15 @@ class Transcript:
 
     Where the renderer drops thoughts, a turn renders the history again. If that is not what was written so far, its
     state begins a new segment (`Episode.state_start`).
+
+    Args:
+        name: the episode, with which errors begin.
     """
 
-    def __init__(self, renderer: Renderer, observation: Observation, context: EpisodeContext) -> None:
+    def __init__(
+        self, renderer: Renderer, observation: Observation, context: EpisodeContext, *, name: str = ""
+    ) -> None:
+        self._name = name
         self._renderer = renderer
         self._context = context
         self._messages = as_messages(observation)
@@ -94,8 +102,9 @@ class Transcript:
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._rewards: list[float] = []
-        self._tokens = renderer.start(observation, context)
         self._state_start = [0]
+        with self._naming():
+            self._tokens = renderer.start(observation, context)
 
     @property
     def state(self) -> list[int]:
@@ -114,11 +123,20 @@ class Transcript:
         said: Message = {**action.message, "content": action.thought + (action.message["content"] or action.text)}
         self._messages += [said, *answer]
         self._history += [action.message, *answer]
-        if self._renderer.drops_thoughts:
-            self._render_again(action_tokens)
-        else:
-            self._tokens = self._renderer.extend(self._tokens, action_tokens, answer, self._context)
-            self._state_start.append(0)
+        with self._naming():
+            if self._renderer.drops_thoughts:
+                self._render_again(action_tokens)
+            else:
+                self._tokens = self._renderer.extend(self._tokens, action_tokens, answer, self._context)
+                self._state_start.append(0)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Add the episode and the turn to a RenderError."""
+        try:
+            yield
+        except RenderError as error:
+            raise RenderError(f"{self._name}, turn {len(self._starts)}: {error}") from error
 
     def _render_again(self, action_tokens: list[int]) -> None:
         """Append the action and the rendered history, or of it what is new if it begins with all that was written."""

@@ -63,7 +63,7 @@ async def run_episode(
     """
     observation, info = await env.areset(seed=seed)
     task_id = str(info.get(TASK_ID, ""))
-    transcript = Transcript(renderer, observation, context)
+    transcript = Transcript(renderer, observation, context, name=env.spec.id)
     longest = engine.window - sampling.longest
     if len(transcript.state) > longest:
         raise _too_long(env.spec.id, seed, len(transcript.state), sampling.longest, engine.window)

@@ -10,6 +10,7 @@ from test_actors_thoughts import NOW
 from thinking_cases import thinking_tokenizer
 
 from actors.config import RolloutConfig, SamplingConfig
+from actors.errors import RenderError
 from actors.rendering.factory import make_renderer, render_demonstration
 from actors.rollout.episode import run_episode
 from buffer.episodes.schema import episodes_to_batch
@@ -87,6 +88,18 @@ def test_the_window_holds_the_longest_context_and_not_the_whole_episode():
     assert (played.window_truncated, played.episode.turns) == (False, 3)
     _, _, played = _play(QWEN3, "drop", window=longest + 29)
     assert (played.window_truncated, played.episode.turns) == (True, 2)
+
+
+@pytest.mark.parametrize("thoughts", ["keep", "drop"])
+def test_a_turn_that_the_template_refuses_is_named(thoughts):
+    template = QWEN3.replace(
+        "{%- for message in messages %}",
+        "{%- for message in messages %}{%- if 'bad' in message.content and message.role == 'user' %}"
+        "{{- raise_exception('I refuse') }}{%- endif %}",
+        1,
+    )
+    with pytest.raises(RenderError, match=r"^fragile, turn 2: the chat template rejects.*I refuse"):
+        _play(template, thoughts)
 
 
 def test_a_demonstration_without_thoughts_is_one_segment():

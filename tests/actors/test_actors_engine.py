@@ -212,12 +212,12 @@ def test_a_thought_has_a_budget_of_its_own_and_every_token_is_sampled(served, fo
 
 
 def test_a_stop_text_ends_an_action_and_is_part_of_it(folder):
-    served = Served(folder, version=3, stop_text="e")
+    served = Served(folder, version=3, stop_text="Q")
     try:
         actions = served.generate(PROMPT, 200, SamplingConfig(max_tokens=60))
     finally:
         served.close()
-    model, letter = load_model(folder), byte_tokenizer().convert_tokens_to_ids("e")
+    model, letter = load_model(folder), byte_tokenizer().convert_tokens_to_ids("Q")
     stopped = 0
     for action in actions:
         assert letter not in action.token_ids[:-1]

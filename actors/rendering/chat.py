@@ -14,6 +14,7 @@ from actors.rendering.conversation_check import check_conversation
 from actors.rendering.renderer import Action, as_messages
 from actors.rendering.template import ChatTemplate
 from actors.rendering.thoughts import Thoughts, check_budget, find_markers
+from actors.tools.call_format import is_result
 from actors.tools.native import NativeTools
 from envs.toolkit.tool_calls import split_call
 
@@ -70,7 +71,7 @@ class ChatRenderer:
         self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
     ) -> list[int]:
         messages, texts = self._control.hide(as_messages(observation))
-        if self._native is not None and any("tool_call_id" in message for message in messages):
+        if self._native is not None and any(map(is_result, messages)):
             suffix = self._native.format.behind(messages)
         else:
             suffix = self._template.suffix(messages, context)

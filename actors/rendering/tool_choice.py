@@ -57,7 +57,10 @@ def choose_calls(
         native = _native(config, tokenizer, tools)
     except RenderError as error:
         if demanded:
-            raise
+            raise RenderError(
+                f"{error}; set rollout.tools=auto and rollout.tool_parser=auto, with which the policy calls by lines "
+                "of JSON where it must"
+            ) from error
         return CallChoice(None, str(error))
     return CallChoice(native, f"the chat template writes them and vLLM's parser {native.parser} reads them")
 
@@ -68,7 +71,7 @@ def _native(
     context = EpisodeContext(datetime.now(), tuple(tools))
     template = ChatTemplate(tokenizer, context)
     if not template.shows_tools(context):
-        raise RenderError("the chat template shows no tools; set rollout.tools=json")
+        raise RenderError("the chat template shows no tools")
 
     def render(messages: Sequence[Message], prompt: bool) -> str:
         return template.conversation(messages, context, prompt=prompt)

@@ -118,7 +118,7 @@ class CallFormat:
         The text begins with the token that ends the call. The call itself is not rendered: another one, with the name
         and the id of the first result in `answer`, takes its place.
         """
-        result = next(message for message in answer if message["role"] == "tool")
+        result = next(filter(is_result, answer))
         stand_in = self.message(Call(result["name"], {"mark": _MARK}), result["tool_call_id"])
         body, end = self._split(stand_in)
         whole = self._template([_USER, stand_in, *answer], True)
@@ -181,6 +181,11 @@ def tool_messages(message: Message, observation: Observation) -> list[Message]:
     said: list[Message] = [{"role": "tool", "content": observation}] if isinstance(observation, str) else observation
     about: Any = {"name": call["function"]["name"], "tool_call_id": call["id"]}
     return [{**about, **one} if one["role"] == "tool" else one for one in said]
+
+
+def is_result(message: Message) -> bool:
+    """Return whether a message is the result of a call that it names."""
+    return message["role"] == "tool" and "tool_call_id" in message and "name" in message
 
 
 def sample_call(tool: Mapping[str, Any]) -> Call:

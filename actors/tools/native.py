@@ -10,7 +10,7 @@ from actors.errors import RenderError
 from actors.tools.call_format import CALL_ID, CallFormat, Template, sample_call
 from actors.tools.parsers import CallParser, Parsed, parser_names
 from envs.base import Message
-from envs.toolkit.tool_calls import Call, is_call, write_call, write_rejected
+from envs.toolkit.tool_calls import Call, write_call, write_rejected
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,7 +63,7 @@ class NativeTools:
         samples = [sample_call(tool) for tool in tools]
         self._parser = self._choose(tokenizer, samples) if parser == AUTO else CallParser(parser, tokenizer, tools)
         if parser != AUTO and (fault := self._fault(self._parser, samples)):
-            raise RenderError(f"`rollout.tool_parser` is {parser!r}, and {fault}; set rollout.tool_parser=auto")
+            raise RenderError(f"`rollout.tool_parser` is {parser!r}, and {fault}")
 
     @property
     def parser(self) -> str:
@@ -91,7 +91,8 @@ class NativeTools:
     def _reject(self, text: str, parsed: Parsed | None) -> str | None:
         """Return why an action is no legal one; None if it is."""
         if parsed is None:
-            if self.format.begins(text) or is_call(text):
+            # A line of JSON is the form of a base model's calls.
+            if self.format.begins(text) or text.lstrip().startswith("{"):
                 return "the call cannot be parsed"
             return None
         if len(parsed.calls) > 1 or self.format.begins_again(text):
@@ -116,10 +117,7 @@ class NativeTools:
             if self._fault(parser, samples) is None:
                 return parser
         written = self.format.write(samples[0])
-        raise RenderError(
-            f"no tool parser of vLLM reads the calls of this chat template, such as {written[:120]!r}; set "
-            "rollout.tools=json, with which the model writes calls as lines of JSON"
-        )
+        raise RenderError(f"no tool parser of vLLM reads the calls of the chat template, such as {written[:120]!r}")
 
     def _fault(self, parser: CallParser, samples: Sequence[Call]) -> str | None:
         """Return what a parser reads wrongly of what the template writes, or None."""

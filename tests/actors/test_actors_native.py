@@ -153,8 +153,12 @@ def test_auto_takes_lines_of_json_where_nothing_else_is_possible_and_says_why():
     tools = envs.spec("support_desk").tools
     tokenizer = byte_tokenizer(chat_template=CHAT_TEMPLATE)
     choice = choose_calls(RolloutConfig(), tokenizer, tools)
-    assert (choice.native, choice.reason) == (None, "the chat template shows no tools; set rollout.tools=json")
+    assert (choice.native, choice.reason) == (None, "the chat template shows no tools")
     assert make_renderer(RolloutConfig(), tokenizer, tools).tools == ()
+    shown = "{{ tools | tojson if tools }}" + CHAT_TEMPLATE
+    choice = choose_calls(RolloutConfig(), byte_tokenizer(chat_template=shown), tools)
+    assert choice.native is None
+    assert choice.reason.startswith("the chat template does not write the tool calls of an assistant message")
     assert choose_calls(RolloutConfig(), byte_tokenizer(), tools).native is None
     assert choose_calls(RolloutConfig(tools="json"), tool_tokenizer(HERMES), tools).native is None
     assert choose_calls(RolloutConfig(), tool_tokenizer(HERMES), ()).native is None
@@ -170,7 +174,12 @@ def test_auto_takes_lines_of_json_where_nothing_else_is_possible_and_says_why():
     [
         ({"tools": "native"}, tool_tokenizer(HERMES), False, "the environment declares no tools"),
         ({"tool_parser": "hermes"}, byte_tokenizer(), True, "the tokenizer has no chat template"),
-        ({"tools": "native"}, byte_tokenizer(chat_template=CHAT_TEMPLATE), True, "the chat template shows no tools"),
+        (
+            {"tools": "native"},
+            byte_tokenizer(chat_template=CHAT_TEMPLATE),
+            True,
+            "shows no tools; set rollout.tools=auto",
+        ),
         (
             {"tool_parser": "pythonic"},
             tool_tokenizer(HERMES),

@@ -32,7 +32,10 @@ Isolation: TypeAlias = Literal["inline", "thread", "process"]
 
 
 class Message(TypedDict):
-    """A chat message, in the form that the chat templates of tokenizers accept."""
+    """A chat message, in the form that the chat templates of tokenizers accept.
+
+    An environment may give `content` as a list of text parts too; `TimeLimit` joins them to lines.
+    """
 
     role: str
     content: str

@@ -1,9 +1,10 @@
 """Layouts: the tensors of one forward pass, and the positions at which to read its hidden states.
 
 All states of an episode are prefixes of one token sequence. One pass of a causal model over the episode, with the fresh
-actions as branches, therefore gives the values and log-probabilities of all turns (`PackedEncoder`). Other models read
-each state and each action as a separate sequence (`SeparateEncoder`). Both encoders return a `Layout` with the same
-points, and on a causal model both give the same values (tests/learner/test_learner_layout.py).
+actions as branches, therefore gives the values and log-probabilities of all turns (`PackedEncoder`). An episode of
+several segments (`Episode.state_start`) is one sequence for each segment, so that a layout may have more rows than
+`Row`s. Other models read each state and each action as a separate sequence (`SeparateEncoder`). Both encoders return a
+`Layout` with the same points, and on a causal model both give the same values (tests/learner/test_learner_layout.py).
 
 A sample is one (row, turn) pair. `samples` in a shape is the number of samples of all rows, in order. Fresh actions
 belong to states (`Row.states`), which are the samples' own and, where a row bootstraps, the one after its last turn.

@@ -10,7 +10,7 @@ RendererKind = Literal["auto", "plain", "chat"]
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 _NO_CUTS = (

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from actors.pool.client import PoolClient
 from actors.pool.pool import start_pool
 from actors.rollout.player import WorkerArgs
+from archer.config.loading import dump_config
 from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower, BoardPublisher, start_board
 from archer.driver.cluster import cluster
 from archer.driver.demonstrations import demonstration_batches
 from archer.driver.discovery import DiscoveryServer
+from archer.driver.fixed_settings import require_fixed
 from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
 from archer.driver.learner_args import train_args
@@ -42,6 +44,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
     """
     started = time.monotonic()
     checkpoint = latest_checkpoint(folder.path) if resume else None
+    require_fixed(config, folder.path, checkpoint)
     state = read_state(folder) if checkpoint else {}
     with ExitStack() as stack:
         discovery = stack.enter_context(DiscoveryServer(config.metrics.host, config.metrics.port, run=config.name))
@@ -51,7 +54,8 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
             rewind(folder, checkpoint, state, progress)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
         passes = prove_passes(config, model)
-        journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
+        greedy, settings = config.evaluation.greedy, dump_config(config)
+        journal = Journal(folder, progress, env=config.env.id, greedy=greedy, settings=settings)
         journal.handle(passes.event())
         config = passes.settle(config)
 

@@ -13,7 +13,7 @@ Durability = Literal["memory", "flush", "fsync"]
 class ViewLimit(BaseModel):
     """Limiter of one view: how far inserts and samples of the view may run ahead of each other."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     samples_per_insert: float | None = Field(
         None, gt=0, description="Turns sampled of the view per turn inserted; null for no limit."
@@ -43,7 +43,7 @@ class ViewLimit(BaseModel):
 class ReplayConfig(BaseModel):
     """Settings of the replay service."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     shards: int = Field(2, ge=1, description="Number of shards, each one Ray actor with its own log.")
     capacity_turns: int = Field(

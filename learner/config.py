@@ -18,7 +18,7 @@ from learner.algorithm_config import (
     PpoConfig,
     ReinforceConfig,
 )
-from learner.critic_config import CriticConfig, Passes, StrictConfig
+from learner.critic_config import CriticConfig, Passes, PathText, StrictConfig
 
 
 class LoraConfig(StrictConfig):
@@ -35,7 +35,7 @@ class LoraConfig(StrictConfig):
     clone: Literal["full", "adapter"] = Field(
         "full", description="Train the whole model or an adapter in cloning; the clone becomes the base."
     )
-    adapter: str | None = Field(None, description="Folder of the peft adapter for `model.path` to start from.")
+    adapter: PathText | None = Field(None, description="Folder of the peft adapter for `model.path` to start from.")
 
 
 class BroadcastConfig(StrictConfig):

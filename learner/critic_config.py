@@ -5,18 +5,21 @@ The defaults are those of the ArCHer paper.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import os
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Unit = Literal["turn", "episode"]
 Passes = Literal["auto", "packed", "separate"]
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, or a name on the Hugging Face hub; `~` at its beginning becomes the home folder."""
 
 
 class StrictConfig(BaseModel):
     """Refuses unknown keys, and validates a value when it is assigned."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class BackboneConfig(StrictConfig):
@@ -56,7 +59,7 @@ class RecentDraws(StrictConfig):
 class CriticConfig(RecentDraws):
     """The utterance-level critic: an ensemble of Q and V heads on one backbone, or on one each."""
 
-    backbone: str = Field(
+    backbone: PathText = Field(
         "policy", description="'policy' (the clone's weights), or a Hugging Face name or folder, causal or encoder."
     )
     reads: Literal["tokens", "text"] = Field(

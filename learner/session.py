@@ -199,6 +199,7 @@ class Session:
             self.state.wall_seconds = self.records.wall_seconds
             self.state.processor_seconds = self.records.processor_seconds
             self.state.write(partial)
+            checkpoint_folders.write_fixed(partial, self.args.fixed)
             path = checkpoint_folders.commit(partial, self.args.checkpoint_keep)
             self.records.publish("checkpoint", path=str(path), state=asdict(self.state))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from learner.config import LearnerConfig
 from learner.protocols import ExactActions, Publisher, RolloutService, Scorer
@@ -33,6 +33,7 @@ class TrainArgs:
         scorer: the actor that chooses actions by the critic, for algorithms that play by it.
         pass_gap: the largest gap, in nats, of the proof of the learner's passes; None if there was none.
         exact: the exact values of the environment at the critic's discount; None if it cannot be solved.
+        fixed: settings of the run that its checkpoints fix, by the path of the field; each checkpoint records them.
     """
 
     algorithm: str
@@ -62,3 +63,4 @@ class TrainArgs:
     exact: ExactActions | None = None
     pass_gap: float | None = None
     demonstrations_in_replay: bool = False
+    fixed: dict[str, Any] = field(default_factory=dict)

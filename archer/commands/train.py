@@ -48,7 +48,8 @@ def _run(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
     from archer.config.loading import dump_config
     from archer.driver.run_folder import latest_checkpoint
 
-    folder.write(folder.config_path, dump_config(config))
+    if not resume:
+        folder.write(folder.config_path, dump_config(config))
     try:
         if config.mode == "inline":
             from archer.driver.inline import run_inline  # imports torch, but not Ray

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from archer.config.mistakes import mistakes
+from archer.config.mistakes import mistakes, truth_values
 from archer.config.models import RunConfig
 from archer.config.overrides import parse_override, set_key
 from archer.config.presets import find_config
-from archer.config.yaml_values import read_yaml
+from archer.config.yaml_values import dump_yaml, read_yaml
 from archer.errors import ConfigError
 
 
@@ -36,14 +35,17 @@ def config_from_tree(
         key, value = parse_override(text)
         set_key(tree, key, value, text)
         origins[key] = f"override {text!r}"
+    found = list(truth_values(tree))
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
+        found += mistakes(error)
+    if found:
         lines = []
-        for path, sentence in mistakes(error):
+        for path, sentence in found:
             overridden = (text for key, text in origins.items() if f"{path}.".startswith(f"{key}."))
             lines.append(f"{sentence} (in {next(overridden, source)})")
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError("\n".join(dict.fromkeys(lines)))
     if check:
         _check_machine(config)
     return config
@@ -51,7 +53,7 @@ def config_from_tree(
 
 def dump_config(config: RunConfig) -> str:
     """Return the configuration as YAML, which `load_config` reads back to the same values."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def looks_like_folder(path: str) -> bool:

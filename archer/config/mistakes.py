@@ -1,7 +1,8 @@
 """Turn pydantic's errors about a configuration into sentences: what is wrong, and what is allowed."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,6 +23,20 @@ def mistakes(error: ValidationError) -> Iterator[tuple[str, str]]:
             field = fields().get(path)
             fault = "missing" if item["type"] == "missing" else describe(item["input"])
             yield path, f"`{path}` is {fault}: {f'it must be {field.allowed}' if field else item['msg']}"
+
+
+def truth_values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield, in the form of `mistakes`, each true or false where a number belongs; pydantic reads them as 1 and 0."""
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        field = fields().get(path)
+        if field is None:  # an unknown key, or an argument of an environment
+            continue
+        if isinstance(value, Mapping):
+            yield from truth_values(value, f"{path}.")
+        found = value if isinstance(value, list) else [value]
+        if any(isinstance(item, bool) for item in found) and "true or false" not in field.allowed:
+            yield path, f"`{path}` is {describe(value)}: it must be {field.allowed}"
 
 
 def _unknown_key(path: str, key: str) -> str:

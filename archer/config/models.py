@@ -17,7 +17,7 @@ from archer.config.sections import (
 from buffer.config import ReplayConfig
 from learner.algorithm_config import AlgorithmConfig
 from learner.config import AlgorithmName, LearnerConfig
-from learner.critic_config import StrictConfig
+from learner.critic_config import PathText, StrictConfig
 
 
 class RunConfig(StrictConfig):
@@ -26,7 +26,7 @@ class RunConfig(StrictConfig):
     name: str = Field(
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the run and of its folder."
     )
-    runs_dir: str = Field("runs", min_length=1, description="Folder that contains the folders of runs.")
+    runs_dir: PathText = Field("runs", min_length=1, description="Folder that contains the folders of runs.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every random stream of the run.")
     algorithm: AlgorithmName = Field(
         "archer", description="How the policy learns after cloning; see the sections of `learner`."

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from learner.critic_config import StrictConfig
+from learner.critic_config import PathText, StrictConfig
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 """Head dimensions that vLLM's attention supports on CPUs and GPUs; with others an engine fails at its first step."""
@@ -36,7 +36,7 @@ class TinyModelConfig(StrictConfig):
 class ModelConfig(StrictConfig):
     """The policy's language model: an existing model, or a small model made for the run."""
 
-    path: str | None = Field(None, description="Hugging Face name or folder of a causal model; null with `build`.")
+    path: PathText | None = Field(None, description="Hugging Face name or folder of a causal model; null with `build`.")
     build: TinyModelConfig | None = Field(
         None, description="A tokenizer and a small model to make for this run; null with `path`."
     )
@@ -60,7 +60,9 @@ class DemonstrationConfig(StrictConfig):
     """Episodes that the policy is cloned from before the first cycle: scripted episodes and imported episodes."""
 
     episodes: int = Field(0, ge=0, description="Number of scripted episodes to play; 0 plays none.")
-    files: list[str] = Field([], description="Episodes to import: Arrow or Parquet files, or folders of earlier runs.")
+    files: list[PathText] = Field(
+        [], description="Episodes to import: Arrow or Parquet files, or folders of earlier runs."
+    )
     skill: float = Field(0.5, ge=0, le=1, description="Skill of the scripted player, from 0 (random) to 1 (best).")
     keep_in_replay: bool = Field(False, description="Also put the demonstrations into replay, for the critic.")
 

@@ -10,7 +10,8 @@ from archer.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with two changes: `1e-4` is a number, and a duplicate key is an error."""
+    """YAML 1.1 with these changes: `1e-4` is a number, a duplicate key is an error, and so is a value that YAML 1.1 reads
+    as another one than it says (`0123` as 83, `1:30` as 90, `1_000` as 1000, `no` as false, a date)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -24,9 +25,40 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would read as numbers."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+
+_PLAIN = {
+    "int": re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)"),
+    "float": re.compile(r"[^:_]*"),
+    "bool": re.compile(r"(?i:true|false)"),
+    "timestamp": re.compile(r"(?!)"),
+}
+"""What is left of each type of YAML 1.1: the other spellings are mistakes more often than not."""
+
+
+def _construct_plain(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """Return the value of a number or truth value. Raises ConstructorError for a spelling outside `_PLAIN`."""
+    kind = node.tag.rpartition(":")[2]
+    if kind == "timestamp":
+        meaning = "a date"
+    else:
+        value = getattr(yaml.SafeLoader, f"construct_yaml_{kind}")(loader, node)
+        if _PLAIN[kind].fullmatch(node.value):
+            return value
+        meaning = f"{describe(value)}; write {describe(value)} if you mean that"
+    problem = f"YAML reads {node.value} as {meaning}; quotes make it text: '{node.value}'"
+    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+for _kind_of_value in _PLAIN:
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind_of_value}", _construct_plain)
 
 
 def parse_yaml(text: str, *, fault: str) -> Any:
@@ -40,6 +72,11 @@ def parse_yaml(text: str, *, fault: str) -> Any:
         raise ConfigError(f"{fault}: {where}{problem}") from None
     except (ValueError, RecursionError) as error:  # a date such as 2024-13-45; a thousand brackets
         raise ConfigError(f"{fault}: {error}") from None
+
+
+def dump_yaml(tree: Any) -> str:
+    """Return plain values as YAML that `parse_yaml` reads back to the same values."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

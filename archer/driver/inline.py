@@ -18,8 +18,10 @@ from typing import Any
 
 from actors.inline.rollouts import InlineRollouts
 from actors.rollout.player import WorkerArgs
+from archer.config.loading import dump_config
 from archer.config.models import RunConfig
 from archer.driver.demonstrations import demonstration_batches
+from archer.driver.fixed_settings import require_fixed
 from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
 from archer.driver.learner_args import train_args
@@ -40,6 +42,7 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
     """
     started = time.monotonic()
     checkpoint = latest_checkpoint(folder.path) if resume else None
+    require_fixed(config, folder.path, checkpoint)
     state = read_state(folder) if checkpoint else {}
     _quiet()
     with ExitStack() as stack:
@@ -49,7 +52,8 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
             rewind(folder, checkpoint, state, progress)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
         passes = prove_passes(config, model)
-        journal = Journal(folder, progress, env=config.env.id, greedy=config.evaluation.greedy)
+        greedy, settings = config.evaluation.greedy, dump_config(config)
+        journal = Journal(folder, progress, env=config.env.id, greedy=greedy, settings=settings)
         journal.handle(passes.event())
         config = passes.settle(config)
         replay = _open_replay(config, folder, checkpoint)

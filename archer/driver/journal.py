@@ -15,20 +15,27 @@ from archer.results.statistics import EvalResult
 class Journal:
     """Writes the rows of metrics.jsonl: cycles, evaluations, held-out losses, dropped episodes.
 
-    A BoardFollower calls `handle`.
+    A BoardFollower calls `handle`. At the learner's first stage it writes `settings`, if given, as config.yaml.
     """
 
-    def __init__(self, folder: RunFolder, progress: Progress, *, env: str, greedy: bool = False) -> None:
+    def __init__(
+        self, folder: RunFolder, progress: Progress, *, env: str, greedy: bool = False, settings: str = ""
+    ) -> None:
         self._folder = folder
         self._progress = progress
         self._env = env
         self._greedy = greedy
+        self._settings = settings
         self._cycle = int(read_state(folder).get("cycle", 0))
         self._watch = CloneWatch()
         for row in folder.rows():  # of a run that is resumed
             self._watch.note(row)
 
     def handle(self, event: Event) -> None:
+        if event["kind"] == "stage" and self._settings:
+            # The learner has loaded the checkpoint: now the settings of a resumed run may replace the earlier ones.
+            self._folder.write(self._folder.config_path, self._settings)
+            self._settings = ""
         if event["kind"] == "cycle":
             self._cycle = event["cycle"]
             self._folder.append_row(event)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from archer.config.models import RunConfig
 from archer.driver.exact_actions import exact_actions
+from archer.driver.fixed_settings import fixed_settings
 from archer.driver.model import start_path
 from archer.driver.run_folder import RunFolder
 from archer.driver.value_support import with_support
@@ -59,4 +60,5 @@ def train_args(
         pass_gap=pass_gap,
         demonstrations_in_replay=config.demonstrations.keep_in_replay,
         exact=exact_actions(config, model),
+        fixed=fixed_settings(config),
     )

@@ -33,7 +33,7 @@ def local_folder(local_dir: str | None, directory: Path, service: str, name: str
     base = (
         Path(tempfile.gettempdir()) / f"archer-replay-{os.getuid()}"
         if local_dir is None
-        else Path(os.path.expandvars(local_dir))
+        else Path(os.path.expandvars(local_dir)).expanduser()
     )
     if "$" in str(base) or not base.is_absolute():
         raise ReplayError(

@@ -51,7 +51,7 @@ class TextWorld:
         self._sizes = {"rooms": rooms, "objects": objects, "quest_length": quest_length}
         self.check_arguments(game=game, cache=cache, worlds=worlds, **self._sizes)
         self.game, self.worlds = game, worlds
-        self._cache = Path(cache) if cache is not None else default_cache()
+        self._cache = Path(cache).expanduser() if cache is not None else default_cache()
         self._path: Path | None = None
         self._env: Any = None
         self._state: Any = None
@@ -66,7 +66,7 @@ class TextWorld:
                 raise EnvArgumentError(f"{cls.spec.id}: {name} is {size}, must be at least 1")
         if game is None:
             return
-        path = Path(game)
+        path = Path(game).expanduser()
         for needed in (path, path.with_suffix(".json")):
             if not needed.is_file():
                 raise EnvArgumentError(f"{cls.spec.id}: {needed} does not exist; a game is a .z8 file and its .json")
@@ -81,7 +81,9 @@ class TextWorld:
         """
         refuse_options(self.spec.id, options)
         world = seed % self.worlds
-        path = Path(self.game) if self.game is not None else made_game(self._cache, seed=world, **self._sizes)
+        path = (
+            Path(self.game).expanduser() if self.game is not None else made_game(self._cache, seed=world, **self._sizes)
+        )
         if path != self._path:
             self._start(path)
         self._state, self._score = self._env.reset(), 0.0

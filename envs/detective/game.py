@@ -7,6 +7,7 @@ so a return is at most 350. Debugging verbs are refused (`envs.toolkit.inform_co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, VALID_ACTIONS, EnvSpec, Info, Step
@@ -51,7 +52,7 @@ class Detective:
             FrotzEnv,  # imported here, so that only the child process loads GPL code and a shared library
         )
 
-        self._frotz: FrotzEnv | None = FrotzEnv(story)
+        self._frotz: FrotzEnv | None = FrotzEnv(str(Path(story).expanduser()))
         self._valid = ValidActions(self._frotz) if valid_actions else None
         self._route = find_route(self._frotz)
         self._running = False

@@ -20,7 +20,7 @@ def check_story(env_id: str, story: str | None) -> None:
         raise EnvArgumentError(
             f"{env_id} plays a story file of your own: give its path as the argument story (env.kwargs.story=PATH)"
         )
-    path = Path(story)
+    path = Path(story).expanduser()
     if not path.is_file():
         raise EnvArgumentError(
             f"{env_id}: the story file {story} {'is not a file' if path.exists() else 'does not exist'}"

@@ -11,7 +11,7 @@ from envs.errors import EnvArgumentError, nearest
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TableSettings(_Settings):

@@ -12,11 +12,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from buffer.atomic_files import write_atomic
+from learner.errors import CheckpointError
+
 CRITIC_FILE = "critic.pt"
 """The critic's weights in a checkpoint of an algorithm that plays by its critic."""
 
 EVALUATION_FILE = "evaluation.json"
 """The evaluation of a policy in `best/`: name, cycle, collected_episodes, and the columns of its episodes."""
+
+FIXED_FILE = "fixed.json"
+"""The settings of the run that the checkpoint fixes, by the path of the field."""
 
 _NAME = re.compile(r"cycle-(\d{5,})")
 
@@ -74,6 +80,23 @@ def best_policy(run: Path) -> tuple[Path, dict[str, Any]] | None:
         for folder in checkpoint_folders(run / "best")
     ]
     return max(found, key=lambda entry: mean_return(entry[1]), default=None)
+
+
+def write_fixed(checkpoint: Path, settings: dict[str, Any]) -> None:
+    """Record the settings that a checkpoint fixes."""
+    write_atomic(checkpoint / FIXED_FILE, json.dumps(settings, indent=2))
+
+
+def read_fixed(checkpoint: Path) -> dict[str, Any] | None:
+    """Return the settings that a checkpoint fixes; None if it has no record of them. Raises CheckpointError."""
+    path = checkpoint / FIXED_FILE
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} can't be read ({error}); resume from an older checkpoint") from error
+    return settings
 
 
 def mean_return(evaluation: dict[str, Any]) -> float:

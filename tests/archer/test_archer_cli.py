@@ -189,4 +189,5 @@ def test_interrupted_run_says_how_to_resume(tmp_path: Path) -> None:
     assert_refused(again, 2, "already holds a run", "--resume", "--overwrite")
     resumed = [*train, "--resume", str(run), "cycles=77"]
     assert_refused(subprocess.run(resumed, capture_output=True, text=True, timeout=60, cwd=tmp_path), 130)
-    assert yaml.safe_load((run / "config.yaml").read_text())["cycles"] == 77
+    # The settings of a resumed run replace the earlier ones when the learner is up, and not before.
+    assert yaml.safe_load((run / "config.yaml").read_text())["cycles"] != 77

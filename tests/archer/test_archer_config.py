@@ -79,7 +79,7 @@ def test_dump_reads_back_to_the_same_config(base: Path, tmp_path: Path) -> None:
         ("=3", ["names joined by dots"]),
         ("seed=[1", ["is not YAML", "line 1"]),
         ("seed=" + "[" * 500, ["is not YAML"]),
-        ("seed=2024-13-45", ["is not YAML", "month"]),
+        ("seed=2024-13-45", ["reads 2024-13-45 as a date"]),
         ("seed.low=1", ["`seed` is 7", "no keys below it"]),
         ("name=../escape", ["`name`", "matching"]),
         ("env.id=twenty_question", ["`env.id`", "twenty_questions"]),
@@ -108,6 +108,27 @@ def test_dump_reads_back_to_the_same_config(base: Path, tmp_path: Path) -> None:
         ("learner.actor.objective=improvement", ["compares the fresh actions", "fresh_per_state=16"]),
         ("offline_cycles=11", ["`offline_cycles` is 11", "10 of `cycles`"]),
         ("offline_cycles=1", ["replay is empty", "demonstrations.keep_in_replay"]),
+        ("seed=0123", ["'seed=0123'", "reads 0123 as 83", "quotes make it text: '0123'"]),
+        ("cycles=1:30", ["reads 1:30 as 90"]),
+        ("cycles=1_000", ["reads 1_000 as 1000"]),
+        ("seed=0b11", ["reads 0b11 as 3"]),
+        ("learner.critic.lr=1_0.5", ["reads 1_0.5 as 10.5"]),
+        ("learner.critic.lr=1:30.5", ["reads 1:30.5 as 90.5"]),
+        ("learner.use_gpu=no", ["reads no as false", "write false"]),
+        ("env.kwargs.country=NO", ["reads NO as false", "'NO'"]),
+        ("env.kwargs.words=[on, off]", ["reads on as true"]),
+        ("env.kwargs.day=2024-01-31", ["reads 2024-01-31 as a date", "'2024-01-31'"]),
+        ("env.kwargs={yes: 1}", ["reads yes as true"]),
+        ("cycles=true", ["`cycles` is true", "a whole number >= 0"]),
+        ("learner.critic.lr=true", ["`learner.critic.lr` is true", "a number > 0"]),
+        ("learner.critic={support: [false, 2]}", ["`learner.critic.support` is a list of 2"]),
+        ("learner.critic.lr=.nan", ["`learner.critic.lr` is nan", "a number > 0"]),
+        ("learner.critic.lr=.inf", ["`learner.critic.lr` is inf"]),
+        ("rollout.sampling.temperature=.inf", ["`rollout.sampling.temperature` is inf"]),
+        ("learner.timeout_s=.inf", ["`learner.timeout_s` is inf"]),
+        ("cluster.start_timeout_s='inf'", ["`cluster.start_timeout_s` is 'inf'"]),
+        ("learner.actor.weight_range=[0, .inf]", ["`learner.actor.weight_range", "is inf"]),
+        ("replay.critic.samples_per_insert=.inf", ["`replay.critic.samples_per_insert` is inf"]),
         ("model.path=gpt2", ["exactly one", "both are set"]),
         ("model.build=null", ["exactly one", "neither is set"]),
     ],
@@ -274,6 +295,33 @@ def test_any_override_is_accepted_or_refused_with_a_sentence(base: Path, key: st
 def test_missing_file_names_the_presets() -> None:
     with pytest.raises(ConfigError, match=r"does not exist.*demo.*paper/twenty_questions"):
         load_config("configs/no_such_preset.yaml")
+
+
+def test_texts_that_look_like_numbers_keep_their_quotes(base: Path, tmp_path: Path) -> None:
+    given = ["1e-4", "0123", "no", "2024-01-31", "1:30", "true", "0x1f", "null", "~"]
+    config = load_config(base, [f"env.kwargs.words={given}"], check=False)
+    assert config.env.kwargs["words"] == given
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_config(config))
+    assert load_config(again, check=False) == config
+
+
+def test_home_is_expanded_in_every_path(base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = {
+        "runs_dir": "~/runs",
+        "learner.critic.backbone": "~/critic",
+        "demonstrations.files": "[~/a.arrow, b.arrow]",
+        "learner.lora": "{adapter: ~/adapter}",
+        "learner.clone.steps": "0",
+        "model": "{path: ~/model}",
+    }
+    config = load_config(base, [f"{key}={value}" for key, value in asked.items()], check=False)
+    assert config.runs_dir == f"{tmp_path}/runs"
+    assert config.learner.critic.backbone == f"{tmp_path}/critic"
+    assert config.demonstrations.files == [f"{tmp_path}/a.arrow", "b.arrow"]
+    assert config.learner.lora is not None and config.learner.lora.adapter == f"{tmp_path}/adapter"
+    assert config.model.path == f"{tmp_path}/model"
 
 
 def test_override_values_are_yaml() -> None:

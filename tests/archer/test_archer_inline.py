@@ -151,6 +151,32 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(one_rank: None, tmp_path
     found = [row for row in figures(parts) if row["cycle"] > 2 and row["kind"] == "cycle"]
     assert wanted == found
     assert len(wanted) == 1
+    assert yaml.safe_load((parts / "config.yaml").read_text())["cycles"] == 3
+
+
+def test_a_resumed_run_refuses_by_name_what_its_checkpoint_fixes(one_rank: None, tmp_path: Path) -> None:
+    folder = train(tmp_path, "cycles=1")
+    before = (folder / "config.yaml").read_text()
+    rows = (folder / "metrics.jsonl").read_text()
+    changes = {
+        "learner.critic.heads=3": "`learner.critic.heads` is 3, and .*cycle-00001 fixes it at 2",
+        "learner.critic.head_hidden_size=16": "`learner.critic.head_hidden_size` is 16",
+        "learner.lora={rank: 4}": "`learner.lora` is {rank: 4.*fixes it at null",
+        "algorithm=ppo": "`algorithm` is 'ppo'",
+        "env={id: wordle}": "`env.id` is 'wordle'",
+        "model.build.layers=2": "`model.build` is {.*layers: 2",
+        "learner.actor.token_baseline=true": "`learner.actor.token_baseline` is true",
+    }
+    for override, said in changes.items():
+        with pytest.raises(ConfigError, match=said):
+            resume(folder, "cycles=2", override)
+    with pytest.raises(ConfigError, match=r"critic.heads.*\n.*critic.bins"):
+        resume(folder, "cycles=2", "learner.critic.heads=3", "learner.critic.bins=7")
+    (folder / "checkpoints" / "cycle-00001" / "fixed.json").unlink()  # a checkpoint of an earlier version
+    with pytest.raises(ConfigError, match="critic.heads"):
+        resume(folder, "cycles=2", "learner.critic.heads=3")
+    assert (folder / "config.yaml").read_text() == before
+    assert (folder / "metrics.jsonl").read_text() == rows
 
 
 def test_a_failed_run_leaves_its_traceback_and_can_be_repeated(one_rank: None, tmp_path: Path) -> None:

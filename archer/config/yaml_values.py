@@ -10,8 +10,8 @@ from archer.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with these changes: `1e-4` is a number, a duplicate key is an error, and so is a value that YAML 1.1 reads
-    as another one than it says (`0123` as 83, `1:30` as 90, `1_000` as 1000, `no` as false, a date)."""
+    """YAML 1.1 with these changes: `1e-4` is a number; a duplicate key is an error; and so is a value that YAML reads
+    differently from what a person means (`0123` as 83, `1:30` as 90, `no` as false, a date)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -50,7 +50,8 @@ class TextWorld:
     ) -> None:
         self._sizes = {"rooms": rooms, "objects": objects, "quest_length": quest_length}
         self.check_arguments(game=game, cache=cache, worlds=worlds, **self._sizes)
-        self.game, self.worlds = game, worlds
+        self.game = Path(game).expanduser() if game is not None else None
+        self.worlds = worlds
         self._cache = Path(cache).expanduser() if cache is not None else default_cache()
         self._path: Path | None = None
         self._env: Any = None
@@ -81,9 +82,7 @@ class TextWorld:
         """
         refuse_options(self.spec.id, options)
         world = seed % self.worlds
-        path = (
-            Path(self.game).expanduser() if self.game is not None else made_game(self._cache, seed=world, **self._sizes)
-        )
+        path = self.game if self.game is not None else made_game(self._cache, seed=world, **self._sizes)
         if path != self._path:
             self._start(path)
         self._state, self._score = self._env.reset(), 0.0

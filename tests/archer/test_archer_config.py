@@ -320,7 +320,8 @@ def test_home_is_expanded_in_every_path(base: Path, monkeypatch: pytest.MonkeyPa
     assert config.runs_dir == f"{tmp_path}/runs"
     assert config.learner.critic.backbone == f"{tmp_path}/critic"
     assert config.demonstrations.files == [f"{tmp_path}/a.arrow", "b.arrow"]
-    assert config.learner.lora is not None and config.learner.lora.adapter == f"{tmp_path}/adapter"
+    assert config.learner.lora is not None
+    assert config.learner.lora.adapter == f"{tmp_path}/adapter"
     assert config.model.path == f"{tmp_path}/model"
 
 

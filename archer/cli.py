@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from archer import signals
 from archer.commands.check import check
 from archer.commands.evaluate import evaluate
 from archer.commands.export import export
@@ -26,13 +27,13 @@ from archer.shadowed_packages import check_shadowing
 
 
 class _Group(TyperGroup):
-    """A group that reports Ctrl-C; Typer would end the command without a message."""
+    """A group that reports a signal; Typer would end the command without a message."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted") from None
+            raise Interrupted("interrupted", signals.exit_status()) from None
 
 
 app = typer.Typer(
@@ -66,13 +67,14 @@ app.add_typer(replay_app, name="replay")
 
 def main() -> None:
     """Run the command. Print an error of ours as one sentence and exit with 2 (bad input) or 1 (failed run)."""
+    signals.install()
     try:
         check_shadowing()
         app()
     except room_errors() as error:
         _fail(str(error), error.exit_status if isinstance(error, ArcherError) else 1)
-    except KeyboardInterrupt:  # Ctrl-C before the command began
-        _fail("interrupted", 130)
+    except KeyboardInterrupt:  # a signal before the command began
+        _fail("interrupted", signals.exit_status())
     except BrokenPipeError:
         # The reader of the pipe (`| head`) closed it. Without this, Python reports the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

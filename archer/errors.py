@@ -20,9 +20,11 @@ class RunError(ArcherError):
 
 
 class Interrupted(ArcherError):
-    """The user pressed Ctrl-C."""
+    """A signal ended the command: Ctrl-C (status 130), SIGTERM (143) or SIGHUP (129)."""
 
-    exit_status = 130
+    def __init__(self, message: str, exit_status: int = 130) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class ShadowError(ArcherError):

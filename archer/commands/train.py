@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archer import signals
 from archer.commands.arguments import Config, Overrides
 from archer.errors import ConfigError, Interrupted
 
@@ -50,6 +51,7 @@ def _run(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
 
     if not resume:
         folder.write(folder.config_path, dump_config(config))
+    signals.ends_with(f"`archer train --resume {folder.path}` resumes it")
     try:
         if config.mode == "inline":
             from archer.driver.inline import run_inline  # imports torch, but not Ray
@@ -62,4 +64,5 @@ def _run(config: RunConfig, folder: RunFolder, *, resume: bool) -> None:
     except KeyboardInterrupt:
         checkpoint = latest_checkpoint(folder.path)
         start = checkpoint.name if checkpoint else "the beginning, because it has no checkpoint yet"
-        raise Interrupted(f"interrupted; `archer train --resume {folder.path}` resumes from {start}") from None
+        sentence = f"interrupted; `archer train --resume {folder.path}` resumes from {start}"
+        raise Interrupted(sentence, signals.exit_status()) from None

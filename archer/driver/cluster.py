@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from archer import signals
 from archer.config.models import RunConfig
 from archer.errors import RunError
 
@@ -58,7 +59,9 @@ def _connect(*configs: RunConfig) -> Any:
         with _time_limit(settings.start_timeout_s):
             if address:
                 _require_answer(address, settings.start_timeout_s)
-            return ray.init(**options)
+            context = ray.init(**options)
+        signals.rearm()
+        return context
     except (_TimeLimit, TimeoutError):
         reason = f"no answer within {settings.start_timeout_s:g} s (cluster.start_timeout_s)"
     except (ConnectionError, RuntimeError, ValueError) as error:

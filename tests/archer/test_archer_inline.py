@@ -147,8 +147,8 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(one_rank: None, tmp_path
     parts = train(tmp_path / "parts", "cycles=2")
     resume(parts, "cycles=3")
     # The first part ended with an evaluation of its last policy.
-    wanted = [row for row in figures(whole) if row["cycle"] > 2 and row["kind"] == "cycle"]
-    found = [row for row in figures(parts) if row["cycle"] > 2 and row["kind"] == "cycle"]
+    wanted = [row for row in figures(whole) if row["kind"] == "cycle" and row["cycle"] > 2]
+    found = [row for row in figures(parts) if row["kind"] == "cycle" and row["cycle"] > 2]
     assert wanted == found
     assert len(wanted) == 1
     assert yaml.safe_load((parts / "config.yaml").read_text())["cycles"] == 3
@@ -186,7 +186,8 @@ def test_a_failed_run_leaves_its_traceback_and_can_be_repeated(one_rank: None, t
     assert read_rows(train(tmp_path, "cycles=0") / "metrics.jsonl")[-1]["name"] == "final"
 
 
-def test_an_interrupted_run_ends_with_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_ends_with_one_sentence(tmp_path: Path, number: signal.Signals, status: int) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
     command = [sys.executable, "-m", "archer.cli", "train", str(path), "evaluation.episodes=100000"]
@@ -201,11 +202,11 @@ def test_an_interrupted_run_ends_with_one_sentence(tmp_path: Path) -> None:
         assert process.stdout is not None
         try:
             assert any(line == "stage: evaluate\n" for line in process.stdout)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, errors = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert errors.startswith("archer: interrupted; ")
     assert errors.count("\n") == 1
 

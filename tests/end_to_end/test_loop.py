@@ -103,12 +103,13 @@ def _column(batch: pa.RecordBatch) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_interrupt_ends_the_run_with_one_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupt_ends_the_run_with_one_message(tmp_path: Path, number: signal.Signals, status: int) -> None:
     with archer(tmp_path, "train", str(write_config(tmp_path, cycles=50))) as run:
         run.until(lambda line: line.startswith("cycle 1/50"))
         family = run.family()
-        run.process.send_signal(signal.SIGINT)
-        assert run.finish(120) == 130, run.output
+        run.process.send_signal(number)
+        assert run.finish(120) == status, run.output
     assert "--resume" in run.lines[-1]
     assert "Traceback" not in run.output
     _, alive = psutil.wait_procs(family, timeout=60)

@@ -1,0 +1,76 @@
+"""Signals that end a command: the first one in order, the second one at once.
+
+SIGINT (Ctrl-C), SIGTERM (schedulers such as Slurm and Kubernetes) and SIGHUP (a closed terminal) raise
+KeyboardInterrupt in the main thread. After SIGTERM and SIGHUP the end is due within the grace period of a scheduler.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+GRACE_S = 20.0
+"""Seconds from the signal to the end. Schedulers kill after 30 s."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived."""
+
+
+class _State:
+    handled: tuple[signal.Signals, ...] = ()
+    received: int | None = None
+    sentence = ""
+
+
+def install() -> None:
+    """Handle the signals from now on, except those that the caller of this process ignores or handles.
+
+    Call it in the main thread.
+    """
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    _State.handled = tuple(number for number in _SIGNALS if signal.getsignal(number) in defaults)
+    rearm()
+
+
+def rearm() -> None:
+    """Handle again the signals that `install` did. Call it after `ray.init`, whose own handlers abort at SIGTERM."""
+    owner = os.getpid()
+    for number in _State.handled:
+        signal.signal(number, lambda number, _: _receive(number, owner))
+
+
+def ends_with(sentence: str) -> None:
+    """Set the sentence for an end that does not wait for the rest of the process, such as how to resume a run."""
+    _State.sentence = sentence
+
+
+def exit_status() -> int:
+    """Return 128 + the number of the signal that ended the command, as shells count; 130 if none was handled here."""
+    return 128 + (_State.received or signal.SIGINT)
+
+
+def _receive(number: int, owner: int) -> None:
+    if os.getpid() != owner:  # a child that was forked
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
+    if _State.received is not None:
+        _end_now("ended at once by a second signal")
+    _State.received = number
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    timer = threading.Timer(GRACE_S, _end_now, [f"the command did not end within {GRACE_S:g} s of the signal"])
+    timer.daemon = True
+    timer.start()
+    raise Terminated
+
+
+def _end_now(reason: str) -> None:
+    """End the process without unwinding. Ray's processes of this run end with their parent."""
+    text = "; ".join(part for part in (reason, _State.sentence) if part)
+    os.write(2, f"archer: {text}\n".encode(errors="replace"))
+    os._exit(exit_status())

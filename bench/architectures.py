@@ -9,6 +9,8 @@ learner's. Of other families, the table says whether vLLM's registry has them.
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.common import parser, print_table, report, say  # isort: skip - sets the threads first
 
 import numpy as np
-from transformers.utils.logging import set_verbosity_error
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from bench.families import FAMILIES, VOCABULARY, WINDOW, Family
 from learner.check.proof import prove
@@ -27,6 +29,7 @@ from learner.check.proof import prove
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- table: bench/architectures.py -->", "<!-- end of table -->"
 TOKENS = 3 * WINDOW
+TIMEOUT_S = 600
 COLUMNS = {
     "family": "family",
     "architecture": "architecture",
@@ -66,14 +69,14 @@ def run_engine(family: Family) -> str:
         family.model(scale=4).save_pretrained(folder)  # vLLM's attention needs heads of 32 dimensions
         command = [sys.executable, __file__, "--engine-of", folder]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            return "ran: no answer within 300 s"
+            return f"ran: no answer within {TIMEOUT_S} s"
     found = [line for line in done.stdout.splitlines() if line.startswith("gap ")]
     if found:
         return f"ran: gap {float(found[-1].split()[1]):.0e}"
-    errors = [line.strip() for line in done.stderr.splitlines() if "Error" in line]
-    return f"fails: {errors[-1].rpartition('] ')[2][:90] if errors else 'no reason given'}"
+    errors = re.findall(r"\b\w+Error: .+", done.stderr)
+    return f"fails: {errors[0] if errors else 'no reason given'}"
 
 
 def registry() -> frozenset[str]:
@@ -83,19 +86,18 @@ def registry() -> frozenset[str]:
     return frozenset(ModelRegistry.get_supported_archs())
 
 
-def row(family: Family, known: frozenset[str], *, run: bool) -> dict[str, object]:
-    """Return a row of the table: how the learner runs a family, and what is known of the engine on CPUs."""
+def row(family: Family, known: frozenset[str]) -> dict[str, object]:
+    """Return a row of the table: how the learner runs a family, and whether vLLM has it."""
     with tempfile.TemporaryDirectory() as folder:
         family.model().save_pretrained(folder)
         proof = prove(folder)
     say(f"{family.name}: {proof.line()}")
-    engine = run_engine(family) if run else "in the registry" if proof.architecture in known else "not in the registry"
     return {
         "family": family.name,
         "architecture": proof.architecture,
         "passes": proof.passes,
         "gap": proof.gap,
-        "engine": engine,
+        "engine": "in the registry" if proof.architecture in known else "not in the registry",
         "gpu": "not run",
         "reason": proof.reason,
     }
@@ -118,11 +120,16 @@ def main() -> None:
     options.add_argument("--page", action="store_true", help="write the table into docs/models.md")
     arguments = options.parse_args()
     set_verbosity_error()
+    disable_progress_bar()
     if arguments.engine_of is not None:
-        print("gap", engine_gap(arguments.engine_of))
-        return
+        print("gap", engine_gap(arguments.engine_of), flush=True)
+        os._exit(0)  # some engines do not end with their process
     known = registry()
-    rows = [row(family, known, run=family.name in arguments.engines) for family in FAMILIES]
+    rows = [row(family, known) for family in FAMILIES]
+    for family, found in zip(FAMILIES, rows, strict=True):
+        if family.name in arguments.engines:
+            found["engine"] = run_engine(family)
+            say(f"{family.name}: engine {found['engine']}")
     print_table("The learner's passes over tiny models", COLUMNS, rows)
     del arguments.engine_of
     say(str(report("architectures", arguments, rows, compact=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 from actor_cases import CHAT_TEMPLATE, byte_tokenizer
@@ -163,3 +164,36 @@ def _with(template: str):
     tokenizer = tool_tokenizer(HERMES)
     tokenizer.chat_template = template
     return tokenizer
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_any_text_is_read_and_reaches_the_environment(name):
+    """Texts that are almost a call, and any characters, give speech, a call or a rejected call, and never an error."""
+    tools, env = native(FORMS[name]), envs.make("support_desk", calls="native", max_turns=10**6)
+    env.reset(seed=0)
+    rng = random.Random(name)
+    written = tools.format.write(Call("verify", {"email": "a@b.com", "zip": "0123"}))
+    pieces = [
+        written,
+        tools.format.head,
+        tools.format.tail,
+        "{",
+        "}}",
+        '"',
+        "\ud800",
+        "\x00",
+        "é",
+        "\\",
+        "<|im_end|>",
+        "[" * 900,
+    ]
+    for _ in range(300):
+        text = "".join(rng.choices(pieces, k=rng.randrange(4)))
+        for _ in range(rng.randrange(4)):
+            at = rng.randrange(len(text) + 1)
+            text = text[:at] + rng.choice(pieces[1:]) * rng.randrange(2) + text[at + rng.randrange(5) :]
+        read = tools.read(text)
+        assert read.text == text or split_call(read.text) or json.loads(read.text).keys() == {"rejected_call"}
+        terminated = env.step(read.text)[2]
+        if terminated:
+            env.reset(seed=0)

@@ -3,8 +3,11 @@
 The modules of the commands import torch, Ray, vLLM and pydantic inside their functions, so that `--help` is fast.
 """
 
+import errno
+import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -68,6 +71,7 @@ app.add_typer(replay_app, name="replay")
 def main() -> None:
     """Run the command. Print an error of ours as one sentence and exit with 2 (bad input) or 1 (failed run)."""
     signals.install()
+    _print_anything()
     try:
         check_shadowing()
         app()
@@ -75,15 +79,28 @@ def main() -> None:
         _fail(str(error), error.exit_status if isinstance(error, ArcherError) else 1)
     except KeyboardInterrupt:  # a signal before the command began
         _fail("interrupted", signals.exit_status())
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"no space left on the disk{f' of {error.filename}' if error.filename else ''}; free some", 1)
+        if not isinstance(error, BrokenPipeError):
+            raise
         # The reader of the pipe (`| head`) closed it. Without this, Python reports the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
+def _print_anything() -> None:
+    """Replace characters that the terminal's encoding lacks, instead of failing at them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def _fail(message: str, status: int) -> None:
-    sys.stdout.flush()
-    print(f"archer: {message}", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # standard output may be a file on a full disk, or closed
+        sys.stdout.flush()
+    with suppress(OSError, ValueError):
+        print(f"archer: {message}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 

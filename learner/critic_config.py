@@ -12,7 +12,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Unit = Literal["turn", "episode"]
 Passes = Literal["auto", "packed", "separate"]
-PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+def _expanded(path: str) -> str:
+    """Return the path with the home folder in place of `~`. Raises ValueError if there is no such home folder."""
+    full = os.path.expanduser(path)
+    if full.startswith("~"):
+        raise ValueError(f"is {path!r}, and there is no home folder for {path.split('/')[0]}; give the path in full")
+    return full
+
+
+PathText = Annotated[str, AfterValidator(_expanded)]
 """A path, or a name on the Hugging Face hub; `~` at its beginning becomes the home folder."""
 
 

@@ -48,6 +48,7 @@ def cluster(*configs: RunConfig) -> Iterator[str]:
 def _connect(*configs: RunConfig) -> Any:
     """Return what `ray.init` returns. Raises RunError."""
     settings = configs[0].cluster
+    _bypass_proxies()
     address = settings.address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
@@ -73,6 +74,16 @@ def _connect(*configs: RunConfig) -> Any:
         "cluster.address and RAY_ADDRESS to use this machine alone. If the cluster requires a token, set "
         "RAY_AUTH_MODE=token"
     )
+
+
+def _bypass_proxies() -> None:
+    """Except this machine from the proxies of the environment. The processes of the run inherit it: Ray Train asks
+    Ray's API server by HTTP, and environments may ask servers beside them."""
+    own = ("localhost", "127.0.0.1", "::1", ray.util.get_node_ip_address())
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    joined = ",".join(dict.fromkeys((*names, *own)))
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = joined
 
 
 class _TimeLimit(BaseException):

@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from archer.driver.outcome import report, rewind
 from archer.driver.passes import prove_passes
 from archer.driver.progress import Event, Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
+from archer.errors import RunError
 from buffer.client.local_client import LocalClient
 from learner.critic_scorer import CriticScorer
 from learner.entry import run_alone
@@ -89,7 +90,8 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
         try:
             run_alone(args)
         except Exception:
-            folder.write(folder.path / "error.log", traceback.format_exc())
+            with suppress(RunError):  # a full disk must not hide the error
+                folder.write(folder.path / "error.log", traceback.format_exc())
             raise
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from archer.config.models import RunConfig
 from archer.driver.journal import read_state
 from archer.driver.progress import Progress
-from archer.driver.run_folder import RunFolder
+from archer.driver.run_folder import RunFolder, disk_errors
 from archer.results.plots import learning_curve
 from archer.results.summary import print_summary, summarise
 from learner.engine.checkpoint_folders import best_policy
@@ -38,10 +38,11 @@ def report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[st
         algorithm=config.algorithm,
         observations=config.learner.clone.observation_weight > 0,
     )
-    folder.write_summary(summary)
     console = Console()
-    print_summary(summary, console)
+    print_summary(summary, console)  # before what a full disk may refuse
+    folder.write_summary(summary)
     if rows:
-        curve = learning_curve(rows, folder.curve_path, title=f"{config.name}: {config.env.id}")
+        with disk_errors(folder.curve_path):
+            curve = learning_curve(rows, folder.curve_path, title=f"{config.name}: {config.env.id}")
         console.print(f"learning curve {curve}, summary {folder.summary_path}", soft_wrap=True, highlight=False)
     return summary

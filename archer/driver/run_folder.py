@@ -123,6 +123,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise RunError(
                 f"no space left on the disk of {path}; free some, then continue with `archer train --resume`"
             ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise RunError(
+                f"{error.filename or path} cannot be written ({error.strerror}); allow it, or choose another folder "
+                "for runs with runs_dir=..."
+            ) from error
         raise RunError(f"{error.filename or path}: {error.strerror}") from error
 
 

@@ -24,6 +24,8 @@ _LOST = (
 _ATTEMPT_S = 60.0  # Seconds after which one attempt counts as lost; the caller's deadline bounds all attempts
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 2.0
 """Pause before a retry; it doubles from the first value to the last."""
+_NO_PROXY = [("grpc.enable_http_proxy", 0)]
+"""A proxy of the environment (http_proxy, grpc_proxy) is for the world outside, not for the processes of a run."""
 _UNACKNOWLEDGED = 4  # Batches of a put that are sent before the first of them is acknowledged
 
 Locate = Callable[[float], str]
@@ -104,7 +106,8 @@ class Endpoint:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 if self._client is None:
-                    self._client = flight.FlightClient(f"grpc+tcp://{self._locate(left)}")
+                    address = f"grpc+tcp://{self._locate(left)}"
+                    self._client = flight.FlightClient(address, generic_options=_NO_PROXY)
                 options = flight.FlightCallOptions(timeout=min(left, _ATTEMPT_S), headers=self._headers)
                 return call(self._client, options)
             except flight.FlightServerError as error:

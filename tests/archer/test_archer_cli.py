@@ -1,6 +1,7 @@
 """The command line: exit statuses, errors on stderr, printed output."""
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,6 +170,49 @@ def test_demonstrator_is_shown_turn_by_turn() -> None:
 def test_text_from_a_game_cannot_steer_the_terminal() -> None:
     assert plain_text("a\x1b[2Jb\n") == "a�[2Jb"
     assert plain_text([{"role": "user", "content": "hi"}, {"role": "tool", "content": "x"}]) == "user: hi\ntool: x"
+
+
+def test_a_terminal_that_is_ascii_shows_other_text_with_marks(tmp_path: Path) -> None:
+    (tmp_path / "stadt.py").write_text(
+        "from envs.twenty_questions import TwentyQuestions\n\n\n"
+        "class Gruss(TwentyQuestions):\n"
+        "    def reset(self, *, seed, options=None):\n"
+        "        observation, info = super().reset(seed=seed, options=options)\n"
+        "        return 'Gr\u00fc\u00dfe \u2192 \U0001f600', info\n"
+    )
+    script = "from archer.cli import main; main()"
+    answer = subprocess.run(
+        [sys.executable, "-c", script, "play", "stadt:Gruss"],
+        capture_output=True,
+        timeout=120,
+        cwd=tmp_path,
+        input=b"",
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONPATH": str(tmp_path)},
+    )
+    assert b"Traceback" not in answer.stderr, answer.stderr
+    assert b"Gr??e ? ?" in answer.stdout
+    refused = subprocess.run(
+        [sys.executable, "-c", script, "config", "sch\u00f6n"],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+    )
+    assert refused.returncode == 2
+    assert b"Traceback" not in refused.stderr
+
+
+def test_a_full_disk_under_the_output_is_a_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-c", "from archer.cli import main; main()", "config", "demo"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("archer: no space left on the disk")
+    assert "Traceback" not in answer.stderr
 
 
 def test_interrupted_run_says_how_to_resume(tmp_path: Path) -> None:

@@ -325,6 +325,13 @@ def test_home_is_expanded_in_every_path(base: Path, monkeypatch: pytest.MonkeyPa
     assert config.model.path == f"{tmp_path}/model"
 
 
+def test_a_home_folder_that_does_not_exist_is_named(base: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="`runs_dir` is '~nobody-here/x', and there is no home folder for ~nobody-here"
+    ):
+        load_config(base, ["runs_dir=~nobody-here/x"], check=False)
+
+
 def test_override_values_are_yaml() -> None:
     assert parse_override("a.b=1e-4") == ("a.b", 1e-4)
     assert parse_override("a=") == ("a", None)

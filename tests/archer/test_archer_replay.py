@@ -15,6 +15,7 @@ from archer.commands.import_episodes import import_episodes
 from archer.errors import ConfigError
 from archer.imports.conversations import read_imports
 from buffer.client.remote import RemoteClient
+from buffer.folder_server import served_folder
 from envs import Demonstration
 
 ARCHER = Path(sys.executable).with_name("archer")
@@ -56,6 +57,17 @@ def test_wrong_sources_and_targets_are_named(episodes, tmp_path):
     pq.write_table(other, tmp_path / "two.parquet")
     with pytest.raises(ConfigError, match=r"holds episodes of \['a', 'b'\]; choose one with --env"):
         import_episodes(tmp_path / "two.parquet", out=tmp_path / "out")
+
+
+def test_a_proxy_of_the_environment_is_not_asked(episodes, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with served_folder(episodes, host="127.0.0.1", port=0, token="secret") as (server, _):
+        client = RemoteClient.at([f"127.0.0.1:{server.port}"], "secret")
+        assert len(client.sweep()) == 12
+        client.close()
 
 
 def test_a_folder_is_served_until_ctrl_c(episodes):

@@ -1,5 +1,6 @@
 """Run folder: one run at a time, no lost rows, no partial files."""
 
+import errno
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from archer.driver.run_folder import RunFolder, latest_checkpoint, read_rows
+from archer.driver.run_folder import RunFolder, disk_errors, latest_checkpoint, read_rows
 from archer.errors import ConfigError, RunError
 from buffer import atomic_files
 
@@ -113,6 +114,20 @@ def test_line_that_is_no_json_is_an_error_with_its_number(tmp_path: Path) -> Non
     file.write_text('{"cycle": 1}\nhello\n{"cycle": 2}\n')
     with pytest.raises(RunError, match="line 2"):
         read_rows(file)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "no space left on the disk of .*free some"),
+        (errno.EROFS, r"cannot be written \(Read-only file system\).*runs_dir"),
+        (errno.EACCES, r"cannot be written \(Permission denied\).*runs_dir"),
+        (errno.ENOTDIR, "Not a directory"),
+    ],
+)
+def test_disk_errors_say_what_to_do(tmp_path: Path, number: int, said: str) -> None:
+    with pytest.raises(RunError, match=said), disk_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
 
 
 def test_rewind_drops_the_cycles_that_a_resumed_run_repeats(tmp_path: Path) -> None:

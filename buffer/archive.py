@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from buffer.episodes.schema import EARLIER_SCHEMA, EPISODE_SCHEMA, completed, new_rows, ragged_parts
+from buffer.episodes.casting import in_schema
+from buffer.episodes.schema import EPISODE_SCHEMA, new_rows, ragged_parts
 from buffer.episodes.validation import validate
 from buffer.errors import ReplayError, SchemaError
 from buffer.log.write_ahead import read_episodes
@@ -31,8 +32,9 @@ class Exported:
 def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield every batch of `EPISODE_SCHEMA` of a file or folder, validated.
 
-    A file is Parquet, or an Arrow IPC file or stream. A folder holds `episodes.parquet`, or is a run's folder, a replay
-    or a checkpoint. Raises FileNotFoundError if there is none of these, ReplayError if it does not hold episodes.
+    A file is Parquet, or an Arrow IPC file or stream. Other tools may have filtered or rewritten it (`in_schema`). A
+    folder holds `episodes.parquet`, or is a run's folder, a replay or a checkpoint. Raises FileNotFoundError if there
+    is none of these, ReplayError if it does not hold episodes.
     """
     if (path / EPISODES_FILE).is_file():
         path = path / EPISODES_FILE
@@ -44,22 +46,17 @@ def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
         yield from read_episodes(replay)
         return
     try:
-        for batch in map(completed, _file_batches(path)):
+        for batch in map(in_schema, _file_batches(path)):
             validate(batch)
             yield batch
-    except (SchemaError, pa.ArrowInvalid, pa.ArrowKeyError, KeyError) as error:
+    except (SchemaError, pa.ArrowException, KeyError) as error:
         raise ReplayError(f"{path} cannot be read as episodes: {error}") from error
 
 
 def _file_batches(path: Path) -> Iterator[pa.RecordBatch]:
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            for batch in file.iter_batches(batch_size=1024):
-                # Parquet has other names for the items of lists.
-                known = {tuple(one.names): one for one in (EPISODE_SCHEMA, EARLIER_SCHEMA)}
-                wanted = known.get(tuple(schema.names), schema)
-                yield batch.replace_schema_metadata(None).cast(wanted.with_metadata(schema.metadata))
+            yield from file.iter_batches(batch_size=1024)
         return
     with pa.memory_map(str(path)) as source:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from envs.base import EnvSpec, TextEnv
 from envs.builtin import ENTRIES, Entry, Factory
-from envs.errors import EnvArgumentError, EnvError, UnknownEnvError, nearest
+from envs.errors import EnvArgumentError, EnvError, EnvFailedError, UnknownEnvError, nearest
 from envs.extras import require_extra
 from envs.hosting.child_process import ProcessEnv
 from envs.time_limit import TimeLimit
@@ -66,7 +66,12 @@ def make(env_id: str, *, max_turns: int | None = None, **kwargs: Any) -> TimeLim
     if isinstance(declared, EnvSpec) and declared.isolation == "process":
         env = ProcessEnv(partial(maker, **kwargs), declared)
     else:
-        env = maker(**kwargs)
+        try:
+            env = maker(**kwargs)
+        except EnvError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise EnvFailedError(f"environment {env_id!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(env, TextEnv) or not isinstance(env.spec, EnvSpec):
         raise EnvArgumentError(
             f"{env_id} made a {type(env).__name__}, not a TextEnv: it needs spec (an EnvSpec), reset, step, close"

@@ -25,6 +25,9 @@ def import_callable(target: str, *, where: str, error_type: type[EnvError]) -> C
         if error.name is None or not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise EnvError(f"{where}: module {module_name!r} cannot be imported: {error}") from error
         raise error_type(f"{where}: no module named {error.name!r}: install it or set PYTHONPATH") from error
+    except (Exception, SystemExit) as error:  # the user's module may do anything
+        found_at = f"{type(error).__name__}: {error}"
+        raise EnvError(f"{where}: module {module_name!r} cannot be imported: {found_at}") from error
     found = getattr(module, name, None)
     if not callable(found):
         known = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]

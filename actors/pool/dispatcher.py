@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from actors.errors import RolloutTimeout
+from actors.errors import ActorError, RolloutTimeout
 from actors.pool.jobs import Job
 from actors.pool.supervisor import Supervisor, Worker, WorkerGone
 
@@ -23,7 +23,7 @@ class Dispatcher:
     def start(self, job: Job) -> asyncio.Task[None]:
         """Start `job`, or continue it after a failure."""
         job.failure, job.stopped = None, False
-        return self._task(self._run(job))
+        return self._task(self._run(job), job)
 
     async def wait(self, job: Job, episodes: int, timeout_s: float | None) -> None:
         """Wait until `episodes` of the job have finished since its last report.
@@ -52,7 +52,7 @@ class Dispatcher:
             worker = self._free()
             assert worker is not None
             worker.playing += 1
-            self._task(self._play(worker, job, job.take()))
+            self._task(self._play(worker, job, job.take()), job)
 
     async def _play(self, worker: Worker, job: Job, seed: int) -> None:
         call = self._sup.call(worker, "play", seed, job.greedy, job.store, job.group)
@@ -66,11 +66,19 @@ class Dispatcher:
         worker.playing -= 1
         await self._sup.notify()
 
-    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _task(self, coroutine: Coroutine[Any, Any, None], job: Job) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda ended: self._ended(ended, job))
         return task
+
+    def _ended(self, task: asyncio.Task[None], job: Job) -> None:
+        """Let the job fail if a task of it did: those who wait for its episodes would wait for ever."""
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        job.failure = job.failure or ActorError(f"the dispatch of episodes failed: {error!r}")
+        self._task(self._sup.notify(), job)
 
     def _free(self) -> Worker | None:
         """Return the ready worker with the fewest episodes, or None if all are full."""

@@ -35,7 +35,8 @@ def import_episodes(
     if env is None and format_name == "lmrl":
         raise ConfigError(f"{file} does not name the environment of its episodes; give --env")
     env = env or episodes_env(file)
-    kwargs = env_kwargs(env, overrides)
+    # Only conversations of LMRL-Gym are played again; other episodes may be of an environment that is not installed.
+    kwargs = env_kwargs(env, overrides) if format_name == "lmrl" or overrides else {}
     tokenizer = load_tokenizer(model)
     dropped: Dropped = []
     console = plain_console()
@@ -63,7 +64,7 @@ def _format_of(path: Path) -> Literal["lmrl", "arrow", "parquet", "run"]:
     """Return the format that the path implies. Raises ConfigError if it implies none."""
     if path.is_dir():
         return "run"
-    if path.suffix == ".arrow":
+    if path.suffix in (".arrow", ".arrows", ".feather", ".ipc"):
         return "arrow"
     if path.suffix == ".parquet":
         return "parquet"

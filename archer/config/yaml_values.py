@@ -92,7 +92,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file. Raises ConfigError."""
     try:
-        raw = file.expanduser().read_bytes()
+        return decoded(file.expanduser().read_bytes(), file)
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+
+
+def decoded(raw: bytes, file: Path) -> str:
+    """Return the text of the bytes of `file`. Raises ConfigError if they are not UTF-8."""
+    try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
@@ -101,8 +108,6 @@ def read_text(file: Path) -> str:
             f"{file} is not UTF-8 text: byte {error.start} (line {line}) is {raw[error.start]:#04x}.{utf16} "
             "Convert it to UTF-8"
         ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
 
 
 def describe(value: Any) -> str:

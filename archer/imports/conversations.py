@@ -27,6 +27,8 @@ def read_imports(
     Raises ConfigError if a path cannot be read, holds no episode, or holds episodes of another environment.
     """
     found = []
+    paths = list(paths)
+    names = env_names(env) if paths else set()
     for text in paths:
         path = Path(text).expanduser()
         where = f"{setting}{text}"
@@ -35,13 +37,24 @@ def read_imports(
         if not episodes:
             raise ConfigError(f"{where} holds no episode")
         for episode in episodes:
-            if episode.env != env:
+            if episode.env not in names:
                 raise ConfigError(
                     f"{where} holds episodes of {episode.env!r} (such as {episode.episode_id}), but this run plays "
                     f"{env!r}"
                 )
             found.append(_conversation(episode, where))
     return found
+
+
+def env_names(env: str) -> set[str]:
+    """Return the names under which episodes of an environment are stored: `module:Class` of a user, and its `spec.id`.
+
+    An id that is not registered stands for itself: importing episodes does not need their environment.
+    """
+    try:
+        return {env, envs.spec(env).id}
+    except envs.UnknownEnvError:
+        return {env}
 
 
 def episodes_env(path: Path) -> str:
@@ -70,8 +83,13 @@ def _conversation(episode: Episode, where: str) -> envs.Demonstration:
     observations: list[envs.Observation] = []
     actions: list[str] = []
     pending: list[envs.Message] = []
+    # An observation may hold messages of the assistant (few-shot examples). They come with the first one.
+    examples = max(0, sum(message["role"] == "assistant" for message in episode.messages) - episode.turns)
     for message in episode.messages:
-        if message["role"] == "assistant":
+        if message["role"] == "assistant" and examples:
+            examples -= 1
+            pending.append(envs.Message(role=message["role"], content=message["content"]))
+        elif message["role"] == "assistant":
             observations.append(_observation(pending))
             actions.append(message["content"])
             pending = []

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from archer.config.yaml_values import read_text
+import pyarrow as pa
+
+from archer.config.yaml_values import decoded
 from archer.errors import ConfigError
 
 SHOWN = 60
@@ -26,7 +28,7 @@ def read_items(path: Path, dropped: Dropped) -> Iterator[Any]:
     After a syntax error, the rest of the file is appended to `dropped` as one episode. Raises ConfigError if the file
     cannot be read or is not JSON from the start.
     """
-    text = read_text(path).strip()
+    text = decoded(_content(path), path).strip()
     listed = text.startswith("[")
     if not listed and not text.startswith("{"):
         fault = f"begins with {quoted(text)}" if text else "is empty"
@@ -47,6 +49,19 @@ def read_items(path: Path, dropped: Dropped) -> Iterator[Any]:
         number += 1
     if listed and found is None:
         dropped.append(("the file ends before its list does", f"after conversation {number - 1}"))
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file, decompressed if they begin as gzip or zstd do. Raises ConfigError."""
+    try:
+        raw = path.expanduser().read_bytes()
+        for kind, mark in (("gzip", b"\x1f\x8b"), ("zstd", b"\x28\xb5\x2f\xfd")):
+            if raw.startswith(mark):
+                with pa.CompressedInputStream(pa.BufferReader(raw), kind) as stream:
+                    return bytes(stream.read())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    return raw
 
 
 def quoted(value: object) -> str:

@@ -1,6 +1,7 @@
 """Import conversations of LMRL-Gym (Abdulhai et al. 2023).
 
-A file is a JSON list (or lines) of {"conversation": ["question? answer", ...], "done": bool, "word": "paris,france"}.
+A file is a JSON list (or lines) of {"conversation": ["question? answer", ...], "done": bool, "word": "paris,france"} or
+{"lines": [...], "correct": bool, "word": ["Bathrobe", "robe"]} with synonyms. It may be compressed (gzip, zstd).
 Each conversation becomes an episode. Its questions are replayed in the environment with the same hidden word; the
 environment decides the reward of each turn and whether it ends the game. Answers keep the text of the file.
 """
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 import envs
 from archer.errors import ConfigError
@@ -27,9 +29,18 @@ class Conversation(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    conversation: list[str] = Field(min_length=1)
-    done: bool
-    word: str = Field(pattern=r"\S")
+    conversation: list[str] = Field(min_length=1, validation_alias=AliasChoices("conversation", "lines"))
+    done: bool = Field(validation_alias=AliasChoices("done", "correct"))
+    word: (
+        Annotated[str, Field(pattern=r"\S")]
+        | Annotated[list[Annotated[str, Field(pattern=r"\S")]], Field(min_length=1)]
+    )
+
+    def names(self) -> list[str]:
+        """Return the spellings under which an environment may know the word, the likeliest first."""
+        given = self.word if isinstance(self.word, list) else [self.word.split(",")[0]]
+        names = [name.strip() for name in given]
+        return list(dict.fromkeys([*names, *(name.casefold() for name in names)]))
 
 
 class Unfit(Exception):
@@ -101,11 +112,12 @@ def _replay(
     reveals: Callable[[str, str], bool],
 ) -> envs.Demonstration:
     """Return the episode of these questions and answers. Raises Unfit."""
-    word = conversation.word
-    try:
-        observation, info = env.reset(seed=0, options={OPTIONS[env.spec.id]: word.split(",")[0].strip()})
-    except envs.EnvArgumentError:
-        raise Unfit(f"`word` is unknown to {env.spec.id}", word) from None
+    for word in conversation.names():
+        with suppress(envs.EnvArgumentError):
+            observation, info = env.reset(seed=0, options={OPTIONS[env.spec.id]: word})
+            break
+    else:
+        raise Unfit(f"`word` is unknown to {env.spec.id}", conversation.word)
     task_id = str(info.get(envs.TASK_ID, ""))
     observations: list[envs.Observation] = [observation]
     rewards: list[float] = []
@@ -138,9 +150,9 @@ def _replay(
 def _reveals(env_id: str) -> Callable[[str, str], bool]:
     """Return a function of (word, answer): whether the answer contains a name of the word."""
     if env_id != "guess_my_city":
-        return lambda word, answer: word.split(",")[0].strip().casefold() in answer.casefold()
+        return lambda word, answer: word.casefold() in answer.casefold()
     from envs.guess_my_city import load_table
     from envs.guess_my_city.text_folding import fold
 
     cities = load_table().city_of_name
-    return lambda word, answer: cities[fold(word.split(",")[0])].named_in(answer)
+    return lambda word, answer: cities[fold(word)].named_in(answer)

@@ -71,32 +71,50 @@ class AsyncEnv:
         if self._lost:
             raise EnvStateError(f"{method} of {self.spec.id}: an earlier call timed out: make a new environment")
         if self.spec.isolation == "inline" or self._native:
-            with _Named(self.spec.id, method):
+            with _Named(self.spec.id, method, KeyboardInterrupt):  # Ctrl-C arrives in this thread
                 return call()
         if self._thread is None:
             self._thread = _LoopThread(self.spec.id)
-        future = asyncio.wrap_future(self._thread.submit(call))
+
+        def named() -> T:
+            with _Named(self.spec.id, method):
+                return call()
+
+        future = asyncio.wrap_future(self._thread.submit(named))
         # `ProcessEnv` enforces the timeout and kills the child; wait long enough here to receive its result.
         extra = 0.0 if self._child is None else START_TIMEOUT_S + 2 * CLOSE_TIMEOUT_S
         return await self._await(method, future, extra)
 
     async def _await(self, method: str, awaited: Any, extra_s: float = 0.0) -> Any:
         limit = self.timeout_s + extra_s
-        task = asyncio.ensure_future(awaited)
-        with _Named(self.spec.id, method):
-            done, _ = await asyncio.wait([task], timeout=limit)
-            if not done:
-                task.cancel()
-                self._lost = not self._native
-                raise EnvTimeoutError(f"{method} of {self.spec.id}: no answer within {limit:g} s")
-            return task.result()
+
+        async def named() -> Any:
+            # Within the task: `sys.exit` in a task would end the event loop.
+            with _Named(self.spec.id, method, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
+                return await awaited
+
+        task = asyncio.ensure_future(named())
+        done, _ = await asyncio.wait([task], timeout=limit)
+        if not done:
+            task.cancel()
+            self._lost = not self._native
+            raise EnvTimeoutError(f"{method} of {self.spec.id}: no answer within {limit:g} s")
+        if task.cancelled():
+            raise EnvFailedError(f"{method} of {self.spec.id} was cancelled by its own code")
+        return task.result()
 
 
 class _Named:
-    """Context manager that converts foreign exceptions to EnvFailedError, with environment id and method."""
+    """Context manager that converts foreign exceptions to EnvFailedError, with environment id and method.
 
-    def __init__(self, env_id: str, method: str) -> None:
+    `sys.exit` is an exception like others: it must not end the worker, nor the thread or the loop that runs the call.
+
+    passes: exceptions that are not of the environment.
+    """
+
+    def __init__(self, env_id: str, method: str, *passes: type[BaseException]) -> None:
         self.what = f"{method} of {env_id}"
+        self.passes = passes
 
     def __enter__(self) -> None:
         return None
@@ -104,9 +122,9 @@ class _Named:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not BaseException: cancellation and KeyboardInterrupt belong to the caller.
-        if isinstance(error, Exception) and not isinstance(error, EnvError):
-            raise EnvFailedError(f"{self.what} raised {type(error).__name__}: {error}") from error
+        if error is None or isinstance(error, (EnvError, *self.passes)):
+            return
+        raise EnvFailedError(f"{self.what} raised {type(error).__name__}: {error}") from error
 
 
 class _LoopThread:

@@ -11,11 +11,13 @@ import pytest
 
 import envs
 from actors.config import RolloutConfig
+from archer.commands.import_episodes import import_episodes
 from archer.config.sections import TinyModelConfig
 from archer.driver.demonstrations import fitting, render, texts
 from archer.driver.model import build_tiny_model
 from archer.errors import ConfigError
 from archer.imports.conversations import read_imports
+from archer.imports.episode_folder import write_episodes
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.log.write_ahead import WriteAheadLog
 from learner.feeding.demonstrations import write_demonstrations
@@ -65,6 +67,43 @@ def test_another_tokenizer_gives_the_same_messages_under_new_ids(
         np.testing.assert_array_equal(mine.reward, theirs.reward)
         assert set(mine.versions) == {-1}
         assert len(mine.tokens) > len(theirs.tokens)
+
+
+def test_an_own_environment_is_found_by_either_name_and_few_shot_examples_stay_in_the_observation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_task.py").write_text(
+        "from dataclasses import replace\n"
+        "from envs.twenty_questions import TwentyQuestions\n\n\n"
+        "class Own(TwentyQuestions):\n"
+        "    spec = replace(TwentyQuestions.spec, id='my_task')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    few_shot = [
+        {"role": "user", "content": "Example: guess."},
+        {"role": "assistant", "content": "Is it a pen?"},
+        {"role": "user", "content": "Now you."},
+    ]
+    played = envs.Demonstration(
+        env="my_task",
+        task_id="t",
+        seed=1,
+        observations=[few_shot, "No.", "Yes."],
+        actions=["Is it a cat?", "Is it a dog?"],
+        rewards=[-1.0, 0.0],
+        terminated=True,
+        truncated=False,
+        success=True,
+    )
+    (tmp_path / "one").mkdir()
+    write_episodes([played], tmp_path / "one", tokenizer=None, summary={})
+    for name in ("own_task:Own", "my_task"):
+        assert read_imports([str(tmp_path / "one")], env=name) == [played]
+    import_episodes(tmp_path / "one", out=tmp_path / "two")
+    import_episodes(tmp_path / "two", out=tmp_path / "three", env="own_task:Own")
+    assert read_imports([str(tmp_path / "three")], env="own_task:Own") == [played]
+    with pytest.raises(ConfigError, match="holds episodes of 'my_task'"):
+        read_imports([str(tmp_path / "one")], env="twenty_questions")
 
 
 def test_episodes_beyond_the_window_are_left_out(episodes: list[Episode]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pandas
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,7 +73,7 @@ def test_a_won_game_and_one_that_was_not(tmp_path: Path) -> None:
         (item(PARIS, word="atlantis,nowhere"), "unknown to guess_my_city"),
         (item(PARIS, word=""), "`word`: String should match"),
         (item(PARIS, word=float("nan")), "`word`: Input should be a valid string"),
-        (item(PARIS, word=["paris"]), "`word`: Input should be a valid string"),
+        (item(PARIS, word=[7]), "`word`: Input should be a valid string"),
         (item(PARIS, done="yes"), "`done`: Input should be a valid boolean"),
         (item(PARIS, done=float("nan")), "`done`: Input should be a valid boolean"),
         (item(PARIS, conversation="Is it Paris? Yes."), "`conversation`: Input should be a valid list"),
@@ -90,6 +91,29 @@ def test_unfit_conversations_are_dropped_with_the_reason(tmp_path: Path, bad: An
     assert len(episodes) == 2
     assert reason in found
     assert where.startswith("conversation 1")
+
+
+def test_twenty_questions_of_the_authors_form_with_synonyms_and_capitals(tmp_path: Path) -> None:
+    lines = {"lines": ["Is it alive? No.", "Is it a pen? Yes."], "correct": True, "word": ["Biro", "Pen", "ballpoint"]}
+    capital = {"lines": ["Is it a pen? Yes."], "correct": True, "word": "Pen"}
+    unknown = {**lines, "word": ["Flux capacitor"]}
+    empty = {**lines, "word": []}
+    episodes, dropped = read(write(tmp_path, [lines, capital, unknown, empty]), env="twenty_questions_subset")
+    assert [episode.success for episode in episodes] == [True, True]
+    assert [episode.rewards for episode in episodes] == [[-1.0, 0.0], [0.0]]
+    assert [reason.split(":")[0] for reason, _ in dropped] == ["`word` is unknown to twenty_questions_subset", "`word`"]
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_a_compressed_file_is_read(tmp_path: Path, kind: str) -> None:
+    plain = write(tmp_path, [item(ASIA, PARIS)])
+    packed = tmp_path / "packed.json.x"
+    with pa.CompressedOutputStream(str(packed), kind) as stream:
+        stream.write(plain.read_bytes())
+    assert read(packed) == read(plain)
+    packed.write_bytes(packed.read_bytes()[:20])
+    with pytest.raises(ConfigError):
+        read(packed)
 
 
 def test_by_the_rule_of_the_paper_naming_the_city_is_a_guess(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_repeated_ids_go_once_and_bad_files_are_named(tmp_path):
         list(read_archive(tmp_path / "other.parquet"))
     pq.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
     with pytest.raises(
-        ReplayError, match=r"foreign\.parquet cannot be read as episodes: batch has episode schema version None"
+        ReplayError, match=r"foreign\.parquet cannot be read as episodes: column 'episode_id' \(string\) is missing"
     ):
         list(read_archive(tmp_path / "foreign.parquet"))
     empty = tmp_path / "empty"

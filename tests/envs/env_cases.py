@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from typing import NoReturn
 
 from envs import EnvSpec
 
@@ -69,6 +70,34 @@ class Coroutines(Counting):
     async def astep(self, action):
         await asyncio.sleep(self.hang_s if action == "hang" else 0)
         return "own", 1.0, False, False, {"thread": threading.get_ident()}
+
+
+def _raise(kind: str) -> NoReturn:
+    kinds = {"SystemExit": SystemExit(3), "CancelledError": asyncio.CancelledError(), "GeneratorExit": GeneratorExit()}
+    raise kinds.get(kind, BaseException("no ordinary exception"))
+
+
+class Raising(Counting):
+    """Raises in every step what is no `Exception`."""
+
+    def __init__(self, kind: str, *, isolation: str = "inline") -> None:
+        super().__init__(isolation=isolation)
+        self.kind = kind
+
+    def step(self, action):
+        _raise(self.kind)
+
+
+class RaisingCoroutines(Coroutines):
+    """The same from a coroutine."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    async def astep(self, action):
+        await asyncio.sleep(0)
+        _raise(self.kind)
 
 
 class NoEnv:

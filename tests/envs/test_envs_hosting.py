@@ -6,11 +6,12 @@ import asyncio
 import os
 import re
 import signal
+import sys
 import threading
 import time
 
 import pytest
-from env_cases import Coroutines, Counting, InChild, Unmade
+from env_cases import Coroutines, Counting, InChild, Raising, RaisingCoroutines, Unmade
 
 from envs import (
     TIMED_OUT,
@@ -205,6 +206,50 @@ def test_an_exception_of_an_environment_names_it(isolation):
         await env.aclose()
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("isolation", ["inline", "thread", "process"])
+@pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "CancelledError", "BaseException"])
+def test_whatever_an_environment_raises_ends_its_episode_only(isolation, kind):
+    async def play():
+        env = AsyncEnv(Raising(kind, isolation=isolation))
+        await env.areset(seed=0)
+        with pytest.raises(EnvFailedError, match="step of counting"):
+            await env.astep("a")
+        assert (await env.areset(seed=1))[0] == "seed 1"
+        await env.aclose()
+        return "the loop goes on"
+
+    assert asyncio.run(play()) == "the loop goes on"
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "CancelledError", "BaseException"])
+def test_whatever_a_coroutine_of_an_environment_raises_ends_its_episode_only(kind):
+    async def play():
+        env = AsyncEnv(RaisingCoroutines(kind))
+        await env.areset(seed=0)
+        with pytest.raises(EnvFailedError, match="step of counting"):
+            await env.astep("a")
+        return "the loop goes on"
+
+    assert asyncio.run(play()) == "the loop goes on"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise SystemExit(3)", "module 'odd' cannot be imported: SystemExit: 3"),
+        ("x = (", "module 'odd' cannot be imported: SyntaxError"),
+        ("def Env(): raise SystemExit(3)", "environment 'odd:Env' cannot be made: SystemExit: 3"),
+        ("def Env(): return 1 / 0", "environment 'odd:Env' cannot be made: ZeroDivisionError"),
+    ],
+)
+def test_a_module_that_exits_or_fails_is_a_sentence(tmp_path, monkeypatch, code, said):
+    (tmp_path / "odd.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd", raising=False)
+    with pytest.raises(EnvError, match=re.escape(said)):
+        make("odd:Env")
 
 
 def test_a_child_that_dies_is_reported_with_its_status():

@@ -57,8 +57,10 @@ def parameters(config: PreTrainedConfig) -> int:
 
 def _layers_of_each_type(text: Any, layers: int) -> int:
     """Return the number of leading layers that have every type of layer, at least two."""
-    types = list(getattr(text, "layer_types", None) or [])
-    return max([2, *(types.index(kind) + 1 for kind in set(types))]) if types else min(2, layers)
+    settings = [value for value in vars(text).values() if isinstance(value, list) and len(value) == layers]
+    firsts = [values.index(value) + 1 for values in settings for value in values]
+    # DeepSeek counts the first layers without experts.
+    return min(max([2, getattr(text, "first_k_dense_replace", 0) + 1, *firsts]), layers)
 
 
 def _keep_layers(text: Any, kept: int, layers: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,8 +15,9 @@ from bench.families import FAMILIES, WINDOW, Family
 from learner.check.bounded import bounded, longest_window
 from learner.check.episodes import probe_rows
 from learner.check.proof import PassProof, PassProofError, prove, prove_model
-from learner.models.policy import value_head
-from learner.models.pretrained import attention_of, hidden_width, without_noise
+from learner.check.reference import as_written
+from learner.models.policy import Policy, value_head
+from learner.models.pretrained import attention_of, hidden_width, set_passes, without_noise
 from learner.passes import masks
 from learner.passes.attention import FLEX, TREE
 from learner.passes.masks import Tree, branch_mask, tree_mask
@@ -55,6 +57,30 @@ def test_passes_equal_the_familys_own(family: Family) -> None:
 def test_families_that_pack_also_run_separate_sequences(name: str) -> None:
     proof = _prove(_model(BY_NAME[name]), passes="separate")
     assert max(proof.gap, proof.value_gap) < GAP
+
+
+@pytest.mark.parametrize("name", ["Mistral", "gpt-oss", "Mamba", "Qwen3.5"])
+def test_gradients_are_the_familys_own(name: str) -> None:
+    """Through packed passes and separate sequences: the gradient of the summed log-probability of all fresh actions."""
+    model = _model(BY_NAME[name])
+    set_passes(model, "auto")
+    rows = probe_rows(model.config, 0)
+    layout = PackedEncoder(0).encode(rows, ("state", "fresh"))
+    Policy(model, 1.0)(layout, layout.predictions["fresh"]).sum().backward()
+    got = {key: parameter.grad.clone() for key, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    with as_written(model):
+        for row in rows:
+            for number, turn in enumerate(map(int, row.states)):
+                state = row.episode.tokens[: row.episode.state_end(turn)]
+                for action in row.fresh_at(number):
+                    ids = torch.from_numpy(np.concatenate((state, action)).astype(np.int64))
+                    logprobs = model(input_ids=ids[None], use_cache=False).logits[0, :-1].log_softmax(-1)
+                    logprobs.gather(-1, ids[1:, None])[len(state) - 1 :].sum().backward()
+    for key, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            scale = float(parameter.grad.abs().max())
+            torch.testing.assert_close(got[key], parameter.grad, atol=1e-4 * scale + 1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["Mistral", "Gemma 2", "Llama 4", "Cohere 2"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from loop_cases import archer, write_config
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
@@ -55,14 +56,16 @@ RECIPE: dict[str, Any] = {
     ],
 )
 def test_algorithm_runs_by_its_name(
-    tmp_path: Path, algorithm: str, changes: dict[str, Any], metric: str, version: int
+    ray_cluster: None, tmp_path: Path, algorithm: str, changes: dict[str, Any], metric: str, version: int
 ) -> None:
+    """The runs join one cluster. That a run starts its own, and ends it, is tested in test_loop.py."""
     changes = dict(changes)
     learner = SECTIONS | changes.pop("learner", {})
     if algorithm == "archer":
         changes["demonstrations"] = {"episodes": 0, "files": [str(_episodes(tmp_path))]}
     config = write_config(tmp_path, algorithm=algorithm, learner=learner, replay={"shards": 1}, **changes)
-    with archer(tmp_path, "train", str(config)) as run:
+    address = ray.get_runtime_context().gcs_address
+    with archer(tmp_path, "train", str(config), RAY_ADDRESS=address) as run:
         assert run.finish() == 0, run.output
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["cycles"] == 2

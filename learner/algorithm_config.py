@@ -148,9 +148,14 @@ class CloneConfig(AlgorithmConfig):
     )
     measure_every: int = Field(25, ge=1, description="Steps between measures of the held-out loss.")
     patience: int | None = Field(
-        None, ge=1, description="End cloning after this many held-out measures without a fall; null takes all `steps`."
+        None,
+        ge=1,
+        description="End cloning after this many held-out measures in which neither the loss of actions nor that of "
+        "observations fell; null takes all `steps`.",
     )
-    least_fall: float = Field(0.005, ge=0, description="Smallest fall of the held-out loss that counts, in nats.")
+    least_fall: float = Field(
+        0.005, ge=0, description="Smallest fall of a held-out loss that counts, in nats per token."
+    )
     decay_steps: int = Field(
         100, ge=1, description="Last steps, in which the rate falls to zero if `patience` is set; before, it is `lr`."
     )

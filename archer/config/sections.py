@@ -11,7 +11,7 @@ HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
 class TinyModelConfig(StrictConfig):
-    """A tokenizer and a Llama model made from scratch, about 1M parameters with the defaults."""
+    """A tokenizer and a Qwen3 model made from scratch, about 1M parameters with the defaults."""
 
     vocab_size: int = Field(1024, ge=300, le=65_536, description="Maximum number of tokens of the tokenizer.")
     hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")

@@ -112,7 +112,9 @@ class BehaviourCloning(Cloning):
         metrics = result.metrics
         if self._held_out and (schedule.step % self.config.clone.measure_every == 0 or schedule.ended):
             found = self.held_out_losses()
-            schedule.note(found["clone/held_out_loss"])
+            parts = ("action", "observation") if self._weight else ("action",)
+            names = [f"clone/held_out_{part}_loss" for part in parts]
+            schedule.note([found[name] for name in names if name in found])
             self._measured(schedule.step, found)
             metrics = metrics | found
         return StepResult(metrics, stop=schedule.ended)
@@ -142,9 +144,11 @@ class Schedule:
     """The learning rate of each step, and the end of cloning.
 
     Without `patience` the rate falls linearly to zero over `steps`, so that the noise of single batches averages out.
-    With it the end is not known in advance. The rate is then constant until the held-out loss has not fallen for
-    `patience` measures, and falls to zero over the `decay_steps` that follow (Hu et al., 2024, section 4). A rate that
-    fell from the start would flatten the loss by itself, and cloning would end by the schedule and not by the data.
+    With it the end is not known in advance. The rate is then constant until no part of the held-out loss, of actions or
+    of observations, has fallen for `patience` measures: actions of a random player are learnt long before what the
+    observations say, and the noise of their loss would hide that the other one still falls. The rate then falls to zero
+    over the `decay_steps` that follow (Hu et al., 2024, section 4). A rate that fell from the start would flatten the
+    loss by itself, and cloning would end by the schedule and not by the data.
     The fall begins `decay_steps` before the bound `steps` at the latest.
 
     Attributes:
@@ -156,7 +160,7 @@ class Schedule:
         self._clone = clone
         self._fall = clone.steps if clone.patience is None else clone.decay_steps
         self._fall_from = clone.steps - self._fall
-        self._best = float("inf")
+        self._best: list[float] = []
         self._waited = 0
 
     @property
@@ -170,9 +174,11 @@ class Schedule:
         """Whether the last step was taken."""
         return self.step >= self._fall_from + self._fall
 
-    def note(self, loss: float) -> None:
-        """Begin the fall of the rate if the held-out loss `loss` is the last of `patience` without a fall."""
-        fell = loss < self._best - self._clone.least_fall
-        self._best, self._waited = (loss, 0) if fell else (self._best, self._waited + 1)
+    def note(self, losses: Sequence[float]) -> None:
+        """Begin the fall of the rate if these parts of the held-out loss are the last of `patience` without a fall."""
+        before = self._best or [float("inf")] * len(losses)
+        fell = [loss < best - self._clone.least_fall for loss, best in zip(losses, before, strict=True)]
+        self._best = [loss if down else best for loss, best, down in zip(losses, before, fell, strict=True)]
+        self._waited = 0 if any(fell) else self._waited + 1
         if self._clone.patience is not None and self._waited >= self._clone.patience:
             self._fall_from = min(self._fall_from, self.step)

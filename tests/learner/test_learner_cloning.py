@@ -113,8 +113,8 @@ def test_the_gradient_is_the_enumerated_one_for_every_split_into_micro_batches(w
     assert result.metrics["clone/loss"] == pytest.approx(objective.item())
 
 
-def _rates(clone: CloneConfig, losses: dict[int, float]) -> list[float]:
-    """Return the rate of each step until cloning ends; `losses` are the held-out losses after some steps."""
+def _rates(clone: CloneConfig, losses: dict[int, list[float]]) -> list[float]:
+    """Return the rate of each step until cloning ends; `losses` are the parts of the held-out loss after some steps."""
     schedule, rates = Schedule(clone), []
     while not schedule.ended:
         rates.append(schedule.rate)
@@ -125,7 +125,7 @@ def _rates(clone: CloneConfig, losses: dict[int, float]) -> list[float]:
 
 
 def test_without_patience_the_rate_falls_over_all_steps() -> None:
-    flat = dict.fromkeys(range(8), 1.0)
+    flat = {step: [1.0] for step in range(8)}
     assert _rates(CloneConfig(steps=4, lr=1.0, held_out=0.1), flat) == [1.0, 0.75, 0.5, 0.25]
 
 
@@ -133,10 +133,18 @@ def test_the_rate_is_constant_until_the_loss_is_flat_and_then_falls() -> None:
     clone = CloneConfig(steps=20, lr=1.0, held_out=0.1, patience=2, least_fall=0.1, decay_steps=4)
     fall = [1.0, 0.75, 0.5, 0.25]
     # The falls to 1.95 and 1.92 are too small, that from 2.0 to 1.5 is not.
-    losses = {2: 2.0, 4: 1.95, 6: 1.5, 8: 1.45, 10: 1.41, 12: 0.1}
+    losses = {2: [2.0], 4: [1.95], 6: [1.5], 8: [1.45], 10: [1.41], 12: [0.1]}
     assert _rates(clone, losses) == [1.0] * 10 + fall
-    falling = {step: 9.0 - step / 2 for step in range(2, 20, 2)}
+    falling = {step: [9.0 - step / 2] for step in range(2, 20, 2)}
     assert _rates(clone, falling) == [1.0] * 16 + fall  # the bound
+
+
+def test_the_rate_is_constant_while_one_part_of_the_loss_still_falls() -> None:
+    clone = CloneConfig(steps=40, lr=1.0, held_out=0.1, patience=2, least_fall=0.1, decay_steps=1)
+    # The actions are learnt after 2 steps and overfit by as much as the loss of observations falls, until step 12.
+    losses = {2: [1.0, 5.0]} | {step: [1.0 + step / 10, 5.0 - step / 10] for step in range(4, 14, 2)}
+    losses |= {step: [2.0, 3.8] for step in range(14, 40, 2)}
+    assert len(_rates(clone, losses)) == 17
 
 
 def _counting(index: int) -> Episode:

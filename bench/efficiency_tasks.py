@@ -71,7 +71,11 @@ _GUESSING = ("demonstrations.episodes=2048", "learner.clone.steps=800", "learner
 TASKS: dict[str, Task] = {
     "key_door_1": Task("key_door", ("env.kwargs={maps: 1}",), -12.0, -4.0, _episodes(128, 768)),
     "key_door_16": Task(
-        "key_door", ("env.kwargs={maps: 16}", "learner.clone.steps=2000"), -12.0, -7.5, _episodes(512, 4096)
+        "key_door",
+        ("env.kwargs={maps: 16}", "demonstrations.episodes=2048", "learner.clone.steps=2000"),
+        -12.0,
+        -7.5,
+        _episodes(512, 4096),
     ),
     "key_door_new": Task(
         "key_door",

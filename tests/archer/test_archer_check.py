@@ -89,7 +89,7 @@ def test_check_of_a_short_embedding_fails_with_both_numbers(tmp_path: Path, toke
 
 def test_check_of_a_preset_builds_its_model(capsys: pytest.CaptureFixture[str]) -> None:
     check("demo", ["demonstrations.episodes=20", "model.build.layers=1"])
-    assert "passes of LlamaForCausalLM: packed" in " ".join(capsys.readouterr().out.split())
+    assert "passes of Qwen3ForCausalLM: packed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_missing_folder_is_bad_input(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a critic can explain in Twenty Questions: the states of an episode, and the explained variance of their means."""
+"""What a critic can explain in Twenty Questions: the states of an episode, and the explained variance of means."""
 
 import pytest
 

@@ -65,8 +65,8 @@ def _connect(*configs: RunConfig) -> Any:
         return context
     except (_TimeLimit, TimeoutError):
         reason = f"no answer within {settings.start_timeout_s:g} s (cluster.start_timeout_s)"
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception if its raylet starts too late
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if not address:
         raise RunError(f"Ray did not start on this machine: {reason}; see /tmp/ray/session_latest/logs")
     raise RunError(

@@ -26,7 +26,7 @@ def check(model: Model, overrides: Overrides = None) -> None:
         checks = check_model(config, Path(folder))
     print_checks(checks, model)
     if failed := next((found for found in checks if not found.passed), None):
-        raise RunError(f"{model} cannot be trained: {failed.detail}")
+        raise RunError(f"{model}, check of {failed.name}: {failed.detail}")
 
 
 def _config(model: str, overrides: list[str]) -> RunConfig:

@@ -38,8 +38,8 @@ UNCHANGED = "Nothing changed."
 SOLVED = "Task solved."
 FAILED = "Task failed."
 
-ACTION_TIMEOUT_MS = 500
-"""How long the browser tries one action, as in BrowserGym."""
+ACTION_TIMEOUT_MS = 1000
+"""How long the browser tries one action: twice as long as in BrowserGym, because a busy machine missed clicks."""
 EXTRACT_TRIES = 3
 
 IGNORED_ROLES = [*IGNORED_AXTREE_ROLES, "InlineTextBox", "MenuListPopup", "LabelText"]

@@ -129,9 +129,7 @@ def test_title_says_held_out_only_of_seeds_that_are() -> None:
 
 def test_failures_are_listed_below_the_table() -> None:
     lines = printed(comparison(evaluation("a", [-4.0, math.nan])), width=60)
-    assert lines[-1].startswith(
-        "a, sampled: 1 of 4 episodes dropped because the environment failed; first error: EnvFailed"
-    )
+    assert lines[-1].startswith("a, sampled: 1 of 4 episodes could not be played; first error: EnvFailed")
 
 
 def test_task_without_success_leaves_the_column_empty() -> None:

@@ -72,7 +72,12 @@ TASKS: dict[str, Task] = {
     "key_door_1": Task("key_door", ("env.kwargs={maps: 1}",), -12.0, -4.0, _episodes(128, 768)),
     "key_door_16": Task(
         "key_door",
-        ("env.kwargs={maps: 16}", "demonstrations.episodes=2048", "learner.clone.steps=2000"),
+        (
+            "env.kwargs={maps: 16}",
+            "model.build.architecture=qwen3",
+            "demonstrations.episodes=2048",
+            "learner.clone.steps=2000",
+        ),
         -12.0,
         -7.5,
         _episodes(512, 4096),

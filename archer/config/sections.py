@@ -1,6 +1,6 @@
 """Sections of the configuration that `archer` owns; every model refuses unknown keys and describes each field."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,8 +11,13 @@ HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
 class TinyModelConfig(StrictConfig):
-    """A tokenizer and a Qwen3 model made from scratch, about 1M parameters with the defaults."""
+    """A tokenizer and a model made from scratch, about 1M parameters with the defaults."""
 
+    architecture: Literal["llama", "qwen3"] = Field(
+        "llama",
+        description="qwen3 normalises queries and keys and begins with larger weights: it learns what the observations "
+        "say in fewer steps of cloning.",
+    )
     vocab_size: int = Field(1024, ge=300, le=65_536, description="Maximum number of tokens of the tokenizer.")
     hidden_size: int = Field(128, ge=8, description="Width of the residual stream.")
     layers: int = Field(4, ge=1, description="Number of transformer blocks.")

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -17,48 +17,29 @@ from learner.critic_config import CriticConfig
 from learner.errors import LearnerError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 ROPE_THETA = 1000.0
 
 
 def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelConfig, *, seed: int) -> Path:
-    """Train a tokenizer on `texts`, initialise a Qwen3, and save both to `directory`. Equal inputs give equal bytes.
-
-    Architecture and initial weights decide after how many steps a small model uses its context. Qwen3 normalises
-    queries and keys: without this, a clone of twenty_questions_subset had not begun to relate its questions to the
-    earlier answers after several times as many steps. Weights of standard deviation 1 / sqrt(hidden_size), and rotary
-    frequencies for hundreds of tokens, save a third of the steps on key_door; the defaults of transformers suit far
-    larger models.
+    """Train a tokenizer on `texts`, initialise a model, and save both to `directory`. Equal inputs give equal bytes.
 
     The folder is renamed into place when it is complete. Raises ConfigError if `texts` is empty.
     """
     import torch
-    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
     from learner.passes.precision import accelerator
 
     tokenizer = make_tokenizer(texts, config)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    shape = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        head_dim=config.hidden_size // config.heads,
-        intermediate_size=config.intermediate_size,
-        max_position_embeddings=config.max_positions,
-        tie_word_embeddings=config.tie_embeddings,
-        initializer_range=config.hidden_size**-0.5,
-        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
-        **special,
-    )
+    shape = _shape(config, len(tokenizer), special)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(shape).to(torch.float32)
+        model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
     # The default of `generate` samples from the 50 most likely tokens only, which is not the policy's distribution.
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **special)
     unfinished = directory.with_name(f".{directory.name}.unfinished")
@@ -70,6 +51,35 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
     tokenizer.save_pretrained(unfinished)
     unfinished.rename(directory)
     return directory
+
+
+def _shape(config: TinyModelConfig, vocab_size: int, special: dict[str, int]) -> PreTrainedConfig:
+    """Return the configuration of the model.
+
+    A Qwen3 has initial weights of standard deviation 1 / sqrt(hidden_size) and rotary frequencies for hundreds of
+    tokens; the defaults of transformers, which the Llama has, suit far larger models.
+    """
+    from transformers import LlamaConfig, Qwen3Config
+
+    sizes: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads,
+        "intermediate_size": config.intermediate_size,
+        "max_position_embeddings": config.max_positions,
+        "tie_word_embeddings": config.tie_embeddings,
+        **special,
+    }
+    if config.architecture == "llama":
+        return LlamaConfig(**sizes)
+    return Qwen3Config(
+        head_dim=config.hidden_size // config.heads,
+        initializer_range=config.hidden_size**-0.5,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        **sizes,
+    )
 
 
 def make_tokenizer(texts: Iterable[str], config: TinyModelConfig) -> PreTrainedTokenizerBase:

@@ -88,7 +88,7 @@ def test_check_of_a_short_embedding_fails_with_both_numbers(tmp_path: Path, toke
 
 
 def test_check_of_a_preset_builds_its_model(capsys: pytest.CaptureFixture[str]) -> None:
-    check("demo", ["demonstrations.episodes=20", "model.build.layers=1"])
+    check("demo", ["demonstrations.episodes=20", "model.build.layers=1", "model.build.architecture=qwen3"])
     assert "passes of Qwen3ForCausalLM: packed" in " ".join(capsys.readouterr().out.split())
 
 

@@ -13,6 +13,10 @@ class AdapterError(LearnerError):
     """An adapter was made for another base model; the message names both."""
 
 
+class PackingError(LearnerError):
+    """A model's attention cannot follow the tree of a packed pass; the proof then takes separate sequences."""
+
+
 class CheckpointError(LearnerError):
     """A checkpoint cannot be written or read."""
 

@@ -54,7 +54,7 @@ class CallParser:
         """Return the calls in a text; None if the parser finds none or fails."""
         try:
             found = self._parser.extract_tool_calls(text, request=self._request)
-        except Exception:  # noqa: BLE001  foreign code on any text; what it cannot parse is no call
+        except Exception:  # noqa: BLE001  a parser may raise anything on a malformed call; it is counted as rejected
             return None
         if not found.tools_called or not found.tool_calls:
             return None

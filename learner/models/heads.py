@@ -22,9 +22,9 @@ class _Output(BaseModelOutputWithPast):
 
 
 class _Given(nn.Module):
-    """Stands in the place of a model's layers, and returns the hidden states that it is given.
+    """Replaces the layers of a model by hidden states that are already computed: the forward pass returns its input.
 
-    It has the numbers and texts of the layers that it replaces: Falcon-H1 keeps the scale of its logits there.
+    It copies the numbers and strings among the attributes of the layers: Falcon-H1 reads the scale of its logits there.
     """
 
     def __init__(self, layers: nn.Module) -> None:

@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
+from learner.errors import PackingError
 from learner.passes.precision import accelerator
 
 TREE = "archer_tree"
@@ -61,10 +62,13 @@ def tree_attention(
         attention_mask: `learner.passes.masks.branch_mask`, which covers the last queries; the queries before them are
             the trunk's. For separate sequences, the mask that transformers makes of their pads: all queries, or None
             without pads.
+
+    Raises:
+        PackingError: a packed pass of a model with a bias for each pair of columns, whose branches have other columns.
     """
     packed = isinstance(attention_mask, BranchMask)
     if packed and kwargs.get("position_bias") is not None:
-        raise NotImplementedError("its attention adds a bias for each pair of columns")
+        raise PackingError("its attention adds a bias for each pair of columns")
     trunk = query.shape[2] - (0 if attention_mask is None else attention_mask.shape[2])
     parts = []
     if trunk:

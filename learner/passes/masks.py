@@ -19,6 +19,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionMaskInterface
 from transformers.masking_utils import eager_mask, flex_attention_mask, sdpa_mask
 
+from learner.errors import PackingError
 from learner.passes.attention import FLEX, TREE, Block, BranchMask
 
 _BLOCK = 128
@@ -190,10 +191,10 @@ def _local(tree: Tree, mask_function: Rule, local_size: int | None, use_vmap: bo
     """Return the rule of a kind of layer, None where it hides nothing of `tree`.
 
     Raises:
-        NotImplementedError: the rule depends on columns in a way that only its model knows.
+        PackingError: the rule depends on columns in a way that only its model knows.
     """
     if use_vmap:
-        raise NotImplementedError("its masks depend on more than positions")
+        raise PackingError("its masks depend on more than positions")
     if local_size is None:
         return None
     position = tree.positions()

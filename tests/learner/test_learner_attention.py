@@ -8,8 +8,9 @@ from learner_cases import llama, make_row
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from learner.errors import PackingError
 from learner.passes import masks
-from learner.passes.attention import FLEX, TREE, implementation
+from learner.passes.attention import FLEX, TREE, implementation, tree_attention
 from learner.passes.layout import Layout
 from learner.passes.masks import Tree, branch_mask, mask_mod, packing, tree_mask
 from learner.passes.packed_encoder import PackedEncoder
@@ -126,3 +127,14 @@ def test_the_accelerator_selects_the_attention_function(
 ) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", accelerator)
     assert implementation() == attends
+
+
+def test_attention_that_cannot_follow_a_tree_is_refused() -> None:
+    tree = _tree(_layout())
+    with pytest.raises(PackingError, match="more than positions"):
+        masks._local(tree, mask_mod(tree), None, use_vmap=True)
+    states = torch.zeros(1, 1, 1, 16)
+    with pytest.raises(PackingError, match="bias for each pair of columns"):
+        tree_attention(
+            torch.nn.Identity(), states, states, states, branch_mask(tree, torch.float32), position_bias=states
+        )

@@ -152,14 +152,20 @@ class RolloutConfig(_Config):
                 "`renderer` is plain, whose policy calls tools by lines of JSON, but native tool calls are asked for; "
                 "set renderer=chat, or tools=json and tool_parser=auto"
             )
+        if reason := self.beyond_plain():
+            raise ValueError(f"{reason}, or rollout.renderer=chat")
+        return self
+
+    def beyond_plain(self) -> str | None:
+        """Return which setting the plain renderer cannot follow, and what to set instead; None if it follows all."""
         if self.thoughts == "drop" or self.sampling.thought_tokens is not None:
-            raise ValueError(
-                "`thoughts` is drop or `sampling.thought_tokens` is set, but `renderer` is plain, which knows no "
-                "thoughts; set renderer=chat, or thoughts=keep and sampling.thought_tokens=null"
+            return (
+                "`rollout.thoughts` is drop or `rollout.sampling.thought_tokens` is set, but the plain renderer knows "
+                "no thoughts; set rollout.thoughts=keep and rollout.sampling.thought_tokens=null"
             )
         if self.system_prompt is not None:
-            raise ValueError(
-                "`system_prompt` is set, but `renderer` is plain, which has no system message; set renderer=chat, or "
-                "system_prompt=null"
+            return (
+                "`rollout.system_prompt` is set, but the plain renderer has no system message; set "
+                "rollout.system_prompt=null"
             )
-        return self
+        return None

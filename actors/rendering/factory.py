@@ -40,16 +40,8 @@ def make_renderer(
                 "`rollout.stop_text` is set, but a chat template ends actions by a token; set rollout.stop_text=null"
             )
         return ChatRenderer(tokenizer, config, native)
-    if config.system_prompt is not None:
-        raise RenderError(
-            "`rollout.system_prompt` is set, but the tokenizer has no chat template and the plain renderer no system "
-            "message; set rollout.system_prompt=null"
-        )
-    if config.thoughts == "drop" or config.sampling.thought_tokens is not None:
-        raise RenderError(
-            "`rollout.thoughts` is drop or `rollout.sampling.thought_tokens` is set, but the plain renderer knows no "
-            "thoughts; set rollout.thoughts=keep and rollout.sampling.thought_tokens=null"
-        )
+    if reason := config.beyond_plain():
+        raise RenderError(f"the tokenizer has no chat template: {reason}")
     return PlainRenderer(tokenizer, config.stop_text)
 
 

@@ -186,7 +186,7 @@ def test_auto_takes_lines_of_json_where_nothing_else_is_possible_and_says_why():
             True,
             "`rollout.tool_parser` is 'pythonic', and it reads",
         ),
-        ({"system_prompt": "Hi"}, byte_tokenizer(), False, "`rollout.system_prompt` is set, but the tokenizer has no"),
+        ({"system_prompt": "Hi"}, byte_tokenizer(), False, "no chat template: `rollout.system_prompt` is set, but the"),
     ],
 )
 def test_what_is_demanded_and_impossible_is_refused(settings, tokenizer, declares, says):
@@ -202,7 +202,7 @@ def test_what_is_demanded_and_impossible_is_refused(settings, tokenizer, declare
         ({"tools": "json", "tool_parser": "hermes"}, "with `tools` json nothing is parsed"),
         ({"renderer": "plain", "tools": "native"}, "`renderer` is plain, whose policy calls tools by lines of JSON"),
         ({"renderer": "plain", "tool_parser": "hermes"}, "`renderer` is plain"),
-        ({"renderer": "plain", "system_prompt": "Hi"}, "`renderer` is plain, which has no system message"),
+        ({"renderer": "plain", "system_prompt": "Hi"}, "the plain renderer has no system message"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, says):

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from buffer.episodes.schema import Episode
 
 
 @dataclass
@@ -52,6 +56,18 @@ class FreshActions:
         )
 
 
+@dataclass(frozen=True)
+class PlayedEpisode:
+    """An episode as it was played, with what replay does not hold; the lists have one entry per turn."""
+
+    episode: Episode
+    stops: list[str]  # Why each action ended: "stop token", "stop text", "token limit" or "thought limit"
+    action_seconds: list[float]  # From the request of the action to its last token
+    env_seconds: list[float]  # The environment's step
+    invalid: list[bool]  # Whether the environment could not parse the action
+    window_truncated: bool  # Whether the episode ended because its next state left no room in the context window
+
+
 @dataclass
 class CollectReport:
     """Results of finished episodes; the arrays have one entry per episode, in the order of the seeds."""
@@ -71,6 +87,8 @@ class CollectReport:
     endless_thoughts: int = 0  # Actions whose thought was cut before its end, so that the environment received nothing
     failures: list[str] = field(default_factory=list)
     """Error messages of the episodes that were dropped because they could not be played: environment or rendering."""
+    kept: list[PlayedEpisode] = field(default_factory=list)
+    """The episodes that the caller asked to be kept, in the order of the seeds."""
 
     @property
     def action_tokens(self) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from buffer.rollout_records import CollectReport
 from learner.engine.checkpoints import TrainerState
+from learner.history.recorder import Recorder
 from learner.ranks import Leader
 from learner.records import Records, rollout_metrics
 from learner.seeds import EVALUATION_SEED
@@ -17,11 +20,14 @@ class Collector:
         group: number of episodes of each environment seed.
     """
 
-    def __init__(self, args: TrainArgs, state: TrainerState, leader: Leader, records: Records) -> None:
+    def __init__(
+        self, args: TrainArgs, state: TrainerState, leader: Leader, records: Records, recorder: Recorder
+    ) -> None:
         self.args = args
         self.state = state
         self.leader = leader
         self.records = records
+        self.recorder = recorder
         self.group = 1
         # On rank 0, in async mode: episodes in replay when `start` was called, and episodes reported since.
         self._inserted = self._reported = 0
@@ -67,35 +73,49 @@ class Collector:
         if not args.evaluation_episodes:
             return None
         self.records.publish("stage", stage="evaluate")
-        report = self.leader.call(
-            lambda: args.rollouts.collect(
-                args.evaluation_episodes,
-                first_seed=EVALUATION_SEED,
-                store=False,
-                greedy=args.evaluation_greedy,
-                timeout_s=args.learner.timeout_s,
-            )
-        )
+        report = self.leader.call(lambda: self._evaluate(name))
         self.records.dropped(f"evaluation {name}", self.state.cycle, report)
         self.records.evaluation(name, self.state.episodes, report)
         self.state.evaluations[name] = float(report.returns.mean())
         return report
 
+    def _evaluate(self, name: str) -> CollectReport:
+        args, cycle = self.args, self.state.cycle
+        report = args.rollouts.collect(
+            args.evaluation_episodes,
+            first_seed=EVALUATION_SEED,
+            store=False,
+            greedy=args.evaluation_greedy,
+            timeout_s=args.learner.timeout_s,
+            keep_every=self.recorder.every(args.evaluation_episodes, evaluation=True),
+        )
+        self.recorder.evaluation(report.kept, name, cycle, greedy=args.evaluation_greedy)
+        return replace(report, kept=[])  # the other ranks need no episodes
+
     def _play(self) -> CollectReport:
         self._align()
-        return self.args.rollouts.collect(
+        report = self.args.rollouts.collect(
             self.args.episodes_per_cycle,
             first_seed=self.state.next_seed,
             group=self.group,
             timeout_s=self.args.learner.timeout_s,
+            keep_every=self._keep_every(),
         )
+        return self._kept(report)
+
+    def _keep_every(self) -> int:
+        return self.recorder.every(self.args.episodes_per_cycle)
+
+    def _kept(self, report: CollectReport) -> CollectReport:
+        self.recorder.training(report.kept, self.state.cycle + 1)
+        return replace(report, kept=[])
 
     def _wait(self) -> CollectReport:
         report = self.args.rollouts.report(
             at_least=self.args.episodes_per_cycle + self._ahead, timeout_s=self.args.learner.timeout_s
         )
         self._reported += len(report.returns)
-        return report
+        return self._kept(report)
 
     def _start(self) -> None:
         self._align()
@@ -105,6 +125,7 @@ class Collector:
             episodes_per_version=self.args.episodes_per_cycle,
             max_staleness=self.args.max_staleness,
             group=self.group,
+            keep_every=self._keep_every(),
         )
 
     def _align(self) -> None:

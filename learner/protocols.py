@@ -43,10 +43,16 @@ class RolloutService(Protocol):
         store: bool = True,
         greedy: bool = False,
         timeout_s: float | None = None,
+        keep_every: int = 0,
     ) -> CollectReport:
-        """Play `episodes` episodes, `group` of each environment seed, and append them to replay if `store`."""
+        """Play `episodes` episodes, `group` of each environment seed, and append them to replay if `store`.
 
-    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None:
+        The report has one of each `keep_every` groups of episodes; 0 keeps none.
+        """
+
+    def start(
+        self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1, keep_every: int = 0
+    ) -> None:
         """Play episodes continuously, up to `max_staleness` versions ahead of the broadcasts."""
 
     def admit(self, episodes: int) -> None:

@@ -23,6 +23,7 @@ from learner.collector import Collector, first_seed
 from learner.engine import checkpoint_folders, checkpoints
 from learner.engine.checkpoints import TrainerState
 from learner.errors import CheckpointError
+from learner.history.recorder import Recorder
 from learner.models.adapter_files import Base
 from learner.models.policy import sequence_logprobs
 from learner.passes.precision import DTYPES
@@ -57,7 +58,8 @@ class Session:
         if args.pass_gap is not None:
             self.records.metrics.pass_gap.set(args.pass_gap)
         self.leader = Leader(args.rollouts.stale_error, self._send)
-        self.collector = Collector(args, self.state, self.leader, self.records)
+        self.recorder = Recorder(args.history, args.run_dir, self.tokenizer, self.leader.rank)
+        self.collector = Collector(args, self.state, self.leader, self.records, self.recorder)
         self.base: Base | None = None
         self._best_return = self.leader.call(self._recall_best)
         self._broadcaster: Broadcaster | InProcessBroadcaster | None = None

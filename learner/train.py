@@ -33,6 +33,8 @@ class Trainer:
         self.args = args
         self.state = session.state
         self.algorithm = algorithm
+        if algorithm.used is not None:
+            algorithm.used.limit = args.history.turns_per_cycle
         self.feeder = Feeder(args.replay, args.rollouts, session.leader, session.config)
         self.sweeps = Sweeps(args.replay, session.leader, session.config, self.state.swept)
         staleness = args.max_staleness if args.mode == "async" else 0
@@ -53,7 +55,7 @@ class Trainer:
 
     def cycle(self, *, online: bool) -> None:
         """Run one cycle: collect episodes if `online`, run the phases, broadcast the policy if it has changed."""
-        session, cycle = self.session, self.state.cycle
+        session, cycle, version = self.session, self.state.cycle, self.state.version
         timings: dict[str, float] = {}
         metrics: dict[str, float] = {}
         new_turns: int | None = None
@@ -91,6 +93,7 @@ class Trainer:
         }
         if self.args.pass_gap is not None:
             metrics["pass_gap"] = self.args.pass_gap
+        session.recorder.values(self.algorithm.used, self.state.cycle, version)
         session.records.cycle(self.state.cycle, metrics)
         self._evaluate_and_save()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from learner.config import LearnerConfig
+from learner.history.config import HistoryConfig
 from learner.protocols import ExactActions, Publisher, RolloutService, Scorer
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class TrainArgs:
         scorer: the actor that chooses actions by the critic, for algorithms that play by it.
         pass_gap: the largest gap, in nats, of the proof of the learner's passes; None if there was none.
         exact: the exact values of the environment at the critic's discount; None if it cannot be solved.
+        history: what is kept in the run folder for people.
         fixed: settings of the run that its checkpoints fix, by the path of the field; each checkpoint records them.
     """
 
@@ -63,4 +65,5 @@ class TrainArgs:
     exact: ExactActions | None = None
     pass_gap: float | None = None
     demonstrations_in_replay: bool = False
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     fixed: dict[str, Any] = field(default_factory=dict)

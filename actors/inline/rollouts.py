@@ -15,7 +15,7 @@ from actors.inline.engine import InlineEngine
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.critic_choice import CandidateScorer, InProcessChooser
 from actors.rollout.player import Player, WorkerArgs
-from actors.rollout.results import EpisodeResult, summarize
+from actors.rollout.results import EpisodeResult, summarize, to_keep
 from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
 
@@ -85,15 +85,16 @@ class InlineRollouts:
         store: bool = True,
         greedy: bool = False,
         timeout_s: float | None = None,
+        keep_every: int = 0,
     ) -> CollectReport:
         """Play episodes e = first_seed, first_seed + 1, ..., each on environment seed e // group, and report them.
 
-        With `store`, replay holds every episode when the call returns, in the order of the seeds. Raises RolloutTimeout
-        after `timeout_s`, EnvFailureLimit, and the errors of replay.
+        With `store`, replay holds every episode when the call returns, in the order of the seeds. The report has one of
+        each `keep_every` groups. Raises RolloutTimeout after `timeout_s`, EnvFailureLimit, and the errors of replay.
         """
         started = time.monotonic()
         played: list[Episode] = []
-        playing = self._collect(range(first_seed, first_seed + episodes), group, greedy, played)
+        playing = self._collect(range(first_seed, first_seed + episodes), group, greedy, played, keep_every)
         try:
             results = self._runner.run(asyncio.wait_for(playing, timeout_s))
         except TimeoutError:
@@ -135,7 +136,9 @@ class InlineRollouts:
         logprobs = self._engine.probe(tokens, self._args.config.sampling.temperature)
         return [ProbeAnswer(_NAME, self._engine.version, logprobs)]
 
-    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> NoReturn:
+    def start(
+        self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1, keep_every: int = 0
+    ) -> NoReturn:
         """Raise ActorError: nothing plays while the learner works in the same process."""
         raise ActorError("an inline run plays and learns in turn; set mode=async for rollouts beside the learner")
 
@@ -156,7 +159,7 @@ class InlineRollouts:
         self._runner.close()
 
     async def _collect(
-        self, seeds: Sequence[int], group: int, greedy: bool, played: list[Episode]
+        self, seeds: Sequence[int], group: int, greedy: bool, played: list[Episode], keep_every: int
     ) -> list[EpisodeResult]:
         """Play the seeds, at most as many at once as there are seats, and add the episodes to `played`."""
         waiting = iter(seeds)
@@ -167,9 +170,11 @@ class InlineRollouts:
 
         async def play_on() -> None:
             for seed in waiting:
-                seat = self._engine.seat()
+                seat, kept = self._engine.seat(), to_keep(seed, group, keep_every)
                 results.append(
-                    await self._player.play(seat, self._renderer, seed, greedy=greedy, group=group, store=keep)
+                    await self._player.play(
+                        seat, self._renderer, seed, greedy=greedy, group=group, store=keep, keep=kept
+                    )
                 )
 
         lanes = [asyncio.create_task(play_on()) for _ in range(min(len(seeds), self._args.config.episodes_at_once))]

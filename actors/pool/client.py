@@ -43,21 +43,35 @@ class PoolClient:
         store: bool = True,
         greedy: bool = False,
         timeout_s: float | None = None,
+        keep_every: int = 0,
     ) -> CollectReport:
         """Play episodes e = first_seed, first_seed + 1, ... and return the report when all have finished.
 
         Episode e plays environment seed e // group: `group` consecutive episodes start in the same state. With `store`,
-        replay holds every episode when the call returns. Raises StaleWorkersError if no worker holds the current
-        weights; after a broadcast, a call with the same arguments continues with the unfinished episodes.
+        replay holds every episode when the call returns. The report has one of each `keep_every` groups. Raises
+        StaleWorkersError if no worker holds the current weights; after a broadcast, a call with the same arguments
+        continues with the unfinished episodes.
         """
-        return self._get(self._pool.collect.remote(episodes, first_seed, group, store, greedy, timeout_s), timeout_s)
+        arguments = (episodes, first_seed, group, store, greedy, timeout_s, keep_every)
+        return self._get(self._pool.collect.remote(*arguments), timeout_s)
 
-    def start(self, *, first_seed: int, episodes_per_version: int, max_staleness: int, group: int = 1) -> None:
+    def start(
+        self,
+        *,
+        first_seed: int,
+        episodes_per_version: int,
+        max_staleness: int,
+        group: int = 1,
+        keep_every: int = 0,
+    ) -> None:
         """Play episodes from `first_seed` on until `stop`, as fast as the policy version allows:
 
         started <= (versions since this call + max_staleness + 1) * episodes_per_version
+
+        Reports have one of each `keep_every` groups of episodes; 0 keeps none.
         """
-        self._get(self._pool.start_stream.remote(first_seed, episodes_per_version, max_staleness, group), GRACE_S)
+        arguments = (first_seed, episodes_per_version, max_staleness, group, keep_every)
+        self._get(self._pool.start_stream.remote(*arguments), GRACE_S)
 
     def admit(self, episodes: int) -> None:
         """Let what `start` began play this many more episodes of the current version."""

@@ -9,6 +9,7 @@ from typing import Any
 from actors.errors import ActorError, RolloutTimeout
 from actors.pool.jobs import Job
 from actors.pool.supervisor import Supervisor, Worker, WorkerGone
+from actors.rollout.results import to_keep
 
 
 class Dispatcher:
@@ -55,7 +56,8 @@ class Dispatcher:
             self._task(self._play(worker, job, job.take()), job)
 
     async def _play(self, worker: Worker, job: Job, seed: int) -> None:
-        call = self._sup.call(worker, "play", seed, job.greedy, job.store, job.group)
+        keep = to_keep(seed, job.group, job.keep_every)
+        call = self._sup.call(worker, "play", seed, job.greedy, job.store, job.group, keep)
         outcome: Any = (await asyncio.gather(call, return_exceptions=True))[0]
         if isinstance(outcome, WorkerGone):
             job.lose(seed)

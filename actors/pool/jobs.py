@@ -16,12 +16,21 @@ class Job:
     Args:
         end: returns the first seed that must not start yet; called before each episode.
         group: number of consecutive episode seeds that share one environment seed, `seed // group`.
+        keep_every: of how many groups one is kept whole in the reports; 0 keeps none.
     """
 
     def __init__(
-        self, first_seed: int, end: Callable[[], int], *, greedy: bool = False, store: bool = True, group: int = 1
+        self,
+        first_seed: int,
+        end: Callable[[], int],
+        *,
+        greedy: bool = False,
+        store: bool = True,
+        group: int = 1,
+        keep_every: int = 0,
     ) -> None:
         self.group = group
+        self.keep_every = keep_every
         self.greedy = greedy
         self.store = store
         self.failure: BaseException | None = None

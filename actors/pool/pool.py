@@ -31,7 +31,7 @@ class RolloutPool:
         self._sup = Supervisor(args)
         self._dispatcher = Dispatcher(self._sup, args.config.episodes_at_once)
         self._requests = FreshRequests(self._sup, args.config)
-        self._collects: dict[tuple[int, int, int, bool, bool], Job] = {}
+        self._collects: dict[tuple[int, int, int, bool, bool, int], Job] = {}
         self._stream: Job | None = None
         self._admitted = 0
 
@@ -43,11 +43,19 @@ class RolloutPool:
     # Episodes
 
     async def collect(
-        self, episodes: int, first_seed: int, group: int, store: bool, greedy: bool, timeout_s: float | None
+        self,
+        episodes: int,
+        first_seed: int,
+        group: int,
+        store: bool,
+        greedy: bool,
+        timeout_s: float | None,
+        keep_every: int = 0,
     ) -> CollectReport:
         """Play a fixed number of episodes. After an error, the same call continues with the unfinished episodes."""
-        key = (episodes, first_seed, group, store, greedy)
-        new = Job(first_seed, lambda: first_seed + episodes, greedy=greedy, store=store, group=group)
+        key = (episodes, first_seed, group, store, greedy, keep_every)
+        end = first_seed + episodes
+        new = Job(first_seed, lambda: end, greedy=greedy, store=store, group=group, keep_every=keep_every)
         job = self._collects.setdefault(key, new)
         run = self._dispatcher.start(job)
         try:
@@ -57,7 +65,9 @@ class RolloutPool:
         del self._collects[key]
         return job.report()
 
-    async def start_stream(self, first_seed: int, episodes_per_version: int, max_staleness: int, group: int) -> None:
+    async def start_stream(
+        self, first_seed: int, episodes_per_version: int, max_staleness: int, group: int, keep_every: int = 0
+    ) -> None:
         if self._stream is not None:
             raise ActorError("rollouts are already running; call stop first")
         first_version = self._sup.version
@@ -67,7 +77,7 @@ class RolloutPool:
             versions = self._sup.version - first_version + max_staleness + 1
             return first_seed + versions * episodes_per_version + self._admitted
 
-        self._stream = Job(first_seed, end, group=group)
+        self._stream = Job(first_seed, end, group=group, keep_every=keep_every)
         self._dispatcher.start(self._stream)
 
     async def admit(self, episodes: int) -> None:

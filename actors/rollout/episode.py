@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actors.config import SamplingConfig
 from actors.errors import PromptTooLong
 from actors.rendering.context import EpisodeContext
-from actors.rendering.renderer import Renderer, Transcript
+from actors.rendering.renderer import Action, Renderer, Transcript
 from buffer.episodes.schema import Episode
-from buffer.rollout_records import FreshActions
+from buffer.rollout_records import FreshActions, PlayedEpisode
 from envs import INVALID_ACTION, SUCCESS, TASK_ID, AsyncEnv
 
 if TYPE_CHECKING:
@@ -33,11 +34,24 @@ class ActionSource(Protocol):
 class Played(NamedTuple):
     """An episode, and the figures of `EpisodeResult` that have no column in its schema."""
 
-    episode: Episode
-    invalid_actions: int
+    record: PlayedEpisode
     rejected_calls: int
     endless_thoughts: int
-    window_truncated: bool
+
+    @property
+    def episode(self) -> Episode:
+        """The episode alone."""
+        return self.record.episode
+
+    @property
+    def invalid_actions(self) -> int:
+        """The number of turns whose action the environment could not parse."""
+        return sum(self.record.invalid)
+
+    @property
+    def window_truncated(self) -> bool:
+        """Whether the context window ended the episode."""
+        return self.record.window_truncated
 
 
 async def run_episode(
@@ -69,14 +83,21 @@ async def run_episode(
         raise _too_long(env.spec.id, seed, len(transcript.state), sampling.longest, engine.window)
     actions: list[FreshActions] = []
     terminated = truncated = window_truncated = False
-    invalid = rejected = endless = 0
+    rejected = endless = 0
+    stops: list[str] = []
+    invalid: list[bool] = []
+    seconds: list[tuple[float, float]] = []
     while not (terminated or truncated):
+        started = time.monotonic()
         action = await _next_action(engine, transcript.state, sampling, greedy, chooser)
+        written = time.monotonic()
         ids = action.tokens.tolist()
         read = renderer.read_action(ids, context)
         observation, reward, terminated, truncated, info = await env.astep(read.text)
+        seconds.append((written - started, time.monotonic() - written))
         actions.append(action)
-        invalid += bool(info.get(INVALID_ACTION))
+        stops.append(_stop(renderer, ids, read))
+        invalid.append(bool(info.get(INVALID_ACTION)))
         rejected += read.rejected
         endless += read.endless
         transcript.add(read, ids, observation, reward)
@@ -98,7 +119,18 @@ async def run_episode(
         truncated=truncated,
         success=None if success is None else bool(success),
     )
-    return Played(episode, invalid, rejected, endless, window_truncated)
+    action_seconds, env_seconds = map(list, zip(*seconds, strict=True))
+    record = PlayedEpisode(episode, stops, action_seconds, env_seconds, invalid, window_truncated)
+    return Played(record, rejected, endless)
+
+
+def _stop(renderer: Renderer, ids: list[int], read: Action) -> str:
+    """Return why an action ended."""
+    if ids[-1] in renderer.stop_token_ids:
+        return "stop token"
+    if renderer.ends(ids):
+        return "stop text"
+    return "thought limit" if read.endless else "token limit"
 
 
 async def _next_action(

@@ -87,13 +87,14 @@ class Player:
         greedy: bool,
         group: int = 1,
         store: Store | None,
+        keep: bool = False,
     ) -> EpisodeResult:
         """Play the episode of environment seed `seed // group`, pass it to `store`, and return its figures.
 
-        If the environment fails, the episode is dropped. Raises EnvFailureLimit, the errors of the engine and of
-        `store`, and ChooserLost.
+        With `keep`, the result has the episode too. If the environment fails, the episode is dropped. Raises
+        EnvFailureLimit, the errors of the engine and of `store`, and ChooserLost.
         """
-        result = await self._play(seat, renderer, seed, greedy, group, store)
+        result = await self._play(seat, renderer, seed, greedy, group, store, keep)
         self._failures_in_row = 0 if result.failure is None else self._failures_in_row + 1
         if self._failures_in_row >= self._args.config.env_failure_limit:
             raise EnvFailureLimit(
@@ -111,6 +112,7 @@ class Player:
         greedy: bool,
         group: int,
         store: Store | None,
+        keep: bool,
     ) -> EpisodeResult:
         env = self._idle_envs.pop() if self._idle_envs else self._make_env()
         try:
@@ -147,6 +149,7 @@ class Player:
             action_tokens=len(episode.logprobs),
             version=float(episode.versions.mean()),
             window_truncated=played.window_truncated,
+            kept=played.record if keep else None,
         )
 
     async def close(self) -> None:

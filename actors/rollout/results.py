@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from buffer.rollout_records import CollectReport
+from buffer.rollout_records import CollectReport, PlayedEpisode
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class EpisodeResult:
 
     `CollectReport` has a column or a sum of each figure and defines it.
     failure: error message if the episode could not be played and was dropped; the other figures are then zero.
+    kept: the episode itself, if the caller asked for it.
     """
 
     seed: int
@@ -29,6 +30,12 @@ class EpisodeResult:
     version: float = 0.0
     window_truncated: bool = False
     failure: str | None = None
+    kept: PlayedEpisode | None = None
+
+
+def to_keep(seed: int, group: int, every: int) -> bool:
+    """Return whether the episode `seed` is one of each `every` that are kept; 0 keeps none, and a group stays whole."""
+    return every > 0 and (seed // group) % every == 0
 
 
 def summarize(results: Sequence[EpisodeResult], *, seconds: float, lost: int, next_seed: int) -> CollectReport:
@@ -49,4 +56,5 @@ def summarize(results: Sequence[EpisodeResult], *, seconds: float, lost: int, ne
         lost=lost,
         next_seed=next_seed,
         failures=[r.failure for r in results if r.failure is not None],
+        kept=[r.kept for r in finished if r.kept is not None],
     )

@@ -61,8 +61,10 @@ class RolloutWorker:
 
     # Episodes and actions
 
-    async def play(self, seed: int, greedy: bool, store: bool, group: int = 1) -> EpisodeResult:
+    async def play(self, seed: int, greedy: bool, store: bool, group: int = 1, keep: bool = False) -> EpisodeResult:
         """Play the episode of environment seed `seed // group`; with `store`, return after replay acknowledged it.
+
+        With `keep`, the result has the episode.
 
         If the environment fails, the episode is dropped. Raises EnvFailureLimit, EngineDied, ChooserLost, and the
         errors of replay.
@@ -76,6 +78,7 @@ class RolloutWorker:
                 greedy=greedy,
                 group=group,
                 store=self._store if storing else None,
+                keep=keep,
             )
         self._metrics.count(result)
         return result

@@ -18,6 +18,7 @@ from buffer.config import ReplayConfig
 from learner.algorithm_config import AlgorithmConfig
 from learner.config import AlgorithmName, LearnerConfig
 from learner.critic_config import PathText, StrictConfig
+from learner.history.config import HistoryConfig
 
 
 class RunConfig(StrictConfig):
@@ -52,6 +53,7 @@ class RunConfig(StrictConfig):
     demonstrations: DemonstrationConfig = Field(default_factory=DemonstrationConfig, description="Episodes to clone.")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Evaluation on held-out seeds.")
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="Checkpoints.")
+    history: HistoryConfig = Field(default_factory=HistoryConfig, description="Episodes and values kept for people.")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="The Ray cluster.")
     metrics: MetricsConfig = Field(default_factory=MetricsConfig, description="The metrics endpoint.")
 

@@ -60,5 +60,6 @@ def train_args(
         pass_gap=pass_gap,
         demonstrations_in_replay=config.demonstrations.keep_in_replay,
         exact=exact_actions(config, model),
+        history=config.history,
         fixed=fixed_settings(config),
     )

@@ -14,14 +14,16 @@ from archer.driver.run_folder import RunFolder, disk_errors
 from archer.results.plots import learning_curve
 from archer.results.summary import print_summary, summarise
 from learner.engine.checkpoint_folders import best_policy
+from learner.history.folder import drop_after
 
 
 def rewind(folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress) -> None:
-    """Bring the rows of the folder back to the checkpoint from which the run resumes."""
+    """Bring the rows and the history of the folder back to the checkpoint from which the run resumes."""
     cycle = int(state.get("cycle", 0))
     restart = f"{folder.path} has no complete checkpoint yet: starting from the beginning"
     progress.message(f"resuming from {checkpoint} (cycle {cycle})" if checkpoint else restart)
     folder.rewind(cycle)
+    drop_after(folder.path, cycle)
 
 
 def report(config: RunConfig, folder: RunFolder, wall_seconds: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
 from learner.engine.engines import Engine
+from learner.history.values import TurnValues
 from learner.passes.rows import Row
 from learner.protocols import ExactActions
 
@@ -47,12 +48,14 @@ class Algorithm(ABC):
         group: number of episodes that are played of each environment seed.
         has_values: whether `diagnose` returns figures.
         fresh_to_diagnose: number of fresh actions at each state that `diagnose` reads.
+        used: the values that its steps use, for people; None if it has none.
     """
 
     policy: Engine
     group: int = 1
     has_values: bool = False
     fresh_to_diagnose: int = 0
+    used: TurnValues | None = None
 
     @abstractmethod
     def __init__(self, setup: Setup) -> None:

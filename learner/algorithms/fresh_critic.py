@@ -53,7 +53,9 @@ def fresh_values_loss(
         heads = len(target)
         td_errors.append((q - target).abs().mean(0).float())
         sums.add(q_loss=error.detach().sum() / heads, q=q.sum() / heads, target=target.sum() / heads)
-        sums.add(v=states[:, is_turn(rows, device)].sum() / heads)
+        v = states[:, is_turn(rows, device)]
+        sums.add(v=v.sum() / heads)
+        engines.note_values(rows, q, v, target)
         return (error * weight).sum() + observations.of(found)
 
     return loss

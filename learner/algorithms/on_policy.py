@@ -20,6 +20,7 @@ from learner.algorithms.setup import Setup
 from learner.engine.engines import Engine
 from learner.engine.sums import Sums, moments
 from learner.errors import LearnerError
+from learner.history.values import TurnValues
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl
 from learner.models.policy import Policy
 from learner.passes.packed_encoder import PackedEncoder
@@ -42,6 +43,7 @@ class OnPolicy(Algorithm):
         self.policy = Engine(policy, setup.config, lr=section.lr, max_grad_norm=section.max_grad_norm)
         self.reference = setup.reference_policy(self.policy.device) if section.kl_to_clone else None
         self._advantages: dict[str, Tensor] = {}
+        self.used: TurnValues = TurnValues()
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         section = self.section
@@ -66,6 +68,21 @@ class OnPolicy(Algorithm):
             mean, std = moments(value.to(self.policy.device) for value in found.values())
             found = {key: (value - mean) / max(std, 1e-6) for key, value in found.items()}
         self._advantages = found
+        self._note_advantages(episodes_of(batches))
+
+    def _note_advantages(self, episodes: Sequence[Episode]) -> None:
+        """Keep the advantages for people to look at: of each token, and their mean over each turn."""
+        for episode in episodes if self.used.limit else ():
+            lengths = (episode.action_end - episode.action_start).tolist()
+            by_turn = self._advantages[episode.episode_id].cpu().split(lengths)
+            means = torch.stack([part.mean() for part in by_turn])
+            values = {name: value.cpu() for name, value in self.turn_values(episode).items()}
+            tokens = [part.numpy() for part in by_turn]
+            self.used.add_episode(episode.episode_id, episode.turns, tokens, advantage=means, **values)
+
+    def turn_values(self, episode: Episode) -> dict[str, Tensor]:
+        """Return what else the method computed of the turns of an episode, [turns], by columns of `VALUE_TABLE`."""
+        return {}
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         section, device = self.section, self.policy.device

@@ -42,6 +42,7 @@ class Ppo(OnPolicy):
         super().__init__(setup, section, policy)
         self.value = Engine(value, setup.config, lr=section.value_lr, max_grad_norm=section.max_grad_norm)
         self._targets: dict[str, Tensor] = {}
+        self._starts: dict[str, Tensor] = {}  # V where each turn begins, [turns]
         self._warming_up = False
 
     def phases(self, cycle: int) -> Sequence[Phase]:
@@ -51,12 +52,17 @@ class Ppo(OnPolicy):
 
     def token_advantages(self, batches: Sequence[MicroBatches]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        self._targets = {}
+        self._targets, self._starts = {}, {}
         for rows in (rows for micro_batches in batches for rows in micro_batches):
             for row, value, end in zip(rows, *self._values(rows), strict=True):
                 found[row.episode.episode_id] = advantage = self._advantage(row.episode, value, end)
                 self._targets[row.episode.episode_id] = advantage + value
+                self._starts[row.episode.episode_id] = value[_first_tokens(row.episode)]
         return found
+
+    def turn_values(self, episode: Episode) -> dict[str, Tensor]:
+        targets = self._targets[episode.episode_id][_first_tokens(episode)]
+        return {"v": self._starts[episode.episode_id], "target": targets}
 
     def diagnose(self, micro_batches: MicroBatches, exact: ExactActions | None) -> dict[str, float]:
         episodes: list[Episode] = []
@@ -64,9 +70,8 @@ class Ppo(OnPolicy):
         ends: list[Tensor] = []
         for rows in micro_batches:
             for row, value, end in zip(rows, *self._values(rows), strict=True):
-                lengths = row.episode.action_end - row.episode.action_start
                 episodes.append(row.episode)
-                states.append(value[torch.from_numpy(np.cumsum(lengths) - lengths).long()])
+                states.append(value[_first_tokens(row.episode)])
                 ends.append(end)
         return return_figures(episodes, states, ends, self.section.gamma, self.value.device)
 
@@ -115,6 +120,12 @@ class Ppo(OnPolicy):
     def load(self, directory: Path) -> None:
         super().load(directory)
         self.value.load(str(directory), "value")
+
+
+def _first_tokens(episode: Episode) -> Tensor:
+    """Return the number of the first token of each turn among the action tokens, int64 [turns]."""
+    lengths = episode.action_end - episode.action_start
+    return torch.from_numpy(np.cumsum(lengths) - lengths).long()
 
 
 def _last_states(layout: Layout, rows: Sequence[Row]) -> Points:

@@ -26,6 +26,7 @@ from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
+from learner.history.values import TurnValues
 from learner.losses import advantage, lambda_target, over_heads, td_target
 from learner.models.adapters import twin
 from learner.passes.layout import Part, Predictions
@@ -45,6 +46,7 @@ class ActorCritic:
 
     def __init__(self, setup: Setup, *, actor_lr: float | None = None) -> None:
         self.config = config = setup.config
+        self.used = TurnValues()
         actor = config.actor
         critic, self.critic_encoder = setup.critic()
         self.code = critic.code
@@ -113,6 +115,7 @@ class ActorCritic:
             outputs = self.critic(now, q=("action",), v=("state",), outputs=True)
             q, v = code.value(outputs["q_action"]), code.value(outputs["v_state"])
             td_errors.append((q.detach() - target).abs().mean(0).float())
+            self.note_values(rows, q.detach(), v.detach(), target)
             # A sample's weight scales both sides of each squared error by its root: w e^2 = (sqrt(w) e)^2.
             weight = sample_weights(rows, device)
             root = weight.sqrt()
@@ -124,6 +127,14 @@ class ActorCritic:
             return j_q + j_v + observations.of(outputs)
 
         return loss
+
+    def note_values(self, rows: Sequence[Row], q: Tensor, v: Tensor, target: Tensor) -> None:
+        """Keep the values of a step at the sampled turns, each [heads, samples], for people to look at.
+
+        Q, V and target are means over heads; the advantage is that of the ensemble, as in the actor.
+        """
+        ahead = advantage(self._over_heads(q).unsqueeze(-1), self._over_heads(v)).squeeze(-1)
+        self.used.add(rows, q=q.mean(0), v=v.mean(0), advantage=ahead, target=target.mean(0))
 
     def _q_target(self, rows: Sequence[Row], next_value: Tensor) -> Tensor:
         """Return the targets of Q [heads, samples].
@@ -237,6 +248,7 @@ class OverActorCritic(Algorithm):
         self.engines = engines or ActorCritic(setup)
         self.config = setup.config
         self.policy = self.engines.policy
+        self.used = self.engines.used
         critic = self.config.critic
         self.fresh_to_diagnose = critic.fresh_per_state if critic.value == "fresh" else 0
 

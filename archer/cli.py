@@ -21,9 +21,11 @@ from archer.commands.import_episodes import import_episodes
 from archer.commands.list_envs import list_envs
 from archer.commands.play import play
 from archer.commands.record import record
+from archer.commands.report import report
 from archer.commands.serve_env import serve_env
 from archer.commands.serve_replay import serve_replay
 from archer.commands.show_config import show_config
+from archer.commands.top import top
 from archer.commands.train import demo, train
 from archer.errors import ArcherError, Interrupted, room_errors
 from archer.shadowed_packages import check_shadowing
@@ -56,6 +58,8 @@ app.command()(record)
 app.command("import")(import_episodes)
 app.command()(export)
 app.command()(play)
+app.command()(report)
+app.command()(top)
 app.command("config")(show_config)
 
 envs_app = typer.Typer(cls=_Group, invoke_without_command=True)

@@ -15,6 +15,7 @@ EnvId = Annotated[str, typer.Argument(metavar="ENV", help="Environment id; `arch
 Source = Annotated[
     Path, typer.Argument(metavar="SOURCE", help="Run folder, checkpoint, replay folder, or file of episodes.")
 ]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/demo.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="New folder for the episodes.")]
 Seed = Annotated[int, typer.Option(min=0, help="Environment seed of the first episode.")]
 Skill = Annotated[

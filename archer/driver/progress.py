@@ -131,10 +131,11 @@ class Progress:
 
     def _render(self) -> RenderableType:
         with self._lock:
-            return _panel(self.state)
+            return panel(self.state, elapsed=time.time() - self.state.started)
 
 
-def _panel(state: RunState) -> Panel:
+def panel(state: RunState, *, elapsed: float) -> Panel:
+    """Return the figures of a run as a panel; `elapsed` is the time of the run in seconds."""
     head = Table.grid("", Column(justify="right"), expand=True)
     training = state.stage == "train"
     cycle = f"   cycle {state.cycle} of {state.cycles}" if training else ""
@@ -142,7 +143,7 @@ def _panel(state: RunState) -> Panel:
     left = f", about {duration(eta)} left" if eta is not None else ""
     head.add_row(
         Text.assemble((state.stage, "bold"), cycle, (f"   {state.phase}", "cyan")),
-        Text(duration(time.time() - state.started) + left, style="dim"),
+        Text(duration(elapsed) + left, style="dim"),
     )
     rows: list[RenderableType] = [head]
     if state.steps:

@@ -82,11 +82,8 @@ async def run_episode(
     if len(transcript.state) > longest:
         raise _too_long(env.spec.id, seed, len(transcript.state), sampling.longest, engine.window)
     actions: list[FreshActions] = []
+    turns: list[_Turn] = []
     terminated = truncated = window_truncated = False
-    rejected = endless = 0
-    stops: list[str] = []
-    invalid: list[bool] = []
-    seconds: list[tuple[float, float]] = []
     while not (terminated or truncated):
         started = time.monotonic()
         action = await _next_action(engine, transcript.state, sampling, greedy, chooser)
@@ -94,12 +91,9 @@ async def run_episode(
         ids = action.tokens.tolist()
         read = renderer.read_action(ids, context)
         observation, reward, terminated, truncated, info = await env.astep(read.text)
-        seconds.append((written - started, time.monotonic() - written))
+        took = (written - started, time.monotonic() - written)
         actions.append(action)
-        stops.append(_stop(renderer, ids, read))
-        invalid.append(bool(info.get(INVALID_ACTION)))
-        rejected += read.rejected
-        endless += read.endless
+        turns.append(_Turn(_stop(renderer, ids, read), *took, bool(info.get(INVALID_ACTION)), read))
         transcript.add(read, ids, observation, reward)
         if not (terminated or truncated) and len(transcript.state) > longest:
             truncated = window_truncated = True
@@ -119,9 +113,29 @@ async def run_episode(
         truncated=truncated,
         success=None if success is None else bool(success),
     )
-    action_seconds, env_seconds = map(list, zip(*seconds, strict=True))
-    record = PlayedEpisode(episode, stops, action_seconds, env_seconds, invalid, window_truncated)
-    return Played(record, rejected, endless)
+    return _played(episode, turns, window_truncated)
+
+
+class _Turn(NamedTuple):
+    """What a turn had beside its tokens and its reward."""
+
+    stop: str
+    action_seconds: float
+    env_seconds: float
+    invalid: bool
+    read: Action
+
+
+def _played(episode: Episode, turns: Sequence[_Turn], window_truncated: bool) -> Played:
+    record = PlayedEpisode(
+        episode,
+        stops=[turn.stop for turn in turns],
+        action_seconds=[turn.action_seconds for turn in turns],
+        env_seconds=[turn.env_seconds for turn in turns],
+        invalid=[turn.invalid for turn in turns],
+        window_truncated=window_truncated,
+    )
+    return Played(record, sum(turn.read.rejected for turn in turns), sum(turn.read.endless for turn in turns))
 
 
 def _stop(renderer: Renderer, ids: list[int], read: Action) -> str:

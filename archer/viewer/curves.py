@@ -29,7 +29,7 @@ _PHASES = "seconds/"
 def charts(run: Run) -> list[dict[str, Any]]:
     """Return the charts of a run, those that have a value: id, title, and series."""
     cycles = run.cycles
-    found = [{"id": "return", "title": "Return", "series": return_series(run)}]
+    found: list[dict[str, Any]] = [{"id": "return", "title": "Return", "series": return_series(run)}]
     for name, title, series in _FIXED:
         lines = [_line(cycles, key, label) for key, label in series]
         if name == "success":

@@ -99,17 +99,16 @@ def test_ppo_keeps_the_advantages_of_tokens_whose_mean_is_that_of_the_turn(tmp_p
         assert len(row.token_advantage) == episode["action_end"][row.turn] - episode["action_start"][row.turn]
 
 
-def test_the_documented_programs_read_a_run(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_documented_programs_read_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run)
     programs = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     assert len(programs) == 2
+    names: dict[str, pd.DataFrame] = {}
     for program in programs:
-        exec(compile(program, str(DOCS), "exec"), {})
-    printed = capsys.readouterr().out
-    assert "evaluation" in printed
-    assert "target" in printed
+        exec(compile(program, str(DOCS), "exec"), names)
+    assert {"stage", "cycle", "return"} <= set(names["episodes"])
+    assert list(names["surprises"])[:5] == ["episode_id", "turn", "cycle", "q", "target"]
+    assert len(names["surprises"]) == 10
 
 
 def test_report_and_top_read_a_real_run(run: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 EXTRA ?= cpu
 ARGS ?=
-# The processes that run tests at the same time. Two take about 5 GB of memory and keep two cores busy.
-JOBS ?= 2
+# The processes that run tests at the same time. Three take about 8 GB of memory; they keep two cores busy while some of
+# them wait for Ray or an engine.
+JOBS ?= 3
 BENCHES ?= bench/rollout.py bench/broadcast.py bench/learner.py bench/cycle.py bench/envs.py bench/env_returns.py bench/replay.py
 BENCH_ARGS ?= --quick
 VENV := .venv

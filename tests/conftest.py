@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,50 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+LONG = ("end_to_end", "slow", "engine")
+"""Markers of tests that start processes and wait for them."""
+
+
+def _scope(nodeid: str) -> str:
+    """Return what one process runs as a whole: a file, whose tests share an engine or data, or a test of end_to_end."""
+    file = nodeid.split("::")[0]
+    return nodeid if "/end_to_end/" in file else file
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the scopes with the longest tests first, and then those with the most tests.
+
+    If the long tests ran last, all processes but one would soon have nothing to do. While a process waits for Ray or an
+    engine, the others compute. The order of the tests within a scope stays.
+    """
+    count: Counter[str] = Counter()
+    rank: dict[str, int] = {}
+    for item in items:
+        scope = _scope(item.nodeid)
+        count[scope] += 1
+        marks = {mark.name for mark in item.iter_markers()}
+        first = next((n for n, name in enumerate(LONG) if name in marks), len(LONG))
+        rank[scope] = min(first, rank.get(scope, len(LONG)))
+    # The scope's name keeps its tests together where two scopes are equal in both.
+    keys = {scope: (rank[scope], -count[scope], scope) for scope in count}
+    items.sort(key=lambda item: keys[_scope(item.nodeid)])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Return a scheduler that runs the tests of a file in one process, because they share a cluster or an engine.
+    """Return a scheduler that hands out the scopes in the order of pytest_collection_modifyitems.
 
-    The tests of end_to_end share nothing: each goes to the process that is free first. Groups (--dist loadgroup) would
-    do the same, but pytest-xdist 3.8 ignores them under pytest 9.2.
+    Groups (--dist loadgroup) would do the same, but pytest-xdist 3.8 ignores them under pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class ByScope(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::")[0]
-            return nodeid if "/end_to_end/" in file else file
+            return _scope(nodeid)
 
-    return ByFile(config, log)
+    config.option.loadscopereorder = False  # pytest-xdist would put the scopes with a single test last
+    return ByScope(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,8 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
                 pass_gap=passes.gap,
                 scorer=scorer,
             )
-            train(config, args, follower, api_server)
+            with folder.stoppable():
+                train(config, args, follower, api_server)
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
 

@@ -1,7 +1,8 @@
 """Signals that end a command: the first one in order, the second one at once.
 
 SIGINT (Ctrl-C), SIGTERM (schedulers such as Slurm and Kubernetes) and SIGHUP (a closed terminal) raise
-KeyboardInterrupt in the main thread. After SIGTERM and SIGHUP the end is due within the grace period of a scheduler.
+KeyboardInterrupt in the main thread. After SIGTERM and SIGHUP the end is due within the grace period of a scheduler. A
+run that can end with a checkpoint is asked for it first (`ends_by`).
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-GRACE_S = 20.0
+GRACE_S = 25.0
 """Seconds from the signal to the end. Schedulers kill after 30 s."""
+PATIENCE_S = 12.0
+"""Seconds of these for what `ends_by` asks for; the rest is for the end of all processes."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -24,6 +29,9 @@ class _State:
     handled: tuple[signal.Signals, ...] = ()
     received: int | None = None
     sentence = ""
+    request: Callable[[], None] | None = None
+    patience: threading.Timer | None = None
+    overdue = False
 
 
 def install() -> None:
@@ -48,6 +56,23 @@ def ends_with(sentence: str) -> None:
     _State.sentence = sentence
 
 
+@contextmanager
+def ends_by(request: Callable[[], None]) -> Iterator[None]:
+    """Call `request` at SIGTERM or SIGHUP, by which the block should end in order within `PATIENCE_S`.
+
+    Raises Terminated at the end of the block, or in it when the time is over. Ctrl-C interrupts the block at once.
+    """
+    _State.request = request
+    try:
+        yield
+    finally:
+        _State.request = None
+        if _State.patience is not None:
+            _State.patience.cancel()
+    if _State.received is not None:
+        raise Terminated
+
+
 def exit_status() -> int:
     """Return 128 + the number of the signal that ended the command, as shells count; 130 if none was handled here."""
     return 128 + (_State.received or signal.SIGINT)
@@ -58,15 +83,34 @@ def _receive(number: int, owner: int) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         return
+    if _State.overdue:
+        _State.overdue = False
+        raise Terminated
     if _State.received is not None:
         _end_now("ended at once by a second signal")
     _State.received = number
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    timer = threading.Timer(GRACE_S, _end_now, [f"the command did not end within {GRACE_S:g} s of the signal"])
+    _after(GRACE_S, lambda: _end_now(f"the command did not end within {GRACE_S:g} s of the signal"))
+    if _State.request is None:
+        raise Terminated
+    _State.request()
+    _State.patience = _after(PATIENCE_S, _insist)
+
+
+def _after(seconds: float, call: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, call)
     timer.daemon = True
     timer.start()
-    raise Terminated
+    return timer
+
+
+def _insist() -> None:
+    """Raise Terminated in the main thread, which may wait without limit."""
+    main = threading.main_thread().ident
+    if _State.received is not None and main is not None:
+        _State.overdue = True
+        signal.pthread_kill(main, _State.received)
 
 
 def _end_now(reason: str) -> None:

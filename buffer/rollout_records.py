@@ -68,6 +68,19 @@ class PlayedEpisode:
     window_truncated: bool  # Whether the episode ended because its next state left no room in the context window
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """What a pool of workers has done for learners before, from which ranks that restart go on.
+
+    Every version and every seed stands for one thing, so the restarted ranks use neither again.
+    """
+
+    version: int  # the largest policy version that any engine may hold
+    next_seed: int  # the first episode seed that was never given out; 0 if none was
+    episodes: int  # episodes that were played and stored since the pool started
+    turns: int  # their turns
+
+
 @dataclass
 class CollectReport:
     """Results of finished episodes; the arrays have one entry per episode, in the order of the seeds."""

@@ -129,8 +129,11 @@ class Collector:
         )
 
     def _align(self) -> None:
-        """Begin a run's first episode at the start of a group, so that a cycle ends at the end of a group."""
-        if self.state.episodes == 0:
+        """Begin a run's first episode, and the first one of ranks that restarted, at the start of a group: then a cycle
+        ends at the end of a group."""
+        if self.args.restarts:
+            self.state.next_seed += -self.state.next_seed % self.group
+        elif self.state.episodes == 0:
             self.state.next_seed -= self.state.next_seed % self.group
 
     def _unreported(self) -> int:

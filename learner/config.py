@@ -77,6 +77,12 @@ class LearnerConfig(StrictConfig):
         64, ge=0, description="New episodes of a cycle on which the critic is measured before it trains; 0 for none."
     )
     timeout_s: float = Field(600.0, gt=0, description="Seconds that the learner waits for episodes or fresh actions.")
+    restarts: int = Field(
+        3,
+        ge=0,
+        description="Times that the ranks restart from the newest checkpoint after the death of one, within the run; "
+        "the next death ends it.",
+    )
     critic: CriticConfig = Field(default_factory=CriticConfig, description="The utterance-level critic.")
     actor: ActorConfig = Field(default_factory=ActorConfig, description="The token-level policy gradient.")
     offline: OfflineConfig = Field(default_factory=OfflineConfig, description="Offline ArCHer: IQL critic, AWR actor.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from buffer.episodes.schema import Episode
-    from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
+    from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, Recovery, WorkerStatus
 
 
 class RolloutService(Protocol):
@@ -63,6 +63,9 @@ class RolloutService(Protocol):
 
     def report(self, *, at_least: int, timeout_s: float) -> CollectReport:
         """Wait until `at_least` episodes of `start` have been appended since the last report, and report them."""
+
+    def recover(self) -> Recovery:
+        """End what ranks that died have begun, and return where restarted ones continue. Broadcast after it."""
 
     def request(self, prompts: list[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True) -> Future[FreshActions]:
         """Request `n` actions for each state, or `n[i]` for state i. Without `logprobs` the engines compute none."""

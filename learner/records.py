@@ -42,6 +42,11 @@ class LearnerMetrics:
             "archer_learner_policy_version", "Policy version of the last broadcast.", registry=registry
         )
         self.cycle = Gauge("archer_learner_cycle", "Finished cycles.", registry=registry)
+        self.restarts = Gauge(
+            "archer_learner_restarts",
+            "Restarts of the ranks after the death of one, in this run of the driver.",
+            registry=registry,
+        )
         self.broadcast_seconds = Histogram(
             "archer_learner_broadcast_seconds", "Time of a broadcast, including its proof.", registry=registry
         )

@@ -113,6 +113,29 @@ class Session:
         self.args.rollouts.ready(self.config.timeout_s)
         return self.args.rollouts.window()
 
+    def take_over(self) -> None:
+        """Continue in place of ranks that died. Called on every rank, before anything plays.
+
+        The pool and replay have gone on since the checkpoint, and no version or seed that they know may stand for
+        another policy or episode. So the counters go on from theirs, and replay keeps what it has.
+        """
+        args, state = self.args, self.state
+        recovery = self.leader.call(args.rollouts.recover)
+        before = TrainerState.read(args.engines_resume) if args.engines_resume else TrainerState()
+        state.version = max(state.version, recovery.version)
+        state.next_seed = max(state.next_seed, recovery.next_seed)
+        state.episodes = before.episodes + recovery.episodes
+        state.turns = before.turns + recovery.turns
+        self.records.metrics.restarts.set(args.restarts)
+
+    def match_engines(self) -> None:
+        """Prove the weights that the engines have loaded, or, for ranks that have taken over, send those of the
+        checkpoint. Called on every rank."""
+        if self.args.restarts:
+            self.broadcast()
+        else:
+            self.prove()
+
     def broadcast(self) -> float:
         """Send the weights as the next policy version and return the largest gap of the proof. Called on every rank."""
         self.state.version += 1
@@ -202,7 +225,7 @@ class Session:
             self.state.processor_seconds = self.records.processor_seconds
             self.state.write(partial)
             checkpoint_folders.write_fixed(partial, self.args.fixed)
-            path = checkpoint_folders.commit(partial, self.args.checkpoint_keep)
+            path = checkpoint_folders.commit(partial, self.args.checkpoint_keep, self.args.engines_resume)
             self.records.publish("checkpoint", path=str(path), state=asdict(self.state))
 
         self.leader.call(finish)

@@ -30,7 +30,7 @@ def train_function(args: TrainArgs) -> None:
     session = Session(args)
     if args.mode != "inline":
         _serve_metrics(session)
-    Trainer(session, start(session) if args.resume is None else resume(session)).run()
+    Trainer(session, begin(session)).run()
 
 
 def _serve_metrics(session: Session) -> None:
@@ -41,6 +41,13 @@ def _serve_metrics(session: Session) -> None:
     session.args.board.register_target("learner", f"rank-{dist.get_rank()}", address)
 
 
+def begin(session: Session) -> Algorithm:
+    """Return the run's algorithm before its first cycle, or before the one that follows the checkpoint."""
+    if session.args.restarts:
+        session.take_over()
+    return start(session) if session.args.resume is None else resume(session)
+
+
 def start(session: Session) -> Algorithm:
     """Clone the demonstrations, if the run does, and return its algorithm."""
     config = session.config
@@ -49,7 +56,7 @@ def start(session: Session) -> Algorithm:
         # The engines have started with the base alone.
         session.broadcast()
     elif not config.clone.steps:
-        session.prove()
+        session.match_engines()
     return algorithm
 
 
@@ -64,7 +71,7 @@ def resume(session: Session) -> Algorithm:
     checkpoints.load_random_streams(args.resume)
     if dist.get_rank() == 0:
         args.replay.load_state_dict(state.replay_client)
-    session.prove()
+    session.match_engines()
     return algorithm
 
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from learner.algorithms.base import Algorithm, StepResult
 from learner.algorithms.phases import Draws, Phase, Sweep
+from learner.engine.checkpoint_folders import STOP_FILE
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.feeding.feeder import Feeder
 from learner.feeding.new_episodes import NewEpisodes
@@ -44,17 +45,23 @@ class Trainer:
         """Run all cycles that are left, the last evaluation and the last checkpoint."""
         args, collector = self.args, self.session.collector
         self.session.records.publish("stage", stage="train")
+        self._evaluate_if_due()  # a stop may have left it out
         while self.state.cycle < args.offline_cycles:
-            self.cycle(online=False)
+            if self.cycle(online=False):
+                return
         collector.start()
         while self.state.cycle < args.cycles:
-            self.cycle(online=True)
+            if self.cycle(online=True):
+                return
         collector.stop()
         self.session.evaluate("final", self.algorithm)
         self.session.save(self.algorithm, self.sweeps.taken)
 
-    def cycle(self, *, online: bool) -> None:
-        """Run one cycle: collect episodes if `online`, run the phases, broadcast the policy if it has changed."""
+    def cycle(self, *, online: bool) -> bool:
+        """Run one cycle: collect episodes if `online`, run the phases, broadcast the policy if it has changed.
+
+        Returns whether the driver has asked the ranks to end; the cycle has then a checkpoint.
+        """
         session, cycle, version = self.session, self.state.cycle, self.state.version
         timings: dict[str, float] = {}
         metrics: dict[str, float] = {}
@@ -95,7 +102,7 @@ class Trainer:
             metrics["pass_gap"] = self.args.pass_gap
         session.recorder.values(self.algorithm.used, self.state.cycle, version)
         session.records.cycle(self.state.cycle, metrics)
-        self._evaluate_and_save()
+        return self._evaluate_and_save()
 
     def _diagnose(self, timings: dict[str, float]) -> dict[str, float]:
         """Return figures of the critic on the cycle's episodes, before any step trains on them."""
@@ -112,15 +119,23 @@ class Trainer:
         timings["diagnosis"] = time.monotonic() - started
         return found
 
-    def _evaluate_and_save(self) -> None:
-        """Evaluate and write a checkpoint where this cycle is due; the last cycle's follow in `run`."""
-        cycle, args = self.state.cycle, self.args
-        if cycle >= args.cycles:
-            return
-        if args.evaluation_every and cycle % args.evaluation_every == 0:
-            self.session.evaluate(f"cycle-{cycle}", self.algorithm)
-        if cycle % args.checkpoint_every == 0:
-            self.session.save(self.algorithm, self.sweeps.taken)
+    def _evaluate_and_save(self) -> bool:
+        """Evaluate and write a checkpoint where this cycle is due; the last cycle's follow in `run`.
+
+        If the driver has asked the ranks to end, write one in any case, evaluate nothing, and return True.
+        """
+        cycle, args, session = self.state.cycle, self.args, self.session
+        stops = session.leader.call((args.run_dir / STOP_FILE).exists)
+        if not stops and cycle < args.cycles:
+            self._evaluate_if_due()
+        if stops or (cycle < args.cycles and cycle % args.checkpoint_every == 0):
+            session.save(self.algorithm, self.sweeps.taken)
+        return stops
+
+    def _evaluate_if_due(self) -> None:
+        cycle, every, name = self.state.cycle, self.args.evaluation_every, f"cycle-{self.state.cycle}"
+        if every and 0 < cycle < self.args.cycles and cycle % every == 0 and name not in self.state.evaluations:
+            self.session.evaluate(name, self.algorithm)
 
     def phase(self, phase: Phase, batches: Iterable[Batch]) -> dict[str, float]:
         """Take a step on each batch.

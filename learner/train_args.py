@@ -30,6 +30,8 @@ class TrainArgs:
         demonstrations: file of the episodes to clone.
         keep_best: whether the policy of the best evaluation is kept in `best/`.
         resume: checkpoint to resume from.
+        engines_resume: checkpoint whose policy the engines load when they start; it is kept while the run lasts.
+        restarts: times that the ranks have restarted within this run of the driver.
         demonstrations_in_replay: whether replay holds episodes that no policy wrote.
         scorer: the actor that chooses actions by the critic, for algorithms that play by it.
         pass_gap: the largest gap, in nats, of the proof of the learner's passes; None if there was none.
@@ -61,6 +63,8 @@ class TrainArgs:
     demonstrations: Path
     keep_best: bool = True
     resume: Path | None = None
+    engines_resume: Path | None = None
+    restarts: int = 0
     scorer: Scorer | None = None
     exact: ExactActions | None = None
     pass_gap: float | None = None

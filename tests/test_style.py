@@ -73,3 +73,19 @@ def test_the_words_that_hide_who_acts_are_nowhere() -> None:
             lines = path.read_bytes().decode("utf-8", errors="ignore").splitlines()
             found += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if BANNED.search(line)]
     assert not found, "\n".join(found)
+
+
+# Each awaits its tasks itself, where it starts them.
+AWAITS_ITS_TASKS = {
+    "actors/engine/engine.py",
+    "actors/inline/rollouts.py",
+    "actors/rollout/coalescer.py",
+    "envs/hosting/async_env.py",
+}
+
+
+def test_no_task_dies_unseen() -> None:
+    """A background task whose failure nobody sees leaves those who wait for it waiting for ever."""
+    starts = re.compile(r"\b(?:create_task|ensure_future)\(")
+    found = {relative(path) for path in MODULES if starts.search(path.read_text(encoding="utf-8"))}
+    assert found == AWAITS_ITS_TASKS | {"actors/pool/watched.py"}

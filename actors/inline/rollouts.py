@@ -153,6 +153,10 @@ class InlineRollouts:
         """Raise ActorError, as `start` does."""
         raise ActorError("nothing has been started that could be reported; an inline run plays by `collect` only")
 
+    def recover(self) -> NoReturn:
+        """Raise ActorError: a learner that dies takes this object with it."""
+        raise ActorError("an inline run is one process, and its learner does not restart within it")
+
     def shutdown(self) -> None:
         """Close the environments."""
         self._runner.run(self._player.close())

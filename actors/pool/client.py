@@ -15,7 +15,7 @@ from actors.config import RolloutConfig
 from actors.errors import RolloutTimeout, StaleWorkersError, WorkersLostError
 from actors.pool.weight_sync import SyncClient
 from actors.rollout.action_request import ActionRequest
-from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
+from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, Recovery, WorkerStatus
 
 # The pool itself enforces the caller's timeouts; if it is this much later, the pool counts as hung.
 GRACE_S = 30.0
@@ -84,6 +84,14 @@ class PoolClient:
     def report(self, *, at_least: int = 0, timeout_s: float = 600.0) -> CollectReport:
         """Wait until `at_least` episodes of `start` have finished since the last report, and report on all of them."""
         return self._get(self._pool.report.remote(at_least, timeout_s), timeout_s)
+
+    def recover(self) -> Recovery:
+        """End what a learner that died has begun, and return where another one continues.
+
+        Episodes in flight finish and are stored. An engine in the middle of an update is restarted. Engines may hold
+        weights of the learner that died: broadcast before anything else.
+        """
+        return self._get(self._pool.recover.remote(), self._config.request_timeout_s)
 
     def request(
         self, prompts: Sequence[np.ndarray], n: int | np.ndarray, *, logprobs: bool = True

@@ -7,24 +7,27 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.errors import ActorError, RolloutTimeout
+from actors.pool import watched
 from actors.pool.jobs import Job
 from actors.pool.supervisor import Supervisor, Worker, WorkerGone
 from actors.rollout.results import to_keep
 
 
 class Dispatcher:
-    """Plays jobs on the workers of a supervisor, at most `episodes_at_once` episodes per worker."""
+    """Plays jobs on the workers of a supervisor, at most `episodes_at_once` episodes per worker.
+
+    stored_episodes, stored_turns: what replay holds of all jobs so far.
+    """
 
     def __init__(self, supervisor: Supervisor, episodes_at_once: int) -> None:
         self._sup = supervisor
         self._episodes_at_once = episodes_at_once
-        # The event loop holds its tasks by weak references only.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.stored_episodes = self.stored_turns = 0
 
     def start(self, job: Job) -> asyncio.Task[None]:
         """Start `job`, or continue it after a failure."""
         job.failure, job.stopped = None, False
-        return self._task(self._run(job), job)
+        return self._watched(self._run(job), job)
 
     async def wait(self, job: Job, episodes: int, timeout_s: float | None) -> None:
         """Wait until `episodes` of the job have finished since its last report.
@@ -53,7 +56,7 @@ class Dispatcher:
             worker = self._free()
             assert worker is not None
             worker.playing += 1
-            self._task(self._play(worker, job, job.take()), job)
+            self._watched(self._play(worker, job, job.take()), job)
 
     async def _play(self, worker: Worker, job: Job, seed: int) -> None:
         keep = to_keep(seed, job.group, job.keep_every)
@@ -65,22 +68,20 @@ class Dispatcher:
             job.fail(seed, outcome)
         else:
             job.finish(outcome)
+            if job.store and outcome.failure is None:
+                self.stored_episodes += 1
+                self.stored_turns += outcome.turns
         worker.playing -= 1
         await self._sup.notify()
 
-    def _task(self, coroutine: Coroutine[Any, Any, None], job: Job) -> asyncio.Task[None]:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(lambda ended: self._ended(ended, job))
-        return task
+    def _watched(self, coroutine: Coroutine[Any, Any, None], job: Job) -> asyncio.Task[None]:
+        """Start a task of the job. The job fails with it: those who wait for its episodes would wait for ever."""
 
-    def _ended(self, task: asyncio.Task[None], job: Job) -> None:
-        """Let the job fail if a task of it did: those who wait for its episodes would wait for ever."""
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        job.failure = job.failure or ActorError(f"the dispatch of episodes failed: {error!r}")
-        self._task(self._sup.notify(), job)
+        def failed(error: BaseException) -> None:
+            job.failure = job.failure or ActorError(f"the dispatch of episodes failed: {error!r}")
+            self._sup.announce()
+
+        return watched.start(coroutine, failed)
 
     def _free(self) -> Worker | None:
         """Return the ready worker with the fewest episodes, or None if all are full."""

@@ -44,6 +44,11 @@ class Job:
         self._since = time.monotonic()
 
     @property
+    def next_seed(self) -> int:
+        """The first seed that was never taken."""
+        return self._next
+
+    @property
     def ended(self) -> bool:
         return self.stopped or self.failure is not None
 

@@ -20,7 +20,7 @@ from actors.pool.supervisor import Supervisor, WorkerGone
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.player import WorkerArgs
 from buffer.node_affinity import this_node
-from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, WorkerStatus
+from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, Recovery, WorkerStatus
 
 
 class RolloutPool:
@@ -34,6 +34,11 @@ class RolloutPool:
         self._collects: dict[tuple[int, int, int, bool, bool, int], Job] = {}
         self._stream: Job | None = None
         self._admitted = 0
+        # What a learner that dies may leave behind: the last version that an engine may hold, the engines in the middle
+        # of an update, and the seeds that were given out.
+        self._sent = args.version
+        self._updating: set[str] = set()
+        self._given_out = 0
 
     async def ready(self, timeout_s: float) -> None:
         await self._sup.wait_for(
@@ -57,12 +62,14 @@ class RolloutPool:
         end = first_seed + episodes
         new = Job(first_seed, lambda: end, greedy=greedy, store=store, group=group, keep_every=keep_every)
         job = self._collects.setdefault(key, new)
+        if store:
+            self._given_out = max(self._given_out, first_seed + episodes)
         run = self._dispatcher.start(job)
         try:
             await self._dispatcher.wait(job, episodes, timeout_s)
         finally:
             run.cancel()
-        del self._collects[key]
+        self._collects.pop(key, None)
         return job.report()
 
     async def start_stream(
@@ -88,6 +95,7 @@ class RolloutPool:
         stream, self._stream = self._stream, None
         if stream is None:
             return
+        self._given_out = max(self._given_out, stream.next_seed)
         stream.stopped = True
         await self._sup.notify()
         await self._sup.wait_for(
@@ -102,6 +110,24 @@ class RolloutPool:
         stream = self._stream
         await self._dispatcher.wait(stream, at_least, timeout_s)
         return stream.report()
+
+    async def recover(self) -> Recovery:
+        self._sup.replace(self._updating, "a learner died in the middle of its update")
+        self._updating.clear()
+        jobs = [*self._collects.values(), *([self._stream] if self._stream is not None else [])]
+        if self._stream is not None:
+            self._given_out = max(self._given_out, self._stream.next_seed)
+        self._collects, self._stream = {}, None
+        for job in jobs:
+            job.failure = ActorError("the learner that asked for these episodes has ended")
+        await self._sup.notify()
+        await self._sup.wait_for(
+            lambda: not any(job.in_flight for job in jobs),
+            self._config.request_timeout_s,
+            "episodes in flight did not finish",
+        )
+        played = self._dispatcher
+        return Recovery(self._sent, self._given_out, played.stored_episodes, played.stored_turns)
 
     async def request(self, request: ActionRequest) -> FreshActions:
         return await self._requests.answer(request)
@@ -120,6 +146,10 @@ class RolloutPool:
 
         Return the incarnations that died or did not answer in time, with the reasons. Raises WeightTransferError.
         """
+        if method == "start_weight_update":
+            self._updating.update(incarnations)
+        elif method == "finish_weight_update":
+            self._sent = max(self._sent, *arguments)
         alive = {worker.incarnation: worker for worker in self._sup.alive()}
         calls = {n: (alive[n], [method, *arguments[i : i + 1]]) for i, n in enumerate(incarnations) if n in alive}
         outcomes = await self._sup.call_each(calls.values(), "update_engine", timeout_s)
@@ -127,6 +157,8 @@ class RolloutPool:
         for name, outcome in zip(calls, outcomes, strict=True):
             if isinstance(outcome, WorkerGone):
                 lost[name] = f"{outcome} during {method}"
+        if method == "finish_weight_update":
+            self._updating.difference_update(incarnations)
         return lost
 
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:

@@ -11,19 +11,22 @@ States of a worker:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.errors import ActorError, EngineDied, RolloutTimeout, StaleWorkersError, WorkersLostError
+from actors.pool import watched
 from actors.pool.client import unwrapped
 from actors.rollout.player import WorkerArgs
 from actors.rollout.worker import RolloutWorker
+
+logger = logging.getLogger(__name__)
 
 State = Literal["starting", "ready", "stale", "dead", "retired"]
 
@@ -116,6 +119,13 @@ class Supervisor:
         async with self.changed:
             self.changed.notify_all()
 
+    def announce(self) -> None:
+        """Notify from code that cannot wait."""
+        watched.start(self.notify(), self._unheard)
+
+    def _unheard(self, error: BaseException) -> None:
+        logger.error("those who wait for the pool could not be woken: %r", error)
+
     def _describe(self) -> str:
         return ", ".join(f"{w.name} ({w.state}, version {w.version})" for w in self.workers) or "no worker at all"
 
@@ -131,9 +141,11 @@ class Supervisor:
         timeout_s = timeout_s or self.args.config.request_timeout_s
         try:
             return await asyncio.wait_for(answer, timeout_s)
-        except (RayTaskError, RayActorError, TimeoutError) as error:
+        except (RayError, TimeoutError) as error:
+            # Ray raises a RayTaskError for what the method raised, and others if the answer is lost: with the process,
+            # its node, or the object that held the answer.
             cause = unwrapped(error)
-            if not isinstance(cause, (RayActorError, EngineDied, TimeoutError)):
+            if isinstance(error, RayTaskError) and not isinstance(cause, (RayActorError, EngineDied, TimeoutError)):
                 raise cause from None
             hung = isinstance(cause, TimeoutError)
         if worker.incarnation == incarnation and worker.state in ("ready", "stale"):
@@ -165,6 +177,14 @@ class Supervisor:
             worker.state = "ready" if worker.version == version else "stale"
         await self.notify()
 
+    def replace(self, incarnations: Collection[str], reason: str) -> None:
+        """End the actors of `incarnations`, whose weights are undefined; their supervision starts others."""
+        for worker in self.alive():
+            if worker.incarnation in incarnations:
+                logger.warning("%s is restarted: %s", worker.name, reason)
+                worker.state = "dead"
+                _kill(worker)
+
     # The size of the pool
 
     async def resize(self, workers: int) -> None:
@@ -173,8 +193,7 @@ class Supervisor:
             worker = Worker(f"worker-{self._created}", self._created)
             self._created += 1
             self.workers.append(worker)
-            worker.task = asyncio.create_task(self._supervise(worker))
-            worker.task.add_done_callback(self._supervision_ended)
+            worker.task = watched.start(self._supervise(worker), self._supervision_failed)
         retired = self.workers[workers:]
         del self.workers[workers:]
         for worker in retired:
@@ -202,11 +221,14 @@ class Supervisor:
     async def _supervise(self, worker: Worker) -> None:
         """Start an actor for `worker`, watch it, and start the next when it ends. An error ends the pool."""
         while worker.state != "retired":
-            # The actor's process may end during either call.
-            with suppress(RayActorError):
+            try:
                 await self._start(worker)
                 assert worker.handle is not None
                 await worker.handle.wait_for_death.remote()
+            except RayTaskError:
+                raise
+            except RayError:  # the actor's process, or its node, ended during either call
+                pass
             if worker.state == "retired":
                 return
             worker.state = "dead"
@@ -247,14 +269,12 @@ class Supervisor:
         worker.state = "ready" if worker.version == self.version else "stale"
         await self.notify()
 
-    def _supervision_ended(self, task: asyncio.Task[None]) -> None:
-        """End the pool if a supervision failed: nobody would restart its worker, and callers would wait for ever."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+    def _supervision_failed(self, error: BaseException) -> None:
+        """End the pool: nobody would restart the worker, and callers would wait for ever."""
         if not isinstance(error, ActorError):
             error = WorkersLostError(f"the supervision of a rollout worker failed: {error!r}")
         self.fatal = error
-        self._announcement = asyncio.create_task(self.notify())
+        self.announce()
 
 
 def _end(worker: Worker) -> None:

@@ -88,7 +88,8 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
             scorer=None if scorer is None else scorer.load,
         )
         try:
-            run_alone(args)
+            with folder.stoppable():
+                run_alone(args)
         except Exception:
             with suppress(RunError):  # a full disk must not hide the error
                 folder.write(folder.path / "error.log", traceback.format_exc())

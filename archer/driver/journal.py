@@ -13,7 +13,7 @@ from archer.results.statistics import EvalResult
 
 
 class Journal:
-    """Writes the rows of metrics.jsonl: cycles, evaluations, held-out losses, dropped episodes.
+    """Writes the rows of metrics.jsonl: cycles, evaluations, held-out losses, dropped episodes, restarts of ranks.
 
     A BoardFollower calls `handle`. At the learner's first stage it writes `settings`, if given, as config.yaml.
     """
@@ -38,6 +38,11 @@ class Journal:
             self._settings = ""
         if event["kind"] == "cycle":
             self._cycle = event["cycle"]
+            self._folder.append_row(event)
+        elif event["kind"] == "restart":
+            # The ranks repeat the cycles after the checkpoint.
+            self._cycle = event["cycle"]
+            self._folder.rewind(event["cycle"])
             self._folder.append_row(event)
         elif event["kind"] in ("held_out", "dropped", "passes"):
             self._folder.append_row(event)

@@ -56,6 +56,7 @@ def train_args(
         board=board,
         demonstrations=folder.demonstrations,
         resume=resume,
+        engines_resume=resume,
         scorer=scorer,
         pass_gap=pass_gap,
         demonstrations_in_replay=config.demonstrations.keep_in_replay,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import ray
 import ray.train
@@ -21,6 +22,7 @@ from archer.errors import RunError
 from archer.shadowed_packages import ROOMS
 from buffer.atomic_files import write_atomic
 from buffer.node_affinity import this_node
+from learner.engine.checkpoint_folders import checkpoint_folders, cycle_of
 from learner.entry import run_rank
 from learner.train_args import TrainArgs
 
@@ -28,8 +30,23 @@ from learner.train_args import TrainArgs
 def train(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_server: str) -> None:
     """Run the training function on its ranks until it ends. `api_server` is the URL that `cluster` yields.
 
+    If a rank dies, the ranks restart from the newest checkpoint, up to `learner.restarts` times. Ray Train could
+    restart them itself (FailureConfig.max_failures), but it would do so after every error, for example a loss that is
+    not finite.
+
     Raises RunError with the message of the first failed rank, or the error of `follower` if the follower ends first.
     """
+    while (failure := _fit_once(config, args, follower, api_server)) is not None:
+        if not failure.is_death or args.restarts == config.learner.restarts:
+            raise RunError(_reported(failure, args))
+        args = _continued(args)
+        cycle = 0 if args.resume is None else cycle_of(args.resume)
+        event = {"kind": "restart", "cycle": cycle, "restarts": args.restarts, "reason": failure.message}
+        args.board.publish({**event, "limit": config.learner.restarts})
+
+
+def _fit_once(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_server: str) -> Failure | None:
+    """Return None when the ranks have ended in order, or why they have not."""
     fit = ray.remote(
         num_cpus=0,
         max_retries=0,
@@ -41,25 +58,39 @@ def train(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_serve
     try:
         wait([fitted, follower.done], return_when=FIRST_COMPLETED)
         follower.check()
-        failure = fitted.result()
+        failure: Failure | None = fitted.result()
     except ray.exceptions.OutOfMemoryError as error:
-        raise RunError(
+        return Failure(
             "Ray ended the process that watches the learner's ranks, because the machine ran out of memory; free some "
-            "memory, then continue with `archer train --resume`"
-        ) from error
-    except ray.exceptions.WorkerCrashedError as error:
-        raise RunError("the process that watches the learner's ranks died; Ray's logs say why") from error
+            "memory, then continue with `archer train --resume`",
+            str(error),
+            is_death=True,
+        )
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.RayActorError) as error:
+        message = "the process that watches the learner's ranks died; Ray's logs say why"
+        return Failure(message, str(error), is_death=True)
     finally:
         if not fitted.done():
             ray.cancel(fitting, force=True)
-    if failure is None:
-        return
-    message, traceback = failure
+    return failure
+
+
+def _continued(args: TrainArgs) -> TrainArgs:
+    """Return the arguments of ranks that restart from the newest checkpoint, or from the beginning before the first."""
+    found = checkpoint_folders(args.run_dir / "checkpoints")
+    if not found:
+        return replace(args, restarts=args.restarts + 1)
+    return replace(args, restarts=args.restarts + 1, resume=found[-1], model=str(found[-1] / "policy"))
+
+
+def _reported(failure: Failure, args: TrainArgs) -> str:
+    """Write the traceback of a failure to the run folder, and return its message."""
+    times = f" (restarted {args.restarts} times, the limit of learner.restarts)" if failure.is_death else ""
     report = args.run_dir / "error.log"
     with suppress(OSError):  # a full disk must not hide the message
-        write_atomic(report, traceback)
-        message += f" (full traceback: {report})"
-    raise RunError(message)
+        write_atomic(report, failure.traceback)
+        times += f" (full traceback: {report})"
+    return f"{failure.message}{times}"
 
 
 def environment(api_server: str, start_timeout_s: float) -> dict[str, dict[str, str]]:
@@ -76,8 +107,8 @@ def environment(api_server: str, start_timeout_s: float) -> dict[str, dict[str, 
     }
 
 
-def _fit(name: str, args: TrainArgs) -> tuple[str, str] | None:
-    """Return None, or the message and the full text of the failure."""
+def _fit(name: str, args: TrainArgs) -> Failure | None:
+    """Return None, or the failure that ended the ranks."""
     learner = args.learner
     trainer = TorchTrainer(
         run_rank,
@@ -97,35 +128,73 @@ def _fit(name: str, args: TrainArgs) -> tuple[str, str] | None:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        return failure_message(error), str(error)
+        return failure_of(error)
     return None
 
 
-def failure_message(error: TrainingFailedError) -> str:
+@dataclass(frozen=True)
+class Failure:
+    """Why the ranks ended.
+
+    is_death: a process has ended, which may not happen again; an error that a rank raised would.
+    """
+
+    message: str
+    traceback: str
+    is_death: bool = False
+
+
+def failure_of(error: TrainingFailedError) -> Failure:
     """Return the first failed rank with the message of the error that it raised, or what kept the ranks from starting.
 
     Ray wraps an error of another process in several layers, each with a traceback in its text. The innermost cause has
-    the message that its room wrote.
+    the message that its room wrote. Ranks that lose a peer raise errors of their collectives, which say less.
     """
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        rank = min(failures)
-        return f"learner rank {rank} failed: {_innermost(failures[rank])}"
+    failures = getattr(error, "worker_failures", None) or {}
+    causes = {rank: _innermost(failures[rank]) for rank in sorted(failures)}
+    dead = [rank for rank, cause in causes.items() if isinstance(cause, _DEATHS)]
+    if dead:
+        ranks = ", ".join(map(str, dead))
+        named = f"learner rank {ranks}" if len(dead) == 1 else f"learner ranks {ranks}"
+        memory = any(isinstance(causes[rank], ray.exceptions.OutOfMemoryError) for rank in dead)
+        return Failure(f"{named} died{', because the machine ran out of memory' * memory}", str(error), is_death=True)
+    own = {rank: cause for rank, cause in causes.items() if not _lost_peer(cause)}
+    if causes and not own:
+        rank = min(causes)
+        return Failure(f"learner rank {rank} lost another rank: {_text(causes[rank])}", str(error), is_death=True)
+    if own:
+        rank = min(own)
+        return Failure(f"learner rank {rank} failed: {_text(own[rank])}", str(error))
     cause = getattr(error, "controller_failure", error)
     if type(cause).__name__ == "WorkerGroupStartupTimeoutError":
-        return (
+        return Failure(
             f"the Ray cluster had no room for the {cause.num_workers} ranks of the learner within "
-            "cluster.start_timeout_s; free some of its resources, or lower learner.ranks or learner.cpus_per_rank"
+            "cluster.start_timeout_s; free some of its resources, or lower learner.ranks or learner.cpus_per_rank",
+            str(error),
         )
-    return f"the learner could not start: {_innermost(cause)}"
+    return Failure(f"the learner could not start: {_text(_innermost(cause))}", str(error))
 
 
-def _innermost(error: BaseException) -> str:
+_DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.WorkerCrashedError)
+
+
+def _lost_peer(error: BaseException) -> bool:
+    """Return whether a rank's error says that the connection to another rank broke."""
+    return type(error).__name__ == "DistBackendError" or "gloo/transport" in str(error)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the error under Ray's wrappers."""
     while True:
-        inner = getattr(error, "cause", None) or getattr(error, "_base_exc", None) or error.__cause__
-        if not isinstance(inner, BaseException) or inner is error:
-            break
+        layers = (getattr(error, name, None) for name in ("cause", "_base_exc", "health_check_failure", "__cause__"))
+        inner = next((layer for layer in layers if isinstance(layer, BaseException)), None)
+        if inner is None or inner is error:
+            return error
         error = inner
+
+
+def _text(error: BaseException) -> str:
+    """Return the message of an error, with its type if it is not of ours."""
     text = str(error).strip()
     if isinstance(error, ray.exceptions.RayTaskError):
         # Its text is a traceback whose last line is the error itself.

@@ -65,6 +65,9 @@ class RunState:
         elif kind == "step":
             self.phase, self.step, self.steps = event["phase"], event["step"], event["steps"]
             self.metrics.update(event["metrics"])
+        elif kind == "restart":
+            self.stage, self.phase, self.step, self.steps = "restarting the ranks", "", 0, 0
+            self.cycle = event["cycle"]
         elif kind == "held_out":
             self.metrics.update(event["metrics"])
         elif kind == "cycle":
@@ -112,6 +115,8 @@ class Progress:
             self.message(_evaluation_line(event))
         elif event["kind"] == "dropped":
             self.message(f"{event['where']}: {event['episodes']} episodes could not be played; {event['reason']}")
+        elif event["kind"] == "restart":
+            self.message(_restart_line(event))
         elif event["kind"] == "passes":
             for proof in event["models"].values():
                 self.message(proof["line"])
@@ -193,6 +198,12 @@ def _evaluation_line(event: Event) -> str:
         + f", {event['mean_turns']:.1f} turns, {event['episodes']} episodes"
         + (f", and {event['dropped']} more could not be played" if event.get("dropped") else "")
     )
+
+
+def _restart_line(event: Event) -> str:
+    """Return a restart of the ranks as a line of text."""
+    start = f"cycle {event['cycle']}" if event["cycle"] else "the beginning, because there is no checkpoint yet"
+    return f"{event['reason']}; restart {event['restarts']} of at most {event['limit']} from {start}"
 
 
 def _held_out_line(event: Event) -> str:

@@ -14,13 +14,14 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from archer import signals
 from archer.errors import ConfigError, RunError
 from buffer.atomic_files import write_atomic
-from learner.engine.checkpoint_folders import checkpoint_folders
+from learner.engine.checkpoint_folders import STOP_FILE, checkpoint_folders
 
 _LOCK = ".lock"
 
@@ -69,6 +70,22 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._lock_fd)
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Let SIGTERM in the block ask the ranks to end after their cycle, with a checkpoint."""
+        stop = self.path / STOP_FILE
+
+        def ask() -> None:
+            with suppress(OSError):  # a full disk has no room for a checkpoint either
+                stop.touch()
+
+        stop.unlink(missing_ok=True)
+        try:
+            with signals.ends_by(ask):
+                yield
+        finally:
+            stop.unlink(missing_ok=True)
 
     def write(self, path: Path, text: str) -> None:
         """Replace the file `path` by `text`; a crash leaves the old content or the new."""

@@ -26,7 +26,8 @@ def notes(summary: Row, rows: list[Row], *, algorithm: str, observations: bool) 
 
     `observations` is whether the clone has learnt observation tokens.
     """
-    found = (_critic(summary, algorithm, observations), _best(summary), _fall(summary, rows), _dropped(summary))
+    figures = (_critic(summary, algorithm, observations), _best(summary), _fall(summary, rows))
+    found = (*figures, _dropped(summary), _restarts(summary))
     return [note for note in found if note is not None]
 
 
@@ -62,6 +63,16 @@ def _dropped(summary: Row) -> str | None:
     return (
         f"{dropped['episodes']} episodes could not be played and are in no figure, which may bias the figures. The "
         f"first reason: {dropped['reason']}"
+    )
+
+
+def _restarts(summary: Row) -> str | None:
+    restarts = summary["restarts"]
+    if restarts is None:
+        return None
+    return (
+        f"The learner's ranks restarted {restarts['times']} times from a checkpoint and repeated what followed it. The "
+        f"first reason: {restarts['reason']}."
     )
 
 

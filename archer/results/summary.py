@@ -45,6 +45,7 @@ def summarise(
     `critic` has the figures of the last cycle that measured them.
     `dropped` counts the episodes of cycles and evaluations that could not be played, and has the first reason; it is
     null if there are none.
+    `restarts` counts the times that the ranks restarted after the death of one, and has the first reason, likewise.
 
     Args:
         rows: the rows of metrics.jsonl.
@@ -65,6 +66,7 @@ def summarise(
         "env": env,
         "clone_held_out": _held_out(rows),
         "dropped": _dropped(rows),
+        "restarts": _restarts(rows),
         **_evaluated("bc", clone),
         **_evaluated("final", final),
         **_best(best, env),
@@ -105,6 +107,12 @@ def _dropped(rows: list[Row]) -> Row | None:
     if not found:
         return None
     return {"episodes": sum(row["episodes"] for row in found), "reason": found[0]["reason"]}
+
+
+def _restarts(rows: list[Row]) -> Row | None:
+    """Return how often the ranks restarted, and the first reason; None if they never did."""
+    found = [row for row in rows if row["kind"] == "restart"]
+    return {"times": len(found), "reason": found[0]["reason"]} if found else None
 
 
 def _held_out(rows: list[Row]) -> Row | None:

@@ -24,6 +24,9 @@ EVALUATION_FILE = "evaluation.json"
 FIXED_FILE = "fixed.json"
 """The settings of the run that the checkpoint fixes, by the path of the field."""
 
+STOP_FILE = "stop"
+"""In the folder of a run: asks the ranks to end after the present cycle, with a checkpoint."""
+
 _NAME = re.compile(r"cycle-(\d{5,})")
 
 
@@ -35,6 +38,11 @@ def checkpoint_folders(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(found[path][1]))
 
 
+def cycle_of(checkpoint: Path) -> int:
+    """Return the number of finished cycles of a checkpoint, from the name of its folder."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def begin(directory: Path, cycle: int) -> Path:
     """Make an empty folder for a checkpoint that is being written. Its name does not count as a checkpoint's."""
     partial = directory / f"cycle-{cycle:05d}.partial"
@@ -43,11 +51,15 @@ def begin(directory: Path, cycle: int) -> Path:
     return partial
 
 
-def commit(partial: Path, keep: int) -> Path:
-    """Rename a finished checkpoint to its final name, delete all but the newest `keep`, and return its path."""
+def commit(partial: Path, keep: int, in_use: Path | None = None) -> Path:
+    """Rename a finished checkpoint to its final name, and return its path.
+
+    Deletes all but the newest `keep`, except one that is still `in_use`.
+    """
     final = _rename(partial)
     for old in checkpoint_folders(final.parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if in_use is None or old.resolve() != in_use.resolve():
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 

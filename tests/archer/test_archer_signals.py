@@ -27,8 +27,26 @@ def start(program: str, **options: Any) -> subprocess.Popen[str]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, options.get("disposition", signal.SIG_DFL))
 
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-c", program, *options.get("arguments", ())]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=reset)
+
+
+ASKED = """
+import signal, sys, threading
+from archer import signals
+signals.install()
+signals.PATIENCE_S, asked = float(sys.argv[1]), threading.Event()
+try:
+    with signals.ends_by(asked.set):
+        print("up", flush=True)
+        asked.wait(60)
+        print("asked", flush=True)
+        if sys.argv[2] == "late":
+            threading.Event().wait(60)
+    print("not reached", flush=True)
+except KeyboardInterrupt as error:
+    print(type(error).__name__, signals.exit_status(), flush=True)
+"""
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -74,3 +92,34 @@ def test_a_forked_child_dies_of_the_signal() -> None:
     with start(program) as process:
         out, _ = process.communicate(timeout=60)
     assert out == "-15\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "said"),
+    [
+        (("60", "early"), signal.SIGTERM, ["asked", "Terminated 143"]),  # the block ends in order
+        (("0.2", "late"), signal.SIGHUP, ["asked", "Terminated 129"]),  # the time for it is over
+        (("60", "late"), signal.SIGINT, ["KeyboardInterrupt 130"]),
+    ],
+)
+def test_a_block_is_asked_to_end_before_it_is_interrupted(
+    arguments: tuple[str, str], number: signal.Signals, said: list[str]
+) -> None:
+    with start(ASKED, arguments=arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+    assert out.splitlines() == said
+
+
+def test_a_second_signal_ends_a_block_that_was_asked() -> None:
+    with start(ASKED, arguments=("60", "late")) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors == "archer: ended at once by a second signal\n"

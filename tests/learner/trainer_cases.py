@@ -22,7 +22,7 @@ from learner.config import LearnerConfig
 from learner.feeding.demonstrations import write_demonstrations
 from learner.records import LearnerMetrics
 from learner.session import Session
-from learner.stages import resume, start
+from learner.stages import begin
 from learner.train import Trainer
 from learner.train_args import TrainArgs
 
@@ -201,7 +201,7 @@ def make_trainer(args: TrainArgs) -> Trainer:
     """Return the trainer before its first cycle, or the first one after the resume."""
     torch.manual_seed(0)
     session = make_session(args)
-    return Trainer(session, start(session) if args.resume is None else resume(session))
+    return Trainer(session, begin(session))
 
 
 def train(args: TrainArgs) -> list[str]:

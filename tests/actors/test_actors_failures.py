@@ -1,0 +1,143 @@
+"""The pool without Ray: what dies wakes those who wait for it, and a learner that died leaves a pool to continue on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import ObjectLostError, OwnerDiedError, RaySystemError
+
+from actors.config import RolloutConfig
+from actors.errors import ActorError, WorkersLostError
+from actors.pool.pool import RolloutPool
+from actors.pool.supervisor import Supervisor, Worker
+from actors.rollout.player import WorkerArgs
+from actors.rollout.results import EpisodeResult
+from buffer.rollout_records import Recovery
+
+LOST: list[Callable[[], BaseException]] = [
+    lambda: ObjectLostError("00" * 28, None, "call site"),
+    lambda: OwnerDiedError("00" * 28, None, "call site"),
+    lambda: RaySystemError("the connection to the node broke"),
+]
+
+
+async def played(seed: int, *_: Any) -> EpisodeResult:
+    return EpisodeResult(seed=seed, ret=1.0, turns=3, version=0.0)
+
+
+class Handle:
+    """The handle of a worker's actor, whose methods answer in this process."""
+
+    def __init__(self, **methods: Callable[..., Awaitable[Any]]) -> None:
+        for name, method in methods.items():
+            setattr(self, name, SimpleNamespace(remote=method))
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    monkeypatch.setattr("actors.pool.supervisor._kill", lambda worker: names.append(worker.name))
+    return names
+
+
+def pool_of(*handles: Handle) -> RolloutPool:
+    """Return a pool whose workers are ready, without the supervision that would start others."""
+    pool = RolloutPool(WorkerArgs(RolloutConfig(episodes_at_once=4, request_timeout_s=20.0), "model", "env"))
+    for index, handle in enumerate(handles):
+        worker = Worker(f"worker-{index}", index, state="ready")
+        worker.handle = handle  # type: ignore[assignment]
+        pool._sup.workers.append(worker)
+    return pool
+
+
+def test_a_dispatch_that_fails_wakes_who_waits_for_its_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        pool = pool_of(Handle(play=played))
+        monkeypatch.setattr(pool._dispatcher, "_free", lambda: 1 // 0)
+        await pool.collect(4, 0, 1, True, False, None)
+
+    with pytest.raises(ActorError, match=r"the dispatch of episodes failed: ZeroDivisionError"):
+        asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_a_supervision_that_fails_ends_every_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: Supervisor, worker: Worker) -> None:
+        raise KeyError("a slip")
+
+    async def run() -> None:
+        pool = pool_of()
+        monkeypatch.setattr(Supervisor, "_start", broken)
+        await pool.resize(1)
+        await pool.ready(None)  # type: ignore[arg-type]
+
+    with pytest.raises(WorkersLostError, match=r"the supervision of a rollout worker failed: KeyError\('a slip'\)"):
+        asyncio.run(asyncio.wait_for(run(), 20))
+
+
+@pytest.mark.parametrize("error", LOST)
+def test_an_answer_that_ray_loses_costs_no_episode(error: Callable[[], BaseException], killed: list[str]) -> None:
+    """Ray has errors beside those of a dead actor: the node, or the object of the answer, may be gone."""
+
+    async def lost(*_: Any) -> EpisodeResult:
+        raise error()
+
+    async def run() -> Any:
+        return await pool_of(Handle(play=lost), Handle(play=played)).collect(6, 10, 1, True, False, 20.0)
+
+    report = asyncio.run(asyncio.wait_for(run(), 30))
+    assert report.seeds.tolist() == list(range(10, 16))
+    assert report.lost > 0
+    assert killed == ["worker-0"]
+
+
+def test_a_learner_that_died_leaves_what_another_continues_from(killed: list[str]) -> None:
+    """Its stream ends, what it played is counted, an engine in the middle of an update is restarted, and neither a
+    version nor a seed is used again."""
+
+    async def done(*_: Any) -> None:
+        return None
+
+    async def run() -> tuple[Recovery, Recovery]:
+        pool = pool_of(Handle(play=played, update_engine=done), Handle(play=played, update_engine=done))
+        both = ["worker-0.0", "worker-1.0"]
+        await pool.start_stream(100, 5, 0, 1)
+        await pool.report(5, 20.0)
+        for method, arguments in (("start_weight_update", []), ("finish_weight_update", [1, 1])):
+            await pool.update_engines(both, method, arguments, 20.0)
+        whole = await pool.recover()  # the learner died before the pool learnt of the new version
+        assert killed == []
+        await pool.update_engines(["worker-1.0"], "start_weight_update", [], 20.0)
+        return whole, await pool.recover()
+
+    whole, half = asyncio.run(asyncio.wait_for(run(), 30))
+    assert whole == half == Recovery(version=1, next_seed=105, episodes=5, turns=15)
+    assert killed == ["worker-1"]
+
+
+def test_a_call_of_the_dead_learner_ends_when_another_takes_over(killed: list[str]) -> None:
+    async def run() -> tuple[Recovery, Any]:
+        held, all_play = asyncio.Event(), asyncio.Barrier(5)
+
+        async def play(seed: int, *_: Any) -> EpisodeResult:
+            if not held.is_set():
+                await all_play.wait()
+            await held.wait()
+            return EpisodeResult(seed=seed, turns=2)
+
+        pool = pool_of(Handle(play=play))
+        orphan = asyncio.create_task(pool.collect(8, 0, 1, True, False, None))
+        await all_play.wait()
+        recovering = asyncio.create_task(pool.recover())
+        with pytest.raises(ActorError, match="the learner that asked for these episodes has ended"):
+            await orphan
+        held.set()
+        recovery = await recovering
+        return recovery, await pool.collect(4, recovery.next_seed, 1, True, False, 20.0)
+
+    recovery, report = asyncio.run(asyncio.wait_for(run(), 30))
+    assert recovery == Recovery(version=0, next_seed=8, episodes=4, turns=8)
+    assert report.seeds.tolist() == [8, 9, 10, 11]

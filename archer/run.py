@@ -44,14 +44,14 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
     """
     started = time.monotonic()
     checkpoint = latest_checkpoint(folder.path) if resume else None
-    require_fixed(config, folder.path, checkpoint)
+    changes = require_fixed(config, folder.path, checkpoint)
     state = read_state(folder) if checkpoint else {}
     with ExitStack() as stack:
         discovery = stack.enter_context(DiscoveryServer(config.metrics.host, config.metrics.port, run=config.name))
         progress = stack.enter_context(Progress(config.name, config.cycles))
         progress.message(f"run folder {folder.path}, metrics at {discovery.url}")
         if resume:
-            rewind(folder, checkpoint, state, progress)
+            rewind(folder, checkpoint, state, progress, changes)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
         passes = prove_passes(config, model)
         greedy, settings = config.evaluation.greedy, dump_config(config)
@@ -85,7 +85,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
                 pass_gap=passes.gap,
                 scorer=scorer,
             )
-            with folder.stoppable():
+            with folder.stoppable(progress.in_cycles):
                 train(config, args, follower, api_server)
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
@@ -95,7 +95,13 @@ def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None)
         # A run that was killed before its first checkpoint starts over, with an empty replay.
         shutil.rmtree(folder.replay, ignore_errors=True)
     restore = checkpoint / "replay" if checkpoint else False
-    return ReplayService.start(config.replay, directory=folder.replay, seed=config.seed, restore=restore)
+    return ReplayService.start(
+        config.replay,
+        directory=folder.replay,
+        seed=config.seed,
+        restore=restore,
+        start_timeout_s=config.cluster.start_timeout_s,
+    )
 
 
 def _start_scorer(config: RunConfig, model: str) -> ActorScorer | None:
@@ -125,5 +131,6 @@ def _start_pool(
         version=version,
         scorer=None if scorer is None else scorer.actor,
         candidates=config.algorithm_config.proposals(),
+        room_timeout_s=config.cluster.start_timeout_s,
     )
     return start_pool(arguments, wait=False)

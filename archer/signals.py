@@ -29,7 +29,7 @@ class _State:
     handled: tuple[signal.Signals, ...] = ()
     received: int | None = None
     sentence = ""
-    request: Callable[[], None] | None = None
+    request: Callable[[], bool] | None = None
     patience: threading.Timer | None = None
     overdue = False
 
@@ -57,8 +57,8 @@ def ends_with(sentence: str) -> None:
 
 
 @contextmanager
-def ends_by(request: Callable[[], None]) -> Iterator[None]:
-    """Call `request` at SIGTERM or SIGHUP, by which the block should end in order within `PATIENCE_S`.
+def ends_by(request: Callable[[], bool]) -> Iterator[None]:
+    """Call `request` at SIGTERM or SIGHUP. If it returns true, the block should end in order within `PATIENCE_S`.
 
     Raises Terminated at the end of the block, or in it when the time is over. Ctrl-C interrupts the block at once.
     """
@@ -92,9 +92,8 @@ def _receive(number: int, owner: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     _after(GRACE_S, lambda: _end_now(f"the command did not end within {GRACE_S:g} s of the signal"))
-    if _State.request is None:
+    if _State.request is None or not _State.request():
         raise Terminated
-    _State.request()
     _State.patience = _after(PATIENCE_S, _insist)
 
 

@@ -51,7 +51,13 @@ class ReplayService:
 
     @classmethod
     def start(
-        cls, config: ReplayConfig, *, directory: Path, seed: int, restore: bool | Path = False
+        cls,
+        config: ReplayConfig,
+        *,
+        directory: Path,
+        seed: int,
+        restore: bool | Path = False,
+        start_timeout_s: float | None = None,
     ) -> "ReplayService":
         """Start the actors and wait until each shard answers.
 
@@ -59,8 +65,8 @@ class ReplayService:
         hold no replay. `restore=True` continues with the rows in it, up to the last acknowledged one (with
         `replication=2` only after an orderly end, because a crash leaves the rows on nodes); the count of sampled turns
         may miss the last 0.2 s before a crash. The path of a checkpoint makes `directory` equal to that checkpoint,
-        which does not change. If the config has more shards than the restored replay, new ones are added. Raises
-        ReplayError, LogError, ReplayTimeout.
+        which does not change. If the config has more shards than the restored replay, new ones are added. The wait ends
+        after `start_timeout_s`, by default `replay.timeout_s`. Raises ReplayError, LogError, ReplayTimeout.
         """
         directory = Path(directory).absolute()
         if config.replication == 2:
@@ -73,7 +79,7 @@ class ReplayService:
             refuse_away(directory)
             grow(directory, config.shards)
         service = cls(config, directory, seed)
-        service._start_shards(config.shards)
+        service._start_shards(config.shards, start_timeout_s or config.timeout_s)
         return service
 
     def add_shard(self) -> None:
@@ -83,12 +89,12 @@ class ReplayService:
         ReplayError, ReplayTimeout.
         """
         grow(self.directory, len(self.shards) + 1)
-        self._start_shards(len(self.shards) + 1)
+        self._start_shards(len(self.shards) + 1, self.config.timeout_s)
         calls = [shard.count_shards.remote() for shard in self.shards]
         if missing := _unanswered(calls, self.config.timeout_s):
             raise ReplayTimeout(f"replay shards {missing} did not note the new shard; they do when they restart")
 
-    def _start_shards(self, count: int) -> None:
+    def _start_shards(self, count: int, timeout_s: float) -> None:
         for index in range(len(self.shards), count):
             strategy: Any = "SPREAD"
             if self.config.replication == 2:
@@ -100,10 +106,11 @@ class ReplayService:
             )
             self.shards.append(actor)
         calls = [shard.address.remote() for shard in self.shards]
-        if missing := _unanswered(calls, self.config.timeout_s):
+        if missing := _unanswered(calls, timeout_s):
             raise ReplayTimeout(
-                f"replay shards {missing} did not start within {self.config.timeout_s:g} s; "
-                "Ray may lack CPUs for them (ray status), or their log is long"
+                f"replay shards {missing} did not start within {timeout_s:g} s; Ray may lack the "
+                f"{self.config.cpus_per_shard:g} CPUs of each (ray status), or their log is long: raise "
+                "cluster.start_timeout_s"
             )
         for index, call in enumerate(calls):
             try:

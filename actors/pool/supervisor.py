@@ -251,6 +251,7 @@ class Supervisor:
         )
         seed = (self.args.seed * 1_000_003 + worker.index * 1009 + worker.restarts) % (1 << 31)
         worker.handle = actor.remote(self.args, worker.name, seed)
+        await self._find_room(worker)
         timeout_s = config.engine.startup_timeout_s
         try:
             worker.metrics, worker.window = await asyncio.wait_for(worker.handle.start.remote(), timeout_s)
@@ -268,6 +269,22 @@ class Supervisor:
         worker.version = self.args.version
         worker.state = "ready" if worker.version == self.version else "stale"
         await self.notify()
+
+    async def _find_room(self, worker: Worker) -> None:
+        """Wait until the process of a first worker runs. Later ones may wait for their node to return."""
+        config, timeout_s = self.args.config, self.args.room_timeout_s
+        if timeout_s is None or worker.restarts:
+            return
+        assert worker.handle is not None
+        try:
+            await asyncio.wait_for(worker.handle.exists.remote(), timeout_s)
+        except TimeoutError:
+            _kill(worker)
+            raise WorkersLostError(
+                f"the cluster had no room for {worker.name} within {timeout_s:g} s (cluster.start_timeout_s): it needs "
+                f"{config.cpus_per_worker:g} CPUs and {config.gpus_per_worker:g} GPUs on one node (`ray status` shows "
+                "what is free)"
+            ) from None
 
     def _supervision_failed(self, error: BaseException) -> None:
         """End the pool: nobody would restart the worker, and callers would wait for ever."""

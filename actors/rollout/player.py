@@ -38,6 +38,8 @@ class WorkerArgs:
     version: policy version of `model`.
     scorer: actor that picks one of `candidates` sampled actions at each state (`actors.rollout.critic_choice`); None
         plays the policy's own action.
+    room_timeout_s: seconds within which a pool's first workers must find room in the cluster; None leaves this to
+        `rollout.engine.startup_timeout_s`.
     """
 
     config: RolloutConfig
@@ -50,6 +52,7 @@ class WorkerArgs:
     version: int = 0
     scorer: ActorHandle | None = None
     candidates: int = 1
+    room_timeout_s: float | None = None
 
 
 class Player:

@@ -29,6 +29,9 @@ class RolloutWorker:
         self._seed = seed
         self._append = Coalescer(self._append_all)
 
+    async def exists(self) -> None:
+        """Return once the cluster has given the worker a process."""
+
     async def start(self) -> tuple[str, int]:
         """Start environment, renderer, engine and metrics.
 

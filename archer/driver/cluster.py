@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
 
 from archer import signals
 from archer.config.models import RunConfig
+from archer.driver.room import require_room, total
 from archer.errors import RunError
 
 _NO_SERVER = "127.0.0.1:0"
@@ -39,7 +39,7 @@ def cluster(*configs: RunConfig) -> Iterator[str]:
     try:
         context = _connect(*configs)
         for config in configs:
-            _require_room(config)
+            require_room(config)
         yield f"http://{context.dashboard_url or _NO_SERVER}"
     finally:
         ray.shutdown()
@@ -53,13 +53,13 @@ def _connect(*configs: RunConfig) -> Any:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         options["address"] = "local"
-        options["num_cpus"] = max(config.cluster.num_cpus or math.ceil(_total(config, "CPU")) for config in configs)
+        options["num_cpus"] = max(config.cluster.num_cpus or math.ceil(total(config, "CPU")) for config in configs)
         options["object_store_memory"] = settings.object_store_mb << 20
         options["include_dashboard"] = False
     try:
         with _time_limit(settings.start_timeout_s):
             if address:
-                _require_answer(address, settings.start_timeout_s)
+                _require_answer(_resolved(address), settings.start_timeout_s)
             context = ray.init(**options)
         signals.rearm()
         return context
@@ -106,6 +106,15 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
 
 
+def _resolved(address: str) -> str:
+    """Return the address behind `auto`, the last cluster of this machine, which may have ended; others as they are."""
+    if address != "auto":
+        return address
+    from ray._private.services import get_ray_address_from_environment  # late and private: Ray has no other way
+
+    return get_ray_address_from_environment("auto", None) or address
+
+
 def _require_answer(address: str, timeout_s: float) -> None:
     """Raise ConnectionError if no gRPC server listens at `address` (host:port), and TimeoutError if it does not answer.
 
@@ -126,55 +135,3 @@ def _require_answer(address: str, timeout_s: float) -> None:
         channel.subscribe(observe, try_to_connect=True)
         if not answered.result(timeout_s):
             raise ConnectionError("connection failed")
-
-
-def _reservations(config: RunConfig) -> list[tuple[str, int, dict[str, float]]]:
-    """Return what the processes of a run reserve: (kind of process, number, resources of each)."""
-    rollout, learner, replay = config.rollout, config.learner, config.replay
-    return [
-        ("rollout worker", rollout.workers, {"CPU": rollout.cpus_per_worker, "GPU": rollout.gpus_per_worker}),
-        ("learner rank", learner.ranks, {"CPU": learner.cpus_per_rank, "GPU": float(learner.use_gpu)}),
-        ("replay process", replay.shards * replay.replication + 1, {"CPU": replay.cpus_per_shard}),
-    ]
-
-
-def _total(config: RunConfig, resource: str) -> float:
-    return sum(number * each.get(resource, 0.0) for _, number, each in _reservations(config))
-
-
-def _require_room(config: RunConfig) -> None:
-    """Reserve the resources of all processes for a moment. Raises RunError if the nodes have no room for them: at once
-    if all nodes together have too little, else after `cluster.start_timeout_s`.
-
-    Ray itself waits without limit and without a message until there is room for an actor.
-    """
-    have = ray.cluster_resources()
-    enough = all(_total(config, resource) <= have.get(resource, 0.0) for resource in ("CPU", "GPU"))
-    if enough and _fits(config):
-        return
-    processes = ", ".join(f"{number} x {kind} ({_text(each)})" for kind, number, each in _reservations(config))
-    nodes = ", ".join(f"[{_text(node['Resources'])}]" for node in ray.nodes() if node["Alive"])
-    waited = f", after {config.cluster.start_timeout_s:g} s (cluster.start_timeout_s)" if enough else ""
-    raise RunError(
-        f"the Ray cluster has no room for {processes}{waited}. Its nodes have {nodes}, and "
-        f"{_text(ray.available_resources())} are free; each process needs its resources on one node. Free some, add "
-        "a node, raise cluster.num_cpus if the run starts its own cluster, or lower what the processes reserve"
-    )
-
-
-def _fits(config: RunConfig) -> bool:
-    bundles = []
-    for _, number, resources in _reservations(config):
-        bundles += [{name: amount for name, amount in resources.items() if amount > 0}] * number
-    if not any(bundles):
-        return True
-    group = placement_group([bundle for bundle in bundles if bundle])
-    try:
-        return group.wait(config.cluster.start_timeout_s)
-    finally:
-        remove_placement_group(group)
-
-
-def _text(resources: dict[str, float]) -> str:
-    """Return resources as text, for example "4 CPU, 1 GPU"."""
-    return ", ".join(f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)) or "0 CPU"

@@ -11,6 +11,7 @@ from archer.config.models import RunConfig
 from archer.config.yaml_values import describe
 from archer.driver.value_support import with_support
 from archer.errors import ConfigError
+from buffer.log.folders import MANIFEST, read_manifest
 from learner.engine.checkpoint_folders import read_fixed
 
 _ALWAYS = {
@@ -50,32 +51,58 @@ _OF_ALGORITHM = {
 }
 
 
+_NOTED = {
+    "env.kwargs": "replay has episodes of the earlier arguments, from which the critic goes on learning",
+}
+"""Settings that may change, because they may be as harmless as an address, but not without a word."""
+
+
 def fixed_settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that a checkpoint of this run fixes: plain values by the path of the field."""
+    """Return the settings that a checkpoint of this run records: plain values by the path of the field."""
     tree = config.model_dump(mode="json")
     tree["learner"] = with_support(config).model_dump(mode="json")
-    return {path: _value(tree, path) for path in _reasons(config)}
+    return {path: _value(tree, path) for path in _reasons(config) | _NOTED}
 
 
-def require_fixed(config: RunConfig, run: Path, checkpoint: Path | None) -> None:
+def require_fixed(config: RunConfig, run: Path, checkpoint: Path | None) -> list[str]:
     """Raise ConfigError with a sentence for each setting that differs from what the checkpoint to resume from fixes.
 
-    A checkpoint of an earlier version has no record; the configuration of the run folder stands for it.
+    Returns a sentence for each setting that has changed and may. A checkpoint of an earlier version has no record; the
+    configuration of the run folder stands for it.
     """
     if checkpoint is None:
-        return
+        return []
     recorded = read_fixed(checkpoint)
     if recorded is None:
         recorded = fixed_settings(load_config(run / "config.yaml", check=False))
-    lines = list(_differences(recorded, fixed_settings(config), _reasons(config), checkpoint))
+    asked = fixed_settings(config)
+    lines = [*_differences(recorded, asked, _reasons(config), checkpoint), *_fewer_shards(config, checkpoint)]
     if lines:
         raise ConfigError("\n".join(lines))
+    return [
+        f"`{path}` was {_text(recorded[path])} and is {_text(asked[path])} from now on: {reason}"
+        for path, reason in _NOTED.items()
+        if path in recorded and recorded[path] != asked[path]
+    ]
+
+
+def _fewer_shards(config: RunConfig, checkpoint: Path) -> Iterator[str]:
+    """Yield a sentence if the replay would have fewer shards than the checkpoint."""
+    if config.mode == "inline" or not (checkpoint / "replay" / MANIFEST).exists():
+        return
+    shards = read_manifest(checkpoint / "replay").shards
+    if config.replay.shards < shards:
+        yield (
+            f"`replay.shards` is {config.replay.shards}, and {checkpoint} has {shards}: their number may grow, but "
+            f"fewer shards would leave the rows of the others behind; set replay.shards={shards} or more"
+        )
 
 
 def _differences(
     recorded: dict[str, Any], asked: dict[str, Any], reasons: dict[str, str], checkpoint: Path
 ) -> Iterator[str]:
-    for path, value in asked.items():
+    for path in reasons:
+        value = asked[path]
         if path not in recorded or value == recorded[path] or (path == "model.path" and _moved(recorded[path])):
             continue
         yield (

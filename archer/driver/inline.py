@@ -43,14 +43,14 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
     """
     started = time.monotonic()
     checkpoint = latest_checkpoint(folder.path) if resume else None
-    require_fixed(config, folder.path, checkpoint)
+    changes = require_fixed(config, folder.path, checkpoint)
     state = read_state(folder) if checkpoint else {}
     _quiet()
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(config.name, config.cycles))
         progress.message(f"run folder {folder.path}, all in this process")
         if resume:
-            rewind(folder, checkpoint, state, progress)
+            rewind(folder, checkpoint, state, progress, changes)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
         passes = prove_passes(config, model)
         greedy, settings = config.evaluation.greedy, dump_config(config)
@@ -88,7 +88,7 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
             scorer=None if scorer is None else scorer.load,
         )
         try:
-            with folder.stoppable():
+            with folder.stoppable(progress.in_cycles):
                 run_alone(args)
         except Exception:
             with suppress(RunError):  # a full disk must not hide the error

@@ -17,11 +17,15 @@ from learner.engine.checkpoint_folders import best_policy
 from learner.history.folder import drop_after
 
 
-def rewind(folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress) -> None:
-    """Bring the rows and the history of the folder back to the checkpoint from which the run resumes."""
+def rewind(
+    folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress, changes: list[str]
+) -> None:
+    """Bring the rows and the history of the folder back to the checkpoint to resume from, and say what changed."""
     cycle = int(state.get("cycle", 0))
     restart = f"{folder.path} has no complete checkpoint yet: starting from the beginning"
     progress.message(f"resuming from {checkpoint} (cycle {cycle})" if checkpoint else restart)
+    for sentence in changes:
+        progress.message(sentence)
     folder.rewind(cycle)
     drop_after(folder.path, cycle)
 

@@ -130,6 +130,10 @@ class Progress:
             left = f"  left {duration(eta)}" if eta else ""
             self.message(f"cycle {event['cycle']}/{self.state.cycles}  {numbers}{left}")
 
+    def in_cycles(self) -> bool:
+        """Return whether a cycle is in progress."""
+        return self.state.stage == "train"
+
     def message(self, text: str) -> None:
         """Show a line of text that stays."""
         self._console.print(Text(text), soft_wrap=True)

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -72,13 +72,15 @@ class RunFolder:
         os.close(self._lock_fd)
 
     @contextmanager
-    def stoppable(self) -> Iterator[None]:
-        """Let SIGTERM in the block ask the ranks to end after their cycle, with a checkpoint."""
+    def stoppable(self, in_cycles: Callable[[], bool]) -> Iterator[None]:
+        """Let SIGTERM in the block ask the ranks to end after their cycle, with a checkpoint, if they are in one."""
         stop = self.path / STOP_FILE
 
-        def ask() -> None:
+        def ask() -> bool:
             with suppress(OSError):  # a full disk has no room for a checkpoint either
                 stop.touch()
+                return in_cycles()
+            return False
 
         stop.unlink(missing_ok=True)
         try:

@@ -141,3 +141,22 @@ def test_a_call_of_the_dead_learner_ends_when_another_takes_over(killed: list[st
     recovery, report = asyncio.run(asyncio.wait_for(run(), 30))
     assert recovery == Recovery(version=0, next_seed=8, episodes=4, turns=8)
     assert report.seeds.tolist() == [8, 9, 10, 11]
+
+
+def test_a_worker_without_room_is_named_with_what_it_needs(killed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: Handle(exists=never)))
+    monkeypatch.setattr("ray.remote", lambda _: actor)
+
+    async def run() -> None:
+        config = RolloutConfig(cpus_per_worker=3)
+        pool = RolloutPool(WorkerArgs(config, "model", "env", room_timeout_s=0.1))
+        await pool.resize(1)
+        await pool.ready(30.0)
+
+    message = r"no room for worker-0 within 0.1 s \(cluster.start_timeout_s\): it needs 3 CPUs and 0 GPUs on one node"
+    with pytest.raises(WorkersLostError, match=message):
+        asyncio.run(asyncio.wait_for(run(), 30))
+    assert killed == ["worker-0"]

@@ -20,12 +20,11 @@ from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower, start_board
 from archer.driver.cluster import (
     _connect,
-    _require_room,
     _time_limit,
     _TimeLimit,
-    _total,
 )
 from archer.driver.learner_job import train
+from archer.driver.room import packs, require_room, total
 from archer.errors import RunError
 from learner.train_args import TrainArgs
 
@@ -36,8 +35,8 @@ def _config(**sections: Any) -> RunConfig:
 
 def test_own_cluster_has_room_for_the_fractions_of_the_replay() -> None:
     """One worker, one rank and hundredths for the replay: with two CPUs one of them would wait forever."""
-    assert math.ceil(_total(_config(), "CPU")) == 3
-    assert _total(_config(replay={"cpus_per_shard": 0.0}), "CPU") == 2
+    assert math.ceil(total(_config(), "CPU")) == 3
+    assert total(_config(replay={"cpus_per_shard": 0.0}), "CPU") == 2
 
 
 def test_one_cluster_has_room_for_each_of_several_configurations() -> None:
@@ -59,8 +58,49 @@ def test_cluster_that_is_too_small_is_refused_at_once(ray_cluster: None) -> None
     have = int(ray.cluster_resources()["CPU"])
     message = rf"no room for {have} x rollout worker \(1 CPU\), 1 x learner rank.*\. Its nodes have \[{have} CPU\]"
     with pytest.raises(RunError, match=message):
-        _require_room(_config(rollout={"workers": have}))
-    _require_room(_config(rollout={"workers": have - 2}))
+        require_room(_config(rollout={"workers": have}))
+    require_room(_config(rollout={"workers": have - 2}))
+
+
+@pytest.mark.parametrize(
+    ("bundles", "nodes", "fits"),
+    [
+        ([2, 3], [1, 4, 1], False),  # six CPUs for five, but no node has room for the second process
+        ([2, 3], [1, 4, 2], True),
+        ([2, 2, 2, 3, 3], [6, 6], True),  # the largest first: 3 + 3 and 2 + 2 + 2
+        ([3, 3, 3], [5, 5], False),
+        ([0.5] * 9, [4], False),
+        ([0.01] * 100, [1], True),
+        ([], [1], True),
+        ([1.5] * 40, [4] * 20, True),
+        ([2.5] * 40, [4] * 39 + [2] * 9, False),
+        ([1] * 900, [450, 449], False),
+        ([1] * 900, [450, 450], True),
+    ],
+)
+def test_processes_are_packed_on_nodes(bundles: list[float], nodes: list[float], fits: bool) -> None:
+    assert packs([{"CPU": amount} for amount in bundles], [{"CPU": amount} for amount in nodes]) is fits
+
+
+def test_gpus_and_cpus_of_a_process_are_on_one_node() -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0, "memory": 1e9}]
+    assert packs([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 8.0}], nodes)
+    assert not packs([{"CPU": 2.0, "GPU": 1.0}], nodes)
+
+
+def test_nodes_that_could_never_hold_the_run_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The totals suffice. Ray would wait for ever, and the run used to wait for `cluster.start_timeout_s`."""
+    nodes = [{"Alive": True, "Resources": {"CPU": amount}} for amount in (1.0, 4.0, 1.0)]
+    monkeypatch.setattr("ray.nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 9.0}}])
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 6.0})
+    monkeypatch.setattr("archer.driver.room._fits", lambda config: pytest.fail("waited"))
+    config = _config(rollout={"cpus_per_worker": 3}, learner={"cpus_per_rank": 2}, replay={"cpus_per_shard": 0})
+    expected = (
+        r"no room for 1 x rollout worker \(3 CPU\), 1 x learner rank \(2 CPU\), 3 x replay process \(0 CPU\)\. Its "
+        r"nodes have \[1 CPU\], \[4 CPU\], \[1 CPU\], and 6 CPU are free; each process needs its resources on one node"
+    )
+    with pytest.raises(RunError, match=expected):
+        require_room(config)
 
 
 @pytest.fixture
@@ -78,11 +118,11 @@ def four_cpus_are_taken(ray_cluster: None) -> Iterator[None]:
 
 def test_cluster_without_free_room_is_refused_after_the_start_timeout(four_cpus_are_taken: None) -> None:
     limit = {"start_timeout_s": 1.0}
-    _require_room(_config(cluster=limit, rollout={"cpus_per_worker": 2.5}))
+    require_room(_config(cluster=limit, rollout={"cpus_per_worker": 2.5}))
     with pytest.raises(
         RunError, match=r"no room for 1 x rollout worker \(3.5 CPU\), 1 x learner rank.*after 1 s.*are free"
     ):
-        _require_room(_config(cluster=limit, rollout={"cpus_per_worker": 3.5}))
+        require_room(_config(cluster=limit, rollout={"cpus_per_worker": 3.5}))
 
 
 def test_ranks_without_room_end_the_run_after_the_start_timeout(four_cpus_are_taken: None, tmp_path: Path) -> None:
@@ -120,6 +160,29 @@ def test_cluster_that_does_not_answer_is_refused_after_the_start_timeout() -> No
         "(cluster.start_timeout_s); start one with `ray start --head`, or unset cluster.address and RAY_ADDRESS to use "
         "this machine alone. If the cluster requires a token, set RAY_AUTH_MODE=token"
     )
+
+
+def test_the_last_cluster_of_the_machine_may_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` is the address in a file, which outlives its cluster."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda folder: address)
+    with pytest.raises(RunError, match=r"cannot join the Ray cluster at auto: connection failed"):
+        _connect(_config(cluster={"address": "auto"}))
+
+
+def test_a_bare_exception_of_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises an Exception without a class of its own if its first node starts too late."""
+
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen because ...")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RunError, match=r"^Ray did not start on this machine: The current node timed out during start"):
+        _connect(_config())
 
 
 def _error(address: str) -> str:

@@ -37,9 +37,11 @@ from archer import signals
 signals.install()
 signals.PATIENCE_S, asked = float(sys.argv[1]), threading.Event()
 try:
-    with signals.ends_by(asked.set):
+    with signals.ends_by(lambda: asked.set() is None and sys.argv[2] != "idle"):
         print("up", flush=True)
         asked.wait(60)
+        if sys.argv[2] == "idle":
+            threading.Event().wait(60)
         print("asked", flush=True)
         if sys.argv[2] == "late":
             threading.Event().wait(60)
@@ -99,6 +101,7 @@ def test_a_forked_child_dies_of_the_signal() -> None:
     [
         (("60", "early"), signal.SIGTERM, ["asked", "Terminated 143"]),  # the block ends in order
         (("0.2", "late"), signal.SIGHUP, ["asked", "Terminated 129"]),  # the time for it is over
+        (("60", "idle"), signal.SIGTERM, ["Terminated 143"]),  # nothing to wait for
         (("60", "late"), signal.SIGINT, ["KeyboardInterrupt 130"]),
     ],
 )

@@ -10,6 +10,7 @@ from archer.driver.clone_watch import CloneWatch
 from archer.driver.progress import Event, Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from archer.results.statistics import EvalResult
+from learner.history.folder import drop_after
 
 
 class Journal:
@@ -43,6 +44,7 @@ class Journal:
             # The ranks repeat the cycles after the checkpoint.
             self._cycle = event["cycle"]
             self._folder.rewind(event["cycle"])
+            drop_after(self._folder.path, event["cycle"])
             self._folder.append_row(event)
         elif event["kind"] in ("held_out", "dropped", "passes"):
             self._folder.append_row(event)

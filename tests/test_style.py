@@ -75,6 +75,22 @@ def test_the_words_that_hide_who_acts_are_nowhere() -> None:
     assert not found, "\n".join(found)
 
 
+# They show the time to people, or store it.
+READS_THE_CLOCK = {
+    "archer/driver/board.py",
+    "archer/driver/inline.py",
+    "archer/driver/progress.py",
+    "archer/viewer/runs.py",
+    "archer/viewer/top.py",
+}
+
+
+def test_no_wait_depends_on_the_clock_of_the_wall() -> None:
+    """It jumps: at a correction, or when a virtual machine wakes. Waits and durations use the monotonic clock."""
+    found = {relative(path) for path in MODULES if "time.time()" in path.read_text(encoding="utf-8")}
+    assert found == READS_THE_CLOCK
+
+
 # Each awaits its tasks itself, where it starts them.
 AWAITS_ITS_TASKS = {
     "actors/engine/engine.py",

@@ -21,6 +21,7 @@ import numpy as np
 
 from actors.config import EngineConfig, SamplingConfig
 from actors.engine.launch import EXTENSION, engine_arguments, set_environment
+from actors.engine.memory_kills import memory_kills
 from actors.errors import EngineDied, EngineStartError, PromptTooLong, WeightTransferError
 from buffer.rollout_records import FreshActions
 
@@ -56,6 +57,7 @@ class VllmEngine:
         self._thought_end = thought_end
         self._stop_text = stop_text
         self._request_ids = itertools.count()
+        self._memory_kills = memory_kills()
         self._handles = [os.pidfd_open(process.pid) for process in llm.engine_core.resources.engine_manager.processes]
         for handle in self._handles:
             asyncio.get_running_loop().add_reader(handle, self._ended)
@@ -195,6 +197,16 @@ class VllmEngine:
         await self._call(self._llm.finish_weight_update(weight_version=str(version)))
         self.version = version
         await self._call(self._llm.resume_generation())
+
+    def why_died(self) -> str:
+        """Return why the engine's process ended, as far as the kernel says."""
+        kills = memory_kills()
+        if kills is None or self._memory_kills is None or kills <= self._memory_kills:
+            return "the engine's process ended"
+        return (
+            "the kernel killed the engine's process at the memory limit of the container or the job; raise the limit, "
+            "or lower rollout.engine.kv_cache_gib"
+        )
 
     def shutdown(self) -> None:
         self._ended()

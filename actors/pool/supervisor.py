@@ -224,22 +224,23 @@ class Supervisor:
             try:
                 await self._start(worker)
                 assert worker.handle is not None
-                await worker.handle.wait_for_death.remote()
+                reason = await worker.handle.wait_for_death.remote()
             except RayTaskError:
                 raise
             except RayError:  # the actor's process, or its node, ended during either call
-                pass
+                reason = "its process ended"
             if worker.state == "retired":
                 return
             worker.state = "dead"
             await self.notify()
+            logger.warning("%s is restarted: %s", worker.name, reason)
             _kill(worker)
             worker.restarts += 1
             self._restarts += 1
             if self._restarts > self.args.config.restart_limit:
                 raise WorkersLostError(
-                    f"rollout workers died {self._restarts} times, {worker.name} last; their logs in the Ray session "
-                    "folder contain the cause (often too little memory). If the deaths are expected, raise "
+                    f"rollout workers died {self._restarts} times, {worker.name} last: {reason}. Their logs in the Ray "
+                    "session folder contain the cause (often too little memory). If the deaths are expected, raise "
                     "rollout.restart_limit"
                 )
 

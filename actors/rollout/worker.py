@@ -58,9 +58,10 @@ class RolloutWorker:
         self._metrics.version.set(self._engine.version)
         return f"{ray.util.get_node_ip_address()}:{self._metrics.serve()}", self._engine.window
 
-    async def wait_for_death(self) -> None:
-        """Return when the engine has died."""
+    async def wait_for_death(self) -> str:
+        """Return when the engine has died, with the reason."""
         await self._engine.died.wait()
+        return self._engine.why_died()
 
     # Episodes and actions
 

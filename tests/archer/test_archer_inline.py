@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
@@ -209,6 +211,30 @@ def test_an_interrupted_run_ends_with_one_sentence(tmp_path: Path, number: signa
     assert process.returncode == status
     assert errors.startswith("archer: interrupted; ")
     assert errors.count("\n") == 1
+
+
+def test_a_run_needs_no_home_and_few_files(tmp_path: Path) -> None:
+    """A container may have no home folder, a job few file handles and the lowest priority."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "cycles": 1, "runs_dir": str(tmp_path)}))
+
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        os.nice(5)
+
+    nowhere = "/proc/none"  # even root cannot make it
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "HF_", "MPL"))}
+    run = subprocess.run(
+        [sys.executable, "-m", "archer.cli", "train", str(path)],
+        env=environment | {"HOME": nowhere, "OMP_NUM_THREADS": "1"},
+        preexec_fn=little,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    assert (tmp_path / "tiny" / "summary.json").is_file()
 
 
 @pytest.mark.parametrize(

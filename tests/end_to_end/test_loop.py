@@ -75,20 +75,24 @@ def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     assert summary["episodes"] >= 32
 
 
-def test_run_survives_the_death_of_a_worker_a_shard_and_an_engine(tmp_path: Path) -> None:
-    """Kill each in turn: the run completes, and replay has every episode once."""
-    config = write_config(tmp_path, cycles=4, episodes_per_cycle=16, demonstrations={"keep_in_replay": False})
+def test_run_survives_the_death_of_a_worker_a_shard_an_engine_and_a_rank(tmp_path: Path) -> None:
+    """Kill each in turn: the run completes, replay has every episode once, and the restart of the ranks is said."""
+    config = write_config(tmp_path, cycles=5, episodes_per_cycle=16, demonstrations={"keep_in_replay": False})
+    victims = ("ray::RolloutWorker", "ray::ShardActor", "VLLM::EngineCore", "ray::RayTrainWorker")
     with archer(tmp_path, "train", str(config)) as run:
-        for cycle, title in ((1, "ray::RolloutWorker"), (2, "ray::ShardActor"), (3, "VLLM::EngineCore")):
-            run.until(lambda line, cycle=cycle: line.startswith(f"cycle {cycle}/4"))
-            victims = run.descendants(title)
-            assert victims, f"no process called {title}"
-            victims[0].kill()
+        for cycle, title in enumerate(victims, start=1):
+            run.until(lambda line, cycle=cycle: line.startswith(f"cycle {cycle}/5"))
+            found = run.descendants(title)
+            assert found, f"no process called {title}"
+            found[0].kill()
+        said = run.until(lambda line: line.startswith("learner rank"))
+        assert re.fullmatch(r"learner rank 0 died; restart 1 of at most 3 from cycle [34]", said)
         assert run.finish() == 0, run.output
     summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["episodes"] == 64
+    assert summary["restarts"] == {"times": 1, "reason": "learner rank 0 died"}
+    assert [row["cycle"] for row in run.rows("cycle")] == [1, 2, 3, 4, 5]
     ids = _episode_ids(run.folder / "replay")
-    assert len(ids) == len(set(ids)) == 64
+    assert len(ids) == len(set(ids)) == summary["episodes"] >= 80
 
 
 def _episode_ids(replay: Path) -> list[str]:

@@ -1,13 +1,16 @@
 """Configuration of the replay service."""
 
 import math
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from buffer.sampling.request import View
 
 Durability = Literal["memory", "flush", "fsync"]
+Listen = Literal["auto", "loopback", "node"]
+PemFile = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser()))]
 
 
 class ViewLimit(BaseModel):
@@ -40,6 +43,24 @@ class ViewLimit(BaseModel):
         return math.floor(self.allowed_error / self.samples_per_insert) + 1
 
 
+class FlightTls(BaseModel):
+    """TLS of the Flight endpoints. The files must exist on every node with a process of the replay or a client."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: PemFile = Field(description="PEM file: the certificate of shards and replicas, then its issuers.")
+    key: PemFile = Field(description="PEM file: the private key of the certificate; only its owner may read it.")
+    authority: PemFile | None = Field(
+        None, description="PEM file: the certificates that clients trust; null for `certificate` itself."
+    )
+    name: str | None = Field(
+        None,
+        min_length=1,
+        description="Name in the certificate that clients expect; null for the address of each node, which the "
+        "certificate must then contain.",
+    )
+
+
 class ReplayConfig(BaseModel):
     """Settings of the replay service."""
 
@@ -68,6 +89,12 @@ class ReplayConfig(BaseModel):
         description="Folder on each node's own disk for the logs with replication=2, where $VARIABLES are those of the "
         "node; null for one in the node's temporary folder.",
     )
+    listen: Listen = Field(
+        "auto",
+        description="Where shards listen: `loopback`, `node` for their node's address, or `auto`, which is loopback as "
+        "long as the Ray cluster has had one node only.",
+    )
+    tls: FlightTls | None = Field(None, description="TLS between clients, shards and replicas; null for none.")
     critic: ViewLimit = Field(ViewLimit(), description="Limiter of the critic's view, which is every episode held.")
     actor: ViewLimit = Field(ViewLimit(), description="Limiter of the actor's view, the recent policy versions.")
     timeout_s: float = Field(300.0, gt=0, description="Seconds after which an append or a sample raises ReplayTimeout.")
@@ -98,6 +125,12 @@ class ReplayConfig(BaseModel):
     def bytes_per_shard(self) -> float:
         """Bytes of episodes that one shard holds."""
         return float("inf") if self.capacity_bytes is None else self.capacity_bytes / self.shards
+
+    @model_validator(mode="after")
+    def _refuse_unreachable_replicas(self) -> Self:
+        if self.replication == 2 and self.listen == "loopback":
+            raise ValueError("replication=2 needs two nodes, which cannot reach each other with listen=loopback")
+        return self
 
     @model_validator(mode="after")
     def _refuse_half_replication(self) -> Self:

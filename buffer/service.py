@@ -13,6 +13,7 @@ from buffer.config import ReplayConfig
 from buffer.errors import ReplayError, ReplayTimeout
 from buffer.flight.actor_lookup import actor_name
 from buffer.flight.discovery_files import make_token
+from buffer.flight.tls import read_identity, read_trust
 from buffer.limiter.actor import LimiterActor
 from buffer.log.folders import begin, grow, restore_checkpoint, shard_directory
 from buffer.replication.log_location import refuse_away
@@ -32,7 +33,7 @@ class ReplayService:
         """Start the limiter. Use `start` to create a service."""
         self.config = config
         self.directory = directory
-        self.token = make_token(directory)
+        self.token = make_token(directory, None if config.tls is None else read_trust(config.tls))
         self._seed = seed
         self._name = f"archer-replay-{uuid.uuid4().hex[:12]}"  # Unique; the names of all actors begin with it
         self._options: dict[str, Any] = {
@@ -71,6 +72,8 @@ class ReplayService:
         directory = Path(directory).absolute()
         if config.replication == 2:
             check_nodes()
+        if config.tls is not None:
+            read_identity(config.tls)  # a wrong file must fail here, and not in an actor that Ray restarts for ever
         if restore is False:
             begin(directory, config.shards)
         else:

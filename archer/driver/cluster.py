@@ -12,10 +12,11 @@ import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from archer import signals
 from archer.config.models import RunConfig
@@ -60,7 +61,8 @@ def _connect(*configs: RunConfig) -> Any:
         with _time_limit(settings.start_timeout_s):
             if address:
                 _require_answer(_resolved(address), settings.start_timeout_s)
-            context = ray.init(**options)
+            with nullcontext() if address else _on_loopback():
+                context = ray.init(**options)
         signals.rearm()
         return context
     except (_TimeLimit, TimeoutError):
@@ -74,6 +76,20 @@ def _connect(*configs: RunConfig) -> Any:
         "cluster.address and RAY_ADDRESS to use this machine alone. If the cluster requires a token, set "
         "RAY_AUTH_MODE=token"
     )
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Start Ray's own processes on loopback, where no other machine reaches them.
+
+    It is Ray's own switch for macOS and Windows (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER), which Ray reads at its import.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _bypass_proxies() -> None:

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from buffer.atomic_files import write_atomic
 from learner.engine.checkpoint_folders import STOP_FILE, checkpoint_folders
 
 _LOCK = ".lock"
+_PRIVATE = 0o700
+"""Mode of the folder: it holds tokens, episodes and the configuration, from which the run executes code."""
 
 
 class RunFolder:
@@ -46,10 +49,11 @@ class RunFolder:
         """Make and lock `root/name`. Raises ConfigError if it already has results, unless `overwrite` deletes them."""
         path = root / name
         with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
             lock_fd = _lock(path)
             try:
                 _empty(path, overwrite=overwrite)
+                path.chmod(_PRIVATE)  # an earlier run's folder, or a umask
                 for folder in ("checkpoints", "replay"):
                     (path / folder).mkdir()
             except BaseException:
@@ -59,9 +63,17 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open and lock the folder of an existing run. Raises ConfigError if `path` is not a run folder."""
+        """Open and lock the folder of an existing run.
+
+        Raises ConfigError if `path` is not a run folder, or if every user of the machine can change what the run reads.
+        """
         if not (path / "config.yaml").is_file():
             raise ConfigError(f"{path} is no run folder (it has no config.yaml); give a folder such as runs/demo")
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise ConfigError(
+                f"every user of this machine can write to {path}, and its configuration names code that the run "
+                f"executes; check its content, then chmod 700 {path}"
+            )
         with disk_errors(path):
             return cls(path, _lock(path))
 

@@ -13,6 +13,7 @@ from buffer.client.shards import Shards, Topology
 from buffer.config import ReplayConfig
 from buffer.errors import LogError, ReplayError, ReplayTimeout
 from buffer.flight.actor_lookup import find_actor, locate_actor
+from buffer.flight.tls import read_trust
 from buffer.log.folders import Manifest, prepare_checkpoint, shard_directory, write_manifest
 from buffer.sampling.sample import Stats
 
@@ -28,7 +29,8 @@ class ReplayClient(BaseClient):
 
     def _open(self, rng: np.random.Generator) -> None:
         self._counts = LimiterClient(self.config, self._limiter_actor)
-        shards = Shards(self._find_shards, self._token)
+        trust = None if self.config.tls is None else read_trust(self.config.tls)
+        shards = Shards(self._find_shards, self._token, trust)
         super().__init__(shards, self._counts, rng=rng, timeout_s=self.config.timeout_s)
 
     def _find_shards(self) -> Topology:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from buffer.flight.endpoint import Endpoint, Locate
+from buffer.flight.tls import Trust
 from buffer.placement import shard_of
 
 _THREADS = 64
@@ -45,9 +46,10 @@ FindShards = Callable[[], Topology]  # Returns the present topology
 class Shards:
     """One endpoint per shard, in order. Thread-safe."""
 
-    def __init__(self, find: FindShards, token: str) -> None:
+    def __init__(self, find: FindShards, token: str, trust: Trust | None = None) -> None:
         self._find = find
         self._token = token
+        self._trust = trust
         self._endpoints: Sequence[Connection] = []
         self._earlier: Sequence[int] = ()
         self._announced = 0  # Largest number of shards that an answer announced
@@ -73,7 +75,7 @@ class Shards:
         if force or not self._endpoints or self._announced > len(self):
             topology = self._find()
             new = [
-                Endpoint(f"replay shard {shard}", topology.endpoints[shard], self._token)
+                Endpoint(f"replay shard {shard}", topology.endpoints[shard], self._token, self._trust)
                 for shard in range(len(self), len(topology.endpoints))
             ]
             self._endpoints = [*self._endpoints, *new]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 from buffer.errors import ReplayError, ReplayTimeout
+from buffer.flight.tls import Trust, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,11 @@ class Endpoint:
     All methods raise ReplayTimeout at the deadline, and the ReplayError that the server raised.
     """
 
-    def __init__(self, name: str, locate: Locate, token: str) -> None:
-        """`name` is what errors call the process."""
+    def __init__(self, name: str, locate: Locate, token: str, trust: Trust | None = None) -> None:
+        """`name` is what errors call the process; without `trust` the connection has no TLS."""
         self._name = name
         self._locate = locate
+        self._trust = trust
         self._headers = [(b"authorization", f"Bearer {token}".encode())]
         self._client: flight.FlightClient | None = None
 
@@ -106,8 +108,7 @@ class Endpoint:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 if self._client is None:
-                    address = f"grpc+tcp://{self._locate(left)}"
-                    self._client = flight.FlightClient(address, generic_options=_NO_PROXY)
+                    self._client = self._connect(self._locate(left))
                 options = flight.FlightCallOptions(timeout=min(left, _ATTEMPT_S), headers=self._headers)
                 return call(self._client, options)
             except flight.FlightServerError as error:
@@ -118,6 +119,8 @@ class Endpoint:
                     "one; read it from access.json in the replay's folder"
                 ) from error
             except _LOST as error:
+                if self._trust is not None and (reason := refusal(str(error))):
+                    raise ReplayError(f"{what}: {self._name} cannot be trusted: {reason}") from error
                 # A timeout at the deadline says less than the error of the attempt before.
                 cause = cause if cause and isinstance(error, flight.FlightTimedOutError) else error
                 logger.warning("%s: %s failed (%s); retrying", self._name, what, _first_line(error))
@@ -129,6 +132,16 @@ class Endpoint:
             + (f" (last error: {_first_line(cause)})" if cause else "")
             + "; see its log"
         ) from cause
+
+    def _connect(self, address: str) -> flight.FlightClient:
+        if self._trust is None:
+            return flight.FlightClient(f"grpc+tcp://{address}", generic_options=_NO_PROXY)
+        return flight.FlightClient(
+            f"grpc+tls://{address}",
+            tls_root_certs=self._trust.authority,
+            override_hostname=self._trust.name,
+            generic_options=_NO_PROXY,
+        )
 
     def _server_error(self, error: flight.FlightServerError) -> ReplayError:
         """Rebuild the error of the server from the class name that it sent."""

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 from buffer.errors import ReplayError
+from buffer.flight.network import LOOPBACK
+from buffer.flight.tls import Identity
 
 
 class TokenCheck(flight.ServerMiddlewareFactory):
@@ -40,8 +42,14 @@ def errors_for_client(request: str) -> Iterator[None]:
 class Server(flight.FlightServerBase, ABC):
     """Serves do_put and actions in a thread of its own. A subclass sets its attributes, then calls the constructor."""
 
-    def __init__(self, *, token: str, host: str = "0.0.0.0", port: int = 0) -> None:
-        super().__init__(f"grpc+tcp://{host}:{port}", middleware={"token": TokenCheck(token)})
+    def __init__(self, *, token: str, host: str = LOOPBACK, port: int = 0, identity: Identity | None = None) -> None:
+        """`identity` is what the server shows by TLS; without it there is no TLS."""
+        host = f"[{host}]" if ":" in host else host
+        super().__init__(
+            f"grpc+{'tcp' if identity is None else 'tls'}://{host}:{port}",
+            middleware={"token": TokenCheck(token)},
+            tls_certificates=None if identity is None else [(identity.certificate, identity.key)],
+        )
         self._thread = threading.Thread(target=self.serve, name="flight", daemon=True)
         self._thread.start()
 

@@ -9,6 +9,7 @@ Every node sees the replay's folder. A folder on a node's disk belongs to one se
 import json
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import suppress
 from hashlib import blake2b
@@ -40,6 +41,8 @@ def local_folder(local_dir: str | None, directory: Path, service: str, name: str
             f"replay.local_dir is {local_dir!r}, on this node {base}: no absolute path; set the variable where Ray "
             "starts on this node, or give an absolute path"
         )
+    if local_dir is None:
+        _make_private(base)
     root = base / f"{directory.parent.name}-{blake2b(str(directory).encode(), digest_size=6).hexdigest()}"
     folder = root / service / name
     try:
@@ -53,6 +56,18 @@ def local_folder(local_dir: str | None, directory: Path, service: str, name: str
             shutil.rmtree(earlier / name, ignore_errors=True)
             _remove_if_empty(earlier)
     return folder
+
+
+def _make_private(base: Path) -> None:
+    """Make a folder that only this user can enter. In the temporary folder another user may have made it first."""
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        found = base.lstat()
+    except OSError as error:
+        raise ReplayError(f"cannot make {base} on this node ({error}); set replay.local_dir") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise ReplayError(f"{base} on this node is not a folder of this user; set replay.local_dir to another folder")
+    base.chmod(0o700)
 
 
 def remove_local(folder: Path) -> None:

@@ -12,6 +12,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from buffer.config import ReplayConfig
 from buffer.errors import ReplayError, ReplayTimeout
 from buffer.flight.actor_lookup import actor_name
+from buffer.flight.network import listening_address
+from buffer.flight.tls import read_identity
 from buffer.log.folders import shard_directory
 from buffer.replication.log_location import local_folder, mark_away, remove_local, unmark_away
 from buffer.replication.replica import Replica
@@ -25,8 +27,13 @@ class ReplicaActor:
         """`directory` is the replay's folder, `service` the unique name of the service."""
         logging.basicConfig(level=logging.INFO)
         self._folder = local_folder(config.local_dir, directory, service, f"replica-{index}")
-        self._server = ReplicaServer(Replica(self._folder, fsync=config.durability == "fsync"), token=token)
-        host = ray.util.get_node_ip_address()
+        host = listening_address("node")
+        self._server = ReplicaServer(
+            Replica(self._folder, fsync=config.durability == "fsync"),
+            token=token,
+            host=host,
+            identity=None if config.tls is None else read_identity(config.tls),
+        )
         self._address = f"{host}:{self._server.port}"
         self._shard = shard_directory(directory, index)
         mark_away(self._shard, "replica", host, self._folder)

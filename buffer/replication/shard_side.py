@@ -13,6 +13,7 @@ from buffer.config import ReplayConfig
 from buffer.errors import ReplayTimeout
 from buffer.flight.actor_lookup import actor_name, locate_actor
 from buffer.flight.endpoint import Endpoint
+from buffer.flight.tls import read_trust
 from buffer.log.folders import link_shard
 from buffer.log.write_ahead import Segment
 from buffer.metrics import ShardMetrics
@@ -38,7 +39,12 @@ class ShardReplication:
         name = f"the replica of replay shard {index}"
         self.log = ReplicatedLog(
             local_folder(config.local_dir, directory.parent, service, directory.name),
-            Endpoint(name, locate_actor(name, actor_name(service, "replica", index)), token),
+            Endpoint(
+                name,
+                locate_actor(name, actor_name(service, "replica", index)),
+                token,
+                None if config.tls is None else read_trust(config.tls),
+            ),
             fsync=config.durability == "fsync",
             metrics=metrics,
         )

@@ -21,7 +21,9 @@ import pyarrow.flight as flight
 from buffer.episodes.wire import binary_array, binary_parts
 from buffer.errors import ReplayError
 from buffer.flight.endpoint import Endpoint
+from buffer.flight.network import LOOPBACK
 from buffer.flight.serving import Server
+from buffer.flight.tls import Identity
 from buffer.replication.replica import Replica
 
 _BYTES = pa.schema([("bytes", pa.binary())])
@@ -38,9 +40,9 @@ class ReplicaState(NamedTuple):
 class ReplicaServer(Server):
     """Serves one replica."""
 
-    def __init__(self, replica: Replica, *, token: str) -> None:
+    def __init__(self, replica: Replica, *, token: str, host: str = LOOPBACK, identity: Identity | None = None) -> None:
         self._replica = replica
-        super().__init__(token=token)
+        super().__init__(token=token, host=host, identity=identity)
 
     def put(self, reader: flight.MetadataRecordBatchReader) -> Iterator[bytes]:
         """Write bytes and acknowledge them."""

@@ -16,6 +16,8 @@ from buffer.config import ReplayConfig
 from buffer.debounce import Delayed
 from buffer.flight.actor_lookup import actor_name
 from buffer.flight.discovery_files import write_endpoint
+from buffer.flight.network import listening_address
+from buffer.flight.tls import read_identity
 from buffer.log.folders import read_manifest
 from buffer.metrics import ShardMetrics, serve
 from buffer.replication.shard_side import ShardReplication
@@ -52,8 +54,9 @@ class ShardActor:
             self._replication.complete(self._shard.segments)
         self._born = asdict(self._shard.counts())
         self._log_start(lost=self.report())
-        host = ray.util.get_node_ip_address()
-        self._server = ShardServer(self._shard, token=token, on_append=self._after_append)
+        host = listening_address(config.listen)
+        identity = None if config.tls is None else read_identity(config.tls)
+        self._server = ShardServer(self._shard, token=token, on_append=self._after_append, host=host, identity=identity)
         self.count_shards()
         self._address = f"{host}:{self._server.port}"
         write_endpoint(directory, self._address)

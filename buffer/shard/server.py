@@ -21,7 +21,9 @@ import pyarrow.flight as flight
 
 from buffer.episodes.wire import check_wire
 from buffer.errors import ReplayError
+from buffer.flight.network import LOOPBACK
 from buffer.flight.serving import Server, errors_for_client
+from buffer.flight.tls import Identity
 from buffer.sampling.sample import Draws
 from buffer.shard import requests
 from buffer.shard.shard import Shard
@@ -32,12 +34,19 @@ class ShardServer(Server):
     """Serves one shard. `on_append` runs before an append is acknowledged; without it every append is refused."""
 
     def __init__(
-        self, shard: Shard, *, token: str, on_append: Callable[[], object] | None, host: str = "0.0.0.0", port: int = 0
+        self,
+        shard: Shard,
+        *,
+        token: str,
+        on_append: Callable[[], object] | None,
+        host: str = LOOPBACK,
+        port: int = 0,
+        identity: Identity | None = None,
     ) -> None:
         self.shards = 1  # Number of shards of the replay; every answer carries it, so that clients learn of a new shard
         self._shard = shard
         self._on_append = on_append
-        super().__init__(token=token, host=host, port=port)
+        super().__init__(token=token, host=host, port=port, identity=identity)
 
     def put(self, reader: flight.MetadataRecordBatchReader) -> Iterator[bytes]:
         """Append each batch and acknowledge it."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import requests
 from openenv.core.generic_client import GenericEnvClient
 from openenv.core.sync_client import SyncEnvClient
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from envs.adapters.openenv_tools import call_fields, mcp_tools, result_text, text_tools
 from envs.adapters.specs import OPENENV
@@ -37,6 +39,7 @@ class OpenEnv:
     observe: `module:function` in place of `text_field`; returns the text for the observation's fields.
     tools: whether the actions are calls of the tools that the server lists by the Model Context Protocol, as lines of
         JSON (`envs.toolkit.tool_calls`). The tools of a server of this project need no argument.
+    token_file: file with the token that the server requires; sent as `Authorization: Bearer`.
     timeout_s: longest wait for one answer, in seconds.
 
     `truncated` is used if the server sends it, as this project's server does; otherwise `done` means `terminated`.
@@ -53,9 +56,11 @@ class OpenEnv:
         actions: str | None = None,
         observe: str | None = None,
         tools: bool = False,
+        token_file: str | None = None,
         timeout_s: float = 60.0,
     ) -> None:
         self.check_arguments(url=url, action_field=action_field, actions=actions, tools=tools)
+        self._headers = _authorization(token_file)
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self._action_field, self._text_field = action_field, text_field
@@ -67,11 +72,11 @@ class OpenEnv:
 
     @staticmethod
     def declared_tools(
-        *, url: str, tools: bool = False, timeout_s: float = 60.0, **others: Any
+        *, url: str, tools: bool = False, token_file: str | None = None, timeout_s: float = 60.0, **others: Any
     ) -> tuple[Mapping[str, Any], ...]:
         """Ask the server for the JSON schemas of its tools."""
         del others
-        return (mcp_tools if tools else text_tools)(_http(url), timeout_s)
+        return (mcp_tools if tools else text_tools)(_http(url), timeout_s, _authorization(token_file))
 
     @staticmethod
     def check_arguments(
@@ -82,6 +87,10 @@ class OpenEnv:
         if tools and (action_field is not None or actions is not None):
             raise EnvArgumentError(
                 "openenv: with tools=true an action is a call of a tool: omit action_field and actions, or tools"
+            )
+        if "@" in str(url):
+            raise EnvArgumentError(
+                "openenv: url has a user or a password, which would stand in episodes and errors: give token_file"
             )
         scheme, _, rest = str(url).partition("://")
         if scheme not in ("http", "https", "ws", "wss") or not rest:
@@ -125,7 +134,8 @@ class OpenEnv:
                 )
         if self._describe is None and self._text_field is None:
             self._text_field = self._only_text(schema, "observation")
-        async_client = GenericEnvClient(self.url, connect_timeout_s=self.timeout_s, message_timeout_s=self.timeout_s)
+        async_client = _Client(self.url, connect_timeout_s=self.timeout_s, message_timeout_s=self.timeout_s)
+        async_client.headers = self._headers
         client = async_client.sync()
         self._asked("connect", client.connect)
         self._client = client
@@ -133,7 +143,7 @@ class OpenEnv:
 
     def _schema(self) -> Mapping[str, Any]:
         try:
-            answer = requests.get(f"{_http(self.url)}/schema", timeout=self.timeout_s)
+            answer = requests.get(f"{_http(self.url)}/schema", timeout=self.timeout_s, headers=self._headers)
             answer.raise_for_status()
             found = answer.json()
         except requests.Timeout as error:
@@ -184,6 +194,42 @@ class OpenEnv:
         else:
             observation = json.dumps({k: v for k, v in fields.items() if k not in ENVELOPE}, ensure_ascii=False)
         return observation, float(answer.reward or 0.0), bool(answer.done) and not truncated, truncated, info
+
+
+class _Client(GenericEnvClient):
+    """OpenEnv's client, which sends `headers` when it connects; OpenEnv's own sends none."""
+
+    headers: Mapping[str, str] = {}
+    _ws: Any
+
+    async def connect(self) -> _Client:
+        """Open the WebSocket. Raises ConnectionError."""
+        if not self.headers:
+            await super().connect()
+        elif self._ws is None:
+            try:
+                self._ws = await connect(
+                    self._ws_url,
+                    additional_headers=self.headers,
+                    open_timeout=self._connect_timeout,
+                    max_size=self._max_message_size,
+                )
+            except (OSError, WebSocketException) as error:
+                raise ConnectionError(f"Failed to connect to {self._ws_url}: {error}") from error
+        return self
+
+
+def _authorization(token_file: str | None) -> dict[str, str]:
+    """Return the headers that carry the token of a file. Raises EnvArgumentError."""
+    if token_file is None:
+        return {}
+    try:
+        token = Path(token_file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvArgumentError(f"openenv: token_file {token_file} cannot be read: {error}") from error
+    if not token.isascii() or not token.isprintable() or not token:
+        raise EnvArgumentError(f"openenv: token_file {token_file} holds no token")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _http(url: str) -> str:

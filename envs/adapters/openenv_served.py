@@ -21,7 +21,7 @@ from openenv.core.env_server import Action, Environment, Observation, State, cre
 from openenv.core.env_server.types import EnvironmentMetadata
 from pydantic import Field
 
-from envs.adapters.asgi_middleware import BodyLimit, QuietDisconnect
+from envs.adapters.asgi_middleware import BodyLimit, Guard, QuietDisconnect, is_loopback
 from envs.base import PRIVILEGED, Message, as_text
 from envs.errors import EnvArgumentError, EnvError
 from envs.registry import check, make
@@ -85,7 +85,7 @@ class ServedTextEnv(Environment[TextAction, TextObservation, TextState]):
         self._env.close()
 
 
-def make_app(env_id: str, *, sessions: int, max_message_bytes: int, **kwargs: Any) -> FastAPI:
+def make_app(env_id: str, *, sessions: int, max_message_bytes: int, token: str | None = None, **kwargs: Any) -> FastAPI:
     """Return the application that serves an environment. Raises EnvError if the environment cannot be made."""
     check(env_id, **kwargs)
     made = make(env_id, **kwargs)
@@ -104,6 +104,7 @@ def make_app(env_id: str, *, sessions: int, max_message_bytes: int, **kwargs: An
     app.add_exception_handler(EnvError, refuse)
     app.add_middleware(QuietDisconnect)
     app.add_middleware(BodyLimit, max_bytes=max_message_bytes)
+    app.add_middleware(Guard, token=token)  # the last one added is the first to run
     return app
 
 
@@ -113,15 +114,26 @@ class EnvServer:
     port: 0 for a free one.
     sessions: most connections at once, each with an environment; further ones are refused.
     max_message_bytes: greatest length of a message or body.
+    token: what every request must carry; may be None only on loopback.
     kwargs: arguments of the environment.
 
     Raises EnvError if the environment cannot be made or the address cannot be opened.
     """
 
     def __init__(
-        self, env_id: str, *, host: str, port: int, sessions: int, max_message_bytes: int, **kwargs: Any
+        self,
+        env_id: str,
+        *,
+        host: str,
+        port: int,
+        sessions: int,
+        max_message_bytes: int,
+        token: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        app = make_app(env_id, sessions=sessions, max_message_bytes=max_message_bytes, **kwargs)
+        if token is None and not is_loopback(host):
+            raise EnvArgumentError(f"host {host} accepts other machines: give a token")
+        app = make_app(env_id, sessions=sessions, max_message_bytes=max_message_bytes, token=token, **kwargs)
         self._listener = _listen(host, port)
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{self._listener.getsockname()[1]}"
         config = uvicorn.Config(

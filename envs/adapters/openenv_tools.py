@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -16,22 +17,25 @@ import requests
 from envs.errors import EnvFailedError, EnvTimeoutError
 from envs.toolkit.tool_calls import Toolbox, ToolError, split_call
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _LIST = {"jsonrpc": "2.0", "method": "tools/list", "params": {}, "id": 1}
 _NO_TOOLS = Toolbox(())
 
 
-def text_tools(address: str, timeout_s: float) -> tuple[Mapping[str, Any], ...]:
+def text_tools(
+    address: str, timeout_s: float, headers: Mapping[str, str] = NO_HEADERS
+) -> tuple[Mapping[str, Any], ...]:
     """Return the tools that a server of this project lists; () if the server is another one or has none."""
-    answer = _ask("GET", f"{address}/tools", timeout_s)
+    answer = _ask("GET", f"{address}/tools", timeout_s, headers)
     if answer.status_code != requests.codes.ok:
         return ()
     found = _json(answer)
     return tuple(found) if isinstance(found, list) else ()
 
 
-def mcp_tools(address: str, timeout_s: float) -> tuple[Mapping[str, Any], ...]:
+def mcp_tools(address: str, timeout_s: float, headers: Mapping[str, str] = NO_HEADERS) -> tuple[Mapping[str, Any], ...]:
     """Return the tools that a server lists by the Model Context Protocol. Raises EnvFailedError if it lists none."""
-    said = _json(_ask("POST", f"{address}/mcp", timeout_s, body=_LIST))
+    said = _json(_ask("POST", f"{address}/mcp", timeout_s, headers, body=_LIST))
     result = said.get("result") if isinstance(said, Mapping) else None
     if not isinstance(result, Mapping) or not result.get("tools"):
         error = said.get("error") if isinstance(said, Mapping) else said
@@ -74,9 +78,9 @@ def result_text(fields: Mapping[str, Any]) -> str:
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
 
 
-def _ask(method: str, url: str, timeout_s: float, body: Any = None) -> requests.Response:
+def _ask(method: str, url: str, timeout_s: float, headers: Mapping[str, str], body: Any = None) -> requests.Response:
     try:
-        return requests.request(method, url, json=body, timeout=timeout_s)
+        return requests.request(method, url, json=body, timeout=timeout_s, headers=headers)
     except requests.Timeout as error:
         raise EnvTimeoutError(f"openenv: {url} sent no answer within {timeout_s:g} s") from error
     except requests.RequestException as error:

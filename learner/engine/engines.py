@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from learner.config import LearnerConfig
 from learner.engine.accelerator import DeepSpeedOptimizer, deepspeed
+from learner.engine.tensor_files import load_tensors
 from learner.errors import NonFiniteLossError
 from learner.passes.rows import Row
 
@@ -109,7 +110,8 @@ class Engine:
         self.ds.save_checkpoint(directory, tag=tag, exclude_frozen_parameters=True)
 
     def load(self, directory: str, tag: str) -> None:
-        """Read what `save` wrote on the same number of ranks."""
+        """Read what `save` wrote on the same number of ranks. Raises CheckpointError."""
+        self.ds.checkpoint_engine.load = load_tensors
         self.ds.load_checkpoint(directory, tag=tag, load_module_strict=not self._partly_frozen)
 
 

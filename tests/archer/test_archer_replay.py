@@ -12,6 +12,7 @@ import pytest
 
 from archer.commands.export import export
 from archer.commands.import_episodes import import_episodes
+from archer.commands.token_file import open_token
 from archer.errors import ConfigError
 from archer.imports.conversations import read_imports
 from buffer.client.remote import RemoteClient
@@ -70,18 +71,19 @@ def test_a_proxy_of_the_environment_is_not_asked(episodes, monkeypatch):
         client.close()
 
 
-def test_a_folder_is_served_until_ctrl_c(episodes):
+def test_a_folder_is_served_until_ctrl_c(episodes, tmp_path):
+    token = open_token(tmp_path / "token")
     # A process in the background ignores SIGINT, and its children inherit that.
     program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += "from archer.cli import main; sys.argv = ['archer', *sys.argv[1:]]; main()"
-    command = [sys.executable, "-c", program, "replay", "serve", str(episodes), "--token", "secret"]
+    command = [sys.executable, "-c", program, "replay", "serve", str(episodes), "--token-file", str(tmp_path / "token")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
         try:
             assert served.stdout is not None
             line = served.stdout.readline()
             found = re.search(r"serving 12 episodes \(\d+ turns\) of .* at (127\.0\.0\.1:\d+)", line)
             assert found, line
-            client = RemoteClient.at([found[1]], "secret")
+            client = RemoteClient.at([found[1]], token)
             assert len(client.sweep()) == 12
             client.close()
             served.send_signal(signal.SIGINT)
@@ -90,3 +92,4 @@ def test_a_folder_is_served_until_ctrl_c(episodes):
             served.kill()
     assert served.returncode == 0, err
     assert out.rstrip().endswith("stopped")
+    assert token not in out + err

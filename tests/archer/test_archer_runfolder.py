@@ -57,6 +57,21 @@ def test_folder_that_is_no_run_is_never_deleted(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "thesis.txt").exists()
 
 
+def test_only_the_owner_enters_a_run_folder(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        with start(tmp_path / "runs") as folder:
+            assert folder.path.stat().st_mode & 0o777 == 0o700
+        folder.path.chmod(0o755)
+        with start(tmp_path / "runs"):  # takes the place of the earlier run
+            assert folder.path.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(mask)
+    folder.path.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"every user of this machine can write to .*; check its content, then chmod"):
+        RunFolder.open(folder.path)
+
+
 def test_open_refuses_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run folder"):
         RunFolder.open(tmp_path / "nothing")

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from actor_cases import save_model
 from trainer_cases import make_args, make_session
 
 from learner.collector import first_seed
+from learner.config import LearnerConfig
 from learner.engine.checkpoint_folders import begin, checkpoint_folders, commit
 from learner.engine.checkpoints import TrainerState
+from learner.engine.engines import Engine
 from learner.errors import CheckpointError
 from learner.seeds import EVALUATION_SEED
 
@@ -75,3 +78,34 @@ def test_seeds_of_runs_and_of_evaluations_do_not_overlap() -> None:
     assert starts[0] == 0
     assert starts[-1] + 10**8 < EVALUATION_SEED
     assert min(b - a for a, b in itertools.pairwise(starts)) >= 1_000_003 // 2
+
+
+class Hostile:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_checkpoint_is_read_without_running_what_it_holds(tmp_path: Path, stage: int) -> None:
+    """At each ZeRO stage, in every file that DeepSpeed reads."""
+    engine = Engine(torch.nn.Linear(4, 1), LearnerConfig(zero_stage=stage), lr=1e-3, max_grad_norm=1.0)
+    engine.ds.backward(engine(torch.ones(2, 4)).sum())
+    engine.ds.step()
+    engine.save(str(tmp_path), "saved")
+    engine.load(str(tmp_path), "saved")
+    files = sorted((tmp_path / "saved").glob("*.pt"))
+    assert files
+    for path in files:
+        good = path.read_bytes()
+        torch.save({"module": Hostile(tmp_path / "ran")}, path)
+        with pytest.raises(CheckpointError, match=r"holds more than tensors.*a checkpoint that ArCHer wrote"):
+            engine.load(str(tmp_path), "saved")
+        path.write_bytes(good)
+    assert not (tmp_path / "ran").exists()
+    engine.load(str(tmp_path), "saved")

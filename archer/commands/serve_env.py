@@ -40,8 +40,10 @@ def serve_env(
     limit = max_message * 1000
     server = EnvServer(env, host=host, port=port, sessions=sessions, max_message_bytes=limit, token=token, **kwargs)
     console = plain_console()
-    told = "" if token_file is None else f", with the token in {token_file}"
-    line = f"serving {env} at {server.address} to at most {sessions} concurrent sessions{told}; press Ctrl-C to stop"
+    with_token = "" if token_file is None else f", with the token in {token_file}"
+    line = (
+        f"serving {env} at {server.address} to at most {sessions} concurrent sessions{with_token}; press Ctrl-C to stop"
+    )
     with suppress(KeyboardInterrupt):  # Ctrl-C is the intended end.
         server.run(lambda: console.print(line))
     console.print("stopped")

@@ -12,6 +12,7 @@ from buffer.errors import SchemaError
 def validate(batch: pa.RecordBatch) -> None:
     """Raise SchemaError, which names the episode and the remedy, unless the batch follows every rule of the table."""
     _check_columns(batch.schema)
+    _check_buffers(batch)
     if batch.num_rows == 0:
         return
     ids = batch.column("episode_id")
@@ -43,6 +44,15 @@ def _check_columns(schema: pa.Schema) -> None:
             f"columns are {schema.names}, not {EPISODE_SCHEMA.names} in this order; "
             "select exactly the columns of EPISODE_SCHEMA"
         )
+
+
+def _check_buffers(batch: pa.RecordBatch) -> None:
+    """Raise SchemaError if offsets leave their values, or a text is not UTF-8. Files and clients may send anything, and
+    everything below reads the memory that the offsets name."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"the batch is damaged: {str(error).splitlines()[0]}") from error
 
 
 def _refuse(ids: pa.Array, row: int, what: str) -> NoReturn:

@@ -12,14 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from buffer.episodes.wire import to_lists
-from buffer.errors import ReplayError
+from buffer.errors import ReplayError, SchemaError
 from buffer.sampling.request import RowFilter
 from buffer.sampling.sample import PRIORITY_UPDATE, Draws
 from buffer.shard.shard import Shard
 
 
 def append(shard: Shard, wire: pa.RecordBatch) -> int:
-    """Store a batch of `WIRE_SCHEMA`; returns how many rows were new."""
+    """Store a batch of `WIRE_SCHEMA`; returns how many rows were new. Raises SchemaError and as `Shard.append` does."""
+    try:
+        wire.validate(full=True)  # before `to_lists` reads the memory that the client's offsets name
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"the batch is damaged: {str(error).splitlines()[0]}") from error
     return shard.append(to_lists(wire))
 
 

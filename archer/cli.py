@@ -27,6 +27,7 @@ from archer.commands.serve_replay import serve_replay
 from archer.commands.show_config import show_config
 from archer.commands.top import top
 from archer.commands.train import demo, train
+from archer.commands.view import view
 from archer.errors import ArcherError, Interrupted, room_errors
 from archer.shadowed_packages import check_shadowing
 
@@ -60,6 +61,7 @@ app.command()(export)
 app.command()(play)
 app.command()(report)
 app.command()(top)
+app.command()(view)
 app.command("config")(show_config)
 
 envs_app = typer.Typer(cls=_Group, invoke_without_command=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +21,20 @@ from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower, BoardPublisher, start_board
 from archer.driver.cluster import cluster
 from archer.driver.demonstrations import demonstration_batches
-from archer.driver.discovery import DiscoveryServer
 from archer.driver.fixed_settings import require_fixed
 from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
 from archer.driver.learner_args import train_args
 from archer.driver.learner_job import train
+from archer.driver.metrics import RunMetrics
 from archer.driver.outcome import report, rewind
 from archer.driver.passes import prove_passes
-from archer.driver.progress import Progress
+from archer.driver.progress import Event, Progress
+from archer.driver.prometheus_folder import announce
 from archer.driver.run_folder import RunFolder, latest_checkpoint
+from archer.driver.targets import Targets, expected_processes
 from buffer.service import ReplayService
+from buffer.telemetry.endpoint import Exposure, Process
 
 if TYPE_CHECKING:
     from learner.critic_scorer import ActorScorer
@@ -47,9 +51,8 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
     changes = require_fixed(config, folder.path, checkpoint)
     state = read_state(folder) if checkpoint else {}
     with ExitStack() as stack:
-        discovery = stack.enter_context(DiscoveryServer(config.metrics.host, config.metrics.port, run=config.name))
         progress = stack.enter_context(Progress(config.name, config.cycles))
-        progress.message(f"run folder {folder.path}, metrics at {discovery.url}")
+        progress.message(f"run folder {folder.path}")
         if resume:
             rewind(folder, checkpoint, state, progress, changes)
         model, demonstrations = prepare_policy(config, folder, checkpoint, progress)
@@ -60,20 +63,27 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         config = passes.settle(config)
 
         api_server = stack.enter_context(cluster(config))
-        stack.callback(discovery.clear)
-        board = start_board()
-        replay = _start_replay(config, folder, checkpoint)
+        exposure = Exposure(config.metrics.host, announce(folder))
+        metrics = RunMetrics(config, settings)
+        targets = stack.enter_context(Targets(folder.targets_path, config.name, metrics, expected_processes(config)))
+        own = Process("driver", "driver", exposure.serve(metrics.registry))
+        targets.add_source("driver", lambda: [own])
+        board = start_board(exposure)
+        replay = _start_replay(config, folder, checkpoint, exposure)
         stack.callback(replay.stop)
-        discovery.add_source("replay", replay.metrics_targets)
+        targets.add_source("replay", replay.processes)
         if checkpoint is None and config.demonstrations.keep_in_replay:
             replay.client().append_all(demonstration_batches(demonstrations), limited=False)
-        scorer = _start_scorer(config, model)
-        pool = _start_pool(config, model, replay, scorer, version=int(state.get("version", 0)))
+        scorer = _start_scorer(config, model, exposure)
+        if scorer is not None:
+            targets.add_source("scorer", scorer.processes)
+        pool = _start_pool(config, model, replay, scorer, exposure, version=int(state.get("version", 0)))
         stack.callback(pool.shutdown)
-        discovery.add_source("pool", pool.metrics_targets)
+        targets.add_source("pool", pool.processes)
+        stack.callback(targets.clear)  # first of all at the end: the processes that it asks are about to end
 
-        with BoardFollower(board, journal.handle) as follower:
-            discovery.add_source("board", follower.targets)
+        with BoardFollower(board, _to_both(journal, metrics)) as follower:
+            targets.add_source("board", follower.processes)
             args = train_args(
                 config,
                 folder,
@@ -83,6 +93,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
                 rollouts=pool,
                 board=BoardPublisher(board),
                 pass_gap=passes.gap,
+                exposure=exposure,
                 scorer=scorer,
             )
             with folder.stoppable(progress.in_cycles):
@@ -90,7 +101,17 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
 
-def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None) -> ReplayService:
+def _to_both(journal: Journal, metrics: RunMetrics) -> Callable[[Event], None]:
+    """Return what hands an event to the journal and to the driver's metrics."""
+
+    def handle(event: Event) -> None:
+        metrics.handle(event)
+        journal.handle(event)
+
+    return handle
+
+
+def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None, exposure: Exposure) -> ReplayService:
     if checkpoint is None:
         # A run that was killed before its first checkpoint starts over, with an empty replay.
         shutil.rmtree(folder.replay, ignore_errors=True)
@@ -101,20 +122,27 @@ def _start_replay(config: RunConfig, folder: RunFolder, checkpoint: Path | None)
         seed=config.seed,
         restore=restore,
         start_timeout_s=config.cluster.start_timeout_s,
+        exposure=exposure,
     )
 
 
-def _start_scorer(config: RunConfig, model: str) -> ActorScorer | None:
+def _start_scorer(config: RunConfig, model: str, exposure: Exposure) -> ActorScorer | None:
     """Start the critic that chooses among candidate actions, if the algorithm plays by its critic."""
     if not config.algorithm_config.proposals():
         return None
     from learner.critic_scorer import ActorScorer, start_scorer  # late: only this algorithm needs torch in the driver
 
-    return ActorScorer(start_scorer(config.learner, model), config.learner.timeout_s)
+    return ActorScorer(start_scorer(config.learner, model, exposure=exposure), config.learner.timeout_s)
 
 
 def _start_pool(
-    config: RunConfig, model: str, replay: ReplayService, scorer: ActorScorer | None, *, version: int
+    config: RunConfig,
+    model: str,
+    replay: ReplayService,
+    scorer: ActorScorer | None,
+    exposure: Exposure,
+    *,
+    version: int,
 ) -> PoolClient:
     """Start the rollout workers without waiting: their engines load while the learner does, and the learner waits for
     them before it first needs them."""
@@ -132,5 +160,6 @@ def _start_pool(
         scorer=None if scorer is None else scorer.actor,
         candidates=config.algorithm_config.proposals(),
         room_timeout_s=config.cluster.start_timeout_s,
+        exposure=exposure,
     )
     return start_pool(arguments, wait=False)

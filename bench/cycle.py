@@ -50,7 +50,6 @@ SETTINGS = {
     "learner.actor.kl_stop": "null",
     "evaluation.episodes": 1,
     "checkpoint.every": 1000,
-    "metrics.port": 0,
 }
 # The engines compute in float32. The log-probabilities of a bfloat16 learner differ from theirs by rounding: by 0.04 at
 # the first broadcast, against 3e-6 for a float32 learner.

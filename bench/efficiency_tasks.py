@@ -261,7 +261,6 @@ def overrides(task: Task, method: Method, *, real: bool, episodes: int | None = 
     cycles = usual if episodes is None or method.offline else max(1, episodes // method.cycle)
     return [
         f"mode={'sync' if real else 'inline'}",
-        "metrics.port=0",
         "learner.threads=1",  # several cells run beside each other
         "checkpoint.keep=1",
         *task.settings,

@@ -65,7 +65,7 @@ def _child(connection: Any, sizes: list[int], repeats: int, seed: int) -> None:
 def measure(sizes: Sequence[int], repeats: int, seed: int, folder: Path) -> list[dict[str, Any]]:
     """One row per size, rising: medians in milliseconds over `repeats` draws."""
     config = ReplayConfig(shards=1, durability="memory", capacity_turns=2 * max(sizes))
-    shard = Shard(0, config, folder, ShardMetrics(0))
+    shard = Shard(0, config, folder, ShardMetrics())
     batch = record_batch(template(seed))
     empty = _resident()
     rows, episodes = [], 0

@@ -29,7 +29,7 @@ def served_folder(
     """
     config = ReplayConfig(shards=1, durability="memory", capacity_turns=_EVERYTHING)
     with tempfile.TemporaryDirectory(prefix="archer-replay-") as scratch:
-        shard = Shard(0, config, Path(scratch), ShardMetrics(0))
+        shard = Shard(0, config, Path(scratch), ShardMetrics())
         for batch in read_archive(source):
             shard.append(batch)
         counts = shard.counts()

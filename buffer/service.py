@@ -19,22 +19,24 @@ from buffer.log.folders import begin, grow, restore_checkpoint, shard_directory
 from buffer.replication.log_location import refuse_away
 from buffer.replication.replicas import Replicas, check_nodes
 from buffer.shard.actor import ShardActor
+from buffer.telemetry.endpoint import Exposure, Process
 
 logger = logging.getLogger(__name__)
 
-_METRICS_TIMEOUT_S = 5.0
+_METRICS_TIMEOUT_S = 2.0
 _CLOSE_TIMEOUT_S = 30.0
 
 
 class ReplayService:
     """The replay of a run. Its actors end with the driver, or with `stop`."""
 
-    def __init__(self, config: ReplayConfig, directory: Path, seed: int) -> None:
+    def __init__(self, config: ReplayConfig, directory: Path, seed: int, exposure: Exposure) -> None:
         """Start the limiter. Use `start` to create a service."""
         self.config = config
         self.directory = directory
         self.token = make_token(directory, None if config.tls is None else read_trust(config.tls))
         self._seed = seed
+        self._exposure = exposure
         self._name = f"archer-replay-{uuid.uuid4().hex[:12]}"  # Unique; the names of all actors begin with it
         self._options: dict[str, Any] = {
             "max_restarts": -1,
@@ -45,10 +47,10 @@ class ReplayService:
         self.limiter = (
             ray.remote(LimiterActor)
             .options(**{**self._options, "max_concurrency": 1000}, name=actor_name(self._name, "limiter"))
-            .remote(config, directory, self._name)
+            .remote(config, directory, self._name, exposure)
         )
         self.shards: list[ActorHandle] = []
-        self.replicas = Replicas(config, directory, self._name, self.token)
+        self.replicas = Replicas(config, directory, self._name, self.token, exposure)
 
     @classmethod
     def start(
@@ -59,6 +61,7 @@ class ReplayService:
         seed: int,
         restore: bool | Path = False,
         start_timeout_s: float | None = None,
+        exposure: Exposure | None = None,
     ) -> "ReplayService":
         """Start the actors and wait until each shard answers.
 
@@ -67,7 +70,8 @@ class ReplayService:
         `replication=2` only after an orderly end, because a crash leaves the rows on nodes); the count of sampled turns
         may miss the last 0.2 s before a crash. The path of a checkpoint makes `directory` equal to that checkpoint,
         which does not change. If the config has more shards than the restored replay, new ones are added. The wait ends
-        after `start_timeout_s`, by default `replay.timeout_s`. Raises ReplayError, LogError, ReplayTimeout.
+        after `start_timeout_s`, by default `replay.timeout_s`. `exposure` says where the metrics endpoints listen.
+        Raises ReplayError, LogError, ReplayTimeout.
         """
         directory = Path(directory).absolute()
         if config.replication == 2:
@@ -81,7 +85,7 @@ class ReplayService:
                 restore_checkpoint(Path(restore).absolute(), directory)
             refuse_away(directory)
             grow(directory, config.shards)
-        service = cls(config, directory, seed)
+        service = cls(config, directory, seed, exposure or Exposure())
         service._start_shards(config.shards, start_timeout_s or config.timeout_s)
         return service
 
@@ -99,13 +103,14 @@ class ReplayService:
 
     def _start_shards(self, count: int, timeout_s: float) -> None:
         for index in range(len(self.shards), count):
+            folder = shard_directory(self.directory, index)
             strategy: Any = "SPREAD"
             if self.config.replication == 2:
                 strategy = self.replicas.start(index, self._options)
             actor = (
                 ray.remote(ShardActor)
                 .options(**self._options, name=actor_name(self._name, "shard", index), scheduling_strategy=strategy)
-                .remote(index, self.config, shard_directory(self.directory, index), self._name, self.token)
+                .remote(index, self.config, folder, self._name, self.token, self._exposure)
             )
             self.shards.append(actor)
         calls = [shard.address.remote() for shard in self.shards]
@@ -128,11 +133,14 @@ class ReplayService:
         seed = self._seed if seed is None else seed
         return ReplayClient(self.config, self.limiter, seed=seed, token=self.token)
 
-    def metrics_targets(self) -> list[tuple[str, str, str]]:
-        """Return (role, name, "host:port") of each process that answers; a restarting one is omitted."""
-        named = {"limiter": self.limiter, **{f"shard-{index}": shard for index, shard in enumerate(self.shards)}}
+    def processes(self) -> list[Process]:
+        """Return each process of the service; one that does not answer in time has no address."""
+        named = {"limiter": self.limiter}
+        for role, actors in (("shard", self.shards), ("replica", self.replicas.actors)):
+            named |= {f"{role}-{index}": actor for index, actor in enumerate(actors)}
         calls = {name: actor.metrics_address.remote() for name, actor in named.items()}
-        return [("replay", name, address) for name, address in _answers(calls, _METRICS_TIMEOUT_S).items()]
+        answers = _answers(calls, _METRICS_TIMEOUT_S, level=logging.DEBUG)
+        return [Process(name.split("-")[0], name, answers.get(name, "")) for name in named]
 
     def stop(self) -> None:
         """Seal the logs, move them back from nodes' disks, write the counts, end the actors."""
@@ -153,18 +161,18 @@ def _unanswered(calls: list[ray.ObjectRef], timeout_s: float) -> list[int]:
     return [calls.index(call) for call in missing]
 
 
-def _answers(calls: dict[str, ray.ObjectRef], timeout_s: float) -> dict[str, Any]:
-    """Return the answers by name; log each call that failed, or that has no answer within the timeout."""
+def _answers(calls: dict[str, ray.ObjectRef], timeout_s: float, level: int = logging.WARNING) -> dict[str, Any]:
+    """Return the answers by name; log at `level` each call that failed, or has no answer within the timeout."""
     missing = [list(calls)[place] for place in _unanswered(list(calls.values()), timeout_s)]
     answers = {}
     for name, call in calls.items():
         if name in missing:
-            logger.warning("replay %s did not answer within %g s", name, timeout_s)
+            logger.log(level, "replay %s did not answer within %g s", name, timeout_s)
             continue
         try:
             answers[name] = ray.get(call)
         except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
-            logger.warning("replay %s failed: %s", name, error)
+            logger.log(level, "replay %s failed: %s", name, error)
     return answers
 
 

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import FreshActions
+from buffer.telemetry.endpoint import Exposure, Process
 from learner.config import LearnerConfig
 from learner.errors import WaitTimeoutError
+from learner.metrics import ScorerMetrics
 from learner.passes.rows import Row
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+_PROCESSES_TIMEOUT_S = 2.0
 STATES_A_PASS = 32
 """States in one forward pass, which bounds memory when many episodes ask at once."""
 
@@ -97,6 +100,16 @@ class ActorScorer:
     actor: ActorHandle
     timeout_s: float
 
+    def processes(self) -> list[Process]:
+        """Return the scorer, without an address if it does not answer in time."""
+        import ray
+
+        try:
+            address = ray.get(self.actor.metrics_address.remote(), timeout=_PROCESSES_TIMEOUT_S)
+        except ray.exceptions.GetTimeoutError:
+            address = ""
+        return [Process("scorer", "scorer", address)]
+
     def __call__(self, state: dict[str, Tensor], version: int) -> None:
         """Load the critic of `version`. Raises WaitTimeoutError."""
         import ray
@@ -110,7 +123,34 @@ class ActorScorer:
             ) from error
 
 
-def start_scorer(config: LearnerConfig, model: str | Path, critic: Path | None = None) -> ActorHandle:
+class ServedScorer(CriticScorer):
+    """A `CriticScorer` in a process of its own, with metrics."""
+
+    def __init__(self, config: LearnerConfig, model: str, exposure: Exposure) -> None:
+        super().__init__(config, model)
+        self._metrics = ScorerMetrics()
+        self._address = exposure.serve(self._metrics.registry)
+
+    def load(self, state: dict[str, Tensor], version: int) -> int:
+        """See `CriticScorer.load`."""
+        self._metrics.loads.inc()
+        return super().load(state, version)
+
+    def choose(self, states: Sequence[np.ndarray], candidates: Sequence[FreshActions]) -> list[int]:
+        """See `CriticScorer.choose`."""
+        with self._metrics.choose_seconds.time():
+            chosen = super().choose(states, candidates)
+        self._metrics.states.inc(len(chosen))
+        return chosen
+
+    def metrics_address(self) -> str:
+        """Return "host:port" of the metrics endpoint."""
+        return self._address
+
+
+def start_scorer(
+    config: LearnerConfig, model: str | Path, critic: Path | None = None, exposure: Exposure | None = None
+) -> ActorHandle:
     """Return the scorer as a Ray actor, with the weights in the file `critic` if given.
 
     The actor reserves no CPU, because it works while the learner waits for episodes.
@@ -119,7 +159,8 @@ def start_scorer(config: LearnerConfig, model: str | Path, critic: Path | None =
 
     from buffer.node_affinity import this_node
 
-    scorer = ray.remote(CriticScorer).options(num_cpus=0, scheduling_strategy=this_node()).remote(config, str(model))
+    scorer = ray.remote(ServedScorer).options(num_cpus=0, scheduling_strategy=this_node())
+    scorer = scorer.remote(config, str(model), exposure or Exposure())
     if critic is not None:
         ActorScorer(scorer, config.timeout_s)(torch.load(critic, weights_only=True), 0)
     return scorer

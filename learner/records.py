@@ -3,66 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch.distributed as dist
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from buffer.rollout_records import CollectReport
+from buffer.telemetry.collectors import BusyClock
 from learner.algorithms.phases import Phase
 from learner.errors import LearnerError
+from learner.metrics import RankMetrics
 from learner.passes.rows import Batch
 from learner.protocols import Publisher
 
 STEP_EVENT_S = 0.5
 """Least seconds between two step events, which only feed the progress display."""
-_STEP_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-
-class LearnerMetrics:
-    """The metrics of one rank; all names start with `archer_learner_`."""
-
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.step_seconds = Histogram(
-            "archer_learner_step_seconds",
-            "Time of a gradient step.",
-            ["phase"],
-            buckets=_STEP_BUCKETS,
-            registry=registry,
-        )
-        self.wait_seconds = Counter(
-            "archer_learner_wait_seconds", "Time spent waiting for fresh actions.", ["phase"], registry=registry
-        )
-        self.samples = Counter(
-            "archer_learner_samples", "Samples in gradient steps, over all ranks.", ["phase"], registry=registry
-        )
-        self.value = Gauge("archer_learner_value", "Last value of a training metric.", ["metric"], registry=registry)
-        self.policy_version = Gauge(
-            "archer_learner_policy_version", "Policy version of the last broadcast.", registry=registry
-        )
-        self.cycle = Gauge("archer_learner_cycle", "Finished cycles.", registry=registry)
-        self.restarts = Gauge(
-            "archer_learner_restarts",
-            "Restarts of the ranks after the death of one, in this run of the driver.",
-            registry=registry,
-        )
-        self.broadcast_seconds = Histogram(
-            "archer_learner_broadcast_seconds", "Time of a broadcast, including its proof.", registry=registry
-        )
-        self.pass_gap = Gauge(
-            "archer_learner_pass_gap",
-            "Largest difference of a log-probability between the learner's passes and the model's own, at the start.",
-            registry=registry,
-        )
-        self.proof_gap = Gauge(
-            "archer_learner_proof_gap", "Largest difference in log-probability in the last proof.", registry=registry
-        )
-
-    def serve(self) -> int:
-        """Start the HTTP endpoint on a free port and return the port."""
-        server, _ = start_http_server(0)
-        return int(server.server_port)
 
 
 class Records:
@@ -71,20 +28,13 @@ class Records:
     Args:
         earlier_s: seconds that the run took before it was resumed.
         earlier_processor_s: processor seconds of the same part of the run.
-        metrics: the rank's metrics; None makes those that this process serves.
     """
 
-    def __init__(
-        self,
-        board: Publisher,
-        earlier_s: float,
-        metrics: LearnerMetrics | None = None,
-        *,
-        earlier_processor_s: float = 0.0,
-    ) -> None:
-        self.metrics = metrics or LearnerMetrics()
+    def __init__(self, board: Publisher, earlier_s: float, *, earlier_processor_s: float = 0.0) -> None:
         self._board = board
         self._is_first = dist.get_rank() == 0
+        self.metrics = RankMetrics(leads=self._is_first)
+        self._leading = self.metrics.leading
         self._started = time.monotonic() - earlier_s
         self._processor_started = time.process_time() - earlier_processor_s
         self._last_step = 0.0
@@ -107,41 +57,74 @@ class Records:
         if self._is_first:
             self._board.publish({"kind": kind, **fields})
 
+    def phase(self, name: str) -> BusyClock:
+        """Return what counts the seconds of a part of the run, a context manager."""
+        return self.metrics.phases[name]
+
     def step(
-        self, phase: Phase, step: int, steps: int, metrics: dict[str, float], batch: Batch, started: float
+        self, phase: Phase, step: int, steps: int, metrics: dict[str, float], batch: Batch, seconds: float, version: int
     ) -> None:
-        """Record step number `step` of `steps`, which began at `started` on the monotonic clock."""
-        for name, value in metrics.items():
-            self.metrics.value.labels(name).set(value)
-        now = time.monotonic()
-        self.metrics.step_seconds.labels(phase.name).observe(now - started)
+        """Record step number `step` of `steps`, which took `seconds` under the policy version `version`."""
+        self.metrics.step_seconds.labels(phase.name).observe(seconds)
         self.metrics.wait_seconds.labels(phase.name).inc(batch.waited_s)
-        self.metrics.samples.labels(phase.name).inc(batch.samples)
+        self.metrics.count(phase.name, batch.micro_batches, version)
+        if self._leading is not None:
+            self._leading.training.set(metrics)
+        now = time.monotonic()
         if now - self._last_step > STEP_EVENT_S:
             self._last_step = now
             self.publish("step", phase=phase.name, step=step, steps=max(steps, step), metrics=metrics)
 
+    def mismatch(self, gaps: np.ndarray) -> None:
+        """Record `StepResult.gaps` of a step before which the policy was that of the engines."""
+        if self._leading is not None:
+            self._leading.mismatch.add((), gaps[:-1], float(gaps[-1]))
+
     def cycle(self, cycle: int, metrics: dict[str, float]) -> None:
         """Record a finished cycle."""
-        self.metrics.cycle.set(cycle)
         self.publish("cycle", cycle=cycle, metrics=metrics)
 
     def held_out(self, step: int, losses: dict[str, float]) -> None:
         """Record the loss on held-out demonstrations after `step` steps of cloning."""
-        for name, value in losses.items():
-            self.metrics.value.labels(name).set(value)
+        self.diagnosis(losses)
         self.publish("held_out", step=step, metrics=losses)
 
     def diagnosis(self, metrics: dict[str, float]) -> None:
         """Set the metrics of a diagnosis; the cycle that it belongs to publishes them."""
-        for name, value in metrics.items():
-            self.metrics.value.labels(name).set(value)
+        if self._leading is not None:
+            self._leading.training.set(metrics)
 
-    def broadcast(self, version: int, seconds: float, gap: float) -> None:
-        """Record a proved broadcast."""
-        self.metrics.policy_version.set(version)
-        self.metrics.broadcast_seconds.observe(seconds)
-        self.metrics.proof_gap.set(gap)
+    def begin(self, pass_gap: float | None, tolerance: float) -> None:
+        """Record the gap of the proof of the learner's passes, and the largest gap that proofs of broadcasts accept."""
+        if self._leading is not None:
+            self._leading.pass_gap.set(pass_gap or 0.0)
+            self._leading.proof_tolerance.set(tolerance)
+
+    def restarted(self, times: int) -> None:
+        """Record how often the ranks were restarted after the death of one."""
+        if self._leading is not None:
+            self._leading.restarts = times
+
+    def proof(self, gap: float) -> None:
+        """Record the largest gap of a proof."""
+        if self._leading is not None:
+            self._leading.proof_gap.set(gap)
+
+    def broadcast(self, version: int, seconds: float, parts: Mapping[str, float], attempts: int) -> None:
+        """Record a proved broadcast: its seconds, and those of its parts over all attempts."""
+        if self._leading is None:
+            return
+        self._leading.policy_version.set(version)
+        self._leading.broadcast_seconds.observe(seconds)
+        self._leading.broadcast_attempts.inc(attempts)
+        for part, of_part in parts.items():
+            self._leading.broadcast_parts.labels(part).inc(of_part)
+
+    def checkpoint(self, path: Path, seconds: float, state: dict[str, Any]) -> None:
+        """Record a checkpoint that was written to `path` in `seconds`. Called on rank 0."""
+        assert self._leading is not None
+        self._leading.checkpoint_seconds.observe(seconds)
+        self.publish("checkpoint", path=str(path), seconds=seconds, state=state)
 
     def dropped(self, where: str, cycle: int, report: CollectReport) -> None:
         """Record the episodes of `where`, in cycle `cycle`, that could not be played, with the first reason."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch.distributed as dist
-from prometheus_client import CollectorRegistry
 from transformers import AutoTokenizer
 
 from learner.algorithms.base import Algorithm
@@ -28,7 +27,7 @@ from learner.models.adapter_files import Base
 from learner.models.policy import sequence_logprobs
 from learner.passes.precision import DTYPES
 from learner.ranks import Leader
-from learner.records import LearnerMetrics, Records, evaluation_columns
+from learner.records import Records, evaluation_columns
 from learner.train_args import TrainArgs
 
 _BEYOND_WINDOW = 32
@@ -50,13 +49,8 @@ class Session:
         self.config = args.learner
         self.state = TrainerState.read(args.resume) if args.resume else TrainerState(next_seed=first_seed(args.seed))
         self.tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
-        # Nobody reads the metrics of an inline run, and its process may make several runs.
-        own = LearnerMetrics(CollectorRegistry()) if args.mode == "inline" else None
-        self.records = Records(
-            args.board, self.state.wall_seconds, own, earlier_processor_s=self.state.processor_seconds
-        )
-        if args.pass_gap is not None:
-            self.records.metrics.pass_gap.set(args.pass_gap)
+        self.records = Records(args.board, self.state.wall_seconds, earlier_processor_s=self.state.processor_seconds)
+        self.records.begin(args.pass_gap, self.config.broadcast.tolerance)
         self.leader = Leader(args.rollouts.stale_error, self._send)
         self.recorder = Recorder(args.history, args.run_dir, self.tokenizer, self.leader.rank)
         self.collector = Collector(args, self.state, self.leader, self.records, self.recorder)
@@ -126,7 +120,7 @@ class Session:
         state.next_seed = max(state.next_seed, recovery.next_seed)
         state.episodes = before.episodes + recovery.episodes
         state.turns = before.turns + recovery.turns
-        self.records.metrics.restarts.set(args.restarts)
+        self.records.restarted(args.restarts)
 
     def match_engines(self) -> None:
         """Prove the weights that the engines have loaded, or, for ranks that have taken over, send those of the
@@ -148,14 +142,16 @@ class Session:
         """
         gap = self.broadcaster.prove(self.state.version)
         self.state.proof_max_gap = max(self.state.proof_max_gap, gap)
-        self.records.metrics.proof_gap.set(gap)
+        self.records.proof(gap)
 
     def _send(self) -> float:
         """Send the weights under the current version, which engines need that have restarted."""
         started = time.monotonic()
         gap = self.broadcaster.broadcast(self.state.version)
         self.state.proof_max_gap = max(self.state.proof_max_gap, gap)
-        self.records.broadcast(self.state.version, time.monotonic() - started, gap)
+        self.records.proof(gap)
+        seconds, sender = time.monotonic() - started, self.broadcaster
+        self.records.broadcast(self.state.version, seconds, sender.parts, sender.attempts)
         return gap
 
     def evaluate(self, name: str, algorithm: Algorithm) -> None:
@@ -164,7 +160,8 @@ class Session:
         The mean return decides, and of two equal ones the earlier. Called on every rank. Raises CheckpointError if the
         policy cannot be written.
         """
-        report = self.collector.evaluate(name)
+        with self.records.phase("evaluation"):
+            report = self.collector.evaluate(name)
         if report is None or not self.args.keep_best:
             return
         evaluation = evaluation_columns(name, self.state.episodes, report) | {"cycle": self.state.cycle}
@@ -205,10 +202,12 @@ class Session:
         """
         self.records.publish("phase", cycle=self.state.cycle, phase="checkpoint")
         folder = self.args.run_dir / "checkpoints"
-        with self._writing(f"the checkpoint of cycle {self.state.cycle}", folder):
+        what = f"the checkpoint of cycle {self.state.cycle}"
+        with self._writing(what, folder), self.records.phase("checkpoint"):
             self._write(folder, algorithm, swept)
 
     def _write(self, folder: Path, algorithm: Algorithm, swept: Iterable[str]) -> None:
+        started = time.monotonic()
         partial = self.leader.call(lambda: checkpoint_folders.begin(folder, self.state.cycle))
         algorithm.save(partial)
         checkpoints.save_random_streams(partial)
@@ -226,6 +225,6 @@ class Session:
             self.state.write(partial)
             checkpoint_folders.write_fixed(partial, self.args.fixed)
             path = checkpoint_folders.commit(partial, self.args.checkpoint_keep, self.args.engines_resume)
-            self.records.publish("checkpoint", path=str(path), state=asdict(self.state))
+            self.records.checkpoint(path, time.monotonic() - started, asdict(self.state))
 
         self.leader.call(finish)

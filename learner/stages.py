@@ -35,9 +35,7 @@ def train_function(args: TrainArgs) -> None:
 
 def _serve_metrics(session: Session) -> None:
     """Serve this rank's metrics and announce their address on the board."""
-    import ray.util  # late: an inline run needs no Ray
-
-    address = f"{ray.util.get_node_ip_address()}:{session.records.metrics.serve()}"
+    address = session.args.exposure.serve(session.records.metrics.registry)
     session.args.board.register_target("learner", f"rank-{dist.get_rank()}", address)
 
 
@@ -92,7 +90,8 @@ def _clone(session: Session) -> str:
     if config.clone.held_out:
         held_out = demonstrations.held_out(stage, session.leader, config)
         cloning.measure_on(held_out.micro_batches, session.records.held_out)
-    Trainer(session, cloning).phase(stage, demonstrations.batches(stage, session.leader, config))
+    with session.records.phase("clone"):
+        Trainer(session, cloning).phase(stage, demonstrations.batches(stage, session.leader, config))
     session.use(cloning)
     folder = args.run_dir / "clone"
     checkpoints.export_policy(cloning.policy_model, session.broadcaster.source, session.tokenizer, folder)

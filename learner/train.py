@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 
 import numpy as np
@@ -40,6 +41,8 @@ class Trainer:
         self.sweeps = Sweeps(args.replay, session.leader, session.config, self.state.swept)
         staleness = args.max_staleness if args.mode == "async" else 0
         self.new_episodes = NewEpisodes(args.replay, session.leader, session.config, staleness, self.state.diagnosed)
+        # Whether a step has changed the policy since the engines got it.
+        self._moved = False
 
     def run(self) -> None:
         """Run all cycles that are left, the last evaluation and the last checkpoint."""
@@ -67,27 +70,26 @@ class Trainer:
         metrics: dict[str, float] = {}
         new_turns: int | None = None
         if online:
-            started, turns = time.monotonic(), self.state.turns
-            metrics |= session.collector.collect()
+            turns = self.state.turns
+            with self._timed("rollout", timings):
+                metrics |= session.collector.collect()
             new_turns = self.state.turns - turns
-            timings["rollout"] = time.monotonic() - started
             metrics |= self._diagnose(timings)
         phases = [
             phase.counted(new_turns) if isinstance(phase, Draws) else phase for phase in self.algorithm.phases(cycle)
         ]
         for phase, then in zip_longest(phases, phases[1:]):
-            started = time.monotonic()
             session.records.publish("phase", cycle=cycle, phase=phase.name)
-            metrics |= self.phase(phase, self._batches(phase, then))
-            timings[phase.name] = time.monotonic() - started
+            with self._timed(phase.name, timings):
+                metrics |= self.phase(phase, self._batches(phase, then))
         self.algorithm.finish_cycle(cycle)
-        started = time.monotonic()
-        if any(phase.trains_policy for phase in phases):
-            session.records.publish("phase", cycle=cycle, phase="broadcast")
-            metrics["proof_gap"] = session.broadcast()
-        elif online:
-            session.collector.continue_unchanged()
-        timings["broadcast"] = time.monotonic() - started
+        with self._timed("broadcast", timings):
+            if any(phase.trains_policy for phase in phases):
+                session.records.publish("phase", cycle=cycle, phase="broadcast")
+                metrics["proof_gap"] = session.broadcast()
+            elif online:
+                session.collector.continue_unchanged()
+        self._moved = False
         self.state.cycle += 1
         metrics |= {f"seconds/{name}": seconds for name, seconds in timings.items()}
         metrics |= {
@@ -108,16 +110,23 @@ class Trainer:
         """Return figures of the critic on the cycle's episodes, before any step trains on them."""
         if not self.session.config.diagnosis_episodes or not self.algorithm.has_values:
             return {}
-        started = time.monotonic()
         version, fresh = self.state.version, self.algorithm.fresh_to_diagnose
-        micro_batches = self.new_episodes.micro_batches(
-            version, seed=self.state.cycle, attach=lambda rows: self.feeder.with_fresh(rows, fresh, version)
-        )
-        self.state.diagnosed = self.new_episodes.seen
-        found = self.algorithm.diagnose(micro_batches, self.args.exact) if micro_batches else {}
-        self.session.records.diagnosis(found)
-        timings["diagnosis"] = time.monotonic() - started
+        with self._timed("diagnosis", timings):
+            micro_batches = self.new_episodes.micro_batches(
+                version, seed=self.state.cycle, attach=lambda rows: self.feeder.with_fresh(rows, fresh, version)
+            )
+            self.state.diagnosed = self.new_episodes.seen
+            found = self.algorithm.diagnose(micro_batches, self.args.exact) if micro_batches else {}
+            self.session.records.diagnosis(found)
         return found
+
+    @contextmanager
+    def _timed(self, name: str, timings: dict[str, float]) -> Iterator[None]:
+        """Add the seconds of the block to `timings` and to the metrics of the rank."""
+        started = time.monotonic()
+        with self.session.records.phase(name):
+            yield
+        timings[name] = time.monotonic() - started
 
     def _evaluate_and_save(self) -> bool:
         """Evaluate and write a checkpoint where this cycle is due; the last cycle's follow in `run`.
@@ -148,7 +157,9 @@ class Trainer:
         expected = phase.steps * phase.epochs if isinstance(phase, Draws) else 0
         for batch in batches:
             started = time.monotonic()
-            result = self._step(phase, steps, batch)
+            with self.session.records.metrics.busy:
+                result = self._step(phase, steps, batch)
+            seconds = time.monotonic() - started
             if isinstance(phase, Draws) and phase.sampler == "prioritised":
                 self.feeder.update_priorities(batch.micro_batches, result.td_errors)
             steps += 1
@@ -157,7 +168,7 @@ class Trainer:
             recent += batch.recent_share
             for name, value in result.metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
-            self.session.records.step(phase, steps, expected, result.metrics, batch, started)
+            self._record(phase, steps, expected, batch, result, seconds)
             if result.stop:
                 break
         means = {name: value / max(steps, 1) for name, value in totals.items()}
@@ -165,6 +176,13 @@ class Trainer:
         if isinstance(phase, Draws) and phase.recent_share:
             counts["recent_share"] = recent / max(steps, 1)
         return means | {f"{phase.name}/{name}": value for name, value in counts.items()}
+
+    def _record(self, phase: Phase, step: int, steps: int, batch: Batch, result: StepResult, seconds: float) -> None:
+        records = self.session.records
+        if result.gaps is not None and not self._moved:
+            records.mismatch(result.gaps)
+        self._moved = self._moved or phase.trains_policy
+        records.step(phase, step, steps, result.metrics, batch, seconds, self.state.version)
 
     def _batches(self, phase: Phase, then: Phase | None) -> Iterator[Batch]:
         if isinstance(phase, Draws):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from buffer.telemetry.endpoint import Exposure
 from learner.config import LearnerConfig
 from learner.history.config import HistoryConfig
 from learner.protocols import ExactActions, Publisher, RolloutService, Scorer
@@ -38,6 +39,7 @@ class TrainArgs:
         exact: the exact values of the environment at the critic's discount; None if it cannot be solved.
         history: what is kept in the run folder for people.
         fixed: settings of the run that its checkpoints fix, by the path of the field; each checkpoint records them.
+        exposure: where the metrics endpoints of the ranks listen.
     """
 
     algorithm: str
@@ -71,3 +73,4 @@ class TrainArgs:
     demonstrations_in_replay: bool = False
     history: HistoryConfig = field(default_factory=HistoryConfig)
     fixed: dict[str, Any] = field(default_factory=dict)
+    exposure: Exposure = field(default_factory=Exposure)

@@ -23,6 +23,7 @@ from actors.config import EngineConfig, SamplingConfig
 from actors.engine.engine import VllmEngine
 from actors.engine.launch import EXTENSION
 from buffer.rollout_records import FreshActions
+from buffer.telemetry.collectors import BusyClock
 from envs import EnvSpec
 
 T = TypeVar("T")
@@ -192,6 +193,7 @@ class ScriptedEngine:
         self.window = window
         self.version = version
         self.died = asyncio.Event()
+        self.busy = BusyClock()
         self.prompts: list[list[int]] = []
         self.tokenizer = byte_tokenizer()
 

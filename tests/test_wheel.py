@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("actors", "archer", "buffer", "envs", "learner")
 # The demo with a smaller model and fewer of everything.
 FEW = (
-    "cycles=1 episodes_per_cycle=8 demonstrations.episodes=32 evaluation.episodes=8 metrics.port=0 checkpoint.every=1 "
+    "cycles=1 episodes_per_cycle=8 demonstrations.episodes=32 evaluation.episodes=8 checkpoint.every=1 "
     "model.build.vocab_size=400 model.build.hidden_size=32 model.build.layers=2 model.build.heads=1 "
     "learner.clone.steps=4 learner.clone.held_out=0 learner.actor.steps_per_cycle=2 "
     "learner.critic.steps_per_cycle=2 learner.critic.warmup_steps=0"

@@ -24,6 +24,7 @@ from actors.engine.launch import EXTENSION, engine_arguments, set_environment
 from actors.engine.memory_kills import memory_kills
 from actors.errors import EngineDied, EngineStartError, PromptTooLong, WeightTransferError
 from buffer.rollout_records import FreshActions
+from buffer.telemetry.collectors import BusyClock
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -35,8 +36,8 @@ T = TypeVar("T")
 class VllmEngine:
     """The engine of one worker. Create it by `await VllmEngine.start(...)` and use it on that event loop only.
 
-    version: the current policy version; window: the context window in tokens; died: set when a process of the engine
-    has ended.
+    version: the current policy version; window: the context window in tokens; busy: runs while a request is in flight;
+    died: set when a process of the engine has ended.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class VllmEngine:
         self.name = name
         self.version = version
         self.window: int = llm.model_config.max_model_len
+        self.busy = BusyClock()
         self.died = asyncio.Event()
         self._llm = llm
         self._stop_token_ids = tuple(stop_token_ids)
@@ -218,8 +220,9 @@ class VllmEngine:
 
         queue = None
         try:
-            queue = await self._llm.add_request(str(next(self._request_ids)), tokens_input(prompt), params)
-            result = queue.get_nowait() or await queue.get()
+            with self.busy:
+                queue = await self._llm.add_request(str(next(self._request_ids)), tokens_input(prompt), params)
+                result = queue.get_nowait() or await queue.get()
         except asyncio.CancelledError:
             if queue is not None:
                 await self._llm.abort(queue.request_id, internal=True)

@@ -16,9 +16,11 @@ from actors.errors import RolloutTimeout, StaleWorkersError, WorkersLostError
 from actors.pool.weight_sync import SyncClient
 from actors.rollout.action_request import ActionRequest
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, Recovery, WorkerStatus
+from buffer.telemetry.endpoint import Process
 
 # The pool itself enforces the caller's timeouts; if it is this much later, the pool counts as hung.
 GRACE_S = 30.0
+_PROCESSES_TIMEOUT_S = 2.0
 
 
 class PoolClient:
@@ -133,9 +135,9 @@ class PoolClient:
         """Return each ready engine's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature."""
         return self._get(self._pool.probe.remote(np.asarray(tokens, np.int32)), self._config.request_timeout_s)
 
-    def metrics_targets(self) -> list[tuple[str, str, str]]:
-        """Return (role, name, "host:port") of each worker's Prometheus endpoint, which also serves vLLM's metrics."""
-        return self._get(self._pool.metrics_targets.remote(), GRACE_S)
+    def processes(self) -> list[Process]:
+        """Return the pool and each worker, whose endpoint also serves vLLM's metrics."""
+        return self._get(self._pool.processes.remote(), _PROCESSES_TIMEOUT_S, grace_s=0.0)
 
     def window(self) -> int:
         """Return the context window of the engines in tokens, the maximum length of an episode."""
@@ -149,9 +151,9 @@ class PoolClient:
             return
         ray.kill(self._pool)
 
-    def _get(self, reference: ray.ObjectRef, timeout_s: float | None) -> Any:
+    def _get(self, reference: ray.ObjectRef, timeout_s: float | None, grace_s: float = GRACE_S) -> Any:
         try:
-            return ray.get(reference, timeout=None if timeout_s is None else timeout_s + GRACE_S)
+            return ray.get(reference, timeout=None if timeout_s is None else timeout_s + grace_s)
         except GetTimeoutError:
             raise RolloutTimeout(
                 f"the pool of rollout workers did not answer within {timeout_s:g} s; see the log of the RolloutPool "

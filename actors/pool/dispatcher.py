@@ -9,6 +9,7 @@ from typing import Any
 from actors.errors import ActorError, RolloutTimeout
 from actors.pool import watched
 from actors.pool.jobs import Job
+from actors.pool.metrics import PoolMetrics
 from actors.pool.supervisor import Supervisor, Worker, WorkerGone
 from actors.rollout.results import to_keep
 
@@ -19,10 +20,11 @@ class Dispatcher:
     stored_episodes, stored_turns: what replay holds of all jobs so far.
     """
 
-    def __init__(self, supervisor: Supervisor, episodes_at_once: int) -> None:
+    def __init__(self, supervisor: Supervisor, episodes_at_once: int, metrics: PoolMetrics) -> None:
         self._sup = supervisor
         self._episodes_at_once = episodes_at_once
         self.stored_episodes = self.stored_turns = 0
+        self._metrics = metrics
 
     def start(self, job: Job) -> asyncio.Task[None]:
         """Start `job`, or continue it after a failure."""
@@ -64,6 +66,7 @@ class Dispatcher:
         outcome: Any = (await asyncio.gather(call, return_exceptions=True))[0]
         if isinstance(outcome, WorkerGone):
             job.lose(seed)
+            self._metrics.lost.inc()
         elif isinstance(outcome, BaseException):
             job.fail(seed, outcome)
         else:

@@ -23,9 +23,13 @@ class Gate:
 
     Args:
         room: called again each time a request leaves.
+
+    Attributes:
+        waiting: number of requests that are not admitted yet.
     """
 
     def __init__(self, room: Callable[[], int]) -> None:
+        self.waiting = 0
         self._room = room
         self._inside = 0
         self._turn = asyncio.Lock()  # held by the request that is next
@@ -34,11 +38,15 @@ class Gate:
     @asynccontextmanager
     async def through(self, size: int) -> AsyncIterator[None]:
         """Wait for room of `size` and occupy it inside the `with`."""
-        async with self._turn:
-            while self._inside and self._inside + size > self._room():
-                self._left.clear()
-                await self._left.wait()
-            self._inside += size
+        self.waiting += 1
+        try:
+            async with self._turn:
+                while self._inside and self._inside + size > self._room():
+                    self._left.clear()
+                    await self._left.wait()
+                self._inside += size
+        finally:
+            self.waiting -= 1
         try:
             yield
         finally:
@@ -54,11 +62,11 @@ class FreshRequests:
         self._sup = supervisor
         self._startup_timeout_s = config.engine.startup_timeout_s
         at_once = REQUESTED_AHEAD * config.engine.max_num_seqs
-        self._gate = Gate(lambda: at_once * max(1, len(supervisor.ready())))
+        self.gate = Gate(lambda: at_once * max(1, len(supervisor.ready())))
 
     async def answer(self, request: ActionRequest) -> FreshActions:
         """Return the requested actions. Raises StaleWorkersError."""
-        async with self._gate.through(int(request.counts.sum())):
+        async with self.gate.through(int(request.counts.sum())):
             return await self._spread(request)
 
     async def _spread(self, request: ActionRequest) -> FreshActions:

@@ -16,11 +16,13 @@ from actors.pool.client import PoolClient
 from actors.pool.dispatcher import Dispatcher
 from actors.pool.fresh_requests import FreshRequests
 from actors.pool.jobs import Job
+from actors.pool.metrics import PoolMetrics
 from actors.pool.supervisor import Supervisor, WorkerGone
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.player import WorkerArgs
 from buffer.node_affinity import this_node
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, Recovery, WorkerStatus
+from buffer.telemetry.endpoint import Process
 
 
 class RolloutPool:
@@ -29,8 +31,11 @@ class RolloutPool:
     def __init__(self, args: WorkerArgs) -> None:
         self._config = args.config
         self._sup = Supervisor(args)
-        self._dispatcher = Dispatcher(self._sup, args.config.episodes_at_once)
+        self._metrics = PoolMetrics(self._sup)
+        self._dispatcher = Dispatcher(self._sup, args.config.episodes_at_once, self._metrics)
         self._requests = FreshRequests(self._sup, args.config)
+        self._metrics.waiting.set_function(lambda: self._requests.gate.waiting)
+        self._address = args.exposure.serve(self._metrics.registry)
         self._collects: dict[tuple[int, int, int, bool, bool, int], Job] = {}
         self._stream: Job | None = None
         self._admitted = 0
@@ -180,8 +185,10 @@ class RolloutPool:
     async def workers(self) -> list[WorkerStatus]:
         return [WorkerStatus(w.name, w.version, w.state == "ready", w.restarts) for w in self._sup.workers]
 
-    async def metrics_targets(self) -> list[tuple[str, str, str]]:
-        return [("rollout", w.name, w.metrics) for w in self._sup.alive()]
+    async def processes(self) -> list[Process]:
+        alive = self._sup.alive()
+        workers = [Process("rollout", w.name, w.metrics if w in alive else "", w.restarts) for w in self._sup.workers]
+        return [Process("pool", "pool", self._address), *workers]
 
     async def window(self) -> int:
         return min(w.window for w in self._sup.alive())

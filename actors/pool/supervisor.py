@@ -64,7 +64,7 @@ class Worker:
 class Supervisor:
     """Keeps the workers alive and notifies `changed` of every change of their states.
 
-    version: the current policy version; fatal: the error that ended the pool, if any.
+    version: the current policy version; restarts: of all workers so far; fatal: the error that ended the pool, if any.
     """
 
     def __init__(self, args: WorkerArgs) -> None:
@@ -74,7 +74,7 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.fatal: ActorError | None = None
         self._created = 0
-        self._restarts = 0
+        self.restarts = 0
 
     # State
 
@@ -236,10 +236,10 @@ class Supervisor:
             logger.warning("%s is restarted: %s", worker.name, reason)
             _kill(worker)
             worker.restarts += 1
-            self._restarts += 1
-            if self._restarts > self.args.config.restart_limit:
+            self.restarts += 1
+            if self.restarts > self.args.config.restart_limit:
                 raise WorkersLostError(
-                    f"rollout workers died {self._restarts} times, {worker.name} last: {reason}. Their logs in the Ray "
+                    f"rollout workers died {self.restarts} times, {worker.name} last: {reason}. Their logs in the Ray "
                     "session folder contain the cause (often too little memory). If the deaths are expected, raise "
                     "rollout.restart_limit"
                 )

@@ -17,6 +17,8 @@ from actors.rollout.episode import ActionSource, run_episode
 from actors.rollout.results import EpisodeResult
 from buffer.client.base import BaseClient
 from buffer.episodes.schema import Episode
+from buffer.rollout_records import PlayedEpisode
+from buffer.telemetry.endpoint import Exposure
 from envs.registry import native_calls, tools
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class WorkerArgs:
     replay: destination of the episodes; None plays without storing.
     run: prefix of the episode ids.
     version: policy version of `model`.
+    exposure: where the metrics endpoints of the pool and its workers listen.
     scorer: actor that picks one of `candidates` sampled actions at each state (`actors.rollout.critic_choice`); None
         plays the policy's own action.
     room_timeout_s: seconds within which a pool's first workers must find room in the cluster; None leaves this to
@@ -53,17 +56,20 @@ class WorkerArgs:
     scorer: ActorHandle | None = None
     candidates: int = 1
     room_timeout_s: float | None = None
+    exposure: Exposure = field(default_factory=Exposure)
 
 
 class Player:
     """Plays episodes, each on an environment of its own; environments are kept for later episodes.
 
-    The constructor makes the first environment, so that wrong arguments of the environment fail at once.
+    The constructor makes the first environment, so that wrong arguments of the environment fail at once. `observe`
+    receives each episode that was played to its end.
     """
 
     def __init__(self, args: WorkerArgs, name: str, chooser: Chooser | None = None) -> None:
         self._args = args
         self._name = name
+        self.observe: Callable[[PlayedEpisode], object] = bool  # by default nothing
         self._chooser = chooser
         self._failures_in_row = 0
         self._env_kwargs = dict(args.env_kwargs)
@@ -138,6 +144,7 @@ class Player:
                 await env.aclose()
             return EpisodeResult(seed=seed, failure=f"{type(error).__name__}: {error}")
         self._idle_envs.append(env)
+        self.observe(played.record)
         episode = played.episode
         if store is not None:
             await store(episode)

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import ray
 
 from actors.engine.engine import VllmEngine
 from actors.rollout.action_request import ActionRequest
@@ -54,9 +53,10 @@ class RolloutWorker:
             version=self._args.version,
             name=self._name,
         )
-        self._metrics = WorkerMetrics()
+        self._metrics = WorkerMetrics(self._engine.busy)
         self._metrics.version.set(self._engine.version)
-        return f"{ray.util.get_node_ip_address()}:{self._metrics.serve()}", self._engine.window
+        self._player.observe = self._metrics.turns_of
+        return self._args.exposure.serve(self._metrics.registry), self._engine.window
 
     async def wait_for_death(self) -> str:
         """Return when the engine has died, with the reason."""
@@ -84,10 +84,11 @@ class RolloutWorker:
                 store=self._store if storing else None,
                 keep=keep,
             )
-        self._metrics.count(result)
+        self._metrics.count(result, "training" if store else "evaluation")
         return result
 
     async def _store(self, episode: Episode) -> None:
+        self._metrics.staleness(episode.versions, self._engine.version)
         with self._metrics.append_seconds.time():
             await self._append.submit(episode)
 
@@ -114,5 +115,6 @@ class RolloutWorker:
 
     async def update_engine(self, method: str, *args: Any) -> None:
         """Call a method of the engine that sends weights (`actors.pool.weight_sync.SyncClient`)."""
-        await getattr(self._engine, method)(*args)
+        with self._metrics.update(method):
+            await getattr(self._engine, method)(*args)
         self._metrics.version.set(self._engine.version)

@@ -104,7 +104,12 @@ class ClusterConfig(StrictConfig):
 
 
 class MetricsConfig(StrictConfig):
-    """The endpoint where Prometheus discovers the metrics of the run."""
+    """The metrics endpoints of the processes, which targets.json in the run folder lists for Prometheus."""
 
-    host: str = Field("127.0.0.1", description="Address of the service-discovery endpoint; 0.0.0.0 for all.")
-    port: int = Field(9464, ge=0, le=65_535, description="Port of the endpoint; 0 chooses a free port.")
+    host: str | None = Field(
+        None,
+        min_length=1,
+        description="Address at which each process serves its metrics; null is 127.0.0.1 on a cluster of one node and "
+        "the node's own address on a cluster of several. Beyond 127.0.0.1 a request needs the token in "
+        "`runs_dir`/.prometheus/token.",
+    )

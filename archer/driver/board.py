@@ -1,11 +1,12 @@
 """The board: the queue that carries events from the learner's ranks to the driver.
 
-The queue is Ray's own (`ray.util.queue.Queue`), an actor on the driver's node. Ranks publish through `BoardPublisher`;
-one `BoardFollower` in the driver hands each event to a callback. docs/architecture.md describes the events.
+The queue is an actor on the driver's node. Ranks publish through `BoardPublisher`; one `BoardFollower` in the driver
+hands each event to a callback. docs/architecture.md describes the events.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,23 +14,49 @@ from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
-from ray.util.queue import Queue
 
-from archer.driver.discovery import Target
+from archer.driver.metrics import BoardMetrics
 from archer.errors import RunError
 from buffer.node_affinity import this_node
+from buffer.telemetry.endpoint import Exposure, Process
 
 Event = dict[str, Any]
+_ADDRESS_TIMEOUT_S = 2.0
 
 
 class BoardError(RunError):
     """The board cannot be reached."""
 
 
-def start_board() -> Queue:
-    """Return a new, unbounded queue on the node of this process; it reserves no CPU."""
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": this_node()})
+class Board:
+    """An unbounded queue of events; an async Ray actor that serves its own metrics."""
+
+    def __init__(self, exposure: Exposure) -> None:
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        metrics = BoardMetrics()
+        metrics.waiting.set_function(self._events.qsize)
+        self._published = metrics.events
+        self._address = exposure.serve(metrics.registry)
+
+    async def put(self, event: Event) -> None:
+        self._published.labels(event["kind"]).inc()
+        self._events.put_nowait(event)
+
+    async def get(self) -> Event:
+        """Wait for the next event and return it."""
+        return await self._events.get()
+
+    async def metrics_address(self) -> str:
+        """Return "host:port" of the metrics endpoint."""
+        return self._address
+
+
+def start_board(exposure: Exposure | None = None) -> ActorHandle:
+    """Return a new board on the node of this process; it reserves no CPU."""
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=this_node())
+    return board.remote(exposure or Exposure())
 
 
 class BoardPublisher:
@@ -39,14 +66,14 @@ class BoardPublisher:
     calls that are in flight together.
     """
 
-    def __init__(self, board: Queue, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, board: ActorHandle, *, timeout_s: float = 30.0) -> None:
         self._board = board
         self._timeout_s = timeout_s
 
     def publish(self, event: Event) -> None:
         """Put one event on the board. Raises BoardError."""
         try:
-            ray.get(self._board.actor.put.remote(event), timeout=self._timeout_s)
+            ray.get(self._board.put.remote(event), timeout=self._timeout_s)
         except GetTimeoutError as error:
             raise BoardError(f"the run's board did not answer within {self._timeout_s:g} s") from error
         except RayActorError as error:
@@ -67,7 +94,7 @@ class BoardFollower:
     done: Future[None]
     """Ends when the thread ends: before `__exit__` only if `handle` raised or the board is gone."""
 
-    def __init__(self, board: Queue, handle: Callable[[Event], None]) -> None:
+    def __init__(self, board: ActorHandle, handle: Callable[[Event], None]) -> None:
         self._board = board
         self._handle = handle
         self._targets: dict[tuple[str, str], str] = {}
@@ -90,15 +117,22 @@ class BoardFollower:
         if self.done.done():
             self.done.result()
 
-    def targets(self) -> list[Target]:
-        """Return (role, name, address) of each registered metrics endpoint."""
-        return [(role, name, address) for (role, name), address in sorted(self._targets.copy().items())]
+    def processes(self) -> list[Process]:
+        """Return the board, and each process that has registered its metrics endpoint."""
+        found = [Process(role, name, address) for (role, name), address in sorted(self._targets.copy().items())]
+        return [Process("board", "board", self._address()), *found]
+
+    def _address(self) -> str:
+        try:
+            return ray.get(self._board.metrics_address.remote(), timeout=_ADDRESS_TIMEOUT_S)
+        except GetTimeoutError:
+            return ""
 
     def _end(self, timeout_s: float) -> None:
         """Let the thread handle the events before this call, then wait for its end: a call of Ray's must not be in
         flight when the driver leaves the cluster."""
         if not self.done.done():
-            self._board.actor.put.remote({"kind": "end"})
+            self._board.put.remote({"kind": "end"})
         self._executor.shutdown(wait=False)
         if not wait([self.done], timeout=timeout_s).done:
             raise BoardError(f"the board's follower did not end within {timeout_s:g} s")
@@ -112,6 +146,6 @@ class BoardFollower:
 
     def _next(self) -> Event:
         try:
-            return self._board.get()
+            return ray.get(self._board.get.remote())
         except RayActorError as error:
             raise BoardError("the run's board is gone: its process has died") from error

@@ -11,6 +11,7 @@ from archer.driver.fixed_settings import fixed_settings
 from archer.driver.model import start_path
 from archer.driver.run_folder import RunFolder
 from archer.driver.value_support import with_support
+from buffer.telemetry.endpoint import Exposure
 from learner.protocols import Publisher, RolloutService, Scorer
 from learner.train_args import TrainArgs
 
@@ -29,6 +30,7 @@ def train_args(
     rollouts: RolloutService,
     board: Publisher,
     pass_gap: float,
+    exposure: Exposure | None = None,
     scorer: Scorer | None = None,
 ) -> TrainArgs:
     """Return the arguments of each rank; those of the same names are passed on."""
@@ -63,4 +65,5 @@ def train_args(
         exact=exact_actions(config, model),
         history=config.history,
         fixed=fixed_settings(config),
+        exposure=exposure or Exposure(),
     )

@@ -1,7 +1,7 @@
 """The folder of a run: its paths, its lock, and writes that are complete or absent after a crash.
 
 runs/NAME/  config.yaml  metrics.jsonl  checkpoints/cycle-00012/  best/cycle-00010/  replay/  model/  summary.json
-            demonstrations.arrow  learning_curve.png
+            demonstrations.arrow  learning_curve.png  targets.json
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class RunFolder:
         self.path = path.resolve()
         self.config_path = self.path / "config.yaml"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.targets_path = self.path / "targets.json"
         self.summary_path = self.path / "summary.json"
         self.curve_path = self.path / "learning_curve.png"
         self.checkpoints = self.path / "checkpoints"

@@ -115,7 +115,7 @@ class LocalClient(BaseClient):
         limiter = Limiter(self.config)
         if restore is not None:
             _restore(restore, directory, limiter)
-        self._shard = Shard(0, self.config, shard_directory(directory, 0), ShardMetrics(0))
+        self._shard = Shard(0, self.config, shard_directory(directory, 0), ShardMetrics())
         self._counts = LocalLimiter(limiter, self._shard)
         rng = np.random.default_rng(seed)
         super().__init__(_OneShard(self._shard), self._counts, rng=rng, timeout_s=config.timeout_s)

@@ -18,9 +18,10 @@ from buffer.atomic_files import write_atomic
 from buffer.config import ReplayConfig
 from buffer.flight.actor_lookup import actor_name
 from buffer.limiter.limiter import Limiter
+from buffer.limiter.metrics import LimiterMetrics
 from buffer.log.folders import STATE_FILE, read_manifest
-from buffer.metrics import LimiterMetrics, serve
 from buffer.sampling.request import View
+from buffer.telemetry.endpoint import Exposure
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ SAVE_DELAY_S = 0.2  # Seconds between a change of the counts and their write to 
 class LimiterActor:
     """Limiter of one replay service, started by `ReplayService` through `ray.remote`."""
 
-    def __init__(self, config: ReplayConfig, directory: Path, service: str) -> None:
+    def __init__(self, config: ReplayConfig, directory: Path, service: str, exposure: Exposure) -> None:
         """`service` is the unique name of the service, with which the names of its actors begin."""
         logging.basicConfig(level=logging.INFO)
         self._config = config
@@ -42,8 +43,8 @@ class LimiterActor:
         self._changed = asyncio.Condition()
         self._saving: asyncio.TimerHandle | None = None
         self._closed = False
-        self._metrics = LimiterMetrics()
-        self._metrics_address = serve(self._metrics.registry, ray.util.get_node_ip_address())
+        self._metrics = LimiterMetrics(self._limiter)
+        self._metrics_address = exposure.serve(self._metrics.registry)
         self._request_reports()
 
     def _request_reports(self) -> None:
@@ -105,35 +106,33 @@ class LimiterActor:
 
     async def _wait(self, side: str, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
         """Return None when `block()` is None, or a sentence at the timeout; log who waits in between."""
-        reason = block()
-        if reason is None:
+        if block() is None:
             return None
+        # The clock runs while the call waits, so that a block shows before it ends.
+        with self._metrics.waiting.labels(side).track_inprogress(), self._metrics.clocks[side]:
+            refused = await self._outlast(block, timeout_s, who)
+        if refused is not None:
+            self._metrics.timeouts.labels(side).inc()
+        return refused
+
+    async def _outlast(self, block: Callable[[], str | None], timeout_s: float, who: str) -> str | None:
         begun = time.monotonic()
         warn_at = begun + self._config.blocked_warning_s
-        self._metrics.waiting.labels(side).inc()
-        try:
-            async with self._changed:
-                while (reason := block()) is not None:
-                    now = time.monotonic()
-                    if now >= begun + timeout_s:
-                        self._metrics.timeouts.labels(side).inc()
-                        return f"{who}: {reason}; gave up after {timeout_s:g} s"
-                    if now >= warn_at:
-                        logger.warning("%s: blocked for %.0f s: %s", who, now - begun, reason)
-                        warn_at = now + self._config.blocked_warning_s
-                    try:
-                        await asyncio.wait_for(self._changed.wait(), min(begun + timeout_s, warn_at) - now)
-                    except TimeoutError:
-                        continue
-            return None
-        finally:
-            self._metrics.waiting.labels(side).dec()
-            self._metrics.blocked.labels(side).inc(time.monotonic() - begun)
+        async with self._changed:
+            while (reason := block()) is not None:
+                now = time.monotonic()
+                if now >= begun + timeout_s:
+                    return f"{who}: {reason}; gave up after {timeout_s:g} s"
+                if now >= warn_at:
+                    logger.warning("%s: blocked for %.0f s: %s", who, now - begun, reason)
+                    warn_at = now + self._config.blocked_warning_s
+                try:
+                    await asyncio.wait_for(self._changed.wait(), min(begun + timeout_s, warn_at) - now)
+                except TimeoutError:
+                    continue
+        return None
 
     async def _notify(self) -> None:
-        self._metrics.inserted.set(self._limiter.inserted_turns)
-        for view, turns in self._limiter.sampled.items():
-            self._metrics.drawn.labels(view).set(turns)
         if self._saving is None and not self._closed:
             self._saving = asyncio.get_running_loop().call_later(SAVE_DELAY_S, self._save)
         async with self._changed:

@@ -19,10 +19,11 @@ from buffer.flight.discovery_files import write_endpoint
 from buffer.flight.network import listening_address
 from buffer.flight.tls import read_identity
 from buffer.log.folders import read_manifest
-from buffer.metrics import ShardMetrics, serve
+from buffer.metrics import ShardMetrics
 from buffer.replication.shard_side import ShardReplication
 from buffer.shard.server import ShardServer
 from buffer.shard.shard import Shard
+from buffer.telemetry.endpoint import Exposure
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ _REPORT_DELAY_S = 0.02
 class ShardActor:
     """Process of one shard, started by `ReplayService` through `ray.remote`."""
 
-    def __init__(self, index: int, config: ReplayConfig, directory: Path, service: str, token: str) -> None:
+    def __init__(
+        self, index: int, config: ReplayConfig, directory: Path, service: str, token: str, exposure: Exposure
+    ) -> None:
         """`directory` is the shard's folder, `service` the unique name of the service.
 
         Actors find each other by name, because Ray may not resolve a handle when it restarts an actor.
@@ -43,7 +46,7 @@ class ShardActor:
         self._limiter = ray.get_actor(actor_name(service, "limiter"))
         self._life = uuid.uuid4().hex  # Identifies this process to the limiter
         self._reports = Delayed(self.report, _REPORT_DELAY_S)
-        metrics = ShardMetrics(index)
+        metrics = ShardMetrics()
         self._replication: ShardReplication | None = None
         log_directory = directory
         if config.replication == 2:
@@ -60,7 +63,7 @@ class ShardActor:
         self.count_shards()
         self._address = f"{host}:{self._server.port}"
         write_endpoint(directory, self._address)
-        self._metrics_address = serve(metrics.registry, host)
+        self._metrics_address = exposure.serve(metrics.registry)
 
     def _log_start(self, *, lost: int) -> None:
         name, held, config = f"replay shard {self._shard.index}", self._shard.counts(), self._config

@@ -41,6 +41,7 @@ class RowIndex:
         self._turn_end = SlidingArray(np.int64)  # Turns of all rows up to and including this one; `_byte_end` likewise
         self._byte_end = SlidingArray(np.int64)
         self._oldest_version = SlidingArray(np.int32)
+        self._created = SlidingArray(np.float64)  # Unix time in seconds
         self._return = SlidingArray(np.float64)  # Undiscounted, in the precision of `Episode.ret`
         self._masses = SumTree()
         self._selections: dict[RowFilter, _Selection] = {}
@@ -63,15 +64,28 @@ class RowIndex:
         """Bytes of the rows held."""
         return int(self._byte_end.view()[-1]) - self._byte_base if len(self) else 0
 
+    @property
+    def oldest(self) -> float:
+        """Unix time in seconds at which the oldest row by place was created; 0 if there is none."""
+        return float(self._created.view()[0]) if len(self) else 0.0
+
     def extend(
-        self, first_seq: int, *, turns: np.ndarray, oldest_version: np.ndarray, ret: np.ndarray, sizes: np.ndarray
+        self,
+        first_seq: int,
+        *,
+        turns: np.ndarray,
+        oldest_version: np.ndarray,
+        created: np.ndarray,
+        ret: np.ndarray,
+        sizes: np.ndarray,
     ) -> None:
-        """Append rows; each array has one number per row, `sizes` in bytes."""
+        """Append rows; each array has one number per row, `sizes` in bytes and `created` in seconds of Unix time."""
         self._masses.extend(np.full(int(turns.sum()), self.largest))
         self._byte_end.extend(self._byte_base + self.bytes + np.cumsum(sizes))
         self._turn_end.extend(self.turns_ever + np.cumsum(turns))
         self.seq.extend(np.arange(first_seq, first_seq + len(turns)))
         self._oldest_version.extend(oldest_version)
+        self._created.extend(created)
         self._return.extend(ret)
         self._selections.clear()
 
@@ -87,7 +101,7 @@ class RowIndex:
         self._byte_base = int(self._byte_end.view()[count - 1])
         self._turn_base += turns
         self._masses.drop(turns)
-        for array in (self.seq, self._turn_end, self._byte_end, self._oldest_version, self._return):
+        for array in (self.seq, self._turn_end, self._byte_end, self._oldest_version, self._created, self._return):
             array.drop(count)
         self._selections.clear()
 

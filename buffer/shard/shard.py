@@ -69,6 +69,8 @@ class Shard:
         metrics.turns.set_function(lambda: self.counts().turns)
         metrics.bytes.set_function(lambda: self.counts().bytes)
         metrics.log_bytes.set_function(lambda: self.counts().log_bytes)
+        metrics.oldest.set_function(self._oldest)
+        metrics.capacity_turns.set(config.capacity_per_shard)
 
     def _recover(self) -> None:
         segments: dict[Path, Segment] = {}
@@ -96,7 +98,7 @@ class Shard:
             if batch.nbytes > MAX_BATCH_BYTES:
                 raise SchemaError(f"a batch of {batch.nbytes} bytes; append at most {MAX_BATCH_BYTES} bytes at once")
             validate(batch)
-            with self._write:
+            with self._write, self.metrics.append_seconds.time():
                 return self._append_new(batch)
         except ReplayError:
             self.metrics.refused.inc()
@@ -118,6 +120,7 @@ class Shard:
         if evicted:
             self._compact()
         self.metrics.appended.inc(len(new))
+        self.metrics.appended_turns.inc(_turns(batch))
         self.metrics.evicted.inc(evicted)
         return len(new)
 
@@ -187,6 +190,10 @@ class Shard:
                 bytes=index.bytes,
                 log_bytes=self._log.size if self._log else 0,
             )
+
+    def _oldest(self) -> float:
+        with self._read:
+            return self._store.index.oldest
 
     def segments(self) -> list[Segment]:
         """Return the segments of the log as they are now; every one ends after a whole frame."""

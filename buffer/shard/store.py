@@ -92,6 +92,7 @@ class Store:
             first_seq,
             turns=np.diff(ragged_parts(batch.column("action_start"))[0]).astype(np.int64),
             oldest_version=_per_row(np.minimum, batch.column("versions"), np.int32),
+            created=batch.column("created_at").cast(pa.int64()).to_numpy() * 1e-6,
             ret=_per_row(np.add, batch.column("reward"), np.float64),
             # Messages are compressed together; each row counts an equal part of them.
             sizes=np.diff(bounds) + -(-messages // rows),

@@ -97,6 +97,7 @@ class Archer(OverActorCritic):
                 kl = reference_kl(logprob, self.engines.reference(layout, predictions))
                 sums.add(kl_to_clone=kl)
                 extra = extra + config.kl_to_clone * kl
+            sums.gaps(logprob, behaviour, versions == version)
             sums.add(kl=behaviour_kl(logprob, behaviour), entropy=-logprob.sum(), loss=total, tokens=logprob.numel())
             if config.fresh_per_state > 1:
                 sums.add(distinct=distinct_fresh(rows) * config.fresh_per_state)
@@ -105,7 +106,8 @@ class Archer(OverActorCritic):
         norm = self.policy.step(micro_batches, loss, advantages, global_size=samples)
         metrics = sums.means("actor", samples * config.fresh_per_state, ("loss", "distinct"))
         metrics |= {"actor/advantage": mean, "actor/advantage_std": std, "actor/norm": norm}
-        return StepResult(metrics, stop=config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop)
+        stop = config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop
+        return StepResult(metrics, stop=stop, gaps=sums.gap_counts)
 
 
 class OfflineToOnline(Archer):

@@ -33,11 +33,14 @@ class StepResult:
         metrics: summed over ranks.
         stop: whether the phase ends with this step.
         td_errors: for prioritised draws, |Q(s, a) - target| of each of this rank's micro-batches, float32 [samples].
+        gaps: `learner.engine.sums.Sums.gap_counts` of the step's tokens, where the algorithm compares them with those
+            of the engines.
     """
 
     metrics: dict[str, float]
     stop: bool = False
     td_errors: Sequence[np.ndarray] = ()
+    gaps: np.ndarray | None = None
 
 
 class Algorithm(ABC):

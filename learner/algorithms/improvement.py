@@ -47,6 +47,7 @@ def improvement_step(engines: ActorCritic, micro_batches: MicroBatches, samples:
             extra = config.kl_to_clone * reference_kl(logprob, engines.reference(layout, predictions), weight)
         behaviour = torch.from_numpy(fresh_record(rows)[0]).to(device)
         drawn = token_advantages(share, predictions)
+        sums.gaps(logprob, behaviour, torch.ones_like(behaviour, dtype=torch.bool))
         sums.add(loss=total, kl=behaviour_kl(logprob, behaviour, drawn), entropy=-(drawn * logprob).sum())
         sums.add(distinct=(share > 0).sum(), moved=0.5 * (improved - share).abs().sum(), tokens=drawn.sum())
         sums.add(advantage_std=(share * advantage.square()).sum())
@@ -55,7 +56,8 @@ def improvement_step(engines: ActorCritic, micro_batches: MicroBatches, samples:
     norm = engines.policy.step(micro_batches, loss, advantages, shares, global_size=samples)
     metrics = sums.means("actor", samples, ("loss", "distinct", "moved", "advantage_std")) | {"actor/norm": norm}
     metrics["actor/advantage_std"] **= 0.5
-    return StepResult(metrics, stop=config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop)
+    stop = config.kl_stop is not None and metrics["actor/kl"] > config.kl_stop
+    return StepResult(metrics, stop=stop, gaps=sums.gap_counts)
 
 
 def _advantage(engines: ActorCritic, rows: Sequence[Row]) -> Tensor:

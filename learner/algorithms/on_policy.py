@@ -105,13 +105,15 @@ class OnPolicy(Algorithm):
             if self.reference is not None:
                 kl = reference_kl(logprob, self.reference(layout, predictions))
                 total = total + section.kl_to_clone * kl
+            sums.gaps(logprob, behaviour, versions == version)
             sums.add(loss=total, kl=behaviour_kl(logprob, behaviour), entropy=-logprob.sum(), kl_to_clone=kl)
             sums.add(tokens=logprob.numel())
             return total
 
         norm = self.policy.step(micro_batches, loss, global_size=samples)
         metrics = sums.means("actor", samples) | {"actor/norm": norm}
-        return StepResult(metrics, stop=section.kl_stop is not None and metrics["actor/kl"] > section.kl_stop)
+        stop = section.kl_stop is not None and metrics["actor/kl"] > section.kl_stop
+        return StepResult(metrics, stop=stop, gaps=sums.gap_counts)
 
 
 def episodes_of(batches: Sequence[MicroBatches]) -> list[Episode]:

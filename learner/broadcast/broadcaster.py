@@ -7,10 +7,12 @@ rollout service returns; the other ranks take part in gathering, which is collec
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -66,6 +68,7 @@ class Broadcaster:
             [length - 1], for int32 [length]; called on every rank.
         probe_tokens: int32 [length], the sequence on which the proof compares log-probabilities.
         tolerance: the largest gap in log-probability that the proof accepts.
+        parts, attempts: of the last broadcast, the seconds of its parts on this rank and the number of its attempts.
     """
 
     source: PolicySource
@@ -76,6 +79,8 @@ class Broadcaster:
     logprobs_fn: Callable[[np.ndarray], np.ndarray]
     probe_tokens: np.ndarray
     tolerance: float
+    parts: dict[str, float] = field(default_factory=dict)
+    attempts: int = 0
     _previous: np.ndarray | None = None
     _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
     _engines: tuple[str, ...] = ()
@@ -92,13 +97,18 @@ class Broadcaster:
             BroadcastProofError: an engine does not compute with these weights.
             WaitTimeoutError: a step timed out, or all engines died in every attempt.
         """
-        expected = self.logprobs_fn(self.probe_tokens)
-        reason = ""
-        for _ in range(ATTEMPTS):
-            client = self._prepare(version)
-            died = self._share(self._send(client))
+        self.parts, reason = {}, ""
+        with self._part("expect"):
+            expected = self.logprobs_fn(self.probe_tokens)
+        for attempt in range(ATTEMPTS):
+            self.attempts = attempt + 1
+            with self._part("connect"):
+                client = self._prepare(version)
+            with self._part("transfer"):
+                died = self._share(self._send(client))
             if died is None:
-                outcome = self._share(self._prove(client, version, expected))
+                with self._part("prove"):
+                    outcome = self._share(self._prove(client, version, expected))
                 if isinstance(outcome, float):
                     self._previous = expected
                     return outcome
@@ -126,6 +136,13 @@ class Broadcaster:
         if self._transfer is not None:
             self._transfer.shutdown()
             self._transfer = None
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block to a part of the broadcast."""
+        started = time.monotonic()
+        yield
+        self.parts[name] = self.parts.get(name, 0.0) + time.monotonic() - started
 
     def _prepare(self, version: int) -> SyncClient | None:
         """Close the transfer if the engines have changed, which have a new incarnation after each restart.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -50,6 +50,8 @@ class InProcessBroadcaster:
     logprobs_fn: Callable[[np.ndarray], np.ndarray]
     probe_tokens: np.ndarray
     tolerance: float
+    parts: dict[str, float] = field(default_factory=dict)
+    attempts: int = 1
     _previous: np.ndarray | None = None
 
     def broadcast(self, version: int) -> float:

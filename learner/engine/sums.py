@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+GAP_BOUNDS = tuple(10.0**exponent for exponent in range(-7, 1))
+"""Upper bounds, in nats, of the buckets in which `Sums.gaps` counts."""
 
 
 class Sums:
@@ -16,6 +20,9 @@ class Sums:
         self.device = device
         self._zero = torch.zeros((), dtype=torch.float64, device=device)
         self._sums: dict[str, Tensor] = {}
+        self._gaps: Tensor | None = None
+        self.gap_counts: np.ndarray | None = None
+        """After `total`: what `gaps` counted over all ranks, float64 [buckets + 1], and last the sum of the gaps."""
 
     def add(self, **values: Tensor | float) -> None:
         """Add a scalar to each of the named sums. The ranks must add the same names in the same order."""
@@ -23,12 +30,27 @@ class Sums:
             more = value.detach().double() if isinstance(value, Tensor) else value
             self._sums[name] = self._sums.get(name, self._zero) + more
 
+    def gaps(self, logprob: Tensor, behaviour: Tensor, current: Tensor) -> None:
+        """Count |log pi - log mu| of the tokens that are `current`, bool [tokens], by powers of ten."""
+        gap = (logprob.detach() - behaviour).abs().double().nan_to_num(nan=torch.inf)
+        # Neither bincount nor a comparison with bounds on the host: both would synchronise with the device.
+        place = (gap.clamp(min=1e-12).log10().ceil() + 7).clamp(0, len(GAP_BOUNDS)).long()
+        if self._gaps is None:
+            self._gaps = torch.zeros(len(GAP_BOUNDS) + 2, dtype=torch.float64, device=self.device)
+        self._gaps.index_add_(0, place, current.double())
+        self._gaps[-1] += torch.where(current, gap, 0.0).sum()
+
     def total(self) -> dict[str, float]:
         """Return the sums over all ranks. Called on every rank."""
         stacked = torch.stack(list(self._sums.values()))
+        if self._gaps is not None:
+            stacked = torch.cat((stacked, self._gaps))
         if dist.get_world_size() > 1:
             dist.all_reduce(stacked)
-        return dict(zip(self._sums, stacked.tolist(), strict=True))
+        found = stacked.tolist()
+        if self._gaps is not None:
+            self.gap_counts = np.array(found[len(self._sums) :])
+        return dict(zip(self._sums, found, strict=False))
 
     def means(self, phase: str, samples: float, per_sample: Collection[str] = ("loss",)) -> dict[str, float]:
         """Return the sums over all ranks as metrics "PHASE/NAME". Called on every rank.

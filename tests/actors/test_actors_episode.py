@@ -111,7 +111,7 @@ def worker(monkeypatch, tmp_path):
     monkeypatch.setattr(actors.rollout.worker.VllmEngine, "start", start)
     # The default registry accepts each metric once per process.
     metrics = actors.rollout.worker.WorkerMetrics
-    monkeypatch.setattr(actors.rollout.worker, "WorkerMetrics", lambda: metrics(CollectorRegistry()))
+    monkeypatch.setattr(actors.rollout.worker, "WorkerMetrics", lambda busy: metrics(busy, CollectorRegistry()))
     folder = save_model(tmp_path)
 
     async def make(**kwargs):

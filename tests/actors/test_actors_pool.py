@@ -94,7 +94,7 @@ def _engine_process(name, actor_pid):
 
 def _pids(pool):
     """Return the process id of each worker: the process of a worker that serves its metrics."""
-    ports = {int(address.rpartition(":")[2]): name for _, name, address in pool.metrics_targets()}
+    ports = {int(address.rpartition(":")[2]): name for role, name, address, _ in pool.processes() if role == "rollout"}
     listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port in ports]
     # Another cluster on the machine may listen on the same port of another address.
     workers = [c for c in listening if "RolloutWorker" in " ".join(psutil.Process(c.pid).cmdline())]
@@ -161,12 +161,15 @@ def test_requests_that_nobody_waits_for_are_given_up(pool):
 
 
 def test_each_worker_serves_its_own_and_vllms_metrics(pool):
-    targets = pool.metrics_targets()
-    assert [(role, name) for role, name, _ in targets] == [("rollout", "worker-0"), ("rollout", "worker-1")]
-    for _, _, address in targets:
-        text = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
+    of_pool, *workers = pool.processes()
+    assert [(process.role, process.name) for process in workers] == [("rollout", "worker-0"), ("rollout", "worker-1")]
+    for process in workers:
+        text = urllib.request.urlopen(f"http://{process.address}/metrics", timeout=10).read().decode()
         assert "archer_rollout_episodes_total" in text
         assert "vllm:generation_tokens_total" in text
+        assert "_created" not in text
+    text = urllib.request.urlopen(f"http://{of_pool.address}/metrics", timeout=10).read().decode()
+    assert 'archer_pool_workers{state="ready"} 2.0' in text
 
 
 def test_workers_and_engines_killed_in_a_collect_cost_no_episode(pool, replay):

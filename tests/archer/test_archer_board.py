@@ -2,12 +2,14 @@
 
 import threading
 import time
+import urllib.request
 from typing import Any
 
 import pytest
 import ray
 
 from archer.driver.board import BoardError, BoardFollower, BoardPublisher, start_board
+from buffer.telemetry.endpoint import Process
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -29,7 +31,7 @@ def test_follower_handles_every_event_once_in_order_and_drains_at_the_end() -> N
             publisher.publish({"kind": "step", "step": step})
     assert [event["step"] for event in seen] == list(range(50))
     assert abs(seen[0]["time"] - time.time()) < 60
-    ray.kill(board.actor)
+    ray.kill(board)
 
 
 def test_events_before_the_follower_are_kept() -> None:
@@ -39,7 +41,7 @@ def test_events_before_the_follower_are_kept() -> None:
     with BoardFollower(board, lambda event: seen.append(event["text"])):
         pass
     assert seen == ["early"]
-    ray.kill(board.actor)
+    ray.kill(board)
 
 
 def test_publisher_works_in_another_process_and_targets_are_replaced() -> None:
@@ -53,12 +55,15 @@ def test_publisher_works_in_another_process_and_targets_are_replaced() -> None:
     publisher = BoardPublisher(board)
     seen: list[str] = []
     with BoardFollower(board, lambda event: seen.append(event["text"])) as follower:
-        assert follower.targets() == []
+        assert [process.role for process in follower.processes()] == ["board"]
         publisher.publish({"kind": "message", "text": "here"})
         ray.get(work.remote(publisher), timeout=60)
-    assert follower.targets() == [("learner", "rank-0", "10.0.0.1:2")]
+    of_board, rank = follower.processes()
+    assert rank == Process("learner", "rank-0", "10.0.0.1:2")
+    page = urllib.request.urlopen(f"http://{of_board.address}/metrics", timeout=20).read().decode()
+    assert 'archer_board_events_total{kind="message"} 2.0' in page
     assert seen == ["here", "from afar"]
-    ray.kill(board.actor)
+    ray.kill(board)
 
 
 def test_error_in_the_handler_reaches_the_run() -> None:
@@ -75,7 +80,7 @@ def test_error_in_the_handler_reaches_the_run() -> None:
 
     with pytest.raises(ZeroDivisionError):
         follow()
-    ray.kill(board.actor)
+    ray.kill(board)
 
 
 def test_dead_board_is_reported_on_both_sides() -> None:
@@ -83,7 +88,7 @@ def test_dead_board_is_reported_on_both_sides() -> None:
     publisher = BoardPublisher(board)
     publisher.publish({"kind": "message", "text": "x"})
     follower = BoardFollower(board, lambda event: None).__enter__()
-    ray.kill(board.actor)
+    ray.kill(board)
     with pytest.raises(BoardError, match="board is gone"):
         follower.done.result(timeout=30)
     with pytest.raises(BoardError, match="board is gone"):

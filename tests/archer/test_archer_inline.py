@@ -59,7 +59,6 @@ TINY: dict[str, Any] = {
         "grpo": {"batch": 4, "group": 4},
     },
     "evaluation": {"episodes": 4},
-    "metrics": {"port": 0},
 }
 
 

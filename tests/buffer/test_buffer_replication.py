@@ -59,7 +59,7 @@ class Node:
     """A shard on its own disk, replicated to a site."""
 
     def __init__(self, disk: Path, site: Site, *, home: Path | None = None, timeout_s=20, **settings) -> None:
-        metrics = ShardMetrics(0)
+        metrics = ShardMetrics()
         endpoint = Endpoint("the replica", site.locate, "t")
         disk.mkdir(exist_ok=True)
         self.timeout_s = timeout_s
@@ -219,7 +219,7 @@ def test_writes_are_repeatable_and_refused_where_they_do_not_belong(tmp_path):
 
 
 def test_a_shard_without_any_epoch_begins_with_the_rows_at_home(tmp_path, site):
-    home = Shard(0, ReplayConfig(shards=1), tmp_path / "home", ShardMetrics(0))
+    home = Shard(0, ReplayConfig(shards=1), tmp_path / "home", ShardMetrics())
     home.append(make_batch(range(30)))
     home.close()
     node = Node(tmp_path / "a", site, home=tmp_path / "home")

@@ -36,7 +36,7 @@ def start(directory, *, restore=False, **settings) -> ReplayService:
 
 
 def metrics_text(service, name) -> str:
-    (address,) = [address for _, target, address in service.metrics_targets() if target == name]
+    (address,) = [address for _, target, address, _ in service.processes() if target == name]
     return urllib.request.urlopen(f"http://{address}/metrics", timeout=20).read().decode()
 
 
@@ -248,17 +248,20 @@ def test_failed_samples_are_not_counted(service):
 
 def test_every_process_answers_with_metrics(service):
     service.client().stats()  # the shards report to the limiter first
-    targets = service.metrics_targets()
-    assert [name for _, name, _ in targets] == ["limiter", "shard-0", "shard-1"]
-    text = {
-        name: urllib.request.urlopen(f"http://{address}/metrics", timeout=20).read().decode()
-        for _, name, address in targets
-    }
+    found = service.processes()
+    assert [(process.role, process.name) for process in found] == [
+        ("limiter", "limiter"),
+        ("shard", "shard-0"),
+        ("shard", "shard-1"),
+    ]
+    assert all(process.address.startswith("127.0.0.1:") for process in found), "one node: nobody else may connect"
+    text = {process.name: metrics_text(service, process.name) for process in found}
     held = [len(held) for held in ids(service)]
     for shard in (0, 1):
-        assert f'archer_replay_rows{{shard="{shard}"}} {float(held[shard])}' in text[f"shard-{shard}"]
-    assert "archer_replay_inserted_turns 450.0" in text["limiter"]
-    assert 'archer_replay_blocked_seconds_total{side="insert"} 0.0' in text["limiter"]
+        assert f"archer_replay_episodes {float(held[shard])}" in text[f"shard-{shard}"]
+    assert "archer_limiter_inserted_turns_total 450.0" in text["limiter"]
+    assert 'archer_limiter_blocked_seconds_total{side="insert"} 0.0' in text["limiter"]
+    assert all("process_resident_memory_bytes" in page and "_created" not in page for page in text.values())
 
 
 def test_kill_minus_nine_loses_nothing_acknowledged_and_stores_nothing_twice(tmp_path):
@@ -432,10 +435,10 @@ def test_each_side_waits_for_the_other_and_says_so(tmp_path):
     assert done[0] - begun > 1.0
     text = metrics_text(service, "limiter")
     blocked = [
-        line for line in text.splitlines() if line.startswith('archer_replay_blocked_seconds_total{side="insert"')
+        line for line in text.splitlines() if line.startswith('archer_limiter_blocked_seconds_total{side="insert"')
     ]
     assert float(blocked[0].split()[-1]) > 0.9
-    assert 'archer_replay_timeouts_total{side="critic"} 1.0' in text
+    assert 'archer_limiter_timeouts_total{side="critic"} 1.0' in text
     for _ in range(4):
         client.sample(SampleRequest(12))
     with pytest.raises(ReplayTimeout, match=r"sampling waits for inserting: 31 turns inserted, 52 sampled"):

@@ -28,7 +28,7 @@ from buffer.shard.store import sample_schema
 
 def open_shard(directory: Path, **settings) -> Shard:
     config = ReplayConfig(**{"shards": 1, "segment_bytes": 8192, **settings})
-    return Shard(0, config, directory, ShardMetrics(0))
+    return Shard(0, config, directory, ShardMetrics())
 
 
 def draw(shard: Shard, count: int, *, unit="turn", seed=0, sampler="uniform", messages=False, **bounds) -> Sample:
@@ -302,7 +302,7 @@ def test_a_sweep_comes_in_bounded_batches_and_is_of_its_moment(tmp_path):
     batches = list(rows)
     assert [batch.num_rows for batch in batches] == [256, 256, 88]
     assert [episode.episode_id for batch in batches for episode in unpack(batch)] == [f"e{i}" for i in range(600)]
-    assert shard.metrics.registry.get_sample_value("archer_replay_sampled_draws_total", {"shard": "0"}) == 600
+    assert shard.metrics.registry.get_sample_value("archer_replay_draws_total") == 600
 
 
 def test_an_episode_larger_than_the_capacity_is_held_alone(tmp_path):
@@ -328,7 +328,7 @@ def test_a_full_disk_leaves_the_shard_as_it_was_and_it_goes_on(tmp_path, monkeyp
     assert shard.counts() == before
     assert shard.append(make_batch(range(5, 9))) == 4
     assert held_ids(open_shard(tmp_path)) == [f"e{i}" for i in range(9)]
-    refused = shard.metrics.registry.get_sample_value("archer_replay_refused_appends_total", {"shard": "0"})
+    refused = shard.metrics.registry.get_sample_value("archer_replay_refused_appends_total")
     assert refused == 1
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import urllib.request
 from pathlib import Path
 
 import psutil
@@ -14,42 +13,6 @@ import pytest
 from loop_cases import archer, write_config
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
-
-
-def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        return str(answer.read().decode())
-
-
-def test_two_ranks_two_shards_one_engine(tmp_path: Path) -> None:
-    """The run succeeds and writes its files, and every process serves its metrics while the run goes on."""
-    config = write_config(tmp_path, cycles=3, learner={"ranks": 2, "zero_stage": 2})
-    with archer(tmp_path, "train", str(config)) as run:
-        url = re.search(r"http://\S+/targets", run.until(lambda line: "/targets" in line))
-        assert url is not None
-        run.until(lambda line: line.startswith("cycle 1/3"))
-        targets = json.loads(_get(url.group()))
-        pages = {t["labels"]["name"]: _get(f"http://{t['targets'][0]}/metrics") for t in targets}
-        assert run.finish() == 0, run.output
-
-    roles = {t["labels"]["role"] for t in targets}
-    assert roles >= {"driver", "learner", "replay", "rollout"}
-    assert {"rank-0", "rank-1", "shard-0", "shard-1", "worker-0"} <= set(pages)
-    assert "archer_learner_policy_version" in pages["rank-0"]
-    assert "vllm:" in pages["worker-0"], "vLLM's own metrics belong to the worker's page"
-
-    summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["episodes"] == 24
-    assert summary["cycles"] == 3
-    assert summary["policy_version"] == 4  # the clone, and one for each cycle
-    assert 0 < summary["proof_max_gap"] < 1e-3
-    assert summary["bc_return"] is not None
-    assert summary["final_return"] is not None
-    rows = run.rows("cycle")
-    assert [row["cycle"] for row in rows] == [1, 2, 3]
-    assert rows[-1]["metrics"]["critic/q_loss"] > 0
-    assert (run.folder / "learning_curve.png").stat().st_size > 10_000
-    assert (run.folder / "checkpoints" / "cycle-00003" / "policy" / "config.json").is_file()
 
 
 def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from learner.config import LearnerConfig
 from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.feeding.new_episodes import NewEpisodes
 from learner.passes.rows import Row, distinct_fresh
+from learner.training_metrics import metric_name
 
 GAMMA = 0.8
 CPU = torch.device("cpu")
@@ -233,9 +234,9 @@ def test_the_critic_is_measured_before_it_trains_and_measuring_changes_no_step(t
     found = cycles(events)
     assert {name: found[0][name] for name in expected} == pytest.approx(expected, rel=1e-5)
     assert "seconds/diagnosis" in found[0]
-    (gauge,) = first.session.records.metrics.value.collect()
-    shown = {sample.labels["metric"]: sample.value for sample in gauge.samples}
-    assert {name: shown[name] for name in expected} == {name: found[-1][name] for name in expected}
+    registry = first.session.records.metrics.registry
+    shown = {name: registry.get_sample_value(metric_name(name)) for name in expected}
+    assert shown == {name: found[-1][name] for name in expected}
     plain, unmeasured = make_args(tmp_path / "b", model, "archer", SMALL | {"diagnosis_episodes": 0})
     train(plain)
     for with_figures, without in zip(found, cycles(unmeasured), strict=True):

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from learner_cases import flat_actions, make_row
-from prometheus_client import CollectorRegistry
 
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer
 from learner.config import LearnerConfig
 from learner.feeding.demonstrations import write_demonstrations
-from learner.records import LearnerMetrics
 from learner.session import Session
 from learner.stages import begin
 from learner.train import Trainer
@@ -180,18 +175,9 @@ def make_args(
     return replace(arguments, **changes), events
 
 
-@contextmanager
-def own_metrics() -> Iterator[None]:
-    """Give each session its own registry, because a process can register metrics only once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("learner.records.LearnerMetrics", lambda: LearnerMetrics(CollectorRegistry()))
-        yield
-
-
 def make_session(args: TrainArgs) -> Session:
     """Return the session of a run, with which the engines prove broadcasts."""
-    with own_metrics():
-        session = Session(args)
+    session = Session(args)
     rollouts: Any = args.rollouts
     rollouts.session, rollouts.version = session, session.state.version
     return session

@@ -42,7 +42,6 @@ SMALL: dict[str, Any] = {
     },
     "evaluation": {"episodes": 8},
     "checkpoint": {"every": 1},
-    "metrics": {"port": 0},
 }
 
 

@@ -165,7 +165,8 @@ class PoolClient:
 
 def _pool_error(error: BaseException) -> BaseException:
     if isinstance(error, RayActorError) and not isinstance(error, RayTaskError):
-        return WorkersLostError(f"the pool of rollout workers has ended: {error}")
+        # The lines after the first are ids and addresses of Ray.
+        return WorkersLostError(f"the pool of rollout workers has ended: {str(error).splitlines()[0]}")
     return unwrapped(error)
 
 

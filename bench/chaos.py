@@ -60,6 +60,7 @@ CONFIG: dict[str, Any] = {
             "unit": "episode",
             "batch": 16,
             "steps_per_cycle": 8,
+            "warmup_cycles": 0,  # so that every cycle broadcasts
             "fresh_per_state": 4,
             "lr": 1e-3,
         },

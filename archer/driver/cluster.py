@@ -12,7 +12,8 @@ import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -61,8 +62,7 @@ def _connect(*configs: RunConfig) -> Any:
         with _time_limit(settings.start_timeout_s):
             if address:
                 _require_answer(_resolved(address), settings.start_timeout_s)
-            with nullcontext() if address else _on_loopback():
-                context = ray.init(**options)
+            context = ray.init(**options) if address else _start_here(options)
         signals.rearm()
         return context
     except (_TimeLimit, TimeoutError):
@@ -90,6 +90,30 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _start_here(options: dict[str, Any]) -> Any:
+    """Start a cluster on this machine, and return what `ray.init` returns.
+
+    Ray gives its first node 30 s, which are too few on a busy machine. It is tried again until the caller's time limit.
+    """
+    while True:
+        before = _children()
+        try:
+            with _on_loopback():
+                return ray.init(**options)
+        except BaseException as error:
+            for child in _children() - before:  # Ray leaves them running
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            if "timed out during startup" not in str(error):
+                raise
+
+
+def _children() -> set[int]:
+    """Return the processes that this one has started and that still exist."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(child) for path in lists for child in path.read_text(encoding="ascii").split()}
 
 
 def _bypass_proxies() -> None:

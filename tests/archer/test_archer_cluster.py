@@ -173,15 +173,34 @@ def test_the_last_cluster_of_the_machine_may_have_ended(monkeypatch: pytest.Monk
         _connect(_config(cluster={"address": "auto"}))
 
 
-def test_a_bare_exception_of_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray raises an Exception without a class of its own if its first node starts too late."""
+def test_a_node_that_starts_too_late_for_ray_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises an Exception without a class of its own after 30 s, and leaves the processes that it has started."""
+    started: list[subprocess.Popen[bytes]] = []
 
-    def init(**_: Any) -> None:
-        raise Exception("The current node timed out during startup.\nThis could happen because ...")
+    def init(**_: Any) -> str:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        if len(started) < 3:
+            raise Exception("The current node timed out during startup.\nThis could happen because ...")
+        return "connected"
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(RunError, match=r"^Ray did not start on this machine: The current node timed out during start"):
+    try:
+        assert _connect(_config()) == "connected"
+        assert [process.wait(10) for process in started[:2]] == [-9, -9]
+        assert started[2].poll() is None
+    finally:
+        started[-1].kill()
+        started[-1].wait()
+
+
+def test_another_bare_exception_of_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The GCS is full of eels.\nMore lines.")
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RunError, match=r"^Ray did not start on this machine: The GCS is full of eels\.; see /tmp/ray"):
         _connect(_config())
 
 

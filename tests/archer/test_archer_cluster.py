@@ -196,11 +196,11 @@ def test_a_node_that_starts_too_late_for_ray_is_tried_again(monkeypatch: pytest.
 
 def test_another_bare_exception_of_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: Any) -> None:
-        raise Exception("The GCS is full of eels.\nMore lines.")
+        raise Exception("The GCS cannot bind its port.\nMore lines.")
 
     monkeypatch.setattr("ray.init", init)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(RunError, match=r"^Ray did not start on this machine: The GCS is full of eels\.; see /tmp/ray"):
+    with pytest.raises(RunError, match=r"^Ray did not start on this machine: The GCS cannot bind its port\.; see /tmp/ray"):
         _connect(_config())
 
 

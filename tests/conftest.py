@@ -69,15 +69,41 @@ def ray_cluster() -> Iterator[None]:
     """A Ray cluster of this test process, with more logical CPUs than the machine has; ended with the session."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        object_store_memory=256 << 20,
-        log_to_driver=False,
-    )
+    _start_ray()
     yield
     ray.shutdown()
+
+
+def _start_ray(attempts: int = 3) -> None:
+    """Start a cluster. Ray gives its processes 30 seconds, a constant, in which busy cores may not start them."""
+    import ray
+
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=8,
+                include_dashboard=False,
+                object_store_memory=256 << 20,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:  # Ray raises a bare Exception
+            ray.shutdown()
+            if left == 0 or "timed out during startup" not in str(error):
+                raise
+
+
+@pytest.fixture
+def cluster_address(ray_cluster: None) -> str:
+    """Return the value of RAY_ADDRESS that lets a run join the cluster of this test process.
+
+    A cluster of its own costs a run 15 seconds of a core. That a run starts one, and ends it, is tested in
+    end_to_end/test_loop.py.
+    """
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 @pytest.fixture(scope="session")

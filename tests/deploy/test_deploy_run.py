@@ -7,16 +7,20 @@ does with a dashboard: substitute the variables and ask Prometheus by `query_ran
 from __future__ import annotations
 
 import json
+import math
 import urllib.request
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 from loop_cases import Run, archer, write_config
-from scrape import Prometheus, need_prometheus, prometheus, promtool
+from scrape import DEPLOY, Prometheus, need_prometheus, prometheus, promtool
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
+DASHBOARDS = DEPLOY / "grafana" / "dashboards"
+NOT_HERE = ("archer_gpu_", "kl_to_clone", "held_out", "observation_nll")
+"""Metrics that a run without a GPU, a divergence from the clone or held-out demonstrations does not have."""
 PROCESSES = {"driver", "board", "limiter", "pool", "shard-0", "shard-1", "worker-0", "rank-0", "rank-1"}
 
 
@@ -106,3 +110,19 @@ def test_what_prometheus_has_agrees_with_the_run(scraped: Scraped) -> None:
         *("driver", "board", "limiter", "pool", "shard", "rollout", "learner")
     }
     assert scraped.server.value('max_over_time(ALERTS{alertstate="firing"}[1h])') == []
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(DASHBOARDS.glob("*.json"))])
+def test_every_query_of_every_dashboard_returns_data(scraped: Scraped, name: str) -> None:
+    (info,) = scraped.server.value("min_over_time(timestamp(archer_run_info)[1h:1s])")
+    start = float(info["value"][1])
+    empty = []
+    for panel in json.loads((DASHBOARDS / f"{name}.json").read_text())["panels"]:
+        for target in panel["targets"]:
+            query = target["expr"].replace("$run", "small").replace("$__rate_interval", "20s")
+            assert "$" not in query, query
+            found = scraped.server.get("query_range", query=query, start=start, end=start + 600, step=1)["result"]
+            values = [float(value) for series in found for _, value in series["values"]]
+            if not any(map(math.isfinite, values)) and not any(metric in query for metric in NOT_HERE):
+                empty.append(f"{panel['title']}: {query}")
+    assert not empty, "\n".join(empty)

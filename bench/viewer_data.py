@@ -36,6 +36,7 @@ _ASKED = (
 )
 _START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 _UNLIMITED = 1 << 40
+_AGAIN = 6
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,14 @@ def write_run(root: Path, made: MadeRun, *, finished: bool = True) -> Path:
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     folder = HistoryFolder(path, _UNLIMITED)
     rows = [_evaluate(folder, made, rng, 0, "clone")]
+    earlier: list[dict[str, Any]] = []
     for cycle in range(1, made.cycles + 1):
         seeds = range((cycle - 1) * made.episodes, cycle * made.episodes)
         played = [_episode(rng, made, seed, cycle - 1, f"{made.name}-sampled-{seed}") for seed in seeds]
         folder.write(EPISODES, cycle, "training", _table(played, "training", cycle))
-        folder.write(VALUES, cycle, "rank-0", _values(rng, played, cycle))
+        # Replay returns earlier episodes too, so that a turn has values of several cycles.
+        folder.write(VALUES, cycle, "rank-0", _values(rng, [*played, *earlier], cycle))
+        earlier = played[:_AGAIN]
         rows.append(_cycle(rng, made, played, cycle))
         if cycle % made.every == 0 and cycle < made.cycles:
             rows.append(_evaluate(folder, made, rng, cycle, f"cycle-{cycle}"))

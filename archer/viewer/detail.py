@@ -8,7 +8,7 @@ from typing import Any
 from archer.viewer.conversation import conversation
 from archer.viewer.search import ROW
 from archer.viewer.store import Store
-from archer.viewer.tables import read_episodes
+from archer.viewer.tables import read_episode
 
 _MOST_SIBLINGS = 200
 
@@ -25,10 +25,9 @@ def episode_page(store: Store, run: str, file: str, row: int) -> dict[str, Any] 
     )
     if not found:
         return None
-    table = read_episodes(Path(found[0]["path"]))
-    if table is None or row >= table.num_rows:
+    record = read_episode(Path(found[0]["path"]), row)
+    if record is None:
         return None
-    record = table.slice(row, 1).to_pylist()[0]
     used = "SELECT * EXCLUDE (file, run) FROM used WHERE run = ? AND episode_id = ?"
     values = store.query(used, [run, record["episode_id"]])
     siblings = store.query(

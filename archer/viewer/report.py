@@ -12,7 +12,7 @@ from archer.viewer.conversation import conversation
 from archer.viewer.curves import charts
 from archer.viewer.runs import Run
 from archer.viewer.svg import chart_svg, number
-from archer.viewer.tables import episode_files, read_episodes, read_parquet, value_files
+from archer.viewer.tables import episode_files, read_episode, read_parquet, value_files
 
 _ENVIRONMENT_ONLY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The page may run no program and load nothing: what an episode says stays text even if an escape were missing."""
@@ -106,9 +106,7 @@ def _episodes(run: Run, most: int) -> Iterator[str]:
         [paths[round(i * (len(paths) - 1) / max(most - 1, 1))] for i in range(min(most, len(paths)))] if most else []
     )
     for path in dict.fromkeys(chosen):
-        table = read_episodes(path)
-        if table is not None and table.num_rows:
-            row = table.slice(0, 1).to_pylist()[0]
+        if row := read_episode(path, 0):
             yield _episode(conversation(row, _values(run, row["episode_id"])))
 
 

@@ -51,14 +51,21 @@ def find_episodes(store: Store, asked: Mapping[str, str]) -> dict[str, Any]:
     if sort not in SORTS:
         raise ConfigError(f"sort {sort!r} is unknown; give one of {', '.join(SORTS)}")
     offset, limit = _whole(asked, "offset", 0), min(_whole(asked, "limit", 50), MOST_ROWS)
-    total = store.query(f"SELECT count(*) AS n FROM {source} WHERE {condition}", values)[0]["n"]
-    # The page first, the text of its rows after: a join with all texts before the order would read all of them.
-    page = f"SELECT e.* FROM {source} WHERE {condition} ORDER BY {SORTS[sort]}, e.id LIMIT {limit} OFFSET {offset}"
-    excerpt = ", x.text AS text" if terms else ""
-    joined = " JOIN texts x ON x.id = e.id" if terms else ""
-    rows = store.query(
-        f"SELECT {ROW}{excerpt} FROM ({page}) e JOIN files f ON f.file = e.file{joined} ORDER BY {SORTS[sort]}, e.id",
+    # One pass over the texts gives the total too. Only the numbers of the rows are sorted; the rest of a row, and its
+    # text, are read for one page alone.
+    order = f"ORDER BY {SORTS[sort]}, e.id"
+    found = store.query(
+        f"SELECT e.id, count(*) OVER () AS total FROM {source} WHERE {condition} {order} LIMIT {limit} OFFSET {offset}",
         values,
+    )
+    total = found[0]["total"] if found else 0
+    if not found and offset:
+        total = store.query(f"SELECT count(*) AS n FROM {source} WHERE {condition}", values)[0]["n"]
+    excerpt, joined = (", x.text AS text", "JOIN texts x ON x.id = e.id") if terms else ("", "")
+    rows = store.query(
+        f"SELECT {ROW}{excerpt} FROM episodes e JOIN files f ON f.file = e.file {joined} "
+        f"WHERE e.id IN (SELECT unnest(?)) {order}",
+        [[row["id"] for row in found]],
     )
     for row in rows:
         if terms:

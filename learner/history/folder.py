@@ -18,6 +18,9 @@ HISTORY = "history"
 EPISODES, VALUES = "episodes", "values"
 """The two tables, each a folder of Parquet files."""
 
+_GROUP = {EPISODES: 32, VALUES: 8192}
+"""Rows that a reader of one row reads: few episodes, which hold tokens and texts."""
+
 _NAME = re.compile(r"(\d{8})-[A-Za-z0-9._-]+\.parquet")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -44,7 +47,7 @@ class HistoryFolder:
         path = folder / f"{cycle:08d}-{_UNSAFE.sub('-', name)}.parquet"
         part = folder / f".{path.name}.{os.getpid()}.part"
         try:
-            pq.write_table(rows, part, compression="zstd")
+            pq.write_table(rows, part, compression="zstd", row_group_size=_GROUP[table])
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

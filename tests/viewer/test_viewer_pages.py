@@ -120,7 +120,7 @@ def test_one_steps_through_turns_and_episodes_and_shades_tokens(page: Any) -> No
     page.keyboard.press("j")
     page.keyboard.press("j")
     page.wait_for_selector(".turn.marked >> text=turn 2")
-    figures = page.locator(".turn.marked .used").first.inner_text()
+    figures = page.locator(".turn.marked .useds").first.inner_text()
     assert all(word in figures for word in ("Q", "V", "A", "target"))
     assert page.locator("[class*=' lp']").count() > 0
     page.keyboard.press("s")

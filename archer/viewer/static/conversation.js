@@ -38,27 +38,30 @@ function Tokens({ turn, shade, most, before }) {
 // A token that is only a line end would have no place to show its shade.
 const visible = (text) => (text.trim() === "" && text.includes("\n") ? `↵${text}` : text);
 
-const Value = ({ label, value, sign, title }) => value === null || value === undefined ? null : html`<span class=${`value ${sign ? (value > 0 ? "plus" : value < 0 ? "minus" : "") : ""}`} title=${title}><span class="dim">${label}</span> ${sign ? signed(value) : figure(value)}</span>`;
+const tone = (value) => (value > 0 ? "plus" : value < 0 ? "minus" : "");
+const Value = ({ label, value, title, sign }) => html`<span class=${`value ${sign ? tone(value) : ""}`} title=${title}><span class="dim">${label}</span> ${sign ? signed(value) : figure(value)}</span>`;
+const VALUES = [["q", "Q", "Q(s, a)"], ["v", "V", "V(s)"], ["advantage", "A", "advantage"], ["target", "target", "target of Q"]];
 
-function Used({ values, when }) {
-  const said = when === "now" ? `as in cycle ${values.cycle}, the newest that used this turn` : `as the learner first used it, in cycle ${values.cycle}`;
-  return html`<span class="used"><span class="small dim">${when === "now" ? `cycle ${values.cycle}` : `used in cycle ${values.cycle}`}</span>
-    <${Value} label="Q" value=${values.q} title=${`Q(s, a) ${said}`}/><${Value} label="V" value=${values.v} title=${`V(s) ${said}`}/>
-    <${Value} label="A" value=${values.advantage} sign title=${`advantage ${said}`}/><${Value} label="target" value=${values.target} title=${`target of the step ${said}`}/></span>`;
+// The values as the first step used them and, if a later cycle used the turn again, as the newest one did.
+function Used({ values }) {
+  const rows = values.length > 1 ? [values[0], values[values.length - 1]] : values;
+  const known = VALUES.filter(([name]) => rows.some((row) => row[name] !== null));
+  return html`<div class="useds">${rows.map((row, i) => {
+    const when = i ? `in cycle ${row.cycle}, the newest that used this turn` : `as first used, in cycle ${row.cycle}`;
+    return html`<span class="dim">${i ? "latest, " : "used, "}cycle ${row.cycle}</span>${known.map(([name, label, long]) => html`<${Value} label=${label} value=${row[name]} sign=${name === "advantage"} title=${`${long} ${when}`}/>`)}${VALUES.slice(known.length).map(() => html`<span></span>`)}`;
+  })}</div>`;
 }
 
-export function TurnFigures({ turn }) {
-  const first = turn.values[0];
-  const last = turn.values[turn.values.length - 1];
-  const stop = turn.stop && !turn.stop.startsWith("stop") ? turn.stop : null;
+function Figures({ turn }) {
+  const cut = turn.stop && !turn.stop.startsWith("stop");
+  const slow = turn.action_seconds !== null && turn.action_seconds !== undefined;
   return html`<div class="figures">
     <${Value} label="reward" value=${turn.reward} sign title="reward of this turn"/>
-    ${first && html`<${Used} values=${first} when="used"/>`}
-    ${last && last !== first && html`<${Used} values=${last} when="now"/>`}
-    ${stop && html`<span class="flag">${stop}</span>`}
+    ${cut && html`<span class="flag">${turn.stop}</span>`}
     ${turn.invalid && html`<span class="flag">invalid action</span>`}
-    ${turn.stop && !stop && html`<span class="small dim">${turn.stop}</span>`}
-    ${turn.action_seconds !== null && html`<span class="small dim" title="seconds of the action, and of the environment's step">${seconds(turn.action_seconds)} + ${seconds(turn.env_seconds)}</span>`}
+    ${turn.stop && !cut && html`<span class="small dim" title="why the action ended">${turn.stop}</span>`}
+    ${slow && html`<span class="small dim" title="seconds of the action, with the wait for the engine">${seconds(turn.action_seconds)}</span>`}
+    ${slow && turn.env_seconds >= 0.01 && html`<span class="small dim" title="seconds of the environment's step">environment ${seconds(turn.env_seconds)}</span>`}
   </div>`;
 }
 
@@ -71,8 +74,9 @@ export function Turn({ turn, shade, most, marked, before }) {
   useEffect(() => { if (marked && place.current) place.current.scrollIntoView({ block: "nearest" }); }, [marked]);
   return html`<article class=${`turn ${marked ? "marked" : ""}`} ref=${place} aria-label=${`turn ${turn.turn + 1}`}>
     <div class="message policy">
-      <div class="head"><span class="role">turn ${turn.turn + 1}</span><${TurnFigures} turn=${turn}/></div>
+      <div class="head"><span class="role">turn ${turn.turn + 1}</span><${Figures} turn=${turn}/></div>
       ${turn.tokens.length ? html`<${Tokens} ...${{ turn, shade, most, before }}/>` : html`<div class="said">${turn.action}</div>`}
+      ${turn.values.length > 0 && html`<${Used} values=${turn.values}/>`}
     </div>
     ${turn.after.map((message) => html`<${Message} message=${message}/>`)}
   </article>`;

@@ -32,7 +32,7 @@ export function Facts({ episode }) {
     ["Ended because", episode.end],
     ["Policy", versionOf(episode)],
     ["Stage", `${stageOf(episode)}${episode.cycle ? `, cycle ${episode.cycle}` : ""}`],
-    ["Task", `${episode.env}${episode.task_id ? `: ${episode.task_id}` : ""}`],
+    ["Task", episode.env],
     ["Seed", episode.seed],
     ["Run", html`<a href=${address("run", { run: episode.run })}>${episode.run}</a>`],
     ["Id", html`<code>${episode.episode_id}</code>`],

@@ -4,7 +4,8 @@ The run is real, in async mode, with two learner ranks, two engines and two shar
 random from a seed: kill -9, SIGSTOP for 15 s, or a full disk for 15 s; the driver is among the victims, and is resumed.
 When the time is over the run goes on undisturbed to its end. Then the program checks that the last cycle was reached,
 that replay holds every acknowledged episode once, that no process and no file is left over, that memory and open files
-of no process grew, and that the final return is that of an undisturbed run, within their intervals.
+of no process grew, and that the final return is that of an undisturbed run, within their intervals. With --quick the
+undisturbed run has one process.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def main() -> None:
     cycles = arguments.cycles or (12 if arguments.quick else 120)
     with tempfile.TemporaryDirectory(prefix="archer-chaos-") as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()
-        calm = undisturbed(folder / "calm", cycles, arguments.seed)
+        calm = undisturbed(folder / "calm", cycles, arguments.seed, inline=arguments.quick)
         with own_disk(folder / "disturbed", DISK_MB) as disk:
             faults = Faults(arguments.seed, disk=disk)
             driver = make_driver(folder / "disturbed", cycles, arguments.seed)
@@ -104,18 +105,21 @@ def main() -> None:
     sys.exit(0 if all(found["sound"] for found in checks.values()) else 1)
 
 
-def make_driver(folder: Path, cycles: int, seed: int) -> Driver:
+def make_driver(folder: Path, cycles: int, seed: int, *, inline: bool = False) -> Driver:
     """Return the driver of a run in `folder`, not started."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "chaos.yaml"
-    config.write_text(yaml.safe_dump({**CONFIG, "runs_dir": str(folder), "cycles": cycles, "seed": seed}))
+    tree = {**CONFIG, "runs_dir": str(folder), "cycles": cycles, "seed": seed}
+    if inline:
+        tree |= {"mode": "inline", "learner": {**CONFIG["learner"], "ranks": 1}}
+    config.write_text(yaml.safe_dump(tree))
     return Driver(config, folder / "chaos", folder.with_suffix(".log"))
 
 
-def undisturbed(folder: Path, cycles: int, seed: int) -> dict[str, Any]:
-    """Return the summary of the run that nothing disturbs."""
+def undisturbed(folder: Path, cycles: int, seed: int, *, inline: bool) -> dict[str, Any]:
+    """Return the summary of the run that nothing disturbs; in one process, if `inline`, which takes a minute."""
     say(f"an undisturbed run of {cycles} cycles")
-    driver = make_driver(folder, cycles, seed)
+    driver = make_driver(folder, cycles, seed, inline=inline)
     driver.start()
     try:
         while driver.ended() is None:

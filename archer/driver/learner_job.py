@@ -60,12 +60,8 @@ def _fit_once(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_s
         follower.check()
         failure: Failure | None = fitted.result()
     except ray.exceptions.OutOfMemoryError as error:
-        return Failure(
-            "Ray ended the process that watches the learner's ranks, because the machine ran out of memory; free some "
-            "memory, then continue with `archer train --resume`",
-            str(error),
-            is_death=True,
-        )
+        message = "Ray ended the process that watches the learner's ranks, because the machine ran out of memory"
+        return Failure(message, str(error), is_death=True)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.RayActorError) as error:
         message = "the process that watches the learner's ranks died; Ray's logs say why"
         return Failure(message, str(error), is_death=True)

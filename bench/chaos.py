@@ -69,7 +69,6 @@ CONFIG: dict[str, Any] = {
     },
     "evaluation": {"episodes": 128},
     "cluster": {"start_timeout_s": 600},
-    "metrics": {"port": 0},
 }
 """The actor's rate is small: the return of a disturbed run, which repeats cycles, stays comparable."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from archer.viewer.runs import Row, Run
+from archer.viewer.runs import Row, Run, is_number
 
 Series = dict[str, Any]
 """label, x, y, and for evaluations low and high (their 95% interval); `points` if single values are marked."""
@@ -63,20 +62,16 @@ def _line(cycles: Sequence[Row], key: str, label: str) -> Series:
     points = [
         (row["metrics"]["episodes"], row["metrics"][key])
         for row in cycles
-        if _number(row["metrics"].get(key)) and _number(row["metrics"].get("episodes"))
+        if is_number(row["metrics"].get(key)) and is_number(row["metrics"].get("episodes"))
     ]
     return {"label": label, "x": [x for x, _ in points], "y": [y for _, y in points]}
 
 
 def _evaluated(rows: Sequence[Row], key: str, label: str, low: str = "", high: str = "") -> Series:
-    known = [row for row in rows if _number(row.get(key)) and _number(row.get("collected_episodes"))]
+    known = [row for row in rows if is_number(row.get(key)) and is_number(row.get("collected_episodes"))]
     series = {"label": label, "x": [r["collected_episodes"] for r in known], "y": [r[key] for r in known]}
     bounds = {"low": [r.get(low) for r in known], "high": [r.get(high) for r in known]} if low else {}
     return {**series, **bounds, "names": [r.get("name") for r in known], "points": True}
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _words(key: str) -> str:

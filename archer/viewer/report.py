@@ -10,7 +10,7 @@ from typing import Any
 from archer.driver.progress import duration
 from archer.viewer.conversation import conversation
 from archer.viewer.curves import charts
-from archer.viewer.runs import Run
+from archer.viewer.runs import Run, interval, is_number
 from archer.viewer.svg import chart_svg, number
 from archer.viewer.tables import episode_files, read_episode, read_parquet, value_files
 
@@ -69,8 +69,8 @@ def _evaluations(run: Run) -> str:
         (
             row.get("name"),
             f"{row['return_mean']:.2f}",
-            f"{row.get('return_low', float('nan')):.2f} to {row.get('return_high', float('nan')):.2f}",
-            "" if row.get("success_rate") is None else f"{row['success_rate']:.0%}",
+            interval(row),
+            f"{row['success_rate']:.0%}" if is_number(row.get("success_rate")) else "",
             row.get("episodes"),
         )
         for row in run.evaluations

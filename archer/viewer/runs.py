@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ _DEPTH = 3
 """Levels of folders below the given one in which runs are looked for."""
 _RECENT_S = 90.0
 _MARKS = ("config.yaml", "metrics.jsonl")
+_READ = (*_MARKS, "summary.json")
 _INSIDE = {"checkpoints", "best", "replay", "model", "clone", "history", "ray_train"}
 
 
@@ -83,9 +85,21 @@ class Run:
             return {}
         return found
 
-    @cached_property
+    @property
+    def signature(self) -> tuple[tuple[int, int], ...]:
+        """Size and time of the files that this object reads; another value says that they have changed."""
+        found = []
+        for name in _READ:
+            try:
+                stat = (self.path / name).stat()
+                found.append((stat.st_size, stat.st_mtime_ns))
+            except OSError:
+                found.append((-1, 0))
+        return tuple(found)
+
+    @property
     def state(self) -> str:
-        """ "running", "finished", or "stopped" if it ended before its summary."""
+        """Whether the run is "running", has "finished", or was "stopped" before its summary."""
         if is_locked(self.path / ".lock") or self._written_lately():
             return "running"
         return "finished" if self.summary else "stopped"
@@ -107,7 +121,8 @@ class Run:
     @property
     def evaluations(self) -> list[Row]:
         """The rows of evaluations; of several with one name the last."""
-        found = {row.get("name"): row for row in self.rows if row["kind"] == "evaluation" and "return_mean" in row}
+        evaluations = (row for row in self.rows if row["kind"] == "evaluation" and is_number(row.get("return_mean")))
+        found = {row.get("name"): row for row in evaluations}
         return list(found.values())
 
     def overview(self) -> Row:
@@ -134,9 +149,7 @@ class Run:
             "evaluated_success": newest.get("success_rate"),
             "best": max((row["return_mean"] for row in evaluations), default=None),
             "wall_seconds": last.get("wall_seconds"),
-            "updated": max(
-                (row["time"] for row in self.rows if isinstance(row.get("time"), (int, float))), default=None
-            ),
+            "updated": max((row["time"] for row in self.rows if is_number(row.get("time"))), default=None),
             "problems": list(dict.fromkeys(self.problems)),
         }
 
@@ -148,6 +161,17 @@ class Run:
         except OSError as error:
             self.problems.append(f"{path.name} cannot be read: {error.strerror}")
             return ""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of a row is a finite number; rows have null in place of the others."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def interval(row: Row) -> str:
+    """Return the interval of an evaluation as text, "" if it has none."""
+    low, high = row.get("return_low"), row.get("return_high")
+    return f"{low:.2f} to {high:.2f}" if is_number(low) and is_number(high) else ""
 
 
 def find_runs(root: Path) -> list[Run]:

@@ -17,6 +17,9 @@ from archer.viewer.app import make_app
 from archer.viewer.runs import find_runs
 from archer.viewer.store import Store
 
+_EVERYWHERE = ("0.0.0.0", "::")
+"""Addresses to listen on that nobody can open."""
+
 
 def serve(root: Path, *, host: str, port: int, token: str | None, ready: Callable[[str, int], None]) -> None:
     """Serve the runs in `root` until Ctrl-C; `ready` gets the address to open and the number of runs.
@@ -32,7 +35,8 @@ def serve(root: Path, *, host: str, port: int, token: str | None, ready: Callabl
         try:
             threading.Thread(target=store.refresh, daemon=True).start()
             address, query = sock.getsockname(), f"?token={token}" if token else ""
-            shown = f"[{host}]" if ":" in host else host
+            name = socket.gethostname() if host in _EVERYWHERE else host
+            shown = f"[{name}]" if ":" in name else name
             ready(f"http://{shown}:{address[1]}/{query}", runs)
             settings = uvicorn.Config(make_app(store, token), log_level="warning", access_log=False, lifespan="off")
             uvicorn.Server(settings).run(sockets=[sock])

@@ -65,6 +65,7 @@ class Store:
         self._database.execute(_SCHEMA)
         self._refreshing = threading.Lock()
         self._numbers: dict[_File, int] = {}
+        self._runs: dict[str, tuple[object, Run]] = {}
         self._next = 0
         self._looked = -1e9
         self.waiting = 0
@@ -89,8 +90,15 @@ class Store:
             cursor.close()
 
     def runs(self) -> list[Run]:
-        """Return the runs in the folder as they are now."""
-        return find_runs(self.root)
+        """Return the runs in the folder as they are now. Rows are read again only if a file of the run has changed."""
+        found = []
+        for run in find_runs(self.root):
+            signature = run.signature
+            known = self._runs.get(run.key)
+            if known is None or known[0] != signature:
+                known = self._runs[run.key] = (signature, run)
+            found.append(known[1])
+        return found
 
     def run(self, key: str) -> Run | None:
         """Return the run of a key, or None. Only keys of runs that were found are known, so that no key is a path."""
@@ -104,7 +112,9 @@ class Store:
             found = self._files()
             gone = [file for file in self._numbers if file not in found]
             self._forget(gone)
-            new = [file for file in found if file not in self._numbers]
+            # Episodes before values: of these only the ones of kept episodes are read.
+            unread = (file for file in found if file not in self._numbers)
+            new = sorted(unread, key=lambda file: (file.kind, file.run, file.path.name))
             self.waiting = len(new)
             while new:
                 first = new[0]
@@ -176,8 +186,9 @@ class Store:
 def _insert_values(cursor: duckdb.DuckDBPyConnection, group: Sequence[_File]) -> None:
     cursor.execute(
         "INSERT INTO used SELECT f.file, f.run, p.episode_id, turn, p.cycle, p.version, q, v, advantage, target, "
-        "token_advantage FROM read_parquet(?, filename=true) p JOIN files f ON f.path = p.filename",
-        [[str(file.path) for file in group]],
+        "token_advantage FROM read_parquet(?, filename=true) p JOIN files f ON f.path = p.filename "
+        "WHERE p.episode_id IN (SELECT episode_id FROM episodes WHERE run = ?)",
+        [[str(file.path) for file in group], group[0].run],
     )
 
 

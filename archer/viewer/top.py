@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from archer.driver.progress import RunState, duration, panel
-from archer.viewer.runs import Run, open_run
+from archer.viewer.runs import Run, interval, is_number, open_run
 
 _SHOWN_EVALUATIONS = 8
 
@@ -41,10 +41,11 @@ def figures(run: Run) -> RenderableType:
     state = RunState(run.key, cycles if isinstance(cycles, int) else 0)
     for row in run.rows:
         if row["kind"] in ("cycle", "held_out") and isinstance(row.get("metrics"), dict):
-            state.apply(row)
+            known = {name: value for name, value in row["metrics"].items() if is_number(value)}
+            state.apply({"cycle": state.cycle, **row, "metrics": known})
     # The rows of a run do not say which phase is under way.
     state.stage = "train" if run.cycles and run.state == "running" else run.state
-    times = [row["time"] for row in run.rows if isinstance(row.get("time"), (int, float))]
+    times = [row["time"] for row in run.rows if is_number(row.get("time"))]
     last = run.cycles[-1]["metrics"] if run.cycles else {}
     parts: list[RenderableType] = [panel(state, elapsed=last.get("wall_seconds") or 0.0)]
     if run.state == "running" and times:
@@ -62,7 +63,7 @@ def figures(run: Run) -> RenderableType:
 def _phases(run: Run) -> Text:
     metrics = run.cycles[-1]["metrics"]
     seconds = {key.removeprefix("seconds/"): value for key, value in metrics.items() if key.startswith("seconds/")}
-    shown = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if value is not None)
+    shown = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if is_number(value))
     return Text.assemble(("last cycle  ", "dim"), shown)
 
 
@@ -71,7 +72,6 @@ def _evaluations(run: Run) -> Table:
     table = Table(*columns, box=None, header_style="dim", padding=(0, 3, 0, 0))
     for row in run.evaluations[-_SHOWN_EVALUATIONS:]:
         success = row.get("success_rate")
-        interval = f"{row.get('return_low', float('nan')):.2f} to {row.get('return_high', float('nan')):.2f}"
-        rate = "" if success is None else f"{success:.0%}"
-        table.add_row(Text(str(row.get("name"))), f"{row['return_mean']:.2f}", interval, rate)
+        rate = f"{success:.0%}" if is_number(success) else ""
+        table.add_row(Text(str(row.get("name"))), f"{row['return_mean']:.2f}", interval(row), rate)
     return table

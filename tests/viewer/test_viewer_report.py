@@ -67,7 +67,9 @@ def test_a_half_written_run_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("name: [half")
     (run / "summary.json").write_text('{"name": "ha')
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    (run / "metrics.jsonl").write_text("\n".join([*lines[:3], "garbage", lines[3], lines[4][:20]]))
+    null = json.dumps({"kind": "evaluation", "name": "null", "return_mean": None})
+    nothing = json.dumps({"kind": "cycle", "metrics": {"episodes": 4, "return": None, "seconds/actor": None}})
+    (run / "metrics.jsonl").write_text("\n".join([*lines[:3], "garbage", nothing, null, lines[4][:20]]))
     history_files(run, EPISODES)[0].write_bytes(b"PAR1 and no more")
     found = Run("half", run)
     html = report_html(found, episodes=4)
@@ -77,6 +79,9 @@ def test_a_half_written_run_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
         "summary.json is not complete",
     }
     assert "line 4 is no row" in html
+    console = Console(record=True, width=120, force_terminal=False)
+    watch(run, console, every_s=1.0, once=True)
+    assert "line 4 is no row" in console.export_text()
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.yaml").write_text("")

@@ -33,6 +33,7 @@ from archer.driver.progress import Event, Progress
 from archer.driver.prometheus_folder import announce
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from archer.driver.targets import Targets, expected_processes
+from archer.trackers.feed import TrackerFeed, track
 from buffer.service import ReplayService
 from buffer.telemetry.endpoint import Exposure, Process
 
@@ -60,6 +61,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         greedy, settings = config.evaluation.greedy, dump_config(config)
         journal = Journal(folder, progress, env=config.env.id, greedy=greedy, settings=settings)
         journal.handle(passes.event())
+        tracked = stack.enter_context(track(config, folder.path, settings, state, progress.message))
         config = passes.settle(config)
 
         api_server = stack.enter_context(cluster(config))
@@ -82,7 +84,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         targets.add_source("pool", pool.processes)
         stack.callback(targets.clear)  # first of all at the end: the processes that it asks are about to end
 
-        with BoardFollower(board, _to_both(journal, metrics)) as follower:
+        with BoardFollower(board, _to_all(journal, metrics, tracked)) as follower:
             targets.add_source("board", follower.processes)
             args = train_args(
                 config,
@@ -101,12 +103,13 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
 
-def _to_both(journal: Journal, metrics: RunMetrics) -> Callable[[Event], None]:
-    """Return what hands an event to the journal and to the driver's metrics."""
+def _to_all(journal: Journal, metrics: RunMetrics, tracked: TrackerFeed) -> Callable[[Event], None]:
+    """Return what hands an event to the journal, to the driver's metrics and to the trackers."""
 
     def handle(event: Event) -> None:
         metrics.handle(event)
         journal.handle(event)
+        tracked.handle(event)
 
     return handle
 

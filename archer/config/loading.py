@@ -12,6 +12,7 @@ from archer.config.overrides import parse_override, set_key
 from archer.config.presets import find_config
 from archer.config.yaml_values import dump_yaml, read_yaml
 from archer.errors import ConfigError
+from archer.trackers.base import require_installed
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, check: bool = True) -> RunConfig:
@@ -62,7 +63,11 @@ def looks_like_folder(path: str) -> bool:
 
 
 def _check_machine(config: RunConfig) -> None:
-    """Check what only this machine knows: the folders of model and adapter, the environment. Raises ConfigError."""
+    """Check what only this machine knows: trackers, the folders of model and adapter, the environment.
+
+    Raises ConfigError.
+    """
+    require_installed(config.tracking)
     path = config.model.path
     if path is not None and looks_like_folder(path) and not Path(path).expanduser().is_dir():
         raise ConfigError(

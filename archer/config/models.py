@@ -14,6 +14,7 @@ from archer.config.sections import (
     MetricsConfig,
     ModelConfig,
 )
+from archer.trackers.base import TrackerName
 from buffer.config import ReplayConfig
 from learner.algorithm_config import AlgorithmConfig
 from learner.config import AlgorithmName, LearnerConfig
@@ -55,6 +56,10 @@ class RunConfig(StrictConfig):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="Checkpoints.")
     history: HistoryConfig = Field(default_factory=HistoryConfig, description="Episodes and values kept for people.")
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="The Ray cluster.")
+    tracking: list[TrackerName] = Field(
+        ["tensorboard"],
+        description="What gets curves, evaluations and a sample of episodes; TensorBoard writes to the run folder.",
+    )
     metrics: MetricsConfig = Field(default_factory=MetricsConfig, description="The metrics endpoint.")
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ from archer.driver.passes import prove_passes
 from archer.driver.progress import Event, Progress
 from archer.driver.run_folder import RunFolder, latest_checkpoint
 from archer.errors import RunError
+from archer.trackers.feed import track
 from buffer.client.local_client import LocalClient
 from learner.critic_scorer import CriticScorer
 from learner.entry import run_alone
@@ -56,6 +57,7 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
         greedy, settings = config.evaluation.greedy, dump_config(config)
         journal = Journal(folder, progress, env=config.env.id, greedy=greedy, settings=settings)
         journal.handle(passes.event())
+        tracked = stack.enter_context(track(config, folder.path, settings, state, progress.message))
         config = passes.settle(config)
         replay = _open_replay(config, folder, checkpoint)
         stack.callback(replay.close)
@@ -75,7 +77,6 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
         scorer = CriticScorer(config.learner, model) if config.algorithm_config.proposals() else None
         rollouts = InlineRollouts(arguments, scorer)
         stack.callback(rollouts.shutdown)
-        board = _Board(journal.handle)
         args = train_args(
             config,
             folder,
@@ -83,7 +84,7 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
             resume=checkpoint,
             replay=replay,
             rollouts=rollouts,
-            board=board,
+            board=_Board(journal.handle, tracked.handle),
             pass_gap=passes.gap,
             scorer=None if scorer is None else scorer.load,
         )
@@ -98,14 +99,16 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
 
 
 class _Board:
-    """Hands each event to `handle` at once; implements `learner.protocols.Publisher`."""
+    """Hands each event to `handlers` at once; implements `learner.protocols.Publisher`."""
 
-    def __init__(self, handle: Callable[[Event], None]) -> None:
-        self._handle = handle
+    def __init__(self, *handlers: Callable[[Event], None]) -> None:
+        self._handlers = handlers
 
     def publish(self, event: Event) -> None:
         """Handle one event, with the present time added."""
-        self._handle({**event, "time": time.time()})
+        event = {**event, "time": time.time()}
+        for handle in self._handlers:
+            handle(event)
 
     def register_target(self, role: str, name: str, address: str) -> None:
         """Do nothing: an inline run serves no metrics."""

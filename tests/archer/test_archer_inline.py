@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from archer.config.loading import config_from_tree, dump_config
 from archer.driver.inline import run_inline
@@ -113,6 +114,10 @@ def test_one_seed_gives_one_run_from_the_command_line_or_in_this_process(one_ran
     assert summary["episodes"] == 16
     assert summary["policy_version"] == 3
     assert summary["proof_max_gap"] < 1e-4
+    log = EventAccumulator(str(first / "tensorboard" / "cycle")).Reload()
+    returns = [row["metrics"]["return"] for row in figures(first) if row["kind"] == "cycle"]
+    assert [point.value for point in log.Scalars("return")] == pytest.approx(returns)
+    assert "episodes/final/2/text_summary" in log.Tags()["tensors"], "a sample of the episodes of an evaluation"
     # `archer eval` and `archer compare` find the policy of such a run.
     (policy,) = choose_policies([str(first)], env=None, overrides=[])
     assert Path(policy.model).is_relative_to(first)

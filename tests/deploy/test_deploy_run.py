@@ -44,7 +44,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     evaluation = {"episodes": 8, "every": 1}
     config = write_config(folder, cycles=3, learner={"ranks": 2, "zero_stage": 2}, evaluation=evaluation)
     with prometheus(folder, folder / "runs") as server, archer(folder, "train", str(config)) as run:
-        run.until(lambda line: line.startswith("cycle 2/3"))
+        run.until(lambda line: line.startswith("cycle 2/3"), timeout_s=800.0)
         targets = json.loads((run.folder / "targets.json").read_text())
         pages = {target["labels"]["name"]: _page(target["targets"][0]) for target in targets}
         yield Scraped(run, targets, pages, server, run.finish())

@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # On busy cores, two torch threads run 10 to 100 times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Ray runs its workers, and so an engine, at niceness 15. Beside tests that compute, they would get a thirtieth of the
+# time.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 LONG = ("end_to_end", "slow", "engine")

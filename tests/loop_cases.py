@@ -45,6 +45,18 @@ SMALL: dict[str, Any] = {
 }
 
 
+ALGORITHMS: dict[str, Any] = {
+    "cpus_per_rank": 0.5,
+    "offline": {"unit": "episode", "batch": 4, "steps_per_cycle": 2},
+    "filtered_bc": {"steps_per_cycle": 2, "batch": 4, "best": 0.5},
+    "ppo": {"batch": 4, "epochs": 2, "lr": 1e-3, "value_lr": 1e-3},
+    "reinforce": {"batch": 4, "lr": 1e-3},
+    "grpo": {"batch": 4, "group": 4, "lr": 1e-3, "kl_to_clone": 0.01},
+    "chai": {"candidates": 2},
+}
+"""Small settings of every algorithm, for the field `learner`."""
+
+
 @dataclass
 class Run:
     """One `archer` process and its folder."""
@@ -53,7 +65,7 @@ class Run:
     folder: Path
     lines: list[str]
 
-    def until(self, wanted: Callable[[str], bool], timeout_s: float = 300.0) -> str:
+    def until(self, wanted: Callable[[str], bool], timeout_s: float = 840.0) -> str:
         """Read the output up to a line that `wanted` accepts. Fail with the whole output if the process ends."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_s
@@ -64,7 +76,7 @@ class Run:
             assert time.monotonic() < deadline, "no such line in time:\n" + "\n".join(self.lines)
         raise AssertionError(f"ended with {self.process.wait()} before that line:\n" + "\n".join(self.lines))
 
-    def finish(self, timeout_s: float = 600.0) -> int:
+    def finish(self, timeout_s: float = 840.0) -> int:
         """Read the rest of the output and return the exit status."""
         assert self.process.stdout is not None
         self.lines += [line.rstrip() for line in self.process.stdout]
@@ -75,8 +87,7 @@ class Run:
         return "\n".join(self.lines)
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
-        text = (self.folder / "metrics.jsonl").read_text()
-        return [row for row in map(json.loads, text.splitlines()) if row["kind"] == kind]
+        return rows(self.folder, kind)
 
     def family(self) -> list[psutil.Process]:
         """Return every descendant process, except two agents of Ray, which exit a minute after the driver."""
@@ -93,6 +104,24 @@ class Run:
             except psutil.NoSuchProcess:
                 continue
         return found
+
+
+def rows(run_folder: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the rows of one kind in metrics.jsonl."""
+    text = (run_folder / "metrics.jsonl").read_text()
+    return [row for row in map(json.loads, text.splitlines()) if row["kind"] == kind]
+
+
+def assert_trained(run_folder: Path, metric: str, *, cycles: int, version: int, offline: int = 0) -> None:
+    """Check that every cycle reported `metric`, and that all but the first `offline` played episodes."""
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert summary["cycles"] == cycles
+    assert summary["policy_version"] == version
+    assert summary["proof_max_gap"] < 1e-3
+    found = [row["metrics"] for row in rows(run_folder, "cycle")]
+    assert len(found) == cycles
+    assert all(metric in metrics for metrics in found)
+    assert ["return" in metrics for metrics in found] == [False] * offline + [True] * (cycles - offline)
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
@@ -138,3 +167,12 @@ def archer(folder: Path, *arguments: str, cwd: Path | None = None, **environment
                 child.kill()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def record_episodes(folder: Path) -> Path:
+    """Return a Parquet file of scripted episodes to import."""
+    out = folder / "data"
+    wanted = ("twenty_questions_subset", "--episodes", "32", "--skill", "0.3", "--out", str(out))
+    with archer(folder, "record", *wanted) as run:
+        assert run.finish() == 0, run.output
+    return out / "episodes.parquet"

@@ -39,6 +39,14 @@ def served(folder):
     served.close()
 
 
+@pytest.fixture(scope="module")
+def with_stop_text(folder):
+    """An engine with a stop text, which the last test of this file kills."""
+    served = Served(folder, version=3, stop_text="Q")
+    yield served
+    served.close()
+
+
 def test_logprobs_are_those_of_the_distribution_sampled_from(served, folder):
     model = load_model(folder)
     completions = served.generate(PROMPT, 8, WARM)
@@ -176,19 +184,6 @@ def test_a_prompt_longer_than_the_window_is_refused_with_numbers(served):
     assert len(cut.token_ids) <= 6
 
 
-def test_a_dead_engine_ends_every_wait(folder):
-    served = Served(folder)
-    process = served.engine._llm.engine_core.resources.engine_manager.processes[0]
-    long = served.submit(served.engine.generate(PROMPT, 64, SamplingConfig(max_tokens=200)))
-    os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(EngineDied):
-        long.result(60)
-    served.run(asyncio.wait_for(served.engine.died.wait(), 60))
-    with pytest.raises(EngineDied):
-        served.run(served.engine.start_weight_update(), 60)
-    served.close()
-
-
 def test_a_thought_has_a_budget_of_its_own_and_every_token_is_sampled(served, folder):
     model = load_model(folder)
     sampling = SamplingConfig(temperature=1.0, max_tokens=5, thought_tokens=40)
@@ -211,12 +206,8 @@ def test_a_thought_has_a_budget_of_its_own_and_every_token_is_sampled(served, fo
     assert {(True, 5), (False, 40)} <= lengths
 
 
-def test_a_stop_text_ends_an_action_and_is_part_of_it(folder):
-    served = Served(folder, version=3, stop_text="Q")
-    try:
-        actions = served.generate(PROMPT, 200, SamplingConfig(max_tokens=60))
-    finally:
-        served.close()
+def test_a_stop_text_ends_an_action_and_is_part_of_it(with_stop_text, folder):
+    actions = with_stop_text.generate(PROMPT, 200, SamplingConfig(max_tokens=60))
     model, letter = load_model(folder), byte_tokenizer().convert_tokens_to_ids("Q")
     stopped = 0
     for action in actions:
@@ -227,3 +218,15 @@ def test_a_stop_text_ends_an_action_and_is_part_of_it(folder):
         expected = reference_logprobs(model, PROMPT + action.token_ids, 1.0)[len(PROMPT) - 1 :]
         np.testing.assert_allclose(action.logprobs, expected, atol=1e-4)
     assert stopped > 10
+
+
+def test_a_dead_engine_ends_every_wait(with_stop_text):
+    served = with_stop_text
+    process = served.engine._llm.engine_core.resources.engine_manager.processes[0]
+    long = served.submit(served.engine.generate(PROMPT, 64, SamplingConfig(max_tokens=200)))
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(EngineDied):
+        long.result(60)
+    served.run(asyncio.wait_for(served.engine.died.wait(), 60))
+    with pytest.raises(EngineDied):
+        served.run(served.engine.start_weight_update(), 60)

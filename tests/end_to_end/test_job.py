@@ -1,8 +1,7 @@
-"""A run as a job on an existing cluster."""
+"""A run as a job on an existing cluster, which trains by GRPO."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loop_cases import write_config
+from loop_cases import ALGORITHMS, assert_trained, write_config
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
@@ -90,13 +89,11 @@ def _submit(address: str, command: list[str], *, cwd: Path) -> subprocess.Comple
 
 
 def test_submitted_job_trains_on_that_cluster(tmp_path: Path) -> None:
-    config = write_config(tmp_path)
+    config = write_config(tmp_path, algorithm="grpo", learner=ALGORITHMS, replay={"shards": 1})
     with _head() as address:
         done = _submit(address, [str(BIN / "archer"), "train", str(config)], cwd=tmp_path)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert "cycle 2/2" in output
     assert "succeeded" in output
-    summary = json.loads((tmp_path / "runs" / "small" / "summary.json").read_text())
-    assert summary["cycles"] == 2
-    assert summary["policy_version"] == 3
+    assert_trained(tmp_path / "runs" / "small", "actor/kl_to_clone", cycles=2, version=3)

@@ -10,16 +10,34 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pytest
-from loop_cases import archer, write_config
+from loop_cases import ALGORITHMS, archer, assert_trained, record_episodes, write_config
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 
 def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
-    """Kill the driver in async mode; the resumed run names its checkpoint and repeats no cycle that it has."""
-    config = write_config(tmp_path, cycles=4, mode="async")
+    """Kill the driver in async mode; the resumed run names its checkpoint and repeats no cycle that it has.
+
+    The run begins with a cycle on imported episodes. Policy, critic, target and reference are adapters on the clone,
+    and each of two ranks holds half of them.
+    """
+    config = write_config(
+        tmp_path,
+        cycles=5,
+        mode="async",
+        offline_cycles=1,
+        demonstrations={"episodes": 0, "files": [str(record_episodes(tmp_path))]},
+        learner=ALGORITHMS
+        | {
+            "ranks": 2,
+            "zero_stage": 3,
+            "lora": {"rank": 4},
+            "critic": {"build": None},
+            "actor": {"kl_to_clone": 0.01},
+        },
+    )
     with archer(tmp_path, "train", str(config)) as run:
-        run.until(lambda line: line.startswith("cycle 3/4"))
+        run.until(lambda line: line.startswith("cycle 3/5"))
         family = run.family()
         run.process.send_signal(signal.SIGKILL)
         run.process.wait(30)
@@ -32,10 +50,12 @@ def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     assert said is not None
     assert said.group(1) == said.group(2)
     assert int(said.group(1)) >= 2
-    assert [row["cycle"] for row in resumed.rows("cycle")] == [1, 2, 3, 4]
+    assert [row["cycle"] for row in resumed.rows("cycle")] == [1, 2, 3, 4, 5]
+    # The clone is version 1; each cycle adds one.
+    assert_trained(run.folder, "actor/advantage", cycles=5, version=6, offline=1)
     summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["cycles"] == 4
     assert summary["episodes"] >= 32
+    assert (run.folder / "checkpoints" / "cycle-00005" / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_run_survives_the_death_of_a_worker_a_shard_an_engine_and_a_rank(tmp_path: Path) -> None:
@@ -72,7 +92,7 @@ def _column(batch: pa.RecordBatch) -> list[str]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupt_ends_the_run_with_one_message(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    with archer(tmp_path, "train", str(write_config(tmp_path, cycles=50))) as run:
+    with archer(tmp_path, "train", str(write_config(tmp_path, cycles=50, replay={"shards": 1}))) as run:
         run.until(lambda line: line.startswith("cycle 1/50"))
         family = run.family()
         run.process.send_signal(number)
@@ -96,6 +116,7 @@ def test_environment_that_raises_ends_the_run_with_its_own_error(tmp_path: Path)
         learner={"clone": {"steps": 0}},
         model={"build": None, "path": str(_tiny_model(tmp_path))},
         demonstrations={"episodes": 0, "keep_in_replay": False},
+        replay={"shards": 1},
     )
     with archer(tmp_path, "train", str(config), PYTHONPATH=str(tmp_path)) as run:
         assert run.finish() == 1

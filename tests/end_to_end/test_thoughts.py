@@ -1,4 +1,7 @@
-"""Two cycles of a tiny thinking Qwen3 on the real stack, on an environment of the user that sometimes fails."""
+"""Two cycles of a tiny thinking Qwen3 on the real stack, on an environment of the user that sometimes fails.
+
+One run keeps the thoughts and trains by REINFORCE, the other drops them and trains by ArCHer.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from loop_cases import archer, write_config
+from loop_cases import ALGORITHMS, archer, assert_trained, write_config
 from thinking_cases import check_logprobs, played, save_thinking_model, thinking_tokenizer
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
@@ -33,21 +36,25 @@ class Echo:
 '''
 
 
-@pytest.mark.parametrize("thoughts", ["keep", "drop"])
-def test_two_cycles_of_a_thinking_model(tmp_path: Path, thoughts: str) -> None:
+@pytest.mark.parametrize(
+    ("thoughts", "algorithm", "metric"), [("keep", "reinforce", "actor/loss"), ("drop", "archer", "actor/advantage")]
+)
+def test_two_cycles_of_a_thinking_model(tmp_path: Path, thoughts: str, algorithm: str, metric: str) -> None:
     (tmp_path / "my_echo.py").write_text(ENVIRONMENT)
     config = write_config(
         tmp_path,
+        algorithm=algorithm,
         episodes_per_cycle=16,
         model={"path": str(save_thinking_model(tmp_path / "model")), "build": None},
         env={"id": "my_echo:Echo"},
         demonstrations={"episodes": 0, "keep_in_replay": False},
         rollout={"thoughts": thoughts, "sampling": {"max_tokens": 12, "thought_tokens": 30}},
-        learner={"clone": {"steps": 0}, "critic": {"build": None}},
+        learner=ALGORITHMS | {"clone": {"steps": 0}, "critic": {"build": None}},
         replay={"shards": 1},
     )
     with archer(tmp_path, "train", str(config), PYTHONPATH=str(tmp_path)) as run:
         assert run.finish() == 0, run.output
+    assert_trained(run.folder, metric, cycles=2, version=2)
     episodes = played(run.folder, version=1)
     assert len(episodes) == len({episode.episode_id for episode in episodes}) >= 12
     check_logprobs(run.folder / "checkpoints" / "cycle-00001" / "policy", episodes)

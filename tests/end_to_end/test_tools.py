@@ -1,15 +1,17 @@
-"""Native tool calls on the real stack: a template in Llama's form, with the date and tools, on the support desk."""
+"""Native tool calls on the real stack: a template in Llama's form, with the date and tools, on the support desk.
+
+The policy trains by filtered cloning.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from actor_cases import load_model, reference_logprobs
-from loop_cases import archer, write_config
+from loop_cases import ALGORITHMS, archer, assert_trained, write_config
 from tool_templates import LLAMA, save_tool_model
 from transformers import AutoTokenizer
 
@@ -19,28 +21,24 @@ from buffer.episodes.schema import batch_to_episodes
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 
-def test_llama_like_template_with_date_and_tools(tmp_path: Path) -> None:
+def test_llama_like_template_with_date_and_tools(cluster_address: str, tmp_path: Path) -> None:
     """Two cycles: along every episode the engine's stored log-probabilities are the policy's own."""
     kwargs = {"level": 1, "cases": 2, "observe": "brief"}
     model = save_tool_model(tmp_path / "model", LLAMA, "support_desk", **kwargs)
     config = write_config(
         tmp_path,
+        algorithm="filtered_bc",
         model={"build": None, "path": str(model)},
         env={"id": "support_desk", "kwargs": {**kwargs, "max_turns": 5}},
         rollout={"sampling": {"max_tokens": 40}, "system_prompt": "You serve the customers of a shop."},
         demonstrations={"episodes": 32, "skill": 0.6, "keep_in_replay": True},
-        learner={
-            "clone": {"steps": 120, "batch": 4, "lr": 8e-3},
-            "critic": {"batch": 4},
-            "actor": {"batch": 4, "lr": 1e-4},
-        },
+        learner=ALGORITHMS | {"clone": {"steps": 120, "batch": 4, "lr": 8e-3}},
         replay={"shards": 1},
     )
-    with archer(tmp_path, "train", str(config)) as run:
+    with archer(tmp_path, "train", str(config), RAY_ADDRESS=cluster_address) as run:
         assert run.finish() == 0, run.output
     assert "tool calls: native, because the chat template writes them and vLLM's parser llama3_json" in run.output
-    summary = json.loads((run.folder / "summary.json").read_text())
-    assert summary["policy_version"] == 3
+    assert_trained(run.folder, "actor/token_nll", cycles=2, version=3)
     assert [row["metrics"]["rejected_calls"] >= 0 for row in run.rows("cycle")] == [True, True]
 
     tokenizer = AutoTokenizer.from_pretrained(model)

@@ -1,4 +1,4 @@
-"""A model with a sliding window shorter than its episodes, on the real stack."""
+"""A model with a sliding window shorter than its episodes, on the real stack; PPO trains it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loop_cases import archer, write_config
+from loop_cases import ALGORITHMS, archer, assert_trained, write_config
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 from archer.config.sections import TinyModelConfig
@@ -21,20 +21,23 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 WINDOW = 24
 
 
-def test_engine_and_learner_agree_beyond_the_window(tmp_path: Path) -> None:
+def test_engine_and_learner_agree_beyond_the_window(cluster_address: str, tmp_path: Path) -> None:
     """The log-probabilities that the engine stored are the model's own along the whole of every episode."""
     model = _mistral(tmp_path)
     config = write_config(
         tmp_path,
-        cycles=2,
+        algorithm="ppo",
         model={"build": None, "path": str(model)},
         demonstrations={"episodes": 0, "keep_in_replay": False},
-        learner={"clone": {"steps": 0}},
+        learner=ALGORITHMS | {"clone": {"steps": 0}},
+        replay={"shards": 1},
     )
-    with archer(tmp_path, "train", str(config)) as run:
+    with archer(tmp_path, "train", str(config), RAY_ADDRESS=cluster_address) as run:
         assert run.finish() == 0, run.output
     assert "passes of MistralForCausalLM: packed; largest gap to its own forward pass" in run.output
 
+    # Without a clone, each cycle adds one to version 0.
+    assert_trained(run.folder, "actor/value_loss", cycles=2, version=2)
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["passes"]["policy"] == "packed"
     assert summary["passes"]["gap"] < 1e-4

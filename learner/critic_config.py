@@ -55,6 +55,9 @@ class RecentDraws(StrictConfig):
         0.0, ge=0, le=1, description="Share of each batch from the policy's latest episodes, if replay has any."
     )
     recent_versions: int = Field(1, ge=1, description="Policy versions whose episodes count as the latest.")
+    recent_repeats: float = Field(
+        4.0, gt=0, description="Most draws of each of the latest episodes in a phase, so that few are not memorised."
+    )
 
     @model_validator(mode="after")
     def _share_is_a_sample(self) -> Self:

@@ -50,6 +50,7 @@ class Archer(OverActorCritic):
             max_staleness=actor.max_staleness,
             recent_share=actor.recent_share,
             recent_versions=actor.recent_versions,
+            recent_repeats=actor.recent_repeats,
         )
         return [critic_draws, actor_draws]
 

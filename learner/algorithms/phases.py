@@ -26,6 +26,7 @@ class Draws:
         importance: exponent of the importance weights of prioritised draws.
         recent_share: share of each batch that is drawn from the episodes of the last `recent_versions` policy
             versions. The rest is drawn like a batch without such a share, and all of it if there is no such episode.
+        recent_repeats: most draws of each recent episode (or turn) in the phase, in the mean; they bound the share.
         updates_per_turn: steps for each turn that the cycle has collected, in place of `steps`; None keeps `steps`.
         extra: steps in addition to either.
         trains_policy: whether the steps change the policy, so that it is broadcast at the end of the cycle.
@@ -46,14 +47,23 @@ class Draws:
     importance: float = 0.0
     recent_share: float = 0.0
     recent_versions: int = 1
+    recent_repeats: float = float("inf")
     updates_per_turn: float | None = None
     extra: int = 0
     trains_policy: bool = True
 
     @property
-    def recent(self) -> int:
-        """The number of samples of a batch that are drawn from recent episodes."""
+    def most_recent(self) -> int:
+        """The largest number of samples of a batch that are drawn from recent episodes."""
         return round(self.recent_share * self.batch)
+
+    def recent(self, held: int) -> int:
+        """Return the number of samples of a batch from recent episodes, if replay holds `held` of these.
+
+        After the first rollouts few episodes are recent. A critic that draws each of them a hundred times memorises
+        how they ended, and its advantages of other actions are then noise.
+        """
+        return int(min(self.most_recent, self.recent_repeats * held / self.steps))
 
     def counted(self, new_turns: int | None) -> Draws:
         """Return these draws with their number of steps final, `extra` included.

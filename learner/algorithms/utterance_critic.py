@@ -233,6 +233,7 @@ def critic_phase(config: CriticConfig, cycle: int, *, fresh: int) -> Draws:
         importance=config.importance_exponent,
         recent_share=config.recent_share,
         recent_versions=config.recent_versions,
+        recent_repeats=config.recent_repeats,
         updates_per_turn=config.updates_per_turn,
         extra=config.warmup_steps if cycle == 0 else 0,
         trains_policy=False,

@@ -214,20 +214,21 @@ class Feeder:
         def sample(request: SampleRequest) -> Sample:
             return self._replay.sample(request, timeout_s=self._config.timeout_s)
 
-        recent, rest = draws.recent, draws.batch - draws.recent
-        parts: list[Sample] = []
-        if recent:
+        asked = draws.most_recent
+        recent, parts = 0, []
+        if asked:
             try:
-                parts.append(sample(draws.recent_request(steps * recent, version)))
+                parts.append(sample(draws.recent_request(steps * asked, version)))
+                recent = draws.recent(parts[0].population)
             except EmptyViewError:
-                # The policy has not played yet, for example in an offline cycle; the phase's metric says so.
-                recent, rest = 0, draws.batch
+                pass  # The policy has not played yet, for example in an offline cycle; the phase's metric says so.
+        rest = draws.batch - recent
         if rest:
             parts.append(sample(draws.request(steps * rest, version)))
         if len(parts) == 1:
             return parts[0], recent
-        first, second = (np.arange(steps * n).reshape(steps, n) for n in (recent, rest))
-        return Sample.mixed(parts, order=np.hstack((first, steps * recent + second)).ravel()), recent
+        first, second = (np.arange(steps * n).reshape(steps, n) for n in (asked, rest))
+        return Sample.mixed(parts, order=np.hstack((first[:, :recent], steps * asked + second)).ravel()), recent
 
     def _complete(self, item: _Pending) -> list[Batch]:
         """Wait for the fresh actions of a step and return each rank's share of it."""

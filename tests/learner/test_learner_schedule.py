@@ -119,6 +119,22 @@ def test_a_share_of_each_batch_is_recent_and_never_a_demonstration(tmp_path: Pat
         assert {batch.recent_share for batch in batches} == {1.0}
 
 
+@pytest.mark.parametrize(("unit", "held"), [("turn", 20), ("episode", 10)])
+def test_few_recent_episodes_are_not_drawn_over_and_over(tmp_path: Path, unit: Any, held: int) -> None:
+    """In a long warm-up the share would be 240 draws of ten episodes of two turns."""
+    with _feeder(tmp_path, {-1: 200, 5: 10}) as feeder:
+        for repeats, of_batch in ((6.0, 6 * held // 60), (1.0, 0)):
+            draws = Draws("critic", 60, 8, unit, recent_share=0.5, recent_repeats=repeats)
+            batches = list(feeder.batches(draws, version=5))
+            assert len(batches) == 60
+            assert {sum(_samples_by_version(batch, unit).values()) for batch in batches} == {8}
+            assert {batch.recent_share for batch in batches} == {of_batch / 8}
+            others = 60 * (8 - of_batch)
+            drawn = sum(_samples_by_version(batch, unit).get(5, 0) for batch in batches)
+            # The draws from all of replay find one of the ten with probability 1 / 21, give or take four deviations.
+            assert drawn - 60 * of_batch == pytest.approx(others / 21, abs=4 * (others / 21) ** 0.5)
+
+
 def test_without_a_recent_episode_the_whole_batch_is_of_all_of_replay(tmp_path: Path) -> None:
     with _feeder(tmp_path, {-1: 20, 2: 20}) as feeder:
         for share in (0.5, 1.0):

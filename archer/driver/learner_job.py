@@ -180,13 +180,18 @@ def _lost_peer(error: BaseException) -> bool:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return the error under Ray's wrappers."""
-    while True:
+    """Return the error under Ray's wrappers: the first one of ours, or the last."""
+    while not _is_ours(error):
         layers = (getattr(error, name, None) for name in ("cause", "_base_exc", "health_check_failure", "__cause__"))
         inner = next((layer for layer in layers if isinstance(layer, BaseException)), None)
         if inner is None or inner is error:
-            return error
+            break
         error = inner
+    return error
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] in ROOMS
 
 
 def _text(error: BaseException) -> str:
@@ -195,5 +200,4 @@ def _text(error: BaseException) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):
         # Its text is a traceback whose last line is the error itself.
         text = text.splitlines()[-1]
-    kind = type(error)
-    return text if kind.__module__.split(".")[0] in ROOMS else f"{kind.__name__}: {text}"
+    return text if _is_ours(error) else f"{type(error).__name__}: {text}"

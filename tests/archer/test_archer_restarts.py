@@ -14,6 +14,7 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, Worker
 from ray.train.v2.api.exceptions import WorkerGroupError
 from rich.console import Console
 
+from actors.errors import WorkersLostError
 from archer.config.models import RunConfig
 from archer.driver import learner_job
 from archer.driver.journal import Journal
@@ -37,6 +38,13 @@ def raised(error: Exception) -> Exception:
     return UserExceptionWithTraceback(error, "Traceback ...")
 
 
+def lost_pool() -> Exception:
+    """Return an error of ours that the death of another actor caused: ranks that restart would meet it again."""
+    error = WorkersLostError("the pool has ended")
+    error.__cause__ = ray.exceptions.ActorDiedError()
+    return error
+
+
 def of(**failures: Exception) -> TrainingFailedError:
     return WorkerGroupError("...", {int(name.removeprefix("rank")): error for name, error in failures.items()})
 
@@ -54,6 +62,7 @@ def of(**failures: Exception) -> TrainingFailedError:
             True,
         ),
         (of(rank0=raised(GLOO), rank1=raised(NonFiniteLossError("loss"))), "learner rank 1 failed: loss", False),
+        (of(rank0=raised(lost_pool())), "learner rank 0 failed: the pool has ended", False),
         (of(rank0=raised(ValueError("odd"))), "learner rank 0 failed: ValueError: odd", False),
     ],
 )

@@ -27,7 +27,7 @@ TITLES = {
     "shard": "ray::ShardActor",
     "limiter": "ray::LimiterActor",
     "pool": "ray::RolloutPool",
-    "board": "ray::_QueueActor",
+    "board": "ray::Board",
     "controller": "ray::TrainController",
 }
 """The kinds of victims beside the driver, by the title of their process."""

@@ -91,6 +91,8 @@ class RunMetrics:
             self._enter(event[kind])
         elif kind == "cycle":
             self._cycle(event)
+        elif kind == "restart":
+            self.cycle.set(event["cycle"])
         elif kind == "evaluation":
             self._means("evaluation", event["returns"], event["successes"], event["turns"])
         elif kind == "dropped":

@@ -45,7 +45,7 @@ CONFIG: dict[str, Any] = {
         "workers": 2,
         "cpus_per_worker": 0.5,
         "sampling": {"max_tokens": 8},
-        "engine": {"kv_cache_gib": 0.25},
+        "engine": {"kv_cache_gib": 0.25, "startup_timeout_s": 900},
         "restart_limit": 100_000,
         "env_failure_limit": 1000,
     },
@@ -145,6 +145,8 @@ def disturb(driver: Driver, faults: Faults, seconds: float) -> None:
         if status == 0:
             return
         if status is not None:
+            if status == 2:
+                raise SystemExit(f"the run refuses its arguments: {driver.ends[-1]['said']}")
             say(f"the driver ended with {status}: {driver.ends[-1]['said']}")
             driver.start()
         driver.watch()

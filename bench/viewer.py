@@ -32,14 +32,18 @@ _WAIT_S = 600.0
 
 
 def main() -> None:
-    arguments = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--folder", type=Path, help="folder for the made-up run; one that is in it is used again")
+    arguments = options.parse_args()
     episodes = 5_000 if arguments.quick else 100_000
     repeats = 5 if arguments.quick else 21
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        say(f"writing {episodes:,} episodes")
+        root = arguments.folder or Path(folder)
         made = MadeRun("made", cycles=episodes // _PER_CYCLE, episodes=_PER_CYCLE, every=10, seed=arguments.seed)
-        written = sum(path.stat().st_size for path in write_run(root, made).rglob("*") if path.is_file())
+        if not (root / made.name).exists():
+            say(f"writing {episodes:,} episodes")
+            write_run(root, made)
+        written = sum(path.stat().st_size for path in (root / made.name).rglob("*") if path.is_file())
         with served(root) as (client, process):
             started = time.perf_counter()
             held = _indexed(client)

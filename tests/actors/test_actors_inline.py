@@ -322,6 +322,10 @@ def test_an_evaluation_is_not_stored_and_a_request_waits_until_it_is_needed(fold
     rollouts = rollouts_of(folder, replay)
     report = rollouts.collect(4, first_seed=0, store=False, greedy=True)
     assert len(report.returns) == 4
+    assert report.kept == []
+    kept = rollouts.collect(8, first_seed=0, store=False, greedy=True, group=2, keep_every=3).kept
+    assert [played.episode.seed for played in kept] == [0, 0, 3, 3], "a group stays whole"
+    assert all(len(played.stops) == played.episode.turns for played in kept)
     assert replay.episodes == []
     needed = rollouts.request([STATE + 70, STATE], np.array([2, 3]))
     unneeded = rollouts.request([STATE], 2, logprobs=False)

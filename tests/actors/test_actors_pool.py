@@ -103,13 +103,19 @@ def _pids(pool):
 
 def test_collect_plays_each_seed_once_and_stores_it(pool, replay):
     before = replay.stats().inserted_episodes
-    report = pool.collect(20, first_seed=100, timeout_s=200)
+    report = pool.collect(20, first_seed=100, timeout_s=200, keep_every=8)
     assert (len(report.returns), report.next_seed, report.lost, report.env_failures) == (20, 120, 0, 0)
     assert set(report.turns) == {3}
     assert replay.stats().inserted_episodes == before + 20
     held = _held(replay)
     assert {f"test-sampled-{seed}" for seed in range(100, 120)} <= set(held)
     assert {episode.worker for episode in held.values()} == {"worker-0", "worker-1"}
+    assert [played.episode.seed for played in report.kept] == [104, 112]
+    for played in report.kept:
+        np.testing.assert_array_equal(played.episode.tokens, held[played.episode.episode_id].tokens)
+        assert played.episode.messages
+        assert len(played.stops) == len(played.env_seconds) == len(played.invalid) == 3
+        assert min(played.action_seconds) > 0
     # The same seeds again, as after a crash of the learner: replay stores no episode twice.
     pool.collect(20, first_seed=100, timeout_s=200)
     assert replay.stats().inserted_episodes == before + 20

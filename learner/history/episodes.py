@@ -62,9 +62,27 @@ def episode_table(
 
 
 def _action_text(played: PlayedEpisode, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the text of each action token; a character of several tokens belongs to the last of them."""
+    """Return the text of each action token of an episode, in order."""
     episode, texts = played.episode, []
     for start, end in zip(episode.action_start.tolist(), episode.action_end.tolist(), strict=True):
-        stream = DecodeStream(skip_special_tokens=False)
-        texts += [stream.step(tokenizer.backend_tokenizer, token) or "" for token in episode.tokens[start:end].tolist()]
+        texts += token_texts(episode.tokens[start:end].tolist(), tokenizer)
+    return texts
+
+
+def token_texts(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the text of each token of an action; a character of several tokens belongs to the last of them.
+
+    Tokenizers that are not those of the package tokenizers decode each token alone.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return [str(tokenizer.decode([token])) for token in tokens]
+    texts, stream = [], DecodeStream(skip_special_tokens=False)
+    for token in tokens:
+        try:
+            text = stream.step(backend, token)
+        except Exception:  # noqa: BLE001 - the package raises no other class if the bytes so far are no text
+            stream = DecodeStream(skip_special_tokens=False)
+            text = stream.step(backend, token)
+        texts.append(text or "")
     return texts

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +15,10 @@ import torch
 from learner_cases import make_row
 from table_cases import pair, table_algorithm
 from test_learner_tabular import GAMMA, _data
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from learner.history.config import HistoryConfig
+from learner.history.episodes import token_texts
 from learner.history.folder import EPISODES, VALUES, HistoryFolder, cycle_of, drop_after, history_files
 from learner.history.recorder import Recorder
 from learner.history.values import VALUE_TABLE, TurnValues
@@ -99,6 +103,22 @@ def test_the_values_of_a_critic_step_are_those_of_the_critic_before_it() -> None
             }
             kept = found[episode.episode_id, turn]
             assert {name: kept[name] for name in expected} == pytest.approx({k: float(x) for k, x in expected.items()})
+
+
+def test_a_character_of_several_tokens_belongs_to_the_last_and_no_token_ends_a_run() -> None:
+    backend = Tokenizer(
+        models.BPE(vocab={char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
+    )
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer: Any = SimpleNamespace(backend_tokenizer=backend)
+    ids = backend.encode("a é!").ids
+    assert token_texts(ids, tokenizer) == ["a", " ", "", "é", "!"]
+    rng = np.random.default_rng(0)
+    for _ in range(50):  # bytes that are no text, and tokens that the tokenizer lacks
+        noise = rng.integers(0, 300, 30).tolist()
+        assert len(token_texts(noise, tokenizer)) == 30
+    alone: Any = SimpleNamespace(decode=lambda tokens: f"<{tokens[0]}>")
+    assert token_texts([1, 2], alone) == ["<1>", "<2>"]
 
 
 def test_a_disk_that_refuses_ends_the_recording_and_not_the_run(

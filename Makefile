@@ -68,6 +68,14 @@ lint: $(STAMP) ## Check style, formatting (ruff) and the imports between the roo
 types: $(STAMP) ## Check types with mypy.
 	@$(BIN)/mypy $(ARGS)
 
+# pip-audit has an environment of its own. Without a network it says so and does not fail.
+.PHONY: audit
+audit: $(BIN)/pip ## Look up known vulnerabilities of the pinned packages (pip-audit); needs a network.
+	@test -x $(VENV)-audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)-audit && \
+	   env $(PIP_ENV) $(VENV)-audit/bin/python -m pip install -qq --no-deps -r requirements-audit.lock; } || \
+	   { echo "NOT AUDITED: pip-audit could not be installed"; rm -rf $(VENV)-audit; }
+	@test ! -x $(VENV)-audit/bin/pip-audit || $(VENV)-audit/bin/python .ci/audit $(ARGS)
+
 .PHONY: format
 format: $(STAMP) ## Correct style and formatting in place.
 	@$(BIN)/ruff check --fix $(ARGS)
@@ -91,7 +99,7 @@ install: $(ENVS_STAMP) ## Make .venv; install the pinned packages, those of the 
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build output; runs/ stays.
-	@rm -rf $(VENV) $(VENV)-3.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(VENV)-3.* $(VENV)-audit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
 
 # --- installation ------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def read_archive(path: Path) -> Iterator[pa.RecordBatch]:
         for batch in map(in_schema, _file_batches(path)):
             validate(batch)
             yield batch
-    except (SchemaError, pa.ArrowException, KeyError) as error:
+    except (SchemaError, pa.ArrowException, KeyError, ValueError) as error:
         raise ReplayError(f"{path} cannot be read as episodes: {error}") from error
 
 

@@ -10,11 +10,15 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
-from envs.base import TASK_ID, Info, Message, Observation, Step
+from envs.base import INVALID_ACTION, PRIVILEGED, SUCCESS, TASK_ID, Info, Message, Observation, Step
 from envs.errors import EnvFailedError
 
 _SHOWN = 80
 """Most characters of a value in an error."""
+MAX_CHARACTERS = 1 << 24
+"""Longest text of an observation, in characters: a context of a million tokens has a quarter of it."""
+LARGEST_REWARD = 3.4028234e38
+"""The largest number of 32 bits, in which episodes hold rewards."""
 _FORMS = "return text, or a list of messages {'role': ..., 'content': ...}"
 
 
@@ -73,6 +77,10 @@ def _part(value: Any, what: str, where: str) -> str:
 
 
 def _text(value: str, what: str, where: str) -> str:
+    if type(value) is not str:
+        value = str.__str__(value)  # a subclass may do otherwise than text does
+    if len(value) > MAX_CHARACTERS:
+        _refuse(where, what, value[:_SHOWN], f"it has {len(value):,} characters; return at most {MAX_CHARACTERS:,}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -84,10 +92,10 @@ def _text(value: str, what: str, where: str) -> str:
 def _reward(value: Any, where: str) -> float:
     try:
         number = float(value) if not isinstance(value, (str, bytes)) else math.nan
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  foreign types convert as they like: RuntimeError of a tensor, OverflowError
         number = math.nan
-    if not math.isfinite(number):
-        _refuse(where, "the reward", value, "return a finite number")
+    if not abs(number) <= LARGEST_REWARD:
+        _refuse(where, "the reward", value, "return a finite number of 32 bits")
     return number
 
 
@@ -95,7 +103,7 @@ def _flag(value: Any, what: str, where: str) -> bool:
     try:
         if value in (False, True):
             return bool(value)
-    except (TypeError, ValueError):  # foreign types compare as they like
+    except Exception:  # noqa: BLE001  foreign types compare as they like
         pass
     _refuse(where, what, value, "return True or False")
 
@@ -103,11 +111,22 @@ def _flag(value: Any, what: str, where: str) -> bool:
 def _info(value: Any, where: str) -> Info:
     if not isinstance(value, Mapping):
         _refuse(where, "info", value, "return a dictionary")
-    _text(str(value.get(TASK_ID, "")), f"info[{TASK_ID!r}]", where)
-    return value if isinstance(value, dict) else dict(value)
+    found = dict(value)
+    if TASK_ID in found:
+        found[TASK_ID] = _text(str(found[TASK_ID]), f"info[{TASK_ID!r}]", where)
+    if found.get(SUCCESS) is not None:
+        found[SUCCESS] = _flag(found[SUCCESS], f"info[{SUCCESS!r}]", where)
+    if found.get(INVALID_ACTION) is not None:
+        found[INVALID_ACTION] = _flag(found[INVALID_ACTION], f"info[{INVALID_ACTION!r}]", where)
+    if not isinstance(found.get(PRIVILEGED, {}), Mapping):
+        _refuse(where, f"info[{PRIVILEGED!r}]", found[PRIVILEGED], "return a dictionary")
+    return found
 
 
 def _refuse(where: str, what: str, value: Any, remedy: str) -> NoReturn:
-    shown = ascii(value)
+    try:
+        shown = ascii(value)
+    except Exception as error:  # noqa: BLE001  foreign types print as they like
+        shown = f"a value whose repr raises {type(error).__name__}"
     shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
     raise EnvFailedError(f"{where}: {what} is {shown} ({type(value).__name__}); {remedy}")

@@ -28,6 +28,10 @@ _MARK = -1  # Every IPC message begins with the int32 -1, at a multiple of eight
 _LONGEST_HEADER = 1 << 16  # Upper bound in bytes of an IPC message header of this schema
 
 
+_DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError, KeyError)
+"""What Arrow raises for damaged bytes: also types that it lacks, and names that are not UTF-8."""
+
+
 class FrameError(Exception):
     """No complete, undamaged frame begins at this place of a segment."""
 
@@ -60,7 +64,7 @@ def check_header(segment: pa.Buffer, name: str) -> pa.Buffer:
     """
     try:
         schema = pa.ipc.read_schema(pa.BufferReader(segment))
-    except (pa.ArrowInvalid, OSError, EOFError) as error:
+    except _DAMAGE as error:
         raise FrameError(f"no readable header: {error}") from error
     for what, key in (("log", LOG_VERSION_KEY), ("episode schema", VERSION_KEY)):
         found, wanted = (schema.metadata or {}).get(key), (SEGMENT_SCHEMA.metadata or {})[key]
@@ -90,7 +94,7 @@ def read_frame(segment: pa.Buffer, start: int, header: pa.Buffer = SEGMENT_HEADE
         end = source.tell()
         seal = pa.ipc.open_stream(pa.py_buffer(header.to_pybytes() + segment[data_end:end].to_pybytes()))
         _, metadata = seal.read_next_batch_with_custom_metadata()
-    except (pa.ArrowInvalid, OSError, EOFError, StopIteration) as error:
+    except (*_DAMAGE, StopIteration) as error:
         raise FrameError(f"torn or damaged at byte {start}: {error}") from error
     text = (metadata or {}).get(_SEAL_KEY, b"")
     checked, _, own = text.rpartition(b" ")

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pickle import PicklingError
 from types import TracebackType
@@ -102,6 +104,8 @@ class ProcessEnv:
         connection, self._connection = self._connection, None
         lifeline, self._lifeline = self._lifeline, None
         if process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait(CLOSE_TIMEOUT_S)
         if connection is not None:
@@ -119,6 +123,7 @@ class ProcessEnv:
                 [sys.executable, "-c", _CHILD, *arguments],
                 pass_fds=(theirs.fileno(), lifeline_read),
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # with all that the environment starts, so that `kill` reaches it
             )
         finally:
             theirs.close()
@@ -220,4 +225,6 @@ def serve(fd: int, lifeline: int) -> None:
 def _die_with_parent(lifeline: int) -> None:
     """Exit when the parent does. The parent holds the other end of this pipe, so the read returns when it dies."""
     os.read(lifeline, 1)
+    with suppress(PermissionError):
+        os.killpg(0, signal.SIGKILL)  # this process, and what the environment started
     os._exit(1)

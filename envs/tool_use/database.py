@@ -149,7 +149,8 @@ def describe_tables() -> str:
 
 def _authorize(action: int, first: str | None, second: str | None, database: str | None, source: str | None) -> int:
     if action in _READS:
-        return sqlite3.SQLITE_OK
+        # A name that is no table is that of a subquery. SQLite's own tables all begin alike.
+        return sqlite3.SQLITE_DENY if (first or "").lower().startswith("sqlite_") else sqlite3.SQLITE_OK
     if action in _CHANGES and first in TABLES and database == "main":
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION and second in FUNCTIONS:

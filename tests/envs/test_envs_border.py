@@ -8,8 +8,29 @@ import numpy as np
 import pytest
 
 from envs import AsyncEnv, EnvFailedError, EnvSpec, TimeLimit
+from envs.border import MAX_CHARACTERS
 
 GOOD: dict[str, Any] = {"observation": "Go on.", "reward": 1.0, "terminated": False, "truncated": False, "info": {}}
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def _raise(self, *_: Any) -> Any:
+        return 1 / 0
+
+    __repr__ = __eq__ = __float__ = __bool__ = _raise  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Shouting(str):
+    """Text that is another one when it is asked."""
+
+    def __str__(self) -> str:
+        return "another"
+
+    def encode(self, *_: Any) -> bytes:
+        return b"another"
 
 
 class Foreign:
@@ -56,7 +77,7 @@ def test_parts_of_text_and_numbers_of_other_libraries_are_understood() -> None:
     )
     expected = [{"role": "user", "content": "One.\nTwo.", "name": "judge"}]
     assert first == step[0] == expected
-    assert info == {"task_id": 7}
+    assert info == {"task_id": "7"}
     assert step[1:4] == (0.5, True, False)
     assert [type(value) for value in step[1:4]] == [float, bool, bool]
 
@@ -96,6 +117,15 @@ def test_a_wrong_observation_names_environment_method_turn_and_value(observation
         ({"truncated": "no"}, "truncated is 'no'"),
         ({"info": None}, "info is None"),
         ({"info": {"task_id": "\ud800"}}, "task_id.*surrogate"),
+        ({"reward": 1e39}, r"the reward is 1e\+39 .*32 bits"),
+        ({"reward": 10**400}, "the reward is 1000"),
+        ({"reward": Hostile()}, "the reward is a value whose repr raises ZeroDivisionError"),
+        ({"terminated": Hostile()}, "terminated is a value whose repr raises"),
+        ({"info": {"success": np.array([1, 2])}}, r"info\['success'\] is array"),
+        ({"info": {"success": "yes"}}, r"info\['success'\] is 'yes' .*True or False"),
+        ({"info": {"invalid_action": np.array([1, 2])}}, r"info\['invalid_action'\] is array"),
+        ({"info": {"privileged": ["word"]}}, r"info\['privileged'\] is \['word'\] .*dictionary"),
+        ({"observation": "a" * (MAX_CHARACTERS + 1)}, "it has 16,777,217 characters; return at most 16,777,216"),
     ],
 )
 def test_other_wrong_values_are_named_too(changed: dict[str, Any], said: str) -> None:
@@ -114,3 +144,12 @@ def test_an_error_of_the_environment_can_be_sent_and_printed_whatever_its_text()
     with pytest.raises(EnvFailedError, match=r"ValueError: no \\ud800") as caught:
         _play(("Begin.", {}), ValueError("no \ud800"))
     str(caught.value).encode()
+
+
+def test_subclasses_of_text_become_text() -> None:
+    (first, _), (second, *_) = _play(
+        (Shouting("Begin."), {}), _step(observation=[{"role": "user", "content": Shouting("On.")}])
+    )
+    assert (type(first), first) == (str, "Begin.")
+    assert isinstance(second, list)
+    assert (type(second[0]["content"]), second[0]["content"]) == (str, "On.")

@@ -64,7 +64,7 @@ class ChatRenderer:
             check_conversation(self, self._template, self._control, self._end, context)
 
     def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
-        messages, texts = self._control.hide(as_messages(observation))
+        messages, texts = self._control.hide(as_messages(observation), history=self.drops_thoughts)
         return self._control.encode_hidden(self._template.text(messages, context), texts)
 
     def extend(

@@ -49,10 +49,12 @@ class ControlTokens:
         """Return the tokens of a text, none of which is a control token."""
         return self.encode(text) if self._spelled.search(text) is None else self._renamed.encode(text)
 
-    def hide(self, messages: Sequence[Message]) -> tuple[list[Message], dict[str, str]]:
+    def hide(self, messages: Sequence[Message], *, history: bool = False) -> tuple[list[Message], dict[str, str]]:
         """Return the messages with placeholders for what spells a control token, and the text of each placeholder.
 
-        The assistant's messages stay, because the policy writes control tokens.
+        Args:
+            history: whether the messages hold earlier actions. The assistant's messages then stay, because the policy
+                writes control tokens.
         """
         texts: dict[str, str] = {}
 
@@ -63,7 +65,7 @@ class ControlTokens:
 
         hidden: list[Message] = [
             message
-            if message["role"] == "assistant" or "content" not in message
+            if (history and message["role"] == "assistant") or "content" not in message
             else {**message, "content": self._spelled.sub(placeholder, message["content"])}
             for message in messages
         ]

@@ -46,11 +46,11 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
         try:
-            name = urlsplit(f"//{host}").hostname or ""
-            ipaddress.ip_address(name)
-        except ValueError:
+            name = urlsplit(f"//{host}").hostname or ""  # ValueError for brackets around what is no address
             if name != "localhost":
-                return False
+                ipaddress.ip_address(name)
+        except ValueError:
+            return False
         return not origin or origin == f"http://{host}"
 
     async def _refuse(self, kind: str, send: Send) -> None:

@@ -58,7 +58,8 @@ def test_without_a_token_a_web_page_is_refused(kind: str) -> None:
         assert not admits(None, kind, Host=host, Origin="https://a.page.example")
     # A name that its owner points at 127.0.0.1, so that a page has the server's own origin.
     assert not admits(None, kind, Host="page.example:8000", Origin="http://page.example:8000")
-    assert not admits(None, kind, Host="")
+    for damaged in ("", "[::1::1]", "[x", "[localhost]:8000"):
+        assert not admits(None, kind, Host=damaged)
     assert not admits(None, kind)
 
 

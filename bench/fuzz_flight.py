@@ -1,0 +1,192 @@
+"""Requests over the network: to a shard, to a replica, and bytes of strangers that are no requests."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.flight as flight
+from hypothesis import strategies as st
+
+from bench.fuzz_core import Probe, Target
+from bench.fuzz_replay import memory_shard, sound_episode
+from buffer.episodes.schema import episodes_to_batch
+from buffer.replication.replica import Replica
+from buffer.replication.transport import ReplicaServer
+from buffer.shard.server import ShardServer
+
+TOKEN = "the-token-of-the-fuzzed-server"
+_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(2**80),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def targets() -> list[Target]:
+    """Return the targets of this module."""
+    return [
+        Target("flight-requests", 0.5, _requests),
+        Target("flight-bytes", 0.05, _raw_bytes),
+        Target("flight-replica", 0.3, _replica),
+    ]
+
+
+def _answered(call: Callable[[], Any]) -> None:
+    """Run a request; errors are answers, but a server that is gone is a fault."""
+    try:
+        call()
+    except flight.FlightUnavailableError as error:
+        raise AssertionError(f"the server is gone: {error}") from error
+    except (flight.FlightError, pa.ArrowException, OverflowError):
+        return
+
+
+@contextmanager
+def _requests(folder: Path) -> Iterator[Probe]:
+    """Actions, tickets and appends of a client that has the token."""
+    shard = memory_shard(folder)
+    shard.append(episodes_to_batch([sound_episode(index) for index in range(20)]))
+    server = ShardServer(shard, token=TOKEN, on_append=lambda: None)
+    client = flight.FlightClient(f"grpc+tcp://127.0.0.1:{server.port}")
+    options = flight.FlightCallOptions(timeout=20, headers=[(b"authorization", f"Bearer {TOKEN}".encode())])
+    only = st.fixed_dictionaries({}, optional={"min_version": _JSON, "min_return": _JSON, "other": _JSON}) | _JSON
+    draw = st.fixed_dictionaries(
+        {"count": st.integers(-1, 2**70) | _JSON, "unit": st.sampled_from(["turn", "episode"]) | _JSON},
+        optional={
+            "sampler": st.sampled_from(["uniform", "prioritised"]) | _JSON,
+            "seed": st.integers() | _JSON,
+            "x": _JSON,
+        },
+    )
+    ticket = st.fixed_dictionaries({"only": only, "messages": _JSON, "draw": draw | _JSON}) | _JSON
+    names = st.sampled_from(["held", "returns", "known", "priorities", "stats", "drop", ""]) | st.text(max_size=8)
+    body = (
+        st.binary(max_size=60)
+        | _JSON.map(lambda value: json.dumps(value).encode())
+        | st.fixed_dictionaries({"only": only, "sampler": _JSON, "ids": _JSON}).map(
+            lambda value: json.dumps(value).encode()
+        )
+        | st.sampled_from([b"[" * 100_000, b"1" * 10_000])
+    )
+    request = st.one_of(
+        st.tuples(st.just("action"), names, body),
+        st.tuples(
+            st.just("get"), st.just(""), ticket.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40)
+        ),
+        st.tuples(st.just("put"), st.sampled_from(["append", "x"]), st.binary(max_size=40)),
+        st.tuples(st.just("other"), st.sampled_from(["list", "info", "actions"]), st.binary(max_size=20)),
+    )
+
+    def check(value: tuple[str, str, bytes]) -> None:
+        kind, name, data = value
+
+        def call() -> None:
+            if kind == "action":
+                list(client.do_action(flight.Action(name, data), options))
+            elif kind == "get":
+                client.do_get(flight.Ticket(data), options).read_all()
+            elif kind == "put":
+                batch = pa.RecordBatch.from_arrays([pa.array([data])], names=["bytes"])
+                writer, answers = client.do_put(flight.FlightDescriptor.for_path(name), batch.schema, options)
+                with writer:
+                    writer.write_with_metadata(batch, pa.py_buffer(data))
+                    writer.done_writing()
+                    answers.read()
+            elif name == "list":
+                list(client.list_flights(data, options))
+            elif name == "info":
+                client.get_flight_info(flight.FlightDescriptor.for_command(data), options)
+            else:
+                list(client.list_actions(options))
+
+        _answered(call)
+        (stats,) = client.do_action(flight.Action("stats", b"{}"), options)
+        assert json.loads(stats.body.to_pybytes())["episodes"] == 20
+
+    try:
+        yield Probe(request, check, 1)
+    finally:
+        server.shutdown()
+
+
+@contextmanager
+def _replica(folder: Path) -> Iterator[Probe]:
+    """Requests to a replica: nothing outside of its folder changes, whatever they name."""
+    inside, outside = folder / "replica", folder / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    server = ReplicaServer(Replica(inside, fsync=False), token=TOKEN)
+    client = flight.FlightClient(f"grpc+tcp://127.0.0.1:{server.port}")
+    options = flight.FlightCallOptions(timeout=20, headers=[(b"authorization", f"Bearer {TOKEN}".encode())])
+    names = st.sampled_from(
+        ["../outside/kept", "segment-000000000000000.arrow", "/etc/passwd", "segment-x.arrow", "..", ""]
+    )
+    numbers = st.sampled_from([-1, 0, 1, 2, 7, 2**63, 1.5, True, "1", "../outside", None])
+    fields = {
+        "epoch": numbers,
+        "process": st.text(max_size=4),
+        "segment": names | _JSON,
+        "offset": numbers,
+        "length": numbers,
+    }
+    request = st.fixed_dictionaries(
+        {},
+        optional={
+            **fields,
+            "life": _JSON,
+            "segments": st.dictionaries(names, numbers, max_size=2) | _JSON,
+            "new_epoch": _JSON,
+        },
+    )
+    actions = st.sampled_from(["state", "read", "keep", "commit", "discard", "write"])
+
+    def check(value: tuple[str, dict[str, Any]]) -> None:
+        name, asked = value
+        _answered(lambda: list(client.do_action(flight.Action(name, json.dumps(asked).encode()), options)))
+        assert [path.name for path in outside.iterdir()] == ["kept"]
+        assert (outside / "kept").read_text() == "kept"
+        assert sorted(path.name for path in folder.iterdir()) == ["outside", "replica"]
+        assert all(path.name.removesuffix(".part").isdigit() for path in inside.iterdir())
+
+    try:
+        yield Probe(st.tuples(actions, request), check)
+    finally:
+        server.shutdown()
+
+
+@contextmanager
+def _raw_bytes(folder: Path) -> Iterator[Probe]:
+    """Bytes that are not Flight, on a connection of a stranger: the server goes on answering the others."""
+    shard = memory_shard(folder)
+    shard.append(episodes_to_batch([sound_episode(0)]))
+    server = ShardServer(shard, token=TOKEN, on_append=lambda: None)
+    client = flight.FlightClient(f"grpc+tcp://127.0.0.1:{server.port}")
+    options = flight.FlightCallOptions(timeout=20, headers=[(b"authorization", f"Bearer {TOKEN}".encode())])
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    settings = bytes.fromhex("000000040000000000")
+    frame = st.tuples(
+        st.integers(0, 300), st.integers(0, 12), st.integers(0, 255), st.integers(0, 9), st.binary(max_size=80)
+    ).map(lambda f: f[0].to_bytes(3, "big") + bytes([f[1], f[2]]) + f[3].to_bytes(4, "big") + f[4])
+    data = st.one_of(
+        st.binary(max_size=200),
+        st.lists(frame, max_size=5).map(lambda frames: preface + settings + b"".join(frames)),
+        st.sampled_from([b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", preface * 3]),
+    )
+
+    def check(sent: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as stranger, suppress(OSError):
+            stranger.sendall(sent)
+            stranger.shutdown(socket.SHUT_WR)
+        (stats,) = client.do_action(flight.Action("stats", b"{}"), options)
+        assert json.loads(stats.body.to_pybytes())["episodes"] == 1
+
+    try:
+        yield Probe(data, check)
+    finally:
+        server.shutdown()

@@ -111,6 +111,14 @@ def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
+def resident(entry: str) -> int:
+    """Return an entry of this process's status in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(entry + ":"):
+            return int(line.split()[1]) << 10
+    raise ValueError(f"/proc/self/status has no {entry}; this program measures memory on Linux only")
+
+
 def machine() -> dict[str, Any]:
     """Return processor, cores and memory, without names or paths."""
     return {

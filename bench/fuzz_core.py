@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
+from bench.common import resident
+
 CPU_LIMIT_S = 10.0
 """Processor time of one example, after which it counts as a hang."""
 _SHOWN = 4_000
@@ -186,7 +188,7 @@ def write_findings(progress: Progress) -> None:
     content = {
         "findings": progress.findings,
         "processor_s": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mb": usage.ru_maxrss // 1024,
+        "peak_mb": resident("VmHWM") >> 20,  # `ru_maxrss` begins with the peak of the parent
     }
     path = progress.path.with_name("findings.json")
     path.with_suffix(".part").write_text(json.dumps(content))

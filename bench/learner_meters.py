@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from bench.common import resident
 from learner.algorithms.utterance_critic import ActorCritic
 from learner.passes.precision import DTYPES
 
@@ -83,20 +84,12 @@ def step_memory(step: Callable[[], object], device: torch.device) -> float:
         # Freed memory must return to the system, or the next step would reuse it and appear to take none.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is resident now
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         step()
-        taken = _resident("VmHWM") - before
+        taken = resident("VmHWM") - before
     most = torch.tensor(float(taken), device=device)
     dist.all_reduce(most, dist.ReduceOp.MAX)
     return most.item() / 2**20
-
-
-def _resident(entry: str) -> int:
-    """Return an entry of this process's status in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(entry + ":"):
-            return int(line.split()[1]) << 10
-    raise ValueError(f"/proc/self/status has no {entry}; this program measures memory on Linux only")
 
 
 def matmul_rate(rows: int, inner: int, outer: int, dtype: str, device: torch.device) -> float:

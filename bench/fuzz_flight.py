@@ -64,10 +64,29 @@ def _requests(folder: Path) -> Iterator[Probe]:
             "x": _JSON,
         },
     )
-    ticket = st.fixed_dictionaries({"only": only, "messages": _JSON, "draw": draw | _JSON}) | _JSON
-    names = st.sampled_from(["held", "returns", "known", "priorities", "stats", "drop", ""]) | st.text(max_size=8)
+    near = st.fixed_dictionaries({}, optional={"min_version": st.integers(-1, 3), "min_return": st.floats(-3, 1)})
+    sound = st.fixed_dictionaries(
+        {
+            "only": near,
+            "messages": st.booleans(),
+            "draw": st.none()
+            | st.fixed_dictionaries(
+                {
+                    "count": st.integers(0, 30),
+                    "unit": st.sampled_from(["turn", "episode"]),
+                    "seed": st.integers(0, 2**70),
+                }
+            ),
+        }
+    )
+    ticket = sound | st.fixed_dictionaries({"only": only, "messages": _JSON, "draw": draw | _JSON}) | _JSON
+    known = st.sampled_from(["held", "returns", "known", "priorities", "stats"])
+    names = known | known | st.sampled_from(["drop", ""]) | st.text(max_size=8)
     body = (
-        st.binary(max_size=60)
+        st.fixed_dictionaries(
+            {"only": near, "sampler": st.sampled_from(["uniform", "prioritised"]), "ids": st.lists(st.text(max_size=3))}
+        ).map(lambda value: json.dumps(value).encode())
+        | st.binary(max_size=60)
         | _JSON.map(lambda value: json.dumps(value).encode())
         | st.fixed_dictionaries({"only": only, "sampler": _JSON, "ids": _JSON}).map(
             lambda value: json.dumps(value).encode()

@@ -89,6 +89,13 @@ def _paths(model: Any, prefix: str = "") -> Iterator[str]:
             yield from _paths(value, f"{prefix}{name}.")
 
 
+def _at(model: Any, key: str) -> Any:
+    """Return the value of a dotted key of a configuration, or None."""
+    for name in key.split("."):
+        model = getattr(model, name, None)
+    return model
+
+
 def _checked(tree: dict[str, Any], overrides: list[str]) -> None:
     """Read a configuration: refused with sentences, or the same again when it is written and read."""
     try:
@@ -106,9 +113,14 @@ def _config_trees(folder: Path) -> Iterator[Probe]:
     del folder
     text = PRESET.read_text(encoding="utf-8")
     base = {**parse_yaml(text, fault="preset"), "name": "fuzz"}
-    keys = sorted({*_paths(RunConfig.model_validate(base)), "nothing", "learner.nothing", "env.kwargs.size"})
+    config = RunConfig.model_validate(base)
+    keys = sorted({*_paths(config), "nothing", "learner.nothing", "env.kwargs.size"})
     value = st.sampled_from(_SCALARS) | st.integers().map(str) | st.floats().map(str) | st.text(max_size=12)
-    override = st.tuples(st.sampled_from(keys), value).map("=".join) | st.text(max_size=20)
+    numbers = [key for key in keys if isinstance(_at(config, key), int | float)]
+    near = st.tuples(st.sampled_from(numbers), st.sampled_from(["1", "2", "3", "4", "0.5", "true", "1e-3"])).map(
+        "=".join
+    )
+    override = near | near | st.tuples(st.sampled_from(keys), value).map("=".join) | st.text(max_size=20)
 
     def check(overrides: list[str]) -> None:
         _checked(parse_yaml(text, fault="preset") | {"name": "fuzz"}, overrides)
@@ -166,7 +178,16 @@ def _lmrl(folder: Path) -> Iterator[Probe]:
             "word": st.sampled_from(["football", "Football", ["Football", "ball"], "", ","]) | _ANY,
         },
     )
-    document = st.lists(item | _ANY, max_size=3).map(json.dumps)
+    sound = st.fixed_dictionaries(
+        {
+            "conversation": st.lists(
+                st.sampled_from(["Is it alive? No.", "Is it round? Yes."]) | turn, min_size=1, max_size=3
+            ),
+            "done": st.sampled_from([False, False, True]),
+            "word": st.sampled_from(["Football", ["Football", "ball"], "football,x"]),
+        }
+    )
+    document = st.lists(sound | item | _ANY, max_size=3).map(json.dumps)
     damaged = st.tuples(document, st.integers(0, 80), st.text(max_size=3)).map(
         lambda d: d[0][: d[1]] + d[2] + d[0][d[1] :]
     )

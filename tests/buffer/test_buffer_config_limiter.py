@@ -11,6 +11,7 @@ from buffer.config import ReplayConfig, ViewLimit
 from buffer.limiter.actor import LimiterActor
 from buffer.limiter.limiter import Limiter
 from buffer.log.folders import begin
+from buffer.telemetry.endpoint import Exposure
 
 
 def counts(inserted: int, held: int | None = None) -> dict[str, int]:
@@ -143,7 +144,7 @@ def test_a_blocked_side_is_logged_then_released_or_timed_out(tmp_path, caplog):
     begin(tmp_path, 0)
 
     async def scenario():
-        limiter = LimiterActor(config, tmp_path, "replay")
+        limiter = LimiterActor(config, tmp_path, "replay", Exposure("127.0.0.1"))
         blocked = asyncio.create_task(limiter.await_sample("critic", 3, 10.0, "learner"))
         await asyncio.sleep(0.2)
         assert not blocked.done()

@@ -124,7 +124,6 @@ def run_hypothesis(target: Target, inputs: int, number: int, folder: Path, progr
     with target.open(folder) as probe:
         check, each = probe.check, probe.inputs
 
-        @seed(number)
         @settings(
             max_examples=max(1, -(-inputs // each)),
             deadline=None,
@@ -145,7 +144,7 @@ def run_hypothesis(target: Target, inputs: int, number: int, folder: Path, progr
 
         while progress.done < inputs:  # Hypothesis stops early where it has seen every example
             before = progress.done
-            run()
+            seed(number + before)(run)()
             if progress.done == before:
                 break
 

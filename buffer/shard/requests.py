@@ -17,6 +17,9 @@ from buffer.sampling.request import RowFilter
 from buffer.sampling.sample import PRIORITY_UPDATE, Draws
 from buffer.shard.shard import Shard
 
+MOST_DRAWS = 1 << 22
+"""Turns or episodes of one draw. A larger draw would keep the shard from its other requests for seconds."""
+
 
 def append(shard: Shard, wire: pa.RecordBatch) -> int:
     """Store a batch of `WIRE_SCHEMA`; returns how many rows were new. Raises SchemaError and as `Shard.append` does."""
@@ -28,10 +31,12 @@ def append(shard: Shard, wire: pa.RecordBatch) -> int:
 
 
 def take(shard: Shard, ticket: dict[str, Any]) -> tuple[Draws, Iterator[pa.RecordBatch]]:
-    """Sample or sweep; returns the draws and the distinct rows."""
+    """Sample or sweep; returns the draws and the distinct rows. Raises ReplayError for a draw above MOST_DRAWS."""
     only, draw = RowFilter(**ticket["only"]), ticket["draw"]
     if draw is None:
         return shard.sweep(only, messages=bool(ticket["messages"]))
+    if draw["count"] > MOST_DRAWS:
+        raise ReplayError(f"a draw of {draw['count']:,}; one request draws at most {MOST_DRAWS:,}, so draw in parts")
     return shard.draw(only=only, messages=bool(ticket["messages"]), **draw)
 
 

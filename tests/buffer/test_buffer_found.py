@@ -1,4 +1,4 @@
-"""Damaged files of the replay that random bytes found, kept as small cases."""
+"""Damaged files and requests of the replay that random inputs found, kept as small cases."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import pytest
 from replay_cases import make_batch
 
 from buffer.archive import read_archive
+from buffer.config import ReplayConfig
 from buffer.episodes.schema import batch_to_episodes
 from buffer.errors import LogError, ReplayError
 from buffer.log.frames import SEGMENT_HEADER
 from buffer.log.write_ahead import Recovery, WriteAheadLog, read_log
+from buffer.metrics import ShardMetrics
+from buffer.shard import requests
+from buffer.shard.shard import Shard
 
 
 @pytest.mark.parametrize("value", [0, 0xA4, 0xFF])
@@ -55,3 +59,14 @@ def test_a_file_whose_schema_is_damaged_is_refused_in_a_sentence(tmp_path: Path)
             list(read_archive(path))
         except ReplayError as error:
             assert "a.arrow" in str(error)  # noqa: PT017
+
+
+def test_a_draw_that_would_stop_the_shard_for_seconds_is_refused(tmp_path: Path) -> None:
+    config = ReplayConfig(shards=1, durability="memory", capacity_turns=200, segment_bytes=1 << 12)
+    shard = Shard(0, config, tmp_path, ShardMetrics())
+    shard.append(make_batch([1, 2]))
+    draw = {"count": 53_962_654, "unit": "turn", "seed": 1}
+    with pytest.raises(ReplayError, match=r"a draw of 53,962,654; one request draws at most 4,194,304"):
+        requests.take(shard, {"only": {}, "messages": False, "draw": draw})
+    draws, _ = requests.take(shard, {"only": {}, "messages": False, "draw": {**draw, "count": 4}})
+    assert len(draws) == 4

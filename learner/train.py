@@ -48,7 +48,9 @@ class Trainer:
         """Run all cycles that are left, the last evaluation and the last checkpoint."""
         args, collector = self.args, self.session.collector
         self.session.records.publish("stage", stage="train")
-        self._evaluate_if_due()  # a stop may have left it out
+        # A stop may have left it out. A run that ended, and gets more cycles, has it as its final one.
+        if self.state.evaluations.pop("final", None) is None:
+            self._evaluate_if_due()
         while self.state.cycle < args.offline_cycles:
             if self.cycle(online=False):
                 return

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from actors.engine.engine import VllmEngine
+from actors.errors import EngineDied
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.coalescer import Coalescer
 from actors.rollout.critic_choice import ActorChooser
@@ -58,6 +59,14 @@ class RolloutWorker:
         self._player.observe = self._metrics.turns_of
         return self._args.exposure.serve(self._metrics.registry), self._engine.window
 
+    def _require_started(self) -> None:
+        """Raise EngineDied in a process that Ray has restarted and the pool has not started yet.
+
+        A call that was sent to the process before it reaches this one.
+        """
+        if not hasattr(self, "_metrics"):
+            raise EngineDied(f"{self._name} restarted, and has no engine yet")
+
     async def wait_for_death(self) -> str:
         """Return when the engine has died, with the reason."""
         await self._engine.died.wait()
@@ -73,6 +82,7 @@ class RolloutWorker:
         If the environment fails, the episode is dropped. Raises EnvFailureLimit, EngineDied, ChooserLost, and the
         errors of replay.
         """
+        self._require_started()
         storing = store and self._args.replay is not None
         with self._metrics.playing.track_inprogress():
             result = await self._player.play(
@@ -98,6 +108,7 @@ class RolloutWorker:
         return [None] * len(episodes)
 
     async def act(self, request: ActionRequest) -> FreshActions:
+        self._require_started()
         sampling = self._args.config.sampling
         parts = [
             self._engine.generate(state, n, sampling, logprobs=request.logprobs)
@@ -110,11 +121,13 @@ class RolloutWorker:
 
     async def probe(self, tokens: np.ndarray) -> ProbeAnswer:
         """Return this engine's log-probabilities of a token sequence, with its policy version."""
+        self._require_started()
         logprobs = await self._engine.probe(tokens.tolist(), self._args.config.sampling.temperature)
         return ProbeAnswer(self._name, self._engine.version, logprobs)
 
     async def update_engine(self, method: str, *args: Any) -> None:
         """Call a method of the engine that sends weights (`actors.pool.weight_sync.SyncClient`)."""
+        self._require_started()
         with self._metrics.update(method):
             await getattr(self._engine, method)(*args)
         self._metrics.version.set(self._engine.version)

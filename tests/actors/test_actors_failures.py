@@ -11,11 +11,12 @@ import pytest
 from ray.exceptions import ObjectLostError, OwnerDiedError, RaySystemError
 
 from actors.config import RolloutConfig
-from actors.errors import ActorError, WorkersLostError
+from actors.errors import ActorError, EngineDied, WorkersLostError
 from actors.pool.pool import RolloutPool
 from actors.pool.supervisor import Supervisor, Worker
 from actors.rollout.player import WorkerArgs
 from actors.rollout.results import EpisodeResult
+from actors.rollout.worker import RolloutWorker
 from buffer.rollout_records import Recovery
 
 LOST: list[Callable[[], BaseException]] = [
@@ -160,3 +161,18 @@ def test_a_worker_without_room_is_named_with_what_it_needs(killed: list[str], mo
     with pytest.raises(WorkersLostError, match=message):
         asyncio.run(asyncio.wait_for(run(), 30))
     assert killed == ["worker-0"]
+
+
+def test_a_process_that_was_not_started_answers_as_a_dead_engine() -> None:
+    """Ray restarts a worker that died, and calls that were on their way reach the new process before its start."""
+    unused: Any = None
+    worker = RolloutWorker(unused, "worker-3", 0)
+    calls = [
+        lambda: worker.play(1, False, False),
+        lambda: worker.act(unused),
+        lambda: worker.probe(unused),
+        lambda: worker.update_engine("pause"),
+    ]
+    for call in calls:
+        with pytest.raises(EngineDied, match="worker-3 restarted, and has no engine yet"):
+            asyncio.run(call())

@@ -58,7 +58,7 @@ def test_a_group_begins_with_the_restart(tmp_path: Path) -> None:
     """Seeds of half a group would play with another environment seed than the rest of it."""
     args, _ = make_args(tmp_path / "run", tmp_path, "reinforce", {}, restarts=1)
     unused: Any = None
-    collector = Collector(args, TrainerState(episodes=6, next_seed=6), unused, unused)
+    collector = Collector(args, TrainerState(episodes=6, next_seed=6), unused, unused, unused)
     collector.group = 4
     for _ in range(2):
         collector._align()

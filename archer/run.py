@@ -107,8 +107,8 @@ def _to_all(journal: Journal, metrics: RunMetrics, tracked: TrackerFeed) -> Call
     """Return what hands an event to the journal, to the driver's metrics and to the trackers."""
 
     def handle(event: Event) -> None:
+        event = journal.handle(event)
         metrics.handle(event)
-        journal.handle(event)
         tracked.handle(event)
 
     return handle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from archer.driver.run_folder import latest_checkpoint
 from buffer.errors import ReplayError
 from buffer.log.write_ahead import read_episodes
 
@@ -68,12 +68,9 @@ class Driver:
 
     def start(self) -> None:
         """Start the run, or resume it."""
-        resumed = any((self.folder / "checkpoints").glob("cycle-?????"))
+        newest = latest_checkpoint(self.folder)
         arguments = ["--resume", str(self.folder)] if (self.folder / "config.yaml").exists() else [str(self.config)]
-        self.seen = set()
-        if resumed:
-            newest = max(path for path in (self.folder / "checkpoints").glob("cycle-*") if path.suffix == "")
-            self.seen = set(episode_ids(newest / "replay"))
+        self.seen = set() if newest is None else set(episode_ids(newest / "replay"))
         with open(self.log, "ab") as log:
             self._offset = log.tell()
             self.process = subprocess.Popen(
@@ -125,12 +122,6 @@ class Driver:
         if self.processes()["shard"]:
             with suppress(ReplayError, OSError):  # a shard that restarts is writing
                 self.seen |= set(episode_ids(self.folder / "replay"))
-
-    def state(self) -> dict[str, Any]:
-        """Return the counters of the newest checkpoint."""
-        newest = max(path for path in (self.folder / "checkpoints").glob("cycle-*") if path.suffix == "")
-        state: dict[str, Any] = json.loads((newest / "state.json").read_text())
-        return state
 
     def left(self, timeout_s: float) -> list[str]:
         """Return the processes that still run `timeout_s` after the driver, and files that nobody should find."""

@@ -69,12 +69,12 @@ def familiar(env_id: str, kwargs: dict[str, Any]) -> list[str]:
     return sorted(found)
 
 
-def action_lists(words: list[str], count: int = ACTIONS) -> st.SearchStrategy[list[str]]:
-    """Return lists of actions: words, words joined with random text, random text, hostile strings."""
+def action_lists(words: list[str]) -> st.SearchStrategy[list[str]]:
+    """Return lists of `ACTIONS` actions: words, words joined with random text, random text, hostile strings."""
     anything = st.text(st.characters(exclude_categories=()), max_size=30)
     word = st.sampled_from(words)
     mixed = st.lists(word | anything, max_size=4).map("".join)
-    return st.lists(word | mixed | anything | st.sampled_from(HOSTILE), min_size=count, max_size=count)
+    return st.lists(word | mixed | anything | st.sampled_from(HOSTILE), min_size=ACTIONS, max_size=ACTIONS)
 
 
 def play(env: envs.TextEnv, seed: int, actions: list[str]) -> list[tuple[Any, ...]]:

@@ -76,7 +76,7 @@ class Collector:
         report = self.leader.call(lambda: self._evaluate(name))
         self.records.dropped(f"evaluation {name}", self.state.cycle, report)
         self.records.evaluation(name, self.state.episodes, report)
-        self.state.evaluations[name] = float(report.returns.mean())
+        self.state.evaluations[str(self.state.cycle)] = float(report.returns.mean())
         return report
 
     def _evaluate(self, name: str) -> CollectReport:

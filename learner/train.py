@@ -48,9 +48,7 @@ class Trainer:
         """Run all cycles that are left, the last evaluation and the last checkpoint."""
         args, collector = self.args, self.session.collector
         self.session.records.publish("stage", stage="train")
-        # A stop may have left it out. A run that ended, and gets more cycles, has it as its final one.
-        if self.state.evaluations.pop("final", None) is None:
-            self._evaluate_if_due()
+        self._evaluate_if_due()  # a stop may have left it out
         while self.state.cycle < args.offline_cycles:
             if self.cycle(online=False):
                 return
@@ -144,9 +142,9 @@ class Trainer:
         return stops
 
     def _evaluate_if_due(self) -> None:
-        cycle, every, name = self.state.cycle, self.args.evaluation_every, f"cycle-{self.state.cycle}"
-        if every and 0 < cycle < self.args.cycles and cycle % every == 0 and name not in self.state.evaluations:
-            self.session.evaluate(name, self.algorithm)
+        cycle, every = self.state.cycle, self.args.evaluation_every
+        if every and 0 < cycle < self.args.cycles and cycle % every == 0 and str(cycle) not in self.state.evaluations:
+            self.session.evaluate(f"cycle-{cycle}", self.algorithm)
 
     def phase(self, phase: Phase, batches: Iterable[Batch]) -> dict[str, float]:
         """Take a step on each batch.

@@ -8,16 +8,14 @@ import typer
 
 from archer.commands.arguments import Host
 from archer.commands.terminal import plain_console
+from archer.commands.token_file import TokenFile, open_token
 
 
 def view(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of runs, or of one run.")] = Path("runs"),
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free port.")] = 8420,
-    token: Annotated[
-        str | None,
-        typer.Option(help="Token that every request must carry; on another address than loopback random by default."),
-    ] = None,
+    token_file: TokenFile = None,
     browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Show runs, their curves and their episodes on a local web page, also while they are active, until Ctrl-C."""
@@ -26,6 +24,7 @@ def view(
     from archer.viewer.serve import serve
 
     console = plain_console()
+    token = None if token_file is None else open_token(token_file)
 
     def ready(address: str, count: int) -> None:
         console.print(f"showing {count} {'run' if count == 1 else 'runs'} of {runs} at {address}")

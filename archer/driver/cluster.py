@@ -65,17 +65,19 @@ def _connect(*configs: RunConfig) -> Any:
             context = ray.init(**options) if address else _start_here(options)
         signals.rearm()
         return context
-    except (_TimeLimit, TimeoutError):
+    except (_TimeLimit, TimeoutError) as error:
+        cause: BaseException = error
         reason = f"no answer within {settings.start_timeout_s:g} s (cluster.start_timeout_s)"
     except Exception as error:  # noqa: BLE001 - Ray raises a bare Exception if its raylet starts too late
+        cause = error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if not address:
-        raise RunError(f"Ray did not start on this machine: {reason}; see /tmp/ray/session_latest/logs")
+        raise RunError(f"Ray did not start on this machine: {reason}; see /tmp/ray/session_latest/logs") from cause
     raise RunError(
         f"cannot join the Ray cluster at {address}: {reason}; start one with `ray start --head`, or unset "
         "cluster.address and RAY_ADDRESS to use this machine alone. If the cluster requires a token, set "
         "RAY_AUTH_MODE=token"
-    )
+    ) from cause
 
 
 @contextmanager

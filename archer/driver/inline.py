@@ -84,7 +84,7 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
             resume=checkpoint,
             replay=replay,
             rollouts=rollouts,
-            board=_Board(journal.handle, tracked.handle),
+            board=_Board(lambda event: tracked.handle(journal.handle(event))),
             pass_gap=passes.gap,
             scorer=None if scorer is None else scorer.load,
         )
@@ -99,16 +99,14 @@ def run_inline(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[st
 
 
 class _Board:
-    """Hands each event to `handlers` at once; implements `learner.protocols.Publisher`."""
+    """Hands each event to `handle` at once; implements `learner.protocols.Publisher`."""
 
-    def __init__(self, *handlers: Callable[[Event], None]) -> None:
-        self._handlers = handlers
+    def __init__(self, handle: Callable[[Event], None]) -> None:
+        self._handle = handle
 
     def publish(self, event: Event) -> None:
         """Handle one event, with the present time added."""
-        event = {**event, "time": time.time()}
-        for handle in self._handlers:
-            handle(event)
+        self._handle({**event, "time": time.time()})
 
     def register_target(self, role: str, name: str, address: str) -> None:
         """Do nothing: an inline run serves no metrics."""

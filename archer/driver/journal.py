@@ -32,7 +32,8 @@ class Journal:
         for row in folder.rows():  # of a run that is resumed
             self._watch.note(row)
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> Event:
+        """Record an event, and return it as it was recorded: that of an evaluation has its statistics."""
         if event["kind"] == "stage" and self._settings:
             # The learner has loaded the checkpoint: now the settings of a resumed run may replace the earlier ones.
             self._folder.write(self._folder.config_path, self._settings)
@@ -56,6 +57,7 @@ class Journal:
         self._progress.handle(event)
         if event["kind"] in ("cycle", "evaluation") and (warning := self._watch.note(event)):
             self._progress.message(warning)
+        return event
 
 
 def read_state(folder: RunFolder) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from prometheus_client import Counter, Gauge
 
 from archer.config.models import RunConfig
@@ -84,7 +83,7 @@ class RunMetrics:
         )
 
     def handle(self, event: Event) -> None:
-        """Set what an event of the board says."""
+        """Set what an event of the board says, as the journal has recorded it."""
         kind = event["kind"]
         self.last_event.set_to_current_time()
         if kind in ("phase", "stage"):
@@ -94,7 +93,7 @@ class RunMetrics:
         elif kind == "restart":
             self.cycle.set(event["cycle"])
         elif kind == "evaluation":
-            self._means("evaluation", event["returns"], event["successes"], event["turns"])
+            self._show("evaluation", event["return_mean"], event["success_rate"], event["mean_turns"])
         elif kind == "dropped":
             self.dropped.inc(event["episodes"])
         elif kind == "checkpoint":
@@ -119,14 +118,13 @@ class RunMetrics:
         for name in ("episodes", "turns"):
             self._totals[name] = max(self._totals.get(name, 0.0), metrics[name])
         if "return" in metrics:
-            self._means("training", [metrics["return"]], [metrics["success_rate"]], [metrics["mean_turns"]])
+            self._show("training", metrics["return"], metrics["success_rate"], metrics["mean_turns"])
 
-    def _means(self, stage: str, returns: list[float], successes: list[float], turns: list[float]) -> None:
-        self.returns.labels(stage).set(float(np.mean(returns)))
-        self.turns.labels(stage).set(float(np.mean(turns)))
-        known = [value for value in successes if value is not None and not math.isnan(value)]
-        if known:
-            self.success.labels(stage).set(float(np.mean(known)))
+    def _show(self, stage: str, mean_return: float, success_rate: float | None, mean_turns: float) -> None:
+        self.returns.labels(stage).set(mean_return)
+        self.turns.labels(stage).set(mean_turns)
+        if success_rate is not None and not math.isnan(success_rate):  # else the task defines none
+            self.success.labels(stage).set(success_rate)
 
     def _total(self, name: str, text: str) -> FunctionCounter:
         return FunctionCounter(f"archer_run_{name}", text, (), lambda: {(): self._totals.get(name, 0.0)}, self.registry)

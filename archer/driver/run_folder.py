@@ -108,12 +108,12 @@ class RunFolder:
             write_atomic(path, text, sync=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        self.write(self.summary_path, json.dumps(_plain(summary), indent=2) + "\n")
+        self.write(self.summary_path, json.dumps(plain(summary), indent=2) + "\n")
 
     def append_row(self, row: dict[str, Any]) -> None:
         """Add a row to metrics.jsonl in one write: a kill can only cut off the last line, which `rewind` mends."""
         with disk_errors(self.metrics_path), open(self.metrics_path, "ab") as file:
-            file.write(json.dumps(_plain(row)).encode() + b"\n")
+            file.write(json.dumps(plain(row)).encode() + b"\n")
 
     def rows(self) -> list[dict[str, Any]]:
         return read_rows(self.metrics_path)
@@ -201,12 +201,12 @@ def _lock(path: Path) -> int:
     return fd
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Convert NumPy scalars to Python's, and NaN and infinity to null, because JSON has neither."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +19,8 @@ from learner.history.folder import EPISODES, history_files
 
 EPISODES_SHOWN = 3
 """Episodes of each evaluation that trackers keep as text."""
+_CURVES = {name: name for name in ("success_rate", "mean_turns", "invalid_share")} | {"return": "return_mean"}
+"""The curves of evaluations, and the statistic of each."""
 _COLUMNS = ("episode", "return", "success", "turns", "invalid actions")
 
 
@@ -50,7 +51,7 @@ class TrackerFeed:
             tracker.close()
 
     def handle(self, event: Event) -> None:
-        """Hand over what the event says: a cycle or an evaluation."""
+        """Hand over what the event says, a cycle or an evaluation, as the journal has recorded it."""
         if not self._trackers:
             return
         if event["kind"] == "cycle":
@@ -66,9 +67,7 @@ class TrackerFeed:
 
     def _evaluation(self, event: Event) -> None:
         columns = [event[name] for name in ("returns", "successes", "turns", "invalid_actions")]
-        names = ("return", "success_rate", "mean_turns", "invalid_actions")
-        found = {f"evaluation/{name}": _mean(values) for name, values in zip(names, columns, strict=True)}
-        self._scalars(found)
+        self._scalars({f"evaluation/{shown}": event[name] for shown, name in _CURVES.items()})
         rows = [[number, *row] for number, row in enumerate(zip(*columns, strict=True))]
         name, at = event["name"], self._at
         self._do(lambda tracker: tracker.table(f"evaluation/{name}", _COLUMNS, rows, at))
@@ -100,12 +99,6 @@ def track(
 
 def _tell(tracker: Tracker, *, name: str, text: str, at: Moment) -> None:
     tracker.text(name, text, at)
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    """Return the mean of the values that are known, NaN if none is."""
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
 
 
 def _sample(folder: Path, evaluation: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Callable
 from datetime import date
@@ -17,6 +16,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from archer.driver.run_folder import plain
 from archer.errors import ConfigError
 from archer.viewer.access import Access
 from archer.viewer.curves import charts, other_metrics, return_series
@@ -64,16 +64,7 @@ def _json(store: Store, answer: Callable[[Store, Request], Any]) -> Callable[[Re
 
 
 def _response(content: Any, status: int = 200) -> Response:
-    return Response(json.dumps(_finite(content), default=_text), status, media_type="application/json")
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with null for each number that JSON cannot say."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return Response(json.dumps(plain(content), default=_text), status, media_type="application/json")
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import secrets
 import socket
 import threading
@@ -16,6 +15,7 @@ from archer.errors import ConfigError
 from archer.viewer.app import make_app
 from archer.viewer.runs import find_runs
 from archer.viewer.store import Store
+from buffer.flight.network import is_loopback
 
 _EVERYWHERE = ("0.0.0.0", "::")
 """Addresses to listen on that nobody can open."""
@@ -51,14 +51,6 @@ def _require_runs(root: Path) -> int:
     if runs == 0:
         raise ConfigError(f"{root} contains no runs: no folder in it has a config.yaml; give the folder of your runs")
     return runs
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a server at `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from buffer.config import Listen
 
 LOOPBACK = "127.0.0.1"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a server at `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def listening_address(listen: Listen = "auto") -> str:

@@ -5,7 +5,6 @@ run's folder: metrics name the task and the speed of a run, and a shared network
 """
 
 import hmac
-import ipaddress
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 
 from buffer.errors import ReplayError
-from buffer.flight.network import LOOPBACK, listening_address
+from buffer.flight.network import LOOPBACK, is_loopback, listening_address
 from buffer.telemetry.gpus import GpuCollector
 
 log = logging.getLogger(__name__)
@@ -69,13 +68,13 @@ class Exposure:
         bind, reachable = self._addresses()
         if GpuCollector.found():
             registry.register(GpuCollector())
-        server = _listen(bind, registry, "" if _is_loopback(bind) else self.token)
+        server = _listen(bind, registry, "" if is_loopback(bind) else self.token)
         threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
         return f"[{reachable}]:{server.port}" if ":" in reachable else f"{reachable}:{server.port}"
 
     def _addresses(self) -> tuple[str, str]:
         """Return the address to listen at and the address to announce."""
-        if self.host is not None and _is_loopback(self.host):
+        if self.host is not None and is_loopback(self.host):
             return self.host, self.host
         import ray  # late: an inline run has no Ray
 
@@ -85,13 +84,6 @@ class Exposure:
         if not self.token:
             raise EndpointError(f"metrics.host={self.host} is beyond this machine and needs a token; there is none")
         return self.host, ray.util.get_node_ip_address() if self.host in EVERYWHERE else self.host
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, registry: CollectorRegistry, token: str) -> "_Server":

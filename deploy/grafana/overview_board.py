@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from panels import RUN, Dashboard, Panel, gauge
 from shared import EPISODES, FILL, IDLE, LOSSES, PHASES, RETURNS, STALENESS, SUCCESS, TOKENS
 
@@ -23,14 +25,8 @@ OVERVIEW = Dashboard(
                     kind="stat",
                     width=3,
                 ),
-                Panel("Return", ((gauge("archer_run_return", by="stage"), "{{stage}}"),), kind="stat", width=4),
-                Panel(
-                    "Success",
-                    ((gauge("archer_run_success_ratio", by="stage"), "{{stage}}"),),
-                    "percentunit",
-                    kind="stat",
-                    width=4,
-                ),
+                replace(RETURNS, kind="stat", width=4),
+                replace(SUCCESS, kind="stat", width=4),
                 Panel(
                     "Missing processes",
                     ((gauge("archer_processes", "sum", where='state="missing"'), "missing"),),

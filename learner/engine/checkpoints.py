@@ -38,7 +38,7 @@ class TrainerState:
         proof_max_gap: the largest gap of all proofs of a broadcast.
         wall_seconds: time spent in the training function, over all resumes.
         processor_seconds: processor time of the first rank's process in it, over all resumes.
-        evaluations: mean return by name of evaluation.
+        evaluations: mean return by the number of cycles that were finished then, as text.
         replay_client: random stream of the learner's replay client.
         swept: ids of episodes that an on-policy method has trained on and replay may return again; on rank 0 only.
         diagnosed: ids of episodes that diagnoses of the critic have seen and replay may return again; on rank 0 only.

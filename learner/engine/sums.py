@@ -33,11 +33,11 @@ class Sums:
     def gaps(self, logprob: Tensor, behaviour: Tensor, current: Tensor) -> None:
         """Count |log pi - log mu| of the tokens that are `current`, bool [tokens], by powers of ten."""
         gap = (logprob.detach() - behaviour).abs().double().nan_to_num(nan=torch.inf)
-        # Neither bincount nor a comparison with bounds on the host: both would synchronise with the device.
-        place = (gap.clamp(min=1e-12).log10().ceil() + 7).clamp(0, len(GAP_BOUNDS)).long()
         if self._gaps is None:
+            self._bounds = torch.tensor(GAP_BOUNDS, dtype=torch.float64, device=self.device)
             self._gaps = torch.zeros(len(GAP_BOUNDS) + 2, dtype=torch.float64, device=self.device)
-        self._gaps.index_add_(0, place, current.double())
+        # Not bincount, which would synchronise with the device.
+        self._gaps.index_add_(0, torch.bucketize(gap, self._bounds), current.double())
         self._gaps[-1] += torch.where(current, gap, 0.0).sum()
 
     def total(self) -> dict[str, float]:

@@ -36,7 +36,7 @@ class Recorder:
         self._refused = False
 
     def every(self, episodes: int, *, evaluation: bool = False) -> int:
-        """Return k if each k-th of so many episodes is to be kept, 0 if none is."""
+        """Return k if the limit keeps every k-th of `episodes` episodes; 0 if it keeps none."""
         kept = self._config.evaluation_episodes if evaluation else self._config.episodes_per_cycle
         return -(-episodes // kept) if kept else 0
 

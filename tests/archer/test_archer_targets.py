@@ -148,7 +148,7 @@ def test_the_driver_shows_the_latest_cycle_and_evaluation_apart(metrics: RunMetr
     assert value("archer_run_phase", {"phase": "actor"}) == 1
     figures = {"return": -3.0, "success_rate": 0.25, "mean_turns": 4.0, "episodes": 64, "turns": 256}
     metrics.handle({"kind": "cycle", "cycle": 2, "metrics": figures})
-    evaluation = {"returns": [1.0, 2.0], "successes": [1.0, float("nan")], "turns": [2, 4]}
+    evaluation = {"return_mean": 1.5, "success_rate": 1.0, "mean_turns": 3.0}
     metrics.handle({"kind": "evaluation", "name": "cycle-2", **evaluation})
     metrics.handle({"kind": "dropped", "episodes": 3})
     for stage, ret, success, turns in (("training", -3.0, 0.25, 4.0), ("evaluation", 1.5, 1.0, 3.0)):

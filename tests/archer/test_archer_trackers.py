@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from archer.errors import ConfigError
+from archer.results.statistics import EvalResult
 from archer.trackers import base, feed, isolated
 from archer.trackers.base import Moment, require_installed
 from archer.trackers.feed import TrackerFeed
 from archer.trackers.isolated import IsolatedTracker
 
-EVALUATION = {
+_PLAYED = {
     "kind": "evaluation",
     "name": "cycle-1",
     "returns": [-3.0, 1.0],
@@ -24,6 +26,8 @@ EVALUATION = {
     "turns": [4, 2],
     "invalid_actions": [1, 0],
 }
+EVALUATION = _PLAYED | asdict(EvalResult.from_event(_PLAYED, env="wordle", greedy=False))
+"""As the journal records it."""
 
 
 def cycle(number: int, value: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from detective_cases import STORY
 from fuzz import fuzz
 
 import envs
+from bench.fuzz_envs import familiar
 from envs import EnvArgumentError, EnvSpec, missing_modules
 
 ARGUMENTS: dict[str, dict] = {
@@ -40,21 +41,3 @@ def test_every_string_is_an_action(spec: EnvSpec):
     except EnvArgumentError as error:
         pytest.skip(str(error))
     fuzz(spec.id, words, actions=ACTIONS_OF_A_CHILD if spec.isolation == "process" else ACTIONS, **kwargs)
-
-
-def familiar(env_id: str, kwargs: dict) -> list[str]:
-    """Strings with a meaning in the environment: actions of its demonstrator, its valid actions, and its own words."""
-    env = envs.make(env_id, **kwargs)
-    found: set[str] = set()
-    for seed in range(3):
-        observation, info = env.reset(seed=seed)
-        found |= {*info.get(envs.VALID_ACTIONS, [])[:50]}
-        found |= {*str(observation).split()[:50]}
-    env.close()
-    try:
-        for demonstration in envs.demonstrate(env_id, episodes=3, skill=0.5, seed=0, **kwargs):
-            found |= {*demonstration.actions}
-    except envs.EnvError as error:
-        if "no scripted demonstrator" not in str(error):
-            raise
-    return sorted(found)

@@ -23,7 +23,7 @@ from learner.seeds import EVALUATION_SEED
 
 def _write(folder: Path, cycle: int, keep: int = 2) -> Path:
     partial = begin(folder, cycle)
-    TrainerState(cycle=cycle, evaluations={"clone": -15.0}).write(partial)
+    TrainerState(cycle=cycle, evaluations={"0": -15.0}).write(partial)
     return commit(partial, keep)
 
 
@@ -31,7 +31,7 @@ def test_the_newest_checkpoints_are_kept_and_listed(tmp_path: Path) -> None:
     for cycle in (1, 2, 10):
         _write(tmp_path, cycle)
     assert [path.name for path in checkpoint_folders(tmp_path)] == ["cycle-00002", "cycle-00010"]
-    assert TrainerState.read(checkpoint_folders(tmp_path)[-1]) == TrainerState(cycle=10, evaluations={"clone": -15.0})
+    assert TrainerState.read(checkpoint_folders(tmp_path)[-1]) == TrainerState(cycle=10, evaluations={"0": -15.0})
 
 
 def test_an_unfinished_checkpoint_is_not_listed(tmp_path: Path) -> None:

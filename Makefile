@@ -89,6 +89,11 @@ check: ## Run what CI runs: lint, types, versions, test.
 bench: $(STAMP) ## Run the programs of bench/ in their short form; BENCH_ARGS= (empty) for the full form.
 	@for program in $(BENCHES); do $(BIN)/python $$program $(BENCH_ARGS); done
 
+.PHONY: docs
+docs: $(STAMP) ## Build the documentation site in build/docs/site, strictly and without a network, and check its links.
+	@$(BIN)/python deploy/metrics_page.py
+	@$(BIN)/python docs/site/build_site.py
+
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel and the source distribution into dist/.
 	@rm -rf build

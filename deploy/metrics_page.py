@@ -25,8 +25,8 @@ from learner.training_metrics import TRAINING_METRICS, metric_name
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 _HEAD = """# Metrics
 
-`python deploy/metrics_page.py` writes this page from the code. Every process of a run serves these metrics for
-Prometheus; [deploy/README.md](../deploy/README.md) says how Prometheus finds them, and lists dashboards and alerts.
+`make docs` writes this page from the code. Every process of a run serves these metrics for
+Prometheus; [Monitoring](monitoring.md) says how Prometheus finds them, and lists dashboards and alerts.
 
 Each series has the labels `run`, `role`, `name` and `instance` (`run/name`, the same after a restart) of its process,
 beside the labels in the tables. Counters begin at 0 when their process starts, unless the table says otherwise. Times

@@ -107,15 +107,19 @@ def native_calls(env_id: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def demonstrator_factory(env_id: str) -> Factory:
     """Return the factory of an environment's scripted demonstrator; it takes `skill` and the arguments of the
-    environment.
+    environment. The class of `module:Class` names its own as the attribute `demonstrator`.
     """
     entry = _entries.get(env_id)
     if entry is None and ":" not in env_id:
         raise UnknownEnvError(f"unknown environment {env_id!r}: {nearest(env_id, _entries)}")
-    if entry is None or entry.demonstrator is None:
+    found = entry.demonstrator if entry is not None else getattr(factory(env_id), "demonstrator", None)
+    if found is None:
         able = [known for known, e in _entries.items() if e.demonstrator is not None]
-        raise EnvError(f"{env_id} has no scripted demonstrator; environments that have one: {', '.join(sorted(able))}")
-    return _resolve(env_id, entry.demonstrator)
+        raise EnvError(
+            f"{env_id} has no scripted demonstrator; a class of your own names one as its attribute `demonstrator`, "
+            f"and these environments have one: {', '.join(sorted(able))}"
+        )
+    return _resolve(env_id, found)
 
 
 def factory(env_id: str) -> Factory:

@@ -240,7 +240,7 @@ def test_ci_runs_the_tests_last() -> None:
 
 
 def test_no_host_of_a_registry_and_no_path_of_a_machine_in_any_file() -> None:
-    """The exception is the index of PyTorch's CPU wheels, which users need, in the Makefile and the README."""
+    """The exception is the index of PyTorch's CPU wheels, which users need, in the Makefile and on one page."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
@@ -252,7 +252,7 @@ def test_no_host_of_a_registry_and_no_path_of_a_machine_in_any_file() -> None:
     wrong = re.compile(f"{hosts}|(?<![A-Za-z0-9_.~-])(?:{paths})")
     allowed = {
         "Makefile": "https://download" + ".pytorch.org/whl/cpu",
-        "README.md": "https://download" + ".pytorch.org/whl/cpu",
+        "docs/installation.md": "https://download" + ".pytorch.org/whl/cpu",
     }
     found = []
     for name in filter(None, listed.stdout.split("\0")):

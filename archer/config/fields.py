@@ -58,7 +58,7 @@ _BOUNDS = {
     "minimum": ">= {}",
     "exclusiveMaximum": "< {}",
     "maximum": "<= {}",
-    "minLength": "of at least {} characters",
+    "minLength": "of {} or more characters",
     "pattern": "matching {}",
 }
 
@@ -66,6 +66,8 @@ _BOUNDS = {
 def _allowed(schema: dict[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         return "one of " + ", ".join(map(str, schema.get("enum") or [schema["const"]]))
+    if "enum" in schema.get("items", {}) or "const" in schema.get("items", {}):
+        return f"a list; each is {_allowed(schema['items'])}"
     bounds = " and ".join(text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema)
     return f"{_TYPES[schema.get('type', 'object')]} {bounds}".rstrip()
 
@@ -73,6 +75,8 @@ def _allowed(schema: dict[str, Any]) -> str:
 def _default(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, dict | list):  # a section's defaults are those of its fields
-        return "" if value else str(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, dict):  # a section's defaults are those of its fields
+        return "" if value else "{}"
     return describe(value)

@@ -19,6 +19,7 @@ from archer.commands.evaluate import evaluate
 from archer.commands.export import export
 from archer.commands.import_episodes import import_episodes
 from archer.commands.list_envs import list_envs
+from archer.commands.plan import plan
 from archer.commands.play import play
 from archer.commands.record import record
 from archer.commands.report import report
@@ -54,6 +55,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(train)
 app.command()(check)
+app.command()(plan)
 app.command("eval")(evaluate)
 app.command()(record)
 app.command("import")(import_episodes)

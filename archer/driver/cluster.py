@@ -21,7 +21,8 @@ from ray._private import ray_constants
 
 from archer import signals
 from archer.config.models import RunConfig
-from archer.driver.room import require_room, total
+from archer.driver.packing import total
+from archer.driver.room import require_room
 from archer.errors import RunError
 
 _NO_SERVER = "127.0.0.1:0"

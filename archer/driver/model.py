@@ -36,7 +36,7 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
 
     tokenizer = make_tokenizer(texts, config)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-    shape = _shape(config, len(tokenizer), special)
+    shape = tiny_shape(config, len(tokenizer), special)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
@@ -53,7 +53,7 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
     return directory
 
 
-def _shape(config: TinyModelConfig, vocab_size: int, special: dict[str, int]) -> PreTrainedConfig:
+def tiny_shape(config: TinyModelConfig, vocab_size: int, special: dict[str, int]) -> PreTrainedConfig:
     """Return the configuration of the model.
 
     A Qwen3 has initial weights of standard deviation 1 / sqrt(hidden_size) and rotary frequencies for hundreds of

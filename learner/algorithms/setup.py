@@ -48,6 +48,12 @@ class Setup:
         """The token id that fills sequences."""
         return pad_token_id(self.tokenizer)
 
+    @property
+    def retraces_by_clone(self) -> bool:
+        """Whether Retrace needs the clone, for the episodes of replay that no policy wrote."""
+        critic = self.config.critic
+        return critic.retrace is not None and self.demonstrations_in_replay and critic.unwritten == "clone"
+
     @cached_property
     def base(self) -> PreTrainedModel:
         """The frozen model under all adapters, loaded once."""
@@ -85,13 +91,17 @@ class Setup:
         return build_critic(self.config, self.reference, self.tokenizer, layers_of(self.base))
 
     def reference_policy(self, device: torch.device) -> FrozenEngine:
+        """Return the frozen policy that learning started from, evaluated on `device`."""
+        return FrozenEngine(self.reference_module(), self.config, device)
+
+    def reference_module(self) -> Policy:
         """Return the frozen policy that learning started from: with adapters the base, or `lora.adapter` on it."""
         config = self.config
         if config.lora is None:
             model = self._load(self.reference, config.dtype)
         else:
             model = share(self.base) if config.lora.adapter is None else self.policy_model()
-        return FrozenEngine(Policy(model.requires_grad_(False), self.temperature, config.dtype), config, device)
+        return Policy(model.requires_grad_(False), self.temperature, config.dtype)
 
     def _load(self, path: str, dtype: Precision) -> PreTrainedModel:
         config = self.config

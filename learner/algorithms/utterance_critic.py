@@ -58,9 +58,7 @@ class ActorCritic:
         target = twin(critic)
         self.critic = Engine(critic, config, lr=config.critic.lr, max_grad_norm=config.critic.max_grad_norm)
         self.target = FrozenEngine(target, config, self.critic.device)
-        # Retrace needs the clone for the episodes that no policy wrote.
-        has_unwritten = config.critic.retrace is not None and setup.demonstrations_in_replay
-        by_clone = has_unwritten and config.critic.unwritten == "clone"
+        by_clone = setup.retraces_by_clone
         needs_clone = by_clone or actor.kl_to_clone > 0
         self.reference = setup.reference_policy(self.policy.device) if needs_clone else None
         self.ratios = ActionRatios(

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from learner.config import LearnerConfig
 from learner.engine.accelerator import DeepSpeedOptimizer, deepspeed
 from learner.engine.tensor_files import load_tensors
+from learner.engine.zero import REDUCE_BUCKET
 from learner.errors import NonFiniteLossError
+from learner.passes.precision import in_float32
 from learner.passes.rows import Row
 
 
@@ -164,14 +166,6 @@ def _non_finite(episodes: list[str], norm: float) -> str:
     return f"the gradient's norm is {norm}, from the loss of the episodes {', '.join(named)}"
 
 
-def in_float32(module: nn.Module) -> list[nn.Parameter]:
-    """Convert the trained parameters of `module` to float32 and return them: the master weights."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.data = parameter.data.float()
-    return trained
-
-
 def local_shard(parameter: nn.Parameter) -> Tensor:
     """Return the part of a parameter on this rank: its ZeRO-3 partition, or all of it."""
     return parameter.ds_tensor.data if hasattr(parameter, "ds_tensor") else parameter.data
@@ -183,10 +177,8 @@ def deepspeed_config(config: LearnerConfig, max_grad_norm: float) -> dict[str, A
     Mixed precision is absent, because `learner.passes.precision` applies it inside the modules.
     """
     zero: dict[str, Any] = {"stage": config.zero_stage, "stage3_param_persistence_threshold": 0}
-    if config.zero_stage >= 2:
-        # The number of elements of the buffer through which gradients are reduced. At stage 3, DeepSpeed's default of
-        # 500 million takes 2 GB in every engine, for a model of any size.
-        zero["reduce_bucket_size"] = 50_000_000
+    if config.zero_stage:
+        zero["reduce_bucket_size"] = REDUCE_BUCKET
     if config.optimizer_offload:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": config.use_gpu}
     if config.lora is not None:

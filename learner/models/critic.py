@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from learner.config import CriticConfig, LearnerConfig
+from learner.config import CriticConfig, LearnerConfig, LoraConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
 from learner.models.heads import HeadModule
@@ -133,9 +133,7 @@ def build_critic(
     Raises:
         LearnerError: the backbone's vocabulary does not cover the policy's.
     """
-    critic = config.critic
-    # A backbone from scratch has nothing to freeze, so it is trained whole.
-    lora = config.lora if config.lora is not None and config.lora.critic and critic.build is None else None
+    critic, lora = config.critic, adapters_of(config)
     encoder: Encoder
     if lora is not None and critic.backbone == "policy" and base is not None:
         backbone, encoder = base, PackedEncoder(pad_token_id(tokenizer))
@@ -144,12 +142,30 @@ def build_critic(
         backbone, encoder = _backbone(config, policy_path, tokenizer, dtype)
         if config.activation_checkpointing:
             checkpoint_activations(backbone)
+    return critic_on(backbone, config, lambda first: _observation_head(critic, policy_path, tokenizer, first)), encoder
+
+
+def adapters_of(config: LearnerConfig) -> LoraConfig | None:
+    """Return the settings of the critic's adapters, None if its backbone is trained whole."""
+    # A backbone from scratch has nothing to freeze.
+    return config.lora if config.lora is not None and config.lora.critic and config.critic.build is None else None
+
+
+def critic_on(
+    backbone: PreTrainedModel, config: LearnerConfig, observation_head: Callable[[PreTrainedModel], nn.Module]
+) -> Critic:
+    """Return the critic that `config` describes, on a loaded backbone.
+
+    Args:
+        observation_head: returns the output head on the backbone of Q; called only for `critic.observation_weight`.
+    """
+    critic, lora = config.critic, adapters_of(config)
     first, second = backbone, None
     if lora is not None:
         first = with_adapter(backbone, lora)
     if critic.backbones == "apart":
         second = copy.deepcopy(backbone) if lora is None else with_adapter(backbone, lora)
-    module = Critic(
+    return Critic(
         first,
         critic.head_hidden_size,
         critic.heads,
@@ -157,11 +173,8 @@ def build_critic(
         v_heads=critic.value == "heads",
         precision=config.dtype,
         code=value_code(critic),
-        observation_head=_observation_head(critic, policy_path, tokenizer, first)
-        if critic.observation_weight
-        else None,
+        observation_head=observation_head(first) if critic.observation_weight else None,
     )
-    return module, encoder
 
 
 def check_backbone(config: CriticConfig, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -24,7 +24,8 @@ from archer.driver.cluster import (
     _TimeLimit,
 )
 from archer.driver.learner_job import train
-from archer.driver.room import packs, require_room, total
+from archer.driver.packing import packs, total
+from archer.driver.room import require_room
 from archer.errors import RunError
 from learner.train_args import TrainArgs
 

@@ -1,0 +1,167 @@
+"""The modules that a learner rank holds, made from the models' configurations without memory for weights.
+
+They are the classes that the learner trains, put together by the same functions, so that which parameters are trained,
+frozen or shared is not said twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
+
+from archer.planning.counting import COUNTED
+from archer.planning.models import with_layers
+from learner.algorithms.setup import Setup
+from learner.models.adapters import twin
+from learner.models.critic import Critic, adapters_of, critic_on
+from learner.models.heads import HeadModule
+from learner.models.pretrained import (
+    checkpoint_activations,
+    hidden_width,
+    is_causal,
+    layers_of,
+    set_passes,
+    without_dropout,
+    without_noise,
+)
+from learner.passes.layout import Encoder
+from learner.passes.packed_encoder import PackedEncoder
+from learner.passes.precision import DTYPES, Precision, in_float32
+from learner.passes.separate_encoder import SeparateEncoder
+
+
+@dataclass(frozen=True)
+class Shapes(Setup):
+    """A setup whose models have the shapes of `policy` and `backbone`, and no weights. Use it in a `FakeTensorMode`.
+
+    Attributes:
+        policy_config: the policy's configuration.
+        backbone_config: that of the critic's backbone; None if the critic starts from the policy or is built.
+        layers: number of layers of every model instead of its own.
+    """
+
+    policy_config: PreTrainedConfig = field(default_factory=PreTrainedConfig)
+    backbone_config: PreTrainedConfig | None = None
+    layers: int | None = None
+
+    @property
+    def pad_token_id(self) -> int:
+        return 0
+
+    def _load(self, path: str, dtype: Precision) -> PreTrainedModel:
+        model = _made(AutoModelForCausalLM, self._sized(self.policy_config), dtype)
+        set_passes(model, self.config.passes)
+        if self.config.activation_checkpointing:
+            checkpoint_activations(model)
+        return model
+
+    def critic(self) -> tuple[Critic, Encoder]:
+        config, critic = self.config, self.config.critic
+        if adapters_of(config) is not None and critic.backbone == "policy":
+            backbone = layers_of(self.base)
+        else:
+            backbone = _made(AutoModel, self._backbone(), config.dtype if adapters_of(config) else "float32")
+            if config.activation_checkpointing:
+                checkpoint_activations(backbone)
+        return critic_on(backbone, config, self._observation_head), self.critic_encoder()
+
+    def critic_encoder(self) -> Encoder:
+        """Return the encoder of the critic's rows; a backbone with its own tokenizer reads the policy's ids."""
+        if is_causal(self._backbone()):
+            return PackedEncoder(0)
+        limit = self.config.critic.max_tokens
+        return SeparateEncoder(0, prefix=[0], suffix=[0], read_first=True, max_tokens=limit)
+
+    def _backbone(self) -> PreTrainedConfig:
+        build = self.config.critic.build
+        if build is None:
+            return self._sized(self.backbone_config or self.policy_config)
+        shape = LlamaConfig(
+            vocab_size=self.policy_config.get_text_config().vocab_size,
+            hidden_size=build.hidden_size,
+            num_hidden_layers=build.layers,
+            num_attention_heads=build.heads,
+            num_key_value_heads=build.heads,
+            intermediate_size=build.intermediate_size,
+        )
+        return self._sized(shape)
+
+    def _observation_head(self, backbone: PreTrainedModel) -> nn.Module:
+        if self.config.critic.build is None and self.config.critic.backbone == "policy":
+            return HeadModule(self._load("", "float32"))
+        return nn.Linear(hidden_width(backbone), self.policy_config.get_text_config().vocab_size, bias=False)
+
+    def _sized(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        return config if self.layers is None else with_layers(config, self.layers)
+
+
+def _made(kind: Any, config: PreTrainedConfig, dtype: Precision) -> PreTrainedModel:
+    special = {} if is_causal(config) else {"add_pooling_layer": False}
+    model = kind.from_config(without_dropout(config), dtype=DTYPES[dtype], attn_implementation=COUNTED, **special)
+    model.config.use_cache = False  # no pass of the learner has a cache
+    return without_noise(model)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of a rank: a trained engine, or a frozen one."""
+
+    name: str
+    module: nn.Module
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a rank holds at the same time: in cloning, or in the cycles."""
+
+    name: str
+    parts: Sequence[Part]
+
+    def module(self, name: str) -> nn.Module | None:
+        """Return the module of a part, None if the stage has no such part."""
+        return next((part.module for part in self.parts if part.name == name), None)
+
+
+def clone_stage(setup: Shapes) -> Stage:
+    """Return the stage of cloning, see `learner.stages`."""
+    return Stage("cloning", [_trained("policy", setup.policy())])
+
+
+def cycle_stage(setup: Shapes, algorithm: str) -> Stage:
+    """Return the stage of the cycles; its parts follow `learner.algorithms`."""
+    config = setup.config
+    section = config.section_of(algorithm)
+    if section.has_critic:
+        critic, _ = setup.critic()
+        width = config.actor.baseline_hidden_size if config.actor.token_baseline else None
+        target = twin(critic)
+        parts = [
+            _trained("policy", setup.policy(baseline_width=width)),
+            _trained("critic", critic),
+            Part("target", _frozen(target), trained=False),
+        ]
+        needs_reference = setup.retraces_by_clone or config.actor.kl_to_clone > 0
+    else:
+        parts = [_trained("policy", setup.policy())]
+        if algorithm == "ppo":
+            parts.append(_trained("value", setup.value_model()))
+        needs_reference = getattr(section, "kl_to_clone", 0.0) > 0
+    if needs_reference:
+        parts.append(Part("reference", _frozen(setup.reference_module()), trained=False))
+    return Stage("cycles", parts)
+
+
+def _trained(name: str, module: nn.Module) -> Part:
+    in_float32(module)
+    return Part(name, module, trained=True)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    """Return the module as `learner.engine.engines.FrozenEngine` holds it."""
+    in_float32(module)
+    return module.requires_grad_(False).eval()

@@ -32,6 +32,10 @@ CPU = ("requirements-cpu.lock", "requirements-dev.lock")
 GPU = ("requirements-gpu.lock", "requirements-dev.lock")
 TOOLS = {"cpu", "gpu", "dev"}
 """The extras that no environment needs."""
+TRACKERS = {"mlflow", "trackio", "wandb"}
+TRACKERS_LOCK = "requirements-trackers.lock"
+OLDER = {("mlflow-skinny", "cachetools"), ("databricks-sdk", "certifi"), ("trackio", "pillow")}
+"""Packages of that lock that ask for another version than the main set has; its header says so."""
 SETUP_FILES = ("Makefile", "pyproject.toml", "setup.py", LOCK, *CPU)
 """The files that an installation reads."""
 
@@ -90,6 +94,20 @@ def test_lock_of_the_optional_environments_is_complete_on_top_of_the_cpu_lock(pa
         pytest.skip(f"{package} of {LOCK} is not installed: make install")
 
 
+@pytest.mark.parametrize("package", pins(TRACKERS_LOCK))
+def test_lock_of_the_trackers_is_complete_on_top_of_the_cpu_lock(package: str) -> None:
+    try:
+        check_that_what_it_needs_is_pinned(package, pins(*CPU, LOCK, TRACKERS_LOCK), "3.11")
+    except PackageNotFoundError:
+        pytest.skip(f"{package} of {TRACKERS_LOCK} is not installed")
+
+
+def test_trackers_are_pinned_within_their_ranges() -> None:
+    locked = pins(TRACKERS_LOCK)
+    for wanted in (Requirement(text) for name in TRACKERS for text in EXTRAS[name]):
+        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), wanted
+
+
 def check_that_what_it_needs_is_pinned(package: str, locked: dict[str, Version], python: str) -> None:
     for text in requires(package) or []:
         wanted = Requirement(text)
@@ -100,7 +118,7 @@ def check_that_what_it_needs_is_pinned(package: str, locked: dict[str, Version],
             assert name not in locked
             continue
         assert name in locked, f"{package} needs {text}, which the locks do not pin"
-        if (python, package, name) not in OUTSIDE_A_PIN:
+        if (python, package, name) not in OUTSIDE_A_PIN and (package, name) not in OLDER:
             assert wanted.specifier.contains(locked[name], prereleases=True), f"{package} needs {text}: {locked[name]}"
 
 
@@ -112,7 +130,7 @@ def test_gpu_lock_has_the_cuda_build() -> None:
 
 
 def test_extras_console_command_and_pythons_exist() -> None:
-    assert set(EXTRAS) == TOOLS | set(EXTRA_MODULES)
+    assert set(EXTRAS) == TOOLS | TRACKERS | set(EXTRA_MODULES)
     assert PROJECT["scripts"] == {"archer": "archer.cli:main"}
     supported = SpecifierSet(PROJECT["requires-python"])
     assert [f"3.{minor}" for minor in range(8, 20) if supported.contains(f"3.{minor}.0")] == list(PYTHONS)

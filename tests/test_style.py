@@ -80,6 +80,7 @@ READS_THE_CLOCK = {
     "archer/driver/board.py",
     "archer/driver/inline.py",
     "archer/driver/progress.py",
+    "archer/trackers/mlflow_run.py",
     "archer/viewer/runs.py",
     "archer/viewer/top.py",
 }

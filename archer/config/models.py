@@ -58,7 +58,7 @@ class RunConfig(StrictConfig):
     cluster: ClusterConfig = Field(default_factory=ClusterConfig, description="The Ray cluster.")
     tracking: list[TrackerName] = Field(
         ["tensorboard"],
-        description="What gets curves, evaluations and a sample of episodes; TensorBoard writes to the run folder.",
+        description="Tools that receive curves, evaluations and a sample of episodes; tensorboard needs no account.",
     )
     metrics: MetricsConfig = Field(default_factory=MetricsConfig, description="The metrics endpoint.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from archer.errors import ConfigError
 
-TrackerName = Literal["tensorboard"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+PROJECT = "archer"
+"""The project or experiment in which trackers keep runs, unless the user names another."""
 
 
 class Moment(NamedTuple):
@@ -36,7 +38,7 @@ class Tracker(Protocol):
         """Keep a text, such as an episode."""
 
     def rewind(self, at: Moment) -> None:
-        """Forget the points after `at`, which the run makes once more."""
+        """Forget the points after `at`, which the run makes once more. Does nothing where points cannot be deleted."""
 
     def close(self) -> None:
         """Write what is left."""
@@ -51,6 +53,9 @@ class _Made(NamedTuple):
 
 TRACKERS: Mapping[TrackerName, _Made] = {
     "tensorboard": _Made("archer.trackers.tensorboard:TensorBoardTracker", "tensorboardX"),
+    "wandb": _Made("archer.trackers.wandb_run:WandbTracker", "wandb"),
+    "mlflow": _Made("archer.trackers.mlflow_run:MlflowTracker", "mlflow"),
+    "trackio": _Made("archer.trackers.trackio_run:TrackioTracker", "trackio"),
 }
 
 
@@ -59,7 +64,8 @@ def require_installed(names: Sequence[TrackerName]) -> None:
     for name in names:
         if find_spec(TRACKERS[name].package) is None:
             raise ConfigError(
-                f"tracking has {name}, which needs the package {TRACKERS[name].package}; install it, or remove {name}"
+                f"tracking has {name}, which needs the package {TRACKERS[name].package}; install it "
+                f"(requirements-trackers.lock has pins that fit), or remove {name}"
             )
 
 
@@ -68,3 +74,20 @@ def open_tracker(name: TrackerName, folder: Path, at: Moment) -> Tracker:
     module, _, attribute = TRACKERS[name].where.partition(":")
     tracker: Tracker = getattr(import_module(module), attribute)(folder, at)
     return tracker
+
+
+def run_id(folder: Path, name: TrackerName, new: Callable[[], str]) -> str:
+    """Return the id of a run in a tracker, from the run folder, so that a resumed run continues the same one.
+
+    new: makes the id of a run that has none yet.
+    """
+    path = folder / "trackers" / f"{name}.id"
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(new(), encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def preformatted(text: str) -> str:
+    """Return the text indented, which Markdown shows as it is: text of a policy is no markup."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archer.trackers.base import Moment
+from archer.trackers.base import Moment, preformatted
 
 FOLDER = "tensorboard"
 _NUMBERS = itertools.count()
@@ -39,7 +39,7 @@ class TensorBoardTracker:
         )
 
     def settings(self, text: str) -> None:
-        self._by_cycle.add_text("configuration", _preformatted(text), 0)
+        self._by_cycle.add_text("configuration", preformatted(text), 0)
 
     def scalars(self, values: Mapping[str, float], at: Moment) -> None:
         for name, value in values.items():
@@ -53,7 +53,7 @@ class TensorBoardTracker:
         self._flush()
 
     def text(self, name: str, text: str, at: Moment) -> None:
-        self._by_cycle.add_text(name, _preformatted(text), at.cycle)
+        self._by_cycle.add_text(name, preformatted(text), at.cycle)
 
     def rewind(self, at: Moment) -> None:
         self.close()
@@ -70,8 +70,3 @@ class TensorBoardTracker:
 
 def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _preformatted(text: str) -> str:
-    """Return the text indented, which Markdown shows as it is: text of a policy is no markup."""
-    return "\n".join(f"    {line}" for line in text.splitlines())

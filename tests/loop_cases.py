@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import yaml
 
+from archer.driver.run_folder import latest_checkpoint
+
 SMALL: dict[str, Any] = {
     "name": "small",
     "cycles": 2,
@@ -24,7 +26,13 @@ SMALL: dict[str, Any] = {
     "model": {"build": {"vocab_size": 400, "hidden_size": 32, "layers": 2, "heads": 1, "intermediate_size": 64}},
     "env": {"id": "twenty_questions_subset"},
     "demonstrations": {"episodes": 32, "skill": 0.3, "keep_in_replay": True},
-    "rollout": {"sampling": {"max_tokens": 10}, "episodes_at_once": 16, "cpus_per_worker": 0.5},
+    "rollout": {
+        "sampling": {"max_tokens": 10},
+        "episodes_at_once": 16,
+        "cpus_per_worker": 0.5,
+        # The engine writes zeros to all of its cache when it starts: a gigabyte by default.
+        "engine": {"kv_cache_gib": 0.1},
+    },
     "replay": {"shards": 2},
     "learner": {
         "cpus_per_rank": 0.5,
@@ -118,10 +126,23 @@ def assert_trained(run_folder: Path, metric: str, *, cycles: int, version: int, 
     assert summary["cycles"] == cycles
     assert summary["policy_version"] == version
     assert summary["proof_max_gap"] < 1e-3
-    found = [row["metrics"] for row in rows(run_folder, "cycle")]
-    assert len(found) == cycles
-    assert all(metric in metrics for metrics in found)
-    assert ["return" in metrics for metrics in found] == [False] * offline + [True] * (cycles - offline)
+    assert len(rows(run_folder, "cycle")) == cycles
+    assert_cycles(run_folder, metric, version=version, offline=offline)
+
+
+def assert_cycles(run_folder: Path, metric: str, *, version: int, offline: int = 0, cycles: int | None = None) -> None:
+    """Check the first `cycles` cycles (all by default) of a run that may have ended early, as `assert_trained` does.
+
+    `version` is the policy's version after the last of them.
+    """
+    found = rows(run_folder, "cycle")[:cycles]
+    assert cycles is None or len(found) == cycles
+    assert found[-1]["metrics"]["policy_version"] == version
+    assert all(metric in row["metrics"] for row in found)
+    assert ["return" in row["metrics"] for row in found] == [False] * offline + [True] * (len(found) - offline)
+    checkpoint = latest_checkpoint(run_folder)
+    assert checkpoint is not None
+    assert json.loads((checkpoint / "state.json").read_text())["proof_max_gap"] < 1e-3
 
 
 def write_config(folder: Path, **changes: Any) -> Path:

@@ -1,4 +1,9 @@
-"""The whole loop on the real stack: Ray, vLLM, replay shards, DeepSpeed ranks, broadcast and its proof."""
+"""The whole loop on the real stack: Ray, vLLM, replay shards, DeepSpeed ranks, broadcast and its proof.
+
+Every algorithm runs on the real stack, selected by the field `algorithm`, in a run that also tests something else, so
+that no stack starts for an algorithm alone. ArCHer with adapters, cloning, offline ArCHer and CHAI run here. PPO runs
+in test_window.py, GRPO in test_job.py, filtered cloning in test_tools.py, REINFORCE and ArCHer in test_thoughts.py.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,37 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
 import pytest
-from loop_cases import ALGORITHMS, archer, assert_trained, record_episodes, write_config
+from loop_cases import ALGORITHMS, archer, assert_cycles, assert_trained, record_episodes, write_config
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+
+
+# V from fresh actions, Retrace on demonstrations and new episodes, and the actor that regresses onto its improvement.
+RECIPE: dict[str, Any] = {
+    "clone": {"observation_weight": 1.0},
+    "critic": {
+        "build": None,
+        "value": "fresh",
+        "retrace": 0.9,
+        "n_step": 1,
+        "unit": "episode",
+        "batch": 4,
+        "recent_share": 0.5,
+    },
+    "actor": {
+        "objective": "improvement",
+        "unit": "episode",
+        "batch": 4,
+        "fresh_per_state": 3,
+        "recent_share": 0.5,
+        "kl_to_clone": 0.01,
+    },
+}
 
 
 def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
@@ -27,14 +56,7 @@ def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
         mode="async",
         offline_cycles=1,
         demonstrations={"episodes": 0, "files": [str(record_episodes(tmp_path))]},
-        learner=ALGORITHMS
-        | {
-            "ranks": 2,
-            "zero_stage": 3,
-            "lora": {"rank": 4},
-            "critic": {"build": None},
-            "actor": {"kl_to_clone": 0.01},
-        },
+        learner=ALGORITHMS | RECIPE | {"ranks": 2, "zero_stage": 3, "lora": {"rank": 4}},
     )
     with archer(tmp_path, "train", str(config)) as run:
         run.until(lambda line: line.startswith("cycle 3/5"))
@@ -52,7 +74,7 @@ def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     assert int(said.group(1)) >= 2
     assert [row["cycle"] for row in resumed.rows("cycle")] == [1, 2, 3, 4, 5]
     # The clone is version 1; each cycle adds one.
-    assert_trained(run.folder, "actor/advantage", cycles=5, version=6, offline=1)
+    assert_trained(run.folder, "actor/moved", cycles=5, version=6, offline=1)
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["episodes"] >= 32
     assert (run.folder / "checkpoints" / "cycle-00005" / "adapter" / "adapter_model.safetensors").is_file()
@@ -89,11 +111,27 @@ def _column(batch: pa.RecordBatch) -> list[str]:
     return [str(value) for value in batch.column("episode_id").to_pylist()]
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupt_ends_the_run_with_one_message(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    with archer(tmp_path, "train", str(write_config(tmp_path, cycles=50, replay={"shards": 1}))) as run:
-        run.until(lambda line: line.startswith("cycle 1/50"))
+@pytest.mark.parametrize(
+    ("number", "status", "algorithm", "changes", "metric", "version"),
+    [
+        # The clone is version 1; each cycle that trains the policy adds one.
+        (signal.SIGINT, 130, "bc", {}, "return", 1),
+        (signal.SIGTERM, 143, "archer_offline", {"offline_cycles": 2}, "actor/advantage", 3),
+    ],
+)
+def test_interrupt_ends_the_run_with_one_message(
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
+    algorithm: str,
+    changes: dict[str, Any],
+    metric: str,
+    version: int,
+) -> None:
+    """Interrupt a run after two cycles of an algorithm that trains in no other of these tests."""
+    config = write_config(tmp_path, cycles=50, algorithm=algorithm, learner=ALGORITHMS, replay={"shards": 1}, **changes)
+    with archer(tmp_path, "train", str(config)) as run:
+        run.until(lambda line: line.startswith("cycle 2/50"))
         family = run.family()
         run.process.send_signal(number)
         assert run.finish(120) == status, run.output
@@ -101,32 +139,44 @@ def test_interrupt_ends_the_run_with_one_message(tmp_path: Path, number: signal.
     assert "Traceback" not in run.output
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not [p for p in alive if p.is_running()], "processes outlived the interrupted driver"
+    assert_cycles(run.folder, metric, version=version, offline=changes.get("offline_cycles", 0), cycles=2)
 
 
-def test_environment_that_raises_ends_the_run_with_its_own_error(tmp_path: Path) -> None:
-    (tmp_path / "broken_task.py").write_text(
-        "from envs.twenty_questions import TwentyQuestions\n\n\n"
-        "class Broken(TwentyQuestions):\n"
-        "    def step(self, action):\n"
-        "        raise RuntimeError('the dice are lost')\n"
-    )
+BREAKS = """
+from pathlib import Path
+
+from envs.twenty_questions import TwentyQuestionsSubset
+
+
+class Breaks(TwentyQuestionsSubset):
+    def step(self, action):
+        if Path({marker!r}).exists():
+            raise RuntimeError("the dice are lost")
+        return super().step(action)
+"""
+
+
+def test_environment_that_raises_ends_the_run_with_its_own_error(cluster_address: str, tmp_path: Path) -> None:
+    """CHAI trains for two cycles, which broadcast nothing: the rollouts continue with the same version. Then a step of
+    the environment raises."""
+    marker = tmp_path / "broken"
+    (tmp_path / "breaking_task.py").write_text(BREAKS.format(marker=str(marker)))
     config = write_config(
         tmp_path,
-        env={"id": "broken_task:Broken"},
-        learner={"clone": {"steps": 0}},
-        model={"build": None, "path": str(_tiny_model(tmp_path))},
-        demonstrations={"episodes": 0, "keep_in_replay": False},
+        algorithm="chai",
+        mode="async",
+        max_staleness=0,
+        cycles=50,
+        env={"id": "breaking_task:Breaks"},
+        learner=ALGORITHMS,
+        demonstrations={"episodes": 0, "files": [str(record_episodes(tmp_path))]},
         replay={"shards": 1},
     )
-    with archer(tmp_path, "train", str(config), PYTHONPATH=str(tmp_path)) as run:
+    environment = {"PYTHONPATH": str(tmp_path), "RAY_ADDRESS": cluster_address}
+    with archer(tmp_path, "train", str(config), **environment) as run:
+        run.until(lambda line: line.startswith("cycle 2/50"))
+        marker.touch()
         assert run.finish() == 1
     assert "the dice are lost" in run.lines[-1]
     assert "Traceback" not in run.output
-
-
-def _tiny_model(folder: Path) -> Path:
-    from archer.config.sections import TinyModelConfig
-    from archer.driver.model import build_tiny_model
-
-    config = TinyModelConfig(vocab_size=300, hidden_size=32, layers=1, heads=1, intermediate_size=64)
-    return build_tiny_model(["Is it a dog?\nNo.\n"] * 4, folder / "tiny", config, seed=0)
+    assert_cycles(run.folder, "critic/q_loss", version=1, cycles=2)

@@ -44,6 +44,9 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("ppo", {"lora": {"rank": 4}, "activation_checkpointing": True}, 2),
     ("archer", RECIPE, 4),
 ]
+PARTITIONED = (1, 3, 6, 11)
+"""Cases that run on two ranks at ZeRO 2 or 3 in place of 0; they have all kinds of engines: critic, target, baseline,
+reference, value."""
 SEPARATE = ("archer", "archer_offline", "chai", "filtered_bc")
 """Algorithms that train on single turns; the others compute advantages over whole episodes."""
 
@@ -65,7 +68,10 @@ def _exact(episode: Episode, turns: np.ndarray) -> list[dict[tuple[int, ...], fl
 def _losses(
     folder: Path, stage: int, *, only: tuple[int, ...] = (), resume: bool = False, packed: bool = True
 ) -> dict[str, list[list[float]]]:
-    """Return the metrics of each step of each case, or of the cases `only`; `resume` reloads half-way."""
+    """Return the metrics of each step of each case, or of the cases `only`; `resume` reloads half-way.
+
+    With `packed=False`, the cases that can train on single turns do, in separate passes.
+    """
     from algorithm_cases import bootstrapped, episodes, make_algorithm, run_cloning, run_cycle
 
     from learner.passes.rows import deal
@@ -74,15 +80,15 @@ def _losses(
     found = {}
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     for index, (name, changes, each) in enumerate(CASES):
-        if (only and index not in only) or (not packed and name not in SEPARATE):
+        if only and index not in only:
             continue
-        if not packed and changes.get("critic", {}).get("observation_weight"):
-            continue  # only packed passes predict observations
+        # Only packed passes predict observations.
+        separate = not packed and name in SEPARATE and not changes.get("critic", {}).get("observation_weight")
 
-        def make(name: str = name, changes: dict[str, Any] = changes) -> Any:
+        def make(name: str = name, changes: dict[str, Any] = changes, separate: bool = separate) -> Any:
             settings = {"zero_stage": stage, "optimizer_offload": stage == 3} | changes
             algorithm: Any = make_algorithm(name, **settings)  # type: ignore[arg-type]
-            if not packed and hasattr(algorithm, "engines"):
+            if separate and hasattr(algorithm, "engines"):
                 algorithm.engines.critic_encoder = SeparateEncoder(0)
             return algorithm
 
@@ -96,8 +102,8 @@ def _losses(
                 algorithm.save(saved)
                 algorithm = make()
                 algorithm.load(saved)
-            whole = packed or algorithm.fresh_to_diagnose
-            steps += run_cycle(algorithm, cycle, rank, ranks, split=None if whole else _one_turn_each)
+            split = _one_turn_each if separate and not algorithm.fresh_to_diagnose else None
+            steps += run_cycle(algorithm, cycle, rank, ranks, split=split)
         new = bootstrapped(episodes(99)) if algorithm.fresh_to_diagnose else episodes(99)
         figures = algorithm.diagnose(deal(new, ranks, 2)[rank], _exact)
         found[f"{index} {name}"] = steps
@@ -110,18 +116,16 @@ def _losses(
 def _on_one(rank: int, folder: Path) -> None:
     found = {
         "one rank": _losses(folder, 0),
-        "one rank, resumed": _losses(folder, 0, resume=True),
-        "one rank, not packed": _losses(folder, 0, packed=False),
+        "one rank, not packed, resumed": _losses(folder, 0, packed=False, resume=True),
     }
     (folder / "one.json").write_text(json.dumps(found))
 
 
 def _on_two(rank: int, folder: Path) -> None:
     found = {
-        "two ranks": _losses(folder, 0),
-        # These cases have all kinds of engines: critic, target, baseline, reference, value.
-        "two ranks, ZeRO 2": _losses(folder, 2, only=(1,)),
-        "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=(1, 3, 6, 11), resume=True),
+        "two ranks": _losses(folder, 0, only=tuple(n for n in range(len(CASES)) if n not in PARTITIONED)),
+        "two ranks, ZeRO 2": _losses(folder, 2, only=PARTITIONED[:1]),
+        "two ranks, ZeRO 3, resumed": _losses(folder, 3, only=PARTITIONED, resume=True),
     }
     if rank == 0:
         (folder / "two.json").write_text(json.dumps(found))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+from buffer.quick_imports import quick_imports
 from learner.train_args import TrainArgs
 
 
 def run_rank(settings: dict[str, TrainArgs]) -> None:
     """Run one rank. Ray Train calls it on each rank with the dict {"args": ...}."""
-    from learner.stages import train_function
+    with quick_imports():
+        from learner.stages import train_function
 
     train_function(settings["args"])
 
@@ -20,9 +22,10 @@ def run_alone(args: TrainArgs) -> None:
     The process group of this one rank remains for later runs of the process, because DeepSpeed keeps the first group
     that it sees.
     """
-    import torch.distributed as dist
+    with quick_imports():
+        import torch.distributed as dist
 
-    from learner.stages import train_function
+        from learner.stages import train_function
 
     if not dist.is_initialized():
         os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # DeepSpeed reads them

@@ -23,6 +23,7 @@ from actors.config import EngineConfig, SamplingConfig
 from actors.engine.launch import EXTENSION, engine_arguments, set_environment
 from actors.engine.memory_kills import memory_kills
 from actors.errors import EngineDied, EngineStartError, PromptTooLong, WeightTransferError
+from buffer.quick_imports import quick_imports
 from buffer.rollout_records import FreshActions
 from buffer.telemetry.collectors import BusyClock
 
@@ -88,9 +89,10 @@ class VllmEngine:
             stop_text: text that ends an action, beside the stop tokens; None if there is none.
             extension: class that vLLM mixes into its worker class; tests install faulty weight receivers through it.
         """
-        set_environment(config)
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
+        with quick_imports():
+            set_environment(config)
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
             llm = AsyncLLM.from_engine_args(

@@ -17,6 +17,7 @@ from actors.rollout.metrics import WorkerMetrics
 from actors.rollout.player import Player, WorkerArgs
 from actors.rollout.results import EpisodeResult
 from buffer.episodes.schema import Episode, episodes_to_batch
+from buffer.quick_imports import quick_imports
 from buffer.rollout_records import FreshActions, ProbeAnswer
 
 
@@ -37,7 +38,8 @@ class RolloutWorker:
 
         Return the "host:port" of the metrics, and the context window in tokens.
         """
-        from transformers import AutoTokenizer
+        with quick_imports():
+            from transformers import AutoTokenizer
 
         # First, because wrong arguments of the environment must fail before the engine's long start.
         scorer, timeout_s = self._args.scorer, self._args.config.request_timeout_s

@@ -10,11 +10,9 @@ from __future__ import annotations
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import ray
-import ray.train
-from ray.train import FailureConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower
@@ -25,6 +23,9 @@ from buffer.node_affinity import this_node
 from learner.engine.checkpoint_folders import checkpoint_folders, cycle_of
 from learner.entry import run_rank
 from learner.train_args import TrainArgs
+
+if TYPE_CHECKING:
+    from ray.train import TrainingFailedError
 
 
 def train(config: RunConfig, args: TrainArgs, follower: BoardFollower, api_server: str) -> None:
@@ -105,11 +106,17 @@ def environment(api_server: str, start_timeout_s: float) -> dict[str, dict[str, 
 
 def _fit(name: str, args: TrainArgs) -> Failure | None:
     """Return None, or the failure that ended the ranks."""
+    # Late: the driver, which sends this function, needs none of it.
+    import ray.train
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    from archer.driver.process_group import ProcessGroup
+
     learner = args.learner
-    trainer = TorchTrainer(
+    trainer = DataParallelTrainer(
         run_rank,
         train_loop_config={"args": args},
-        torch_config=TorchConfig(backend="nccl" if learner.use_gpu else "gloo", timeout_s=int(learner.timeout_s) * 2),
+        backend_config=ProcessGroup("nccl" if learner.use_gpu else "gloo", timeout_s=int(learner.timeout_s) * 2),
         scaling_config=ray.train.ScalingConfig(
             num_workers=learner.ranks,
             use_gpu=learner.use_gpu,
@@ -118,12 +125,14 @@ def _fit(name: str, args: TrainArgs) -> Failure | None:
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(args.run_dir / "ray_train"),
-            failure_config=FailureConfig(controller_failure_limit=0),  # by default it retries the start without limit
+            failure_config=ray.train.FailureConfig(
+                controller_failure_limit=0
+            ),  # by default it retries the start without limit
         ),
     )
     try:
         trainer.fit()
-    except TrainingFailedError as error:
+    except ray.train.TrainingFailedError as error:
         return failure_of(error)
     return None
 

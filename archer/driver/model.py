@@ -13,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from archer.config.loading import looks_like_folder
 from archer.config.sections import ModelConfig, TinyModelConfig
 from archer.errors import ConfigError
+from buffer.quick_imports import quick_imports
 from learner.critic_config import CriticConfig
 from learner.errors import LearnerError
 
@@ -28,11 +29,12 @@ def build_tiny_model(texts: Iterable[str], directory: Path, config: TinyModelCon
 
     The folder is renamed into place when it is complete. Raises ConfigError if `texts` is empty.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
-    from transformers.utils.logging import disable_progress_bar
+    with quick_imports():
+        import torch
+        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers.utils.logging import disable_progress_bar
 
-    from learner.passes.precision import accelerator
+        from learner.passes.precision import accelerator
 
     tokenizer = make_tokenizer(texts, config)
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
@@ -130,9 +132,10 @@ def resolve_model(config: ModelConfig) -> tuple[str, int | None]:
 
     Returns the folder or hub name, and the window in tokens if the model's configuration has one.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    with quick_imports():  # late: imports torch
+        from transformers import AutoConfig, AutoTokenizer
 
-    from learner.models.vocabulary import pad_token_id, require_embedding  # late: imports torch, as transformers does
+        from learner.models.vocabulary import pad_token_id, require_embedding
 
     assert config.path is not None, "a model to build has no path; build it first"
     path = start_path(config, built=Path())

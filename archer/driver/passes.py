@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from archer.config.models import RunConfig
 from archer.errors import ConfigError
+from buffer.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     from learner.check.proof import PassProof
@@ -56,10 +57,11 @@ def prove_passes(config: RunConfig, model: str) -> Passes:
     Raises:
         ConfigError: the learner cannot compute what a model computes.
     """
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+    with quick_imports():  # late: imports torch
+        from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-    from learner.check.critics import prove_critic  # late: imports torch
-    from learner.check.proof import PassProofError, prove
+        from learner.check.critics import prove_critic
+        from learner.check.proof import PassProofError, prove
 
     disable_progress_bar()
     set_verbosity_error()

@@ -105,8 +105,7 @@ def _critic_phase(name: str, rows: list[Row], **critic: object) -> ActorCritic:
     algorithm = table_algorithm(name, critic=settings, offline={"expectile": 0.8})  # type: ignore[arg-type]
     phase = algorithm.phases(0)[0]
     samples = sum(len(row.turns) for row in rows)
-    micro_batches = [rows[::2], rows[1::2]]
-    _learn(algorithm.engines, lambda: algorithm.step(phase, micro_batches, samples, 1))
+    _learn(algorithm.engines, lambda: algorithm.step(phase, [rows], samples, 1))
     return algorithm.engines
 
 

@@ -17,7 +17,7 @@ FEW = (
     "cycles=1 episodes_per_cycle=8 demonstrations.episodes=32 evaluation.episodes=8 checkpoint.every=1 "
     "model.build.vocab_size=400 model.build.hidden_size=32 model.build.layers=2 model.build.heads=1 "
     "learner.clone.steps=4 learner.clone.held_out=0 learner.actor.steps_per_cycle=2 "
-    "learner.critic.steps_per_cycle=2 learner.critic.warmup_steps=0"
+    "learner.critic.steps_per_cycle=2 learner.critic.warmup_steps=0 rollout.engine.kv_cache_gib=0.1"
 )
 
 

@@ -1,6 +1,7 @@
 """`archer eval` on the real stack: model folders in, a comparison out."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +16,11 @@ from learner.seeds import EVALUATION_SEED
 @pytest.mark.engine
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_models_are_played_on_the_same_seeds_and_compared(tmp_path: Path) -> None:
+def test_models_are_played_on_the_same_seeds_and_compared(cluster_address: str, tmp_path: Path) -> None:
     texts = ["Questions:\nIs it a football?\nNo.\nIs it a dog?\nYes.\n"] * 20
     config = TinyModelConfig(hidden_size=32, layers=2, heads=1, intermediate_size=64)
     models = [str(build_tiny_model(texts, tmp_path / name, config, seed=0)) for name in ("newborn", "twin")]
-    settings = ["rollout.sampling.max_tokens=8", "env.kwargs={max_turns: 4}"]
+    settings = ["rollout.engine.kv_cache_gib=0.1", "rollout.sampling.max_tokens=8", "env.kwargs={max_turns: 4}"]
     answer = subprocess.run(
         [
             sys.executable,
@@ -32,6 +33,7 @@ def test_models_are_played_on_the_same_seeds_and_compared(tmp_path: Path) -> Non
         text=True,
         timeout=570,
         cwd=tmp_path,
+        env={**os.environ, "RAY_ADDRESS": cluster_address},
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
     header, *lines = (line.split() for line in answer.stdout.splitlines()[:5])

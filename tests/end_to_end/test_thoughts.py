@@ -39,7 +39,9 @@ class Echo:
 @pytest.mark.parametrize(
     ("thoughts", "algorithm", "metric"), [("keep", "reinforce", "actor/loss"), ("drop", "archer", "actor/advantage")]
 )
-def test_two_cycles_of_a_thinking_model(tmp_path: Path, thoughts: str, algorithm: str, metric: str) -> None:
+def test_two_cycles_of_a_thinking_model(
+    cluster_address: str, tmp_path: Path, thoughts: str, algorithm: str, metric: str
+) -> None:
     (tmp_path / "my_echo.py").write_text(ENVIRONMENT)
     config = write_config(
         tmp_path,
@@ -52,7 +54,7 @@ def test_two_cycles_of_a_thinking_model(tmp_path: Path, thoughts: str, algorithm
         learner=ALGORITHMS | {"clone": {"steps": 0}, "critic": {"build": None}},
         replay={"shards": 1},
     )
-    with archer(tmp_path, "train", str(config), PYTHONPATH=str(tmp_path)) as run:
+    with archer(tmp_path, "train", str(config), PYTHONPATH=str(tmp_path), RAY_ADDRESS=cluster_address) as run:
         assert run.finish() == 0, run.output
     assert_trained(run.folder, metric, cycles=2, version=2)
     episodes = played(run.folder, version=1)

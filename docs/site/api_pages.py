@@ -25,12 +25,17 @@ def _page(room: str, title: str) -> str:
         f"# {title}: `{room}`\n\n::: {room}\n    options:\n      members: false\n      show_root_heading: false\n"
         "      show_root_toc_entry: false\n"
     ]
-    for name, module in door._MODULES.items():
+    for name, module in sorted(door._MODULES.items(), key=lambda pair: _rank(pair[0])):
         parts.append(
             f"\n::: {module}.{name}\n    options:\n      heading: {room}.{name}\n      toc_label: {name}\n"
             f"{_members(name)}"
         )
     return "".join(parts)
+
+
+def _rank(name: str) -> int:
+    """Return the place of a name's kind: classes and functions, then errors, then constants."""
+    return 2 if name.isupper() else int(name.endswith(("Error", "Timeout")))
 
 
 def _members(name: str) -> str:

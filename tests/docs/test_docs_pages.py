@@ -14,6 +14,7 @@ from pages import DOCS, PAGES, ROOT, blocks, commands, first_cells, printed
 
 import envs
 from archer.cli import app
+from archer.config.fields import fields
 from archer.config.loading import config_from_tree, load_config
 from archer.config.presets import presets
 from archer.driver.inline import run_inline
@@ -87,6 +88,29 @@ def check_command(arguments: list[str]) -> None:
     config, overrides = context.params.get("config"), context.params.get("overrides")
     if config and re.sub(r"^configs/|\.yaml$", "", config) in presets():
         load_config(config, overrides or [], check=False)
+
+
+def test_fields_and_metrics_that_a_page_names_exist() -> None:
+    """In code between backticks: `learner.critic.lr` is a field, `metrics.jsonl` a file."""
+    known = {name for name in fields() if "." in name}
+    sections = "|".join(sorted({name.partition(".")[0] for name in known}))
+    named = re.compile(rf"(?<![\w./-])(?:{sections})(?:\.[a-z_][a-z_0-9]*)+(?![\w/(])")
+    metrics = set(re.findall(r"`(archer_\w+)`", (DOCS / "metrics.md").read_text(encoding="utf-8")))
+    wrong = []
+    for page in PAGES:
+        for code in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
+            found = set(named.findall(code)) - known
+            wrong += [f"{page.name}: {name}" for name in found if not is_file_or_module(name)]
+            if page.name != "results.md":  # its methods are named archer_... too
+                found = set(re.findall(r"^archer_[a-z_]+", code)) - metrics - {"archer_offline"}
+                wrong += [f"{page.name}: {name}" for name in found]
+    assert wrong == []
+
+
+def is_file_or_module(name: str) -> bool:
+    """Whether `name` is a file of a run, a kwarg of an environment, or a module of the project."""
+    suffix = name.rpartition(".")[2] in ("arrow", "json", "jsonl")
+    return suffix or name.startswith("env.kwargs.") or (ROOT / f"{name.replace('.', '/')}.py").is_file()
 
 
 def test_troubleshooting_quotes_messages_that_we_print() -> None:

@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from buffer.custom_resources import CustomResources
+
 RendererKind = Literal["auto", "plain", "chat"]
 
 
@@ -127,6 +129,9 @@ class RolloutConfig(_Config):
     engine: EngineConfig = Field(default_factory=EngineConfig, description="The engine of each worker.")
     cpus_per_worker: float = Field(1.0, ge=0, description="Number of CPUs that Ray reserves for each worker.")
     gpus_per_worker: float = Field(0.0, ge=0, description="Number of GPUs that Ray reserves for each worker.")
+    resources: CustomResources = Field(
+        {}, description="Custom resources of Ray that each worker reserves, which keep workers on some nodes."
+    )
     env_timeout_s: float = Field(60.0, gt=0, description="Maximum time in seconds of one environment step.")
     env_failure_limit: int = Field(
         5, ge=1, description="Number of consecutive failed episodes of one worker after which the run stops."

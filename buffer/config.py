@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from buffer.custom_resources import CustomResources
 from buffer.sampling.request import View
 
 Durability = Literal["memory", "flush", "fsync"]
@@ -105,6 +106,10 @@ class ReplayConfig(BaseModel):
         64 << 20, ge=1 << 10, description="Size in bytes at which a log segment is sealed and the next one begins."
     )
     cpus_per_shard: float = Field(0.01, ge=0, description="CPUs that Ray reserves for each shard and for the limiter.")
+    resources: CustomResources = Field(
+        {},
+        description="Custom resources of Ray that each shard and the limiter reserve, which keep them on some nodes.",
+    )
 
     @property
     def limits(self) -> dict[View, ViewLimit]:

@@ -42,6 +42,7 @@ class ReplayService:
             "max_restarts": -1,
             "max_task_retries": -1,
             "num_cpus": config.cpus_per_shard,
+            "resources": config.resources or None,
             "max_concurrency": 4,
         }
         self.limiter = (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from buffer.custom_resources import CustomResources
 from learner.algorithm_config import (
     ActorConfig,
     AlgorithmConfig,
@@ -55,6 +56,9 @@ class LearnerConfig(StrictConfig):
     ranks: int = Field(1, ge=1, description="Learner processes; with GPUs, one for each GPU.")
     use_gpu: bool = Field(False, description="Give each rank a GPU.")
     cpus_per_rank: float = Field(1.0, ge=0, description="CPUs that Ray reserves for each rank.")
+    resources: CustomResources = Field(
+        {}, description="Custom resources of Ray that each rank reserves, which keep ranks on some nodes."
+    )
     threads: int = Field(1, ge=1, description="Torch threads of each rank.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage of actor and critic.")
     optimizer_offload: bool = Field(

@@ -248,7 +248,10 @@ class Supervisor:
         config = self.args.config
         worker.state = "starting"
         actor = ray.remote(RolloutWorker).options(
-            num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_concurrency=10_000
+            num_cpus=config.cpus_per_worker,
+            num_gpus=config.gpus_per_worker,
+            resources=config.resources or None,
+            max_concurrency=10_000,
         )
         seed = (self.args.seed * 1_000_003 + worker.index * 1009 + worker.restarts) % (1 << 31)
         worker.handle = actor.remote(self.args, worker.name, seed)

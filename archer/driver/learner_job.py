@@ -120,7 +120,8 @@ def _fit(name: str, args: TrainArgs) -> Failure | None:
         scaling_config=ray.train.ScalingConfig(
             num_workers=learner.ranks,
             use_gpu=learner.use_gpu,
-            resources_per_worker={"CPU": learner.cpus_per_rank} | ({"GPU": 1} if learner.use_gpu else {}),
+            resources_per_worker={"CPU": learner.cpus_per_rank, **learner.resources}
+            | ({"GPU": 1} if learner.use_gpu else {}),
         ),
         run_config=ray.train.RunConfig(
             name=name,

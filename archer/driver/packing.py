@@ -6,7 +6,7 @@ Ray reserves CPUs and GPUs, and each process needs its resources on one node. Th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from archer.config.models import RunConfig
@@ -36,10 +36,18 @@ def reservations(config: RunConfig) -> list[Reservation]:
     rollout, learner, replay = config.rollout, config.learner, config.replay
     return [
         Reservation(
-            "rollout worker", rollout.workers, {"CPU": rollout.cpus_per_worker, "GPU": rollout.gpus_per_worker}
+            "rollout worker",
+            rollout.workers,
+            {"CPU": rollout.cpus_per_worker, "GPU": rollout.gpus_per_worker, **rollout.resources},
         ),
-        Reservation("learner rank", learner.ranks, {"CPU": learner.cpus_per_rank, "GPU": float(learner.use_gpu)}),
-        Reservation("replay process", replay.shards * replay.replication + 1, {"CPU": replay.cpus_per_shard}),
+        Reservation(
+            "learner rank",
+            learner.ranks,
+            {"CPU": learner.cpus_per_rank, "GPU": float(learner.use_gpu), **learner.resources},
+        ),
+        Reservation(
+            "replay process", replay.shards * replay.replication + 1, {"CPU": replay.cpus_per_shard, **replay.resources}
+        ),
     ]
 
 
@@ -73,12 +81,13 @@ def place(wanted: Sequence[Resources], nodes: Sequence[Resources]) -> list[int] 
     Tries the places of the largest bundle first, the nodes in their order, and of equal nodes only one. Raises
     Undecided.
     """
-    for name in NAMES:
+    names = sorted({*NAMES, *(name for bundle in wanted for name in bundle)})
+    for name in names:
         if sum(bundle.get(name, 0.0) for bundle in wanted) > sum(node.get(name, 0.0) for node in nodes) + 1e-9:
             return None
     if len(wanted) > _MOST:
         raise Undecided(f"{len(wanted)} processes")
-    left = [{name: node.get(name, 0.0) for name in NAMES} for node in nodes]
+    left = [{name: node.get(name, 0.0) for name in names} for node in nodes]
     order = sorted(range(len(wanted)), key=lambda index: sorted(wanted[index].values()), reverse=True)
     found = [-1] * len(wanted)
     attempts = 0
@@ -92,7 +101,7 @@ def place(wanted: Sequence[Resources], nodes: Sequence[Resources]) -> list[int] 
             attempts += 1
             if attempts > _ATTEMPTS:
                 raise Undecided(f"{_ATTEMPTS} places tried")
-            state = tuple(round(node[name], 6) for name in NAMES)
+            state = tuple(round(node[name], 6) for name in names)
             if state in tried or any(node[name] + 1e-9 < amount for name, amount in bundle.items()):
                 continue
             tried.add(state)
@@ -108,6 +117,12 @@ def place(wanted: Sequence[Resources], nodes: Sequence[Resources]) -> list[int] 
     return found if fill(0) else None
 
 
-def text(resources: Resources) -> str:
-    """Return resources as text, for example "4 CPU, 1 GPU"."""
-    return ", ".join(f"{resources[name]:g} {name}" for name in NAMES if resources.get(name)) or "0 CPU"
+def custom(config: RunConfig) -> list[str]:
+    """Return the custom resources that processes of a run reserve."""
+    return sorted({name for found in reservations(config) for name in found.each} - {*NAMES})
+
+
+def text(resources: Resources, names: Iterable[str] = ()) -> str:
+    """Return CPUs, GPUs and the resources of `names` as text, for example "4 CPU, 1 GPU"."""
+    shown = (name for name in (*NAMES, *names) if resources.get(name))
+    return ", ".join(f"{resources[name]:g} {name}" for name in shown) or "0 CPU"

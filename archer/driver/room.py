@@ -9,7 +9,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from archer.config.models import RunConfig
-from archer.driver.packing import bundles, packs, reservations, text
+from archer.driver.packing import bundles, custom, packs, reservations, text
 from archer.errors import RunError
 
 
@@ -21,13 +21,14 @@ def require_room(config: RunConfig) -> None:
     enough = packs(bundles(config), nodes)
     if enough and _fits(config):
         return
-    processes = ", ".join(f"{number} x {kind} ({text(each)})" for kind, number, each in reservations(config))
+    names = custom(config)
+    processes = ", ".join(f"{number} x {kind} ({text(each, names)})" for kind, number, each in reservations(config))
     waited = f", after {config.cluster.start_timeout_s:g} s (cluster.start_timeout_s)" if enough else ""
+    have = ", ".join(f"[{text(node, names)}]" for node in nodes)
     raise RunError(
-        f"the Ray cluster has no room for {processes}{waited}. Its nodes have "
-        f"{', '.join(f'[{text(node)}]' for node in nodes)}, and {text(ray.available_resources())} are free; each "
-        "process needs its resources on one node. Free some, add a node, raise cluster.num_cpus if the run starts its "
-        "own cluster, or lower what the processes reserve"
+        f"the Ray cluster has no room for {processes}{waited}. Its nodes have {have}, and "
+        f"{text(ray.available_resources(), names)} are free; each process needs its resources on one node. Free some, "
+        "add a node, raise cluster.num_cpus if the run starts its own cluster, or lower what the processes reserve"
     )
 
 

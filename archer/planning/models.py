@@ -81,13 +81,16 @@ def scaled(parameters: float) -> Shape:
     if not 1e6 <= parameters <= 2e12:
         raise ConfigError(f"--parameters {parameters:g} is no size of a language model; give it in units, such as 7e9")
     causal = {name: shape for name, shape in SHAPES.items() if shape[0] != "roberta"}
-    sizes = {name: count(AutoConfig.for_model(kind, **copy.deepcopy(given))) for name, (kind, given) in causal.items()}
-    name = min(sizes, key=lambda other: abs(sizes[other] - parameters) / parameters)
-    kind, given = causal[name]
-    shape = AutoConfig.for_model(kind, **copy.deepcopy(given))
-    layers = shape.num_hidden_layers
-    of_layers = sizes[name] - count(with_layers(shape, 0))
-    wanted = max(1, round((parameters - sizes[name] + of_layers) / (of_layers / layers)))
+    shapes = {name: AutoConfig.for_model(kind, **copy.deepcopy(given)) for name, (kind, given) in causal.items()}
+    # The layers of each are alike, so that one of them stands for all.
+    outside = {name: count(with_layers(shape, 0)) for name, shape in shapes.items()}
+    a_layer = {name: count(with_layers(shape, 1)) - outside[name] for name, shape in shapes.items()}
+    name = min(
+        shapes,
+        key=lambda other: abs(outside[other] + shapes[other].num_hidden_layers * a_layer[other] - parameters),
+    )
+    shape, layers = shapes[name], shapes[name].num_hidden_layers
+    wanted = max(1, round((parameters - outside[name]) / a_layer[name]))
     return Shape(with_layers(shape, wanted), f"{name} with {wanted} layers instead of {layers}, for --parameters")
 
 

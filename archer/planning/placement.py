@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from archer.config.models import RunConfig
-from archer.driver.packing import Resources, Undecided, place, positive, reservations, text
+from archer.driver.packing import Resources, Undecided, bundles, custom, place, positive, reservations, text, total
 from archer.errors import ConfigError, RunError
 
 GPU_GIB = 80.0
-_FORM = "COUNT:cpu=N[,gpu=N][,gpu_gib=N][,host_gib=N]"
+_FORM = "COUNT:cpu=N[,gpu=N][,gpu_gib=N][,host_gib=N][,RESOURCE=N]"
 _MOST_NODES = 512
 
 
@@ -23,10 +23,11 @@ class Node:
     gpu: float = 0.0
     gpu_gib: float = GPU_GIB
     host_gib: float = 0.0
+    custom: tuple[tuple[str, float], ...] = ()
 
     @property
     def resources(self) -> Resources:
-        return {"CPU": self.cpu, "GPU": self.gpu}
+        return {"CPU": self.cpu, "GPU": self.gpu, **dict(self.custom)}
 
 
 DEFAULT_NODE = Node(cpu=96, gpu=8)
@@ -50,25 +51,28 @@ def read_nodes(texts: Sequence[str]) -> list[Node]:
         if match is None or int(match[1]) < 1:
             raise ConfigError(f"--nodes {given!r} is not of the form {_FORM}, for example 2:cpu=96,gpu=8,gpu_gib=80")
         amounts = {name: float(amount) for name, amount in (part.split("=") for part in match[2].split(","))}
-        if unknown := sorted(amounts.keys() - {"cpu", "gpu", "gpu_gib", "host_gib"}) or "cpu" not in amounts:
-            fault = f"does not know {', '.join(unknown)}" if isinstance(unknown, list) else "has no cpu"
-            raise ConfigError(f"--nodes {given!r} {fault}; the form is {_FORM}")
-        found += [Node(**amounts)] * int(match[1])
+        if "cpu" not in amounts:
+            raise ConfigError(f"--nodes {given!r} has no cpu; the form is {_FORM}")
+        known = {name: amount for name, amount in amounts.items() if name in ("cpu", "gpu", "gpu_gib", "host_gib")}
+        others = tuple(sorted((name, amount) for name, amount in amounts.items() if name not in known))
+        found += [Node(**known, custom=others)] * int(match[1])
     return found
 
 
 def assumed_nodes(config: RunConfig) -> list[Node]:
     """Return as many of the usual nodes as a run needs, or, for a run without GPUs, one with what it reserves."""
-    wanted = [bundle for found in reservations(config) for bundle in [positive(found.each)] * found.number if bundle]
+    wanted = bundles(config)
+    offered = tuple((name, total(config, name)) for name in custom(config))
     if not any("GPU" in bundle for bundle in wanted):
-        return [Node(cpu=sum(bundle.get("CPU", 0.0) for bundle in wanted))]
+        return [Node(cpu=total(config, "CPU"), custom=offered)]
+    usual = replace(DEFAULT_NODE, custom=offered)
     for number in range(1, _MOST_NODES):
         try:
-            if place(wanted, [DEFAULT_NODE.resources] * number) is not None:
-                return [DEFAULT_NODE] * number
+            if place(wanted, [usual.resources] * number) is not None:
+                return [usual] * number
         except Undecided:
             break
-    return [DEFAULT_NODE]
+    return [usual]
 
 
 def placement(config: RunConfig, nodes: Sequence[Node]) -> list[list[Place]]:
@@ -98,12 +102,13 @@ def placement(config: RunConfig, nodes: Sequence[Node]) -> list[list[Place]]:
 
 
 def _no_room(config: RunConfig, nodes: Sequence[Node]) -> str:
-    needs = ", ".join(f"{number} x {kind} ({text(each)})" for kind, number, each in reservations(config))
-    has = ", ".join(f"[{text(node.resources)}]" for node in nodes)
+    names = custom(config)
+    needs = ", ".join(f"{number} x {kind} ({text(each, names)})" for kind, number, each in reservations(config))
+    has = ", ".join(f"[{text(node.resources, names)}]" for node in nodes)
     sums = []
-    for name in ("CPU", "GPU"):
+    for name in ("CPU", "GPU", *names):
         needed = sum(number * each.get(name, 0.0) for _, number, each in reservations(config))
-        sums.append(f"{needed:g} of {sum(node.resources[name] for node in nodes):g} {name}")
+        sums.append(f"{needed:g} of {sum(node.resources.get(name, 0.0) for node in nodes):g} {name}")
     return (
         f"the nodes {has} have no room for {needs}: together {', '.join(sums)}, and each process needs its resources "
         "on one node; add a node, or lower what the processes reserve"

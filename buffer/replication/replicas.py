@@ -82,7 +82,9 @@ class Replicas:
         """Start the replica of a shard with Ray's actor `options`; returns where to start the shard itself."""
         config = self._config
         # STRICT_SPREAD, or Ray may restart one of the two on the other's node when its own node is lost.
-        pair = ray.util.placement_group([{"CPU": config.cpus_per_shard}] * 2, strategy="STRICT_SPREAD")
+        pair = ray.util.placement_group(
+            [{"CPU": config.cpus_per_shard, **config.resources}] * 2, strategy="STRICT_SPREAD"
+        )
         self._pairs.append(pair)
         if not pair.wait(config.timeout_s):
             raise ReplayTimeout(

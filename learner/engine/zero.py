@@ -59,7 +59,9 @@ def engine_bytes(trained: int, *, stage: int, ranks: int, offload: bool, largest
     if not offload:
         return EngineBytes(weights, optimizer, gradients, step, gathered, bucket)
     passing = whole if stage == 1 else 2.0 * _FLOAT * largest
-    return EngineBytes(weights, 0.0, passing, passing, gathered, bucket, host=5 * share + _FLOAT * largest)
+    # Stage 2 adds up the gradients of micro-batches in one more buffer.
+    host = (6 if stage == 2 else 5) * share + _FLOAT * largest
+    return EngineBytes(weights, 0.0, passing, passing, gathered, bucket, host)
 
 
 def gathered_bytes(parameters: int, *, ranks: int, largest: int, adapters: bool) -> float:

@@ -228,7 +228,7 @@ def test_processes_share_gpus_and_fill_nodes() -> None:
     assert sorted(halves.count(gpu) for gpu in set(halves)) == [2, 2]
 
 
-@pytest.mark.parametrize("given", ["two", "0:cpu=4", "1:gpu=4", "1:cpu=4,disk=3", "1:cpu=-4"])
+@pytest.mark.parametrize("given", ["two", "0:cpu=4", "1:gpu=4", "1:cpu=-4"])
 def test_nodes_that_cannot_be_read_are_refused(given: str) -> None:
     with pytest.raises(ConfigError, match=r"--nodes .*COUNT:cpu=N"):
         read_nodes([given])

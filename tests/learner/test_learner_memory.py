@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from learner.engine.zero import REDUCE_BUCKET, engine_bytes
 
-LAYERS, WIDTH = 8, 128
+LAYERS, WIDTH = 48, 48
 CASES = [(stage, offload) for stage in range(4) for offload in (False, True) if stage or not offload]
 
 

@@ -40,4 +40,4 @@ def _rank(name: str) -> int:
 
 def _members(name: str) -> str:
     """Hide the fields of a configuration model, which the configuration reference describes."""
-    return "      members: false\n" if name.endswith("Config") else ""
+    return "      members: false\n      inherited_members: false\n" if name.endswith("Config") else ""

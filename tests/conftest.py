@@ -55,12 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: keys[_scope(item.nodeid)])
 
 
-def pytest_collection_finish() -> None:
-    """Exempt the imported packages from garbage collection."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Return a scheduler that hands out the scopes in the order of pytest_collection_modifyitems.

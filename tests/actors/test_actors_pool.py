@@ -211,31 +211,25 @@ def _broadcaster(pool, model, seed):
     return Broadcaster(PolicySource(model), pool, "shm", 0, 60.0, logprobs, probe, 1e-3)
 
 
-def test_restarted_and_added_workers_are_stale_until_a_broadcast_reaches_them(pool, folder, replay):
-    """The pool shrinks to one worker, which is killed, and grows again, so that both of its workers are new."""
+def test_restarted_workers_are_stale_until_a_broadcast_reaches_them(pool, folder, replay):
     pool.ready(200)
     model = load_model(folder)
     change(model, 1)
     broadcaster = _broadcaster(pool, model, 1)
     broadcaster.broadcast(1)
     assert [status.version for status in pool.workers()] == [1, 1]
-    pool.resize(1)
-    assert [status.name for status in pool.workers()] == ["worker-0"]
-    assert len(pool.collect(8, first_seed=7000, timeout_s=100).returns) == 8
-    os.kill(_pids(pool)["worker-0"], signal.SIGKILL)
-    pool.resize(2)
+    for pid in _pids(pool).values():
+        os.kill(pid, signal.SIGKILL)
     with pytest.raises(StaleWorkersError, match="version 1"):
         pool.collect(8, first_seed=3000, timeout_s=200)
     with pytest.raises(StaleWorkersError):
         pool.request([np.array([70, 80], np.int32)], 1).result(60)
-    assert [status.ready for status in pool.workers()] == [False, False]
     # A worker that is still starting misses this broadcast and receives the next.
     broadcaster.broadcast(1)
     assert len(pool.collect(8, first_seed=3000, timeout_s=200).returns) == 8
     pool.ready(200)
     broadcaster.broadcast(2)
-    assert [(status.name, status.version) for status in pool.workers()] == [("worker-0", 2), ("worker-2", 2)]
-    assert all(status.ready for status in pool.workers())
+    assert [status.version for status in pool.workers()] == [2, 2]
     assert all(set(e.versions) == {1} for e in _held(replay).values() if 3000 <= e.seed < 3008)
 
 
@@ -256,6 +250,17 @@ def test_a_stream_follows_the_policys_versions(pool, folder):
     pool.stop()
     with pytest.raises(ActorError, match="call start first"):
         pool.report(at_least=1, timeout_s=10)
+
+
+def test_the_pool_shrinks_and_grows(pool, folder):
+    pool.resize(1)
+    assert [status.name for status in pool.workers()] == ["worker-0"]
+    assert len(pool.collect(8, first_seed=7000, timeout_s=100).returns) == 8
+    pool.resize(2)
+    pool.ready(200)
+    assert [status.ready for status in pool.workers()] == [True, False]
+    _broadcaster(pool, load_model(folder), 3).broadcast(4)
+    assert [status.name for status in pool.workers() if status.ready] == ["worker-0", "worker-2"]
 
 
 def test_a_worker_that_cannot_start_ends_the_pool_with_its_own_error(ray_cluster, folder):

@@ -91,11 +91,14 @@ def test_a_browser_searches_the_site_without_a_server_or_a_network(site: Path) -
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page()
+        page.set_default_timeout(120_000)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto((site / "api" / "envs.html").as_uri())
-        page.keyboard.press("Control+k")
-        page.keyboard.type("importance exponent")
+        search = page.get_by_placeholder("Search")
+        search.wait_for(state="attached")  # the page's script has run
+        page.locator(".md-search__button").click()
+        search.fill("importance exponent")
         found = page.locator("a", has_text="Configuration").filter(has=page.locator("mark")).first
         found.wait_for()
         found.click()

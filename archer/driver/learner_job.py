@@ -108,12 +108,11 @@ def _fit(name: str, args: TrainArgs) -> Failure | None:
     """Return None, or the failure that ended the ranks."""
     # Late: the driver, which sends this function, needs none of it.
     import ray.train
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    from archer.driver.process_group import ProcessGroup
+    from archer.driver.rank_trainer import ProcessGroup, RankTrainer
 
     learner = args.learner
-    trainer = DataParallelTrainer(
+    trainer = RankTrainer(
         run_rank,
         train_loop_config={"args": args},
         backend_config=ProcessGroup("nccl" if learner.use_gpu else "gloo", timeout_s=int(learner.timeout_s) * 2),

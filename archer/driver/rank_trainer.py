@@ -1,8 +1,7 @@
-"""The process group of the learner's ranks under Ray Train.
+"""Ray Train's trainer of the learner's ranks, with fewer processes and imports.
 
 Ray Train's own TorchConfig makes the process that starts the ranks and Ray Train's controller import torch, which takes
-two seconds of a core in each. This configuration calls the same functions of Ray Train, and imports them in the ranks
-only.
+two seconds of a core in each. `ProcessGroup` calls the same functions of Ray Train, and imports them in the ranks only.
 """
 
 from __future__ import annotations
@@ -18,8 +17,17 @@ import ray
 from ray.exceptions import GetTimeoutError
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 _SHUTDOWN_TIMEOUT_S = 30.0
+
+
+class RankTrainer(DataParallelTrainer):
+    """Starts the ranks without the actor that would split datasets among them: they draw their batches from replay."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [c for c in super()._create_default_callbacks() if not isinstance(c, DatasetsCallback)]
 
 
 @dataclass

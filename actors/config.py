@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from buffer.custom_resources import CustomResources
 
@@ -88,10 +88,36 @@ class EngineConfig(_Config):
     startup_timeout_s: float = Field(300.0, gt=0, description="Maximum time in seconds for an engine to start.")
 
 
+class WorkerRange(_Config):
+    """Bounds of a number of workers that follows what the cluster can place."""
+
+    min: int = Field(
+        1, ge=1, description="Workers that must have room before the run starts, and that it never retires."
+    )
+    max: int = Field(ge=1, description="Most workers.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"has min {self.min}, more than max {self.max}; swap them")
+        return self
+
+
+def _kind_of_workers(value: Any) -> str:
+    return "[range]" if isinstance(value, dict | WorkerRange) else "[number]"
+
+
 class RolloutConfig(_Config):
     """Configuration of the pool of rollout workers."""
 
-    workers: int = Field(1, ge=1, description="Number of rollout workers; each has one engine.")
+    workers: Annotated[
+        Annotated[int, Field(ge=1), Tag("[number]")] | Annotated[WorkerRange, Tag("[range]")],
+        Discriminator(_kind_of_workers),
+    ] = Field(
+        1,
+        description="Number of rollout workers, one engine each; {min: 1, max: 8} in place of a number follows what "
+        "the cluster can place.",
+    )
     episodes_at_once: int = Field(64, ge=1, description="Number of episodes that one worker plays concurrently.")
     renderer: RendererKind = Field(
         "auto",
@@ -142,6 +168,21 @@ class RolloutConfig(_Config):
     restart_limit: int = Field(
         20, ge=0, description="Number of worker restarts, over all workers, after which the run stops."
     )
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers follows the cluster."""
+        return isinstance(self.workers, WorkerRange)
+
+    @property
+    def least_workers(self) -> int:
+        """The number of workers with which a run starts, and below which it never goes."""
+        return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of workers."""
+        return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
     @model_validator(mode="after")
     def _chat_settings_fit(self) -> Self:

@@ -21,6 +21,7 @@ from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower, BoardPublisher, start_board
 from archer.driver.cluster import cluster
 from archer.driver.demonstrations import demonstration_batches
+from archer.driver.elastic import elastic
 from archer.driver.fixed_settings import require_fixed
 from archer.driver.initial_policy import prepare_policy
 from archer.driver.journal import Journal, read_state
@@ -98,9 +99,19 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
                 exposure=exposure,
                 scorer=scorer,
             )
-            with folder.stoppable(progress.in_cycles):
+            with folder.stoppable(progress.in_cycles), elastic(config, pool, _tell(targets, progress)):
                 train(config, args, follower, api_server)
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
+
+
+def _tell(targets: Targets, progress: Progress) -> Callable[[int, int], None]:
+    """Return what shows a change of the number of rollout workers, and lets the metrics expect the new one."""
+
+    def changed(before: int, after: int) -> None:
+        targets.expect("rollout", after)
+        progress.message(f"rollout workers: {before} -> {after} (rollout.workers follows the cluster)")
+
+    return changed
 
 
 def _to_all(journal: Journal, metrics: RunMetrics, tracked: TrackerFeed) -> Callable[[Event], None]:

@@ -33,7 +33,9 @@ class PoolClient:
         self._config = config
 
     def ready(self, timeout_s: float) -> None:
-        """Wait until every worker has started. Raises RolloutTimeout, which names the workers that have not."""
+        """Wait until every worker has started, or the least number of an elastic pool. Raises RolloutTimeout, which
+        names the workers that have not.
+        """
         self._get(self._pool.ready.remote(timeout_s), timeout_s)
 
     def collect(
@@ -123,6 +125,10 @@ class PoolClient:
     def resize(self, workers: int) -> None:
         """Grow or shrink the pool. New workers take work after the next broadcast."""
         self._get(self._pool.resize.remote(workers), self._config.request_timeout_s)
+
+    def size(self) -> tuple[int, int]:
+        """Return the number of workers that the pool should have, and of those to which the cluster gave a process."""
+        return self._get(self._pool.size.remote(), GRACE_S)
 
     def sync_client(self) -> SyncClient:
         """Return a client that sends weights to all running engines; waits until at least one runs."""

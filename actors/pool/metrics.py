@@ -35,6 +35,15 @@ class PoolMetrics:
             lambda: {(): supervisor.restarts},
             self.registry,
         )
+        self.target = Gauge("target_workers", "Workers that the pool should have now.", **common)
+        self.target.set_function(lambda: len(supervisor.workers))
+        self.resizes = FunctionCounter(
+            "archer_pool_resized_workers",
+            "Workers that an elastic pool has started (grown) or retired (shrunk) since its start.",
+            ("direction",),
+            lambda: {("grown",): supervisor.grown, ("shrunk",): supervisor.shrunk},
+            self.registry,
+        )
         self.playing = Gauge("episodes_in_flight", "Episodes that workers are playing.", **common)
         self.playing.set_function(lambda: sum(worker.playing for worker in supervisor.workers))
         self.acting = Gauge("requests_in_flight", "Requests for fresh actions at workers.", **common)

@@ -47,8 +47,13 @@ class RolloutPool:
 
     async def ready(self, timeout_s: float) -> None:
         await self._sup.wait_for(
-            lambda: len(self._sup.alive()) == len(self._sup.workers), timeout_s, "rollout workers did not start"
+            lambda: len(self._sup.alive()) >= self._needed(), timeout_s, "rollout workers did not start"
         )
+
+    def _needed(self) -> int:
+        """Return the number of workers without which the pool is not ready; an elastic pool waits for no more."""
+        workers, config = len(self._sup.workers), self._config
+        return min(workers, config.least_workers) if config.is_elastic else workers
 
     # Episodes
 
@@ -182,6 +187,9 @@ class RolloutPool:
     async def resize(self, workers: int) -> None:
         await self._sup.resize(workers)
 
+    async def size(self) -> tuple[int, int]:
+        return len(self._sup.workers), sum(worker.placed for worker in self._sup.workers)
+
     async def workers(self) -> list[WorkerStatus]:
         return [WorkerStatus(w.name, w.version, w.state == "ready", w.restarts) for w in self._sup.workers]
 
@@ -208,7 +216,7 @@ def start_pool(args: WorkerArgs, *, wait: bool = True) -> PoolClient:
     pool = ray.remote(RolloutPool).options(num_cpus=0, max_concurrency=10_000, scheduling_strategy=this_node())
     client = PoolClient(pool.remote(args), args.config)
     try:
-        client.resize(args.config.workers)
+        client.resize(args.config.least_workers)
         if wait:
             client.ready(args.config.engine.startup_timeout_s)
     except ActorError:

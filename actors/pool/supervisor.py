@@ -40,7 +40,7 @@ class Worker:
     """A position in the pool, occupied by successive Ray actors.
 
     playing: episodes in flight; acting: requests for actions in flight; metrics: "host:port" of the Prometheus
-    endpoint; window: the engine's context window in tokens.
+    endpoint; window: the engine's context window in tokens; placed: whether the cluster has given it a process.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Worker:
     handle: ActorHandle | None = None
     metrics: str = ""
     window: int = 0
+    placed: bool = False
     task: asyncio.Task[None] = field(init=False)
 
     @property
@@ -64,7 +65,8 @@ class Worker:
 class Supervisor:
     """Keeps the workers alive and notifies `changed` of every change of their states.
 
-    version: the current policy version; restarts: of all workers so far; fatal: the error that ended the pool, if any.
+    version: the current policy version; restarts: of all workers so far; fatal: the error that ended the pool, if any;
+    grown, shrunk: workers that `resize` has added to those that the pool began with, and retired.
     """
 
     def __init__(self, args: WorkerArgs) -> None:
@@ -75,6 +77,7 @@ class Supervisor:
         self.fatal: ActorError | None = None
         self._created = 0
         self.restarts = 0
+        self.grown = self.shrunk = 0
 
     # State
 
@@ -188,14 +191,18 @@ class Supervisor:
     # The size of the pool
 
     async def resize(self, workers: int) -> None:
-        """Start workers, or retire the newest; a retired worker finishes its episodes and requests."""
+        """Start workers, or retire some: first those without a process, then the newest. A retired worker finishes its
+        episodes and requests."""
+        self.grown += max(0, workers - len(self.workers)) if self._created else 0
         while len(self.workers) < workers:
             worker = Worker(f"worker-{self._created}", self._created)
             self._created += 1
             self.workers.append(worker)
             worker.task = watched.start(self._supervise(worker), self._supervision_failed)
-        retired = self.workers[workers:]
-        del self.workers[workers:]
+        kept = {w.index for w in sorted(self.workers, key=lambda w: (not w.placed, w.index))[:workers]}
+        retired = [worker for worker in self.workers if worker.index not in kept]
+        self.workers = [worker for worker in self.workers if worker.index in kept]
+        self.shrunk += len(retired)
         for worker in retired:
             worker.state = "retired"
         await self.notify()
@@ -231,7 +238,7 @@ class Supervisor:
                 reason = "its process ended"
             if worker.state == "retired":
                 return
-            worker.state = "dead"
+            worker.state, worker.placed = "dead", False
             await self.notify()
             logger.warning("%s is restarted: %s", worker.name, reason)
             _kill(worker)
@@ -268,6 +275,7 @@ class Supervisor:
             ) from None
         except RayTaskError as error:
             raise WorkersLostError(f"{worker.name} cannot start: {unwrapped(error)}") from error
+        worker.placed = True
         if worker.state == "retired":
             return
         worker.version = self.args.version
@@ -275,13 +283,16 @@ class Supervisor:
         await self.notify()
 
     async def _find_room(self, worker: Worker) -> None:
-        """Wait until the process of a first worker runs. Later ones may wait for their node to return."""
+        """Wait until the process of a worker runs. Later ones may wait for their node to return, and those that an
+        elastic pool adds for room: it retires them if there is none."""
         config, timeout_s = self.args.config, self.args.room_timeout_s
-        if timeout_s is None or worker.restarts:
+        if (timeout_s is None or worker.restarts) and not config.is_elastic:
             return
+        may_wait = config.is_elastic and (worker.restarts > 0 or worker.index >= config.least_workers)
         assert worker.handle is not None
         try:
-            await asyncio.wait_for(worker.handle.exists.remote(), timeout_s)
+            await asyncio.wait_for(worker.handle.exists.remote(), None if may_wait else timeout_s)
+            worker.placed = True
         except TimeoutError:
             _kill(worker)
             raise WorkersLostError(

@@ -30,7 +30,7 @@ def fields() -> dict[str, Field]:
 
 def _below(section: dict[str, Any], models: dict[str, Any], prefix: str) -> Iterator[Field]:
     for name, schema in section["properties"].items():
-        kinds = schema.get("anyOf", [schema])
+        kinds = schema.get("anyOf") or schema.get("oneOf") or [schema]
         model: dict[str, Any] = next((models[kind["$ref"].rpartition("/")[2]] for kind in kinds if "$ref" in kind), {})
         yield Field(
             path=f"{prefix}{name}",

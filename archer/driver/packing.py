@@ -32,14 +32,10 @@ class Reservation(NamedTuple):
 
 
 def reservations(config: RunConfig) -> list[Reservation]:
-    """Return what the processes of a run reserve."""
-    rollout, learner, replay = config.rollout, config.learner, config.replay
+    """Return what the processes of a run reserve at its start."""
+    learner, replay = config.learner, config.replay
     return [
-        Reservation(
-            "rollout worker",
-            rollout.workers,
-            {"CPU": rollout.cpus_per_worker, "GPU": rollout.gpus_per_worker, **rollout.resources},
-        ),
+        Reservation("rollout worker", config.rollout.least_workers, worker_resources(config)),
         Reservation(
             "learner rank",
             learner.ranks,
@@ -49,6 +45,12 @@ def reservations(config: RunConfig) -> list[Reservation]:
             "replay process", replay.shards * replay.replication + 1, {"CPU": replay.cpus_per_shard, **replay.resources}
         ),
     ]
+
+
+def worker_resources(config: RunConfig) -> Resources:
+    """Return what each rollout worker reserves."""
+    rollout = config.rollout
+    return {"CPU": rollout.cpus_per_worker, "GPU": rollout.gpus_per_worker, **rollout.resources}
 
 
 def total(config: RunConfig, resource: str) -> float:

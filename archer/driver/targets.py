@@ -61,6 +61,10 @@ class Targets:
         """List the processes that `source` returns from now on."""
         self._sources[name] = source
 
+    def expect(self, role: str, number: int) -> None:
+        """Expect another number of processes of a role from now on."""
+        self._expected = {**self._expected, role: number}
+
     def clear(self) -> None:
         """Ask no source from now on, and return when none is being asked. Call it before the driver leaves the cluster,
         because a call of Ray's must not be in flight then."""
@@ -143,7 +147,7 @@ def expected_processes(config: RunConfig) -> dict[str, int]:
         "shard": replay.shards,
         "replica": replay.shards * (replay.replication - 1),
         "pool": 1,
-        "rollout": config.rollout.workers,
+        "rollout": config.rollout.least_workers,
         "scorer": int(bool(config.algorithm_config.proposals())),
         "learner": config.learner.ranks,
     }

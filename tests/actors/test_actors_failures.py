@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ObjectLostError, OwnerDiedError, RaySystemError
 
-from actors.config import RolloutConfig
+from actors.config import RolloutConfig, WorkerRange
 from actors.errors import ActorError, EngineDied, WorkersLostError
 from actors.pool.pool import RolloutPool
 from actors.pool.supervisor import Supervisor, Worker
@@ -161,6 +161,46 @@ def test_a_worker_without_room_is_named_with_what_it_needs(killed: list[str], mo
     with pytest.raises(WorkersLostError, match=message):
         asyncio.run(asyncio.wait_for(run(), 30))
     assert killed == ["worker-0"]
+
+
+def test_an_elastic_pool_waits_for_its_least_and_retires_what_has_no_process(
+    killed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second worker finds no room, which would end a fixed pool; the third has a process and stays."""
+    waiting = asyncio.Event()
+
+    async def never() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async def at_once() -> None:
+        return
+
+    async def started() -> tuple[str, int]:
+        return "127.0.0.1:1", 100
+
+    async def alive() -> str:
+        return await asyncio.Event().wait() and ""
+
+    made = iter(Handle(exists=exists, start=started, wait_for_death=alive) for exists in (at_once, never, at_once))
+    actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: next(made)))
+    monkeypatch.setattr("ray.remote", lambda _: actor)
+
+    async def run() -> tuple[tuple[int, int], list[str], int, int]:
+        config = RolloutConfig(workers=WorkerRange(min=1, max=3))
+        pool = RolloutPool(WorkerArgs(config, "model", "env", room_timeout_s=0.1))
+        await pool.resize(1)
+        await pool.ready(10.0)
+        await pool.resize(3)
+        await asyncio.wait_for(waiting.wait(), 10.0)
+        await pool.ready(10.0)
+        await pool._sup.wait_for(lambda: len(pool._sup.alive()) == 2, 10.0, "the third worker did not start")
+        size = await pool.size()
+        await pool.resize(2)
+        return size, [worker.name for worker in pool._sup.workers], pool._sup.grown, pool._sup.shrunk
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)) == ((3, 2), ["worker-0", "worker-2"], 2, 1)
+    assert len(killed) == 1
 
 
 def test_a_process_that_was_not_started_answers_as_a_dead_engine() -> None:

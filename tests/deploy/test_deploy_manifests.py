@@ -144,7 +144,8 @@ def test_the_cluster_of_the_job_holds_its_run_and_is_that_of_the_other_manifest(
         node = {"CPU": _amount(limits["cpu"]), "GPU": float(limits.get("nvidia.com/gpu", 0)), **resources}
         nodes += [node] * group["maxReplicas"]
     assert custom(config) == ["learner", "replay", "rollouts"]
-    wanted = [positive(found.each) for found in reservations(config) for _ in range(found.number)]
+    most = {"rollout worker": config.rollout.most_workers}
+    wanted = [positive(f.each) for f in reservations(config) for _ in range(most.get(f.kind, f.number))]
     assert place(wanted, nodes) is not None
 
 

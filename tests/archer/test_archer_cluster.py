@@ -23,7 +23,6 @@ from archer.driver.cluster import (
     _time_limit,
     _TimeLimit,
 )
-from archer.driver.elastic import cluster_resources
 from archer.driver.learner_job import train
 from archer.driver.packing import packs, total
 from archer.driver.room import require_room
@@ -252,23 +251,3 @@ def test_ray_train_asks_the_api_server_of_its_own_cluster() -> None:
     # This is the answer of the other cluster, which shows that the guard is necessary.
     assert "the other's: dead" in run.stdout
     assert "the run's: alive or unknown" in run.stdout
-
-
-def test_what_is_free_is_known_of_each_node(ray_cluster: None) -> None:
-    import ray
-
-    @ray.remote(num_cpus=1)
-    class Holding:
-        def ready(self) -> bool:
-            return True
-
-    nodes, before = cluster_resources()
-    holder = Holding.remote()
-    assert ray.get(holder.ready.remote(), timeout=60)
-    end = time.monotonic() + 30
-    while (free := cluster_resources()[1]) == before and time.monotonic() < end:
-        time.sleep(0.1)
-    ray.kill(holder)
-    assert len(nodes) == len(free) == 1
-    assert free[0].get("CPU", 0.0) == before[0]["CPU"] - 1
-    assert nodes[0]["CPU"] >= before[0]["CPU"]

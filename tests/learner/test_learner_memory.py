@@ -55,6 +55,7 @@ def _count(rank: int, out: Path) -> None:
         (out / "found.json").write_text(json.dumps(found))
 
 
+@pytest.mark.slow
 def test_engines_hold_what_the_arithmetic_says(tmp_path: Path) -> None:
     run_ranks(2, _count, tmp_path)
     parameters, largest = LAYERS * WIDTH * WIDTH, WIDTH * WIDTH

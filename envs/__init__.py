@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Observation,
         Step,
         TextEnv,
+        privileged_text,
         unwrapped,
     )
     from envs.demonstrations import (
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "envs.base": (
         "INVALID_ACTION PRIVILEGED RESERVED_INFO_KEYS SUCCESS TASK_ID TIMED_OUT VALID_ACTIONS EnvSpec Info Isolation "
-        "Message Observation Step TextEnv unwrapped"
+        "Message Observation Step TextEnv privileged_text unwrapped"
     ),
     "envs.demonstrations": "Demonstration Demonstrator SkillRow demonstrate make_demonstrator returns_by_skill",
     "envs.errors": (

@@ -129,6 +129,22 @@ class TextEnv(Protocol):
         ...
 
 
+def privileged_text(info: Mapping[str, Any]) -> str:
+    """Return as text what `info["privileged"]` of a reset hides from the policy; "" if it hides nothing that is text.
+
+    It has the texts, and the numbers and flags with their names. Other values (a map, a task) have no fixed text and
+    are left out.
+    """
+    found = []
+    for name, value in info.get(PRIVILEGED, {}).items():
+        if type(value) in (int, float, bool):
+            found.append(f"{name} {value}")
+        elif type(value) is str:
+            found.append(value)
+    # No file and no tokenizer takes half of a surrogate pair.
+    return ", ".join(found).encode(errors="replace").decode()
+
+
 def as_text(observation: Observation) -> str:
     """Return an observation as text. A chat message becomes a line `role: content`."""
     if isinstance(observation, str):

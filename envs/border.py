@@ -118,8 +118,11 @@ def _info(value: Any, where: str) -> Info:
         found[SUCCESS] = _flag(found[SUCCESS], f"info[{SUCCESS!r}]", where)
     if found.get(INVALID_ACTION) is not None:
         found[INVALID_ACTION] = _flag(found[INVALID_ACTION], f"info[{INVALID_ACTION!r}]", where)
-    if not isinstance(found.get(PRIVILEGED, {}), Mapping):
-        _refuse(where, f"info[{PRIVILEGED!r}]", found[PRIVILEGED], "return a dictionary")
+    if PRIVILEGED in found:
+        try:
+            found[PRIVILEGED] = dict(found[PRIVILEGED])
+        except Exception:  # noqa: BLE001  foreign types list their keys as they like
+            _refuse(where, f"info[{PRIVILEGED!r}]", found[PRIVILEGED], "return a dictionary")
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Protocol
 
-from envs.base import SUCCESS, TASK_ID, Info, Observation
+from envs.base import SUCCESS, TASK_ID, Info, Observation, privileged_text
 from envs.errors import EnvArgumentError
 from envs.registry import demonstrator_factory, make
 
@@ -20,6 +20,7 @@ class Demonstration:
     observations: T + 1 entries; the last one follows the last action.
     actions, rewards: T entries each.
     success: the environment's `success`, or None if it reports none.
+    privileged: what the environment hid, as text (`privileged_text`).
     """
 
     env: str
@@ -31,6 +32,7 @@ class Demonstration:
     terminated: bool
     truncated: bool
     success: bool | None
+    privileged: str = ""
 
     @property
     def ret(self) -> float:
@@ -99,7 +101,7 @@ def demonstrate(
 def play(env: Any, demonstrator: Demonstrator, *, seed: int) -> Demonstration:
     """Play one episode of `env` with `demonstrator` and return it."""
     observation, info = env.reset(seed=seed)
-    task_id = str(info.get(TASK_ID, ""))
+    task_id, privileged = str(info.get(TASK_ID, "")), privileged_text(info)
     observations, actions, rewards = [observation], [], []
     demonstrator.begin(observation, info, seed=seed)
     terminated = truncated = False
@@ -112,7 +114,9 @@ def play(env: Any, demonstrator: Demonstrator, *, seed: int) -> Demonstration:
         actions.append(action)
         rewards.append(reward)
     success = step_info.get(SUCCESS)
-    return Demonstration(env.spec.id, task_id, seed, observations, actions, rewards, terminated, truncated, success)
+    return Demonstration(
+        env.spec.id, task_id, seed, observations, actions, rewards, terminated, truncated, success, privileged
+    )
 
 
 def returns_by_skill(

@@ -66,6 +66,7 @@ def render_demonstration(demo: Demonstration, renderer: Renderer, context: Episo
         terminated=demo.terminated,
         truncated=demo.truncated,
         success=demo.success,
+        privileged=demo.privileged,
     )
 
 

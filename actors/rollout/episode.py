@@ -12,7 +12,7 @@ from actors.rendering.context import EpisodeContext
 from actors.rendering.renderer import Action, Renderer, Transcript
 from buffer.episodes.schema import Episode
 from buffer.rollout_records import FreshActions, PlayedEpisode
-from envs import INVALID_ACTION, SUCCESS, TASK_ID, AsyncEnv
+from envs import INVALID_ACTION, SUCCESS, TASK_ID, AsyncEnv, privileged_text
 
 if TYPE_CHECKING:
     from actors.rollout.critic_choice import Chooser
@@ -76,7 +76,7 @@ async def run_episode(
     Raises EnvError, RenderError, EngineDied, ChooserLost, and PromptTooLong if the first state leaves too little room.
     """
     observation, info = await env.areset(seed=seed)
-    task_id = str(info.get(TASK_ID, ""))
+    task_id, privileged = str(info.get(TASK_ID, "")), privileged_text(info)
     transcript = Transcript(renderer, observation, context, name=env.spec.id)
     longest = engine.window - sampling.longest
     if len(transcript.state) > longest:
@@ -112,6 +112,7 @@ async def run_episode(
         terminated=terminated,
         truncated=truncated,
         success=None if success is None else bool(success),
+        privileged=privileged,
     )
     return _played(episode, turns, window_truncated)
 

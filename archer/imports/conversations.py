@@ -111,6 +111,7 @@ def _conversation(episode: Episode, where: str) -> envs.Demonstration:
         terminated=episode.terminated,
         truncated=episode.truncated,
         success=episode.success,
+        privileged=episode.privileged,
     )
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from buffer.episodes.schema import EPISODE_SCHEMA, SCHEMA_VERSION, VERSION_KEY
+from buffer.episodes.schema import EPISODE_SCHEMA, LATER_COLUMNS, SCHEMA_VERSION, VERSION_KEY, later_column
 from buffer.errors import SchemaError
-
-_LATER = "state_start"
-"""A column that episodes of earlier versions lack: without it, each episode is one segment."""
 
 
 def in_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -27,8 +24,8 @@ def in_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
     for field in EPISODE_SCHEMA:
         if field.name in batch.schema.names:
             columns.append(_cast(batch.column(field.name), field))
-        elif field.name == _LATER:
-            columns.append(pa.array([[]] * batch.num_rows, field.type))
+        elif field.name in LATER_COLUMNS:
+            columns.append(later_column(field, batch.num_rows))
         else:
             raise SchemaError(f"column {field.name!r} ({field.type}) is missing")
     return pa.RecordBatch.from_arrays(columns, schema=EPISODE_SCHEMA)

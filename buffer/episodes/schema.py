@@ -7,6 +7,7 @@ number of turns, A the sum of the lengths of its actions.
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,13 +36,22 @@ EPISODE_SCHEMA: pa.Schema = pa.schema(
         ("terminated", pa.bool_()),
         ("truncated", pa.bool_()),
         ("success", pa.bool_()),
+        ("privileged", pa.string()),
         ("messages", MESSAGES_TYPE),
         ("created_at", CREATED_TYPE),
     ],
     metadata={VERSION_KEY: SCHEMA_VERSION},
 )
-EARLIER_SCHEMA: pa.Schema = EPISODE_SCHEMA.remove(EPISODE_SCHEMA.get_field_index("state_start"))
-"""The columns of episodes that were written before episodes could have several segments."""
+LATER_COLUMNS: dict[str, Any] = {"privileged": "", "state_start": []}
+"""The columns that episodes of earlier versions lack, the latest first, and the value of such an episode."""
+
+
+def _without(names: Sequence[str]) -> pa.Schema:
+    return pa.schema([column for column in EPISODE_SCHEMA if column.name not in names], metadata=EPISODE_SCHEMA.metadata)
+
+
+EARLIER_SCHEMAS: list[pa.Schema] = [_without(list(LATER_COLUMNS)[:count]) for count in (1, 2)]
+"""The columns of episodes of earlier versions, the latest first."""
 
 RAGGED_DTYPES: dict[str, np.dtype] = {
     column.name: np.dtype(column.type.value_type.to_pandas_dtype())
@@ -75,6 +85,8 @@ class Episode:
     terminated: bool
     truncated: bool
     success: bool | None = None
+    privileged: str = ""
+    """What the environment hid from the policy at the beginning, as text (`envs.privileged_text`); "" if nothing."""
     env: str = ""
     task_id: str = ""
     seed: int = 0
@@ -144,13 +156,20 @@ def ragged_parts(column: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def completed(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch of `EARLIER_SCHEMA` in `EPISODE_SCHEMA`: each episode is one segment. Others stay as they are."""
-    if batch.schema.names != EARLIER_SCHEMA.names:
-        return batch
-    at = EPISODE_SCHEMA.get_field_index("state_start")
-    column = EPISODE_SCHEMA.field(at)
-    none = pa.ListArray.from_arrays(pa.array(np.zeros(batch.num_rows + 1, np.int32)), pa.array([], pa.int32()))
-    return batch.add_column(at, column, none)
+    """Return a batch of one of `EARLIER_SCHEMAS` in `EPISODE_SCHEMA`. Others stay as they are."""
+    for earlier in EARLIER_SCHEMAS:
+        if batch.schema.names == earlier.names:
+            columns = [
+                batch.column(column.name) if column.name in earlier.names else later_column(column, batch.num_rows)
+                for column in EPISODE_SCHEMA
+            ]
+            return pa.RecordBatch.from_arrays(columns, schema=EPISODE_SCHEMA.with_metadata(batch.schema.metadata))
+    return batch
+
+
+def later_column(column: pa.Field, rows: int) -> pa.Array:
+    """Return one of `LATER_COLUMNS` for `rows` episodes that lack it."""
+    return pa.array([LATER_COLUMNS[column.name]] * rows, column.type)
 
 
 def batch_to_episodes(batch: pa.RecordBatch) -> list[Episode]:

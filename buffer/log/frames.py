@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from buffer.episodes.schema import EARLIER_SCHEMA, EPISODE_SCHEMA, VERSION_KEY, completed
+from buffer.episodes.schema import EARLIER_SCHEMAS, EPISODE_SCHEMA, VERSION_KEY, completed
 from buffer.errors import LogError
 
 LOG_VERSION = b"1"
@@ -20,8 +20,10 @@ SEGMENT_SCHEMA: pa.Schema = EPISODE_SCHEMA.with_metadata(
     {**(EPISODE_SCHEMA.metadata or {}), LOG_VERSION_KEY: LOG_VERSION}
 )
 SEGMENT_HEADER: pa.Buffer = SEGMENT_SCHEMA.serialize()  # The first bytes of every segment
-EARLIER_HEADER: pa.Buffer = EARLIER_SCHEMA.with_metadata(SEGMENT_SCHEMA.metadata).serialize()
-"""The first bytes of segments that were written before episodes could have several segments of tokens."""
+EARLIER_HEADERS: list[pa.Buffer] = [
+    schema.with_metadata(SEGMENT_SCHEMA.metadata).serialize() for schema in EARLIER_SCHEMAS
+]
+"""The first bytes of segments of earlier versions, in the order of `EARLIER_SCHEMAS`."""
 _EMPTY = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in SEGMENT_SCHEMA], schema=SEGMENT_SCHEMA)
 _SEAL_KEY = b"archer.seal"
 _MARK = -1  # Every IPC message begins with the int32 -1, at a multiple of eight bytes
@@ -58,7 +60,7 @@ def encode_frame(batch: pa.RecordBatch, first_row: int, turns_before: int) -> tu
 
 
 def check_header(segment: pa.Buffer, name: str) -> pa.Buffer:
-    """Return the header of a segment: SEGMENT_HEADER or EARLIER_HEADER.
+    """Return the header of a segment: SEGMENT_HEADER or one of EARLIER_HEADERS.
 
     Raises LogError if another version wrote the segment, FrameError if its header is incomplete or damaged.
     """
@@ -73,8 +75,8 @@ def check_header(segment: pa.Buffer, name: str) -> pa.Buffer:
                 f"{name} was written with {what} {found!r}, this ArCHer reads {wanted!r}; use the version of ArCHer "
                 "that wrote it"
             )
-    if schema == EARLIER_SCHEMA:
-        return EARLIER_HEADER
+    if schema in EARLIER_SCHEMAS:
+        return EARLIER_HEADERS[EARLIER_SCHEMAS.index(schema)]
     if schema != SEGMENT_SCHEMA:
         raise FrameError("the header's columns are not those of the episode schema")
     return SEGMENT_HEADER
@@ -103,7 +105,9 @@ def read_frame(segment: pa.Buffer, start: int, header: pa.Buffer = SEGMENT_HEADE
     crc, first_row, turns_before = checked.split(b" ")
     if zlib.crc32(segment[start:data_end]) != int(crc, 16):
         raise FrameError(f"the checksum of the batch at byte {start} does not match")
-    schema = EARLIER_SCHEMA if header is EARLIER_HEADER else SEGMENT_SCHEMA
+    schema = SEGMENT_SCHEMA
+    if header in EARLIER_HEADERS:
+        schema = EARLIER_SCHEMAS[EARLIER_HEADERS.index(header)]
     batch = pa.ipc.read_record_batch(message, schema).replace_schema_metadata(EPISODE_SCHEMA.metadata)
     return Frame(completed(batch), int(first_row), int(turns_before), end)
 

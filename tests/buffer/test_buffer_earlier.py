@@ -1,4 +1,4 @@
-"""Episodes that were written before episodes could have several segments: archives and logs stay readable."""
+"""Episodes that earlier versions wrote, with fewer columns: archives and logs stay readable."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,42 +8,49 @@ from replay_cases import assert_same, make_batch, make_episode
 
 import buffer.log.frames as frames
 from buffer.archive import read_archive
-from buffer.episodes.schema import EARLIER_SCHEMA, EPISODE_SCHEMA, batch_to_episodes, episodes_to_batch
+from buffer.episodes.schema import EARLIER_SCHEMAS, EPISODE_SCHEMA, batch_to_episodes, episodes_to_batch
 from buffer.episodes.validation import validate
 from buffer.errors import SchemaError
 from buffer.log.write_ahead import Recovery, WriteAheadLog, read_log
 
 
-def _earlier(indices):
-    return make_batch(indices).select(EARLIER_SCHEMA.names).replace_schema_metadata(EARLIER_SCHEMA.metadata)
+ALL = pytest.mark.parametrize("schema", EARLIER_SCHEMAS, ids=lambda schema: f"{len(schema)} columns")
 
 
+def _earlier(schema, indices):
+    return make_batch(indices).select(schema.names).replace_schema_metadata(schema.metadata)
+
+
+@ALL
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_an_earlier_archive_is_read_as_episodes_of_one_segment(tmp_path, form):
+def test_an_earlier_archive_is_read_as_episodes_of_one_segment_that_hide_nothing(tmp_path, form, schema):
     path = tmp_path / f"episodes.{form}"
     if form == "parquet":
-        pq.write_table(pa.Table.from_batches([_earlier(range(5))]), path)
+        pq.write_table(pa.Table.from_batches([_earlier(schema, range(5))]), path)
     else:
-        with pa.ipc.new_file(str(path), EARLIER_SCHEMA) as writer:
-            writer.write_batch(_earlier(range(5)))
+        with pa.ipc.new_file(str(path), schema) as writer:
+            writer.write_batch(_earlier(schema, range(5)))
     (batch,) = read_archive(path)
     assert batch.schema.names == EPISODE_SCHEMA.names
     for got, index in zip(batch_to_episodes(batch), range(5), strict=True):
         assert_same(got, make_episode(index))
         assert got.state_starts.tolist() == [0] * (got.turns + 1)
+        assert got.privileged == ""
 
 
-def test_an_earlier_log_is_read_and_goes_on_in_a_new_segment(tmp_path, monkeypatch):
+@ALL
+def test_an_earlier_log_is_read_and_goes_on_in_a_new_segment(tmp_path, monkeypatch, schema):
     with monkeypatch.context() as earlier:
         metadata = frames.SEGMENT_SCHEMA.metadata
-        earlier.setattr(frames, "SEGMENT_SCHEMA", EARLIER_SCHEMA.with_metadata(metadata))
-        earlier.setattr(frames, "SEGMENT_HEADER", frames.EARLIER_HEADER)
-        earlier.setattr("buffer.log.write_ahead.SEGMENT_HEADER", frames.EARLIER_HEADER)
-        empty = frames._EMPTY.select(EARLIER_SCHEMA.names).replace_schema_metadata(metadata)
+        earlier.setattr(frames, "SEGMENT_SCHEMA", schema.with_metadata(metadata))
+        header = frames.EARLIER_HEADERS[EARLIER_SCHEMAS.index(schema)]
+        earlier.setattr(frames, "SEGMENT_HEADER", header)
+        earlier.setattr("buffer.log.write_ahead.SEGMENT_HEADER", header)
+        empty = frames._EMPTY.select(schema.names).replace_schema_metadata(metadata)
         earlier.setattr(frames, "_EMPTY", empty)
         log = WriteAheadLog(tmp_path, durability="flush", segment_bytes=1 << 30)
-        log.append(_earlier(range(3)), 0, 0)
-        log.append(_earlier(range(3, 6)), 3, 10)
+        log.append(_earlier(schema, range(3)), 0, 0)
+        log.append(_earlier(schema, range(3, 6)), 3, 10)
         log.close()
     recovery = Recovery()
     found = list(read_log(tmp_path, recovery, repair=True))

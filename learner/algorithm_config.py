@@ -143,6 +143,9 @@ class CloneConfig(AlgorithmConfig):
     observation_weight: float = Field(
         0.0, ge=0, description="Weight of the mean loss of observation tokens beside that of action tokens; 0 omits it."
     )
+    privileged_weight: float = Field(
+        0.0, ge=0, description="Weight of predicting, at each state, what the environment hides (info['privileged'])."
+    )
     held_out: float = Field(
         0.0, ge=0, lt=1, description="Share of the demonstrations on which the loss is measured instead of trained."
     )

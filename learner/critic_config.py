@@ -87,6 +87,9 @@ class CriticConfig(RecentDraws):
     )
     heads: int = Field(2, ge=1, description="Q heads, and as many V heads (the paper: 2).")
     head_hidden_size: int = Field(256, ge=8, description="Width of the hidden layer of each value head.")
+    q_at: Literal["action", "state_and_action"] = Field(
+        "action", description="Where Q reads the backbone: at the action's last token (the paper), or the state's too."
+    )
     lr: float = Field(2e-5, gt=0, description="Learning rate of AdamW.")
     gamma: float = Field(0.95, gt=0, le=1, description="Discount per turn.")
     tau: float = Field(0.1, gt=0, le=1, description="Rate of the target network's exponential average.")
@@ -139,9 +142,25 @@ class CriticConfig(RecentDraws):
     observation_weight: float = Field(
         0.0, ge=0, description="Weight of the mean loss of observation tokens, which the backbone then predicts too."
     )
+    privileged_weight: float = Field(
+        0.0, ge=0, description="Weight of predicting, at each state, what the environment hides (info['privileged'])."
+    )
     warmup_steps: int = Field(0, ge=0, description="Critic steps in the first cycle beside its own, before the actor.")
+    warmup_targets: Literal["fresh", "data"] = Field(
+        "fresh",
+        description="Targets of the warm-up: as later, or values of the policy that wrote the data, without fresh "
+        "actions.",
+    )
+    warmup_lr: float | None = Field(
+        None, gt=0, description="Rate with which the warm-up begins and falls linearly to `lr`; null keeps `lr`."
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the critic's gradient is clipped.")
     max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")
+
+    @property
+    def has_v_heads(self) -> bool:
+        """Whether the critic is built with V heads; with value=fresh only the warm-up on data trains them."""
+        return self.value == "heads" or self.warmup_targets == "data"
 
     @model_validator(mode="after")
     def _consistent(self) -> CriticConfig:
@@ -156,6 +175,11 @@ class CriticConfig(RecentDraws):
             raise ValueError("value=fresh computes V at every state of an episode; set unit=episode")
         if self.value == "fresh" and self.backbones == "apart":
             raise ValueError("value=fresh has no V heads, and backbones=apart gives them one; set backbones=shared")
+        if self.warmup_targets == "data" and self.value != "fresh":
+            raise ValueError("warmup_targets=data begins a critic whose V is from fresh actions; set value=fresh")
+        for name in ("warmup_targets", "warmup_lr"):
+            if getattr(self, name) not in ("fresh", None) and self.warmup_steps == 0:
+                raise ValueError(f"{name} is set, and there is no warm-up; set warmup_steps, for example to 500")
         if self.retrace is not None and (self.lambda_turn is not None or self.n_step > 1):
             raise ValueError("retrace replaces n_step and lambda_turn; unset them")
         if self.support is not None and self.support[0] >= self.support[1]:

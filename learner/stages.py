@@ -79,6 +79,8 @@ def _clone(session: Session) -> str:
     demonstrations = DemonstrationSet(args.demonstrations, args.seed, config.clone.held_out)
     if config.clone.observation_weight:
         demonstrations.require_observations()
+    if config.clone.privileged_weight:
+        demonstrations.require_texts()
     session.records.publish("stage", stage="clone")
     # The clone becomes the base of adapters. It is itself a whole model, or an adapter on the starting model.
     lora = config.lora if config.lora is not None and config.lora.clone == "adapter" else None

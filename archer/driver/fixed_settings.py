@@ -33,6 +33,8 @@ _CRITIC = dict.fromkeys(
             "backbones",
             "heads",
             "head_hidden_size",
+            "q_at",
+            "warmup_targets",
             "value",
             "value_unit",
             "loss",

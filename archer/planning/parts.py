@@ -33,6 +33,9 @@ from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.precision import DTYPES, Precision, in_float32
 from learner.passes.separate_encoder import SeparateEncoder
 
+_TEXT_TOKENS = 8
+"""Tokens of a privileged text, whose number is not known before the run."""
+
 
 @dataclass(frozen=True)
 class Shapes(Setup):
@@ -52,6 +55,14 @@ class Shapes(Setup):
     def pad_token_id(self) -> int:
         return 0
 
+    @property
+    def vocabulary(self) -> int:
+        size: int = self.policy_config.get_text_config().vocab_size
+        return size
+
+    def text_tokens(self, text: str) -> list[int]:
+        return [0] * _TEXT_TOKENS
+
     def _load(self, path: str, dtype: Precision) -> PreTrainedModel:
         model = _made(AutoModelForCausalLM, self._sized(self.policy_config), dtype)
         set_passes(model, self.config.passes)
@@ -67,12 +78,12 @@ class Shapes(Setup):
             backbone = _made(AutoModel, self._backbone(), config.dtype if adapters_of(config) else "float32")
             if config.activation_checkpointing:
                 checkpoint_activations(backbone)
-        return critic_on(backbone, config, self._observation_head), self.critic_encoder()
+        return critic_on(backbone, config, self._observation_head, self.vocabulary), self.critic_encoder()
 
     def critic_encoder(self) -> Encoder:
         """Return the encoder of the critic's rows; a backbone with its own tokenizer reads the policy's ids."""
         if is_causal(self._backbone()):
-            return PackedEncoder(0)
+            return PackedEncoder(0, self.text_tokens)
         limit = self.config.critic.max_tokens
         return SeparateEncoder(0, prefix=[0], suffix=[0], read_first=True, max_tokens=limit)
 
@@ -81,7 +92,7 @@ class Shapes(Setup):
         if build is None:
             return self._sized(self.backbone_config or self.policy_config)
         shape = LlamaConfig(
-            vocab_size=self.policy_config.get_text_config().vocab_size,
+            vocab_size=self.vocabulary,
             hidden_size=build.hidden_size,
             num_hidden_layers=build.layers,
             num_attention_heads=build.heads,
@@ -93,7 +104,7 @@ class Shapes(Setup):
     def _observation_head(self, backbone: PreTrainedModel) -> nn.Module:
         if self.config.critic.build is None and self.config.critic.backbone == "policy":
             return HeadModule(self._load("", "float32"))
-        return nn.Linear(hidden_width(backbone), self.policy_config.get_text_config().vocab_size, bias=False)
+        return nn.Linear(hidden_width(backbone), self.vocabulary, bias=False)
 
     def _sized(self, config: PreTrainedConfig) -> PreTrainedConfig:
         return config if self.layers is None else with_layers(config, self.layers)
@@ -129,7 +140,8 @@ class Stage:
 
 def clone_stage(setup: Shapes) -> Stage:
     """Return the stage of cloning, see `learner.stages`."""
-    return Stage("cloning", [_trained("policy", setup.policy())])
+    policy = setup.policy(predicts_texts=setup.config.clone.privileged_weight > 0)
+    return Stage("cloning", [_trained("policy", policy)])
 
 
 def cycle_stage(setup: Shapes, algorithm: str) -> Stage:

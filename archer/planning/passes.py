@@ -72,9 +72,13 @@ def stage_passes(setup: Shapes, stage: Stage, algorithm: str, loads: dict[str, W
         )
     config, section = setup.config, setup.config.section_of(algorithm)
     if stage.name == "cloning" or not section.has_critic:
-        observed = stage.name == "cloning" and config.clone.observation_weight > 0
+        clones = stage.name == "cloning"
+        parts: tuple[LayoutPart, ...] = ("action",)
+        if clones and config.clone.observation_weight:
+            parts += ("observation",)
+        texts = clones and config.clone.privileged_weight > 0
         rows = loads["policy"].batch(whole=True, fresh=0)
-        found = {"policy": _policy_pass(setup, stage, rows, ("action", "observation") if observed else ("action",))}
+        found = {"policy": _policy_pass(setup, stage, rows, parts, texts=texts)}
         value: Any = stage.module("value")
         if value is not None:
             layout = PackedEncoder(0).encode(rows, ("action", "next_state"))
@@ -98,14 +102,22 @@ def _actor_pass(setup: Shapes, stage: Stage, algorithm: str, load: Workload) -> 
 
 
 def _policy_pass(
-    setup: Shapes, stage: Stage, rows: Sequence[Row], parts: Sequence[LayoutPart], horizon: int = 1
+    setup: Shapes,
+    stage: Stage,
+    rows: Sequence[Row],
+    parts: Sequence[LayoutPart],
+    horizon: int = 1,
+    *,
+    texts: bool = False,
 ) -> Pass:
     policy: Any = stage.module("policy")
     reference: Any = stage.module("reference")
-    layout = PackedEncoder(0).encode(rows, parts, horizon)
+    encoder = PackedEncoder(0, setup.text_tokens)
+    layout = encoder.encode(rows, (*parts, "privileged") if texts else parts, horizon)
 
     def run() -> Tensor:
-        loss: Tensor = sum(policy(layout, layout.predictions[part]).sum() for part in parts)
+        found = [policy(layout, layout.predictions[part]) for part in parts]
+        loss: Tensor = sum(value.sum() for part in found for value in (part if texts else (part,)))
         if reference is not None:
             with torch.no_grad():
                 reference(layout, layout.predictions[parts[0]])
@@ -122,6 +134,8 @@ def _critic_pass(setup: Shapes, stage: Stage, load: Workload) -> Pass:
     by_fresh = settings.value == "fresh"
     rows = load.batch(whole=settings.unit == "episode", fresh=settings.fresh_per_state, bootstraps=by_fresh)
     observed: tuple[LayoutPart, ...] = ("observation",) if settings.observation_weight else ()
+    if settings.privileged_weight:
+        observed += ("privileged",)
     following: LayoutPart = "next_state" if settings.lambda_turn is None else "next_states"
     behind: tuple[LayoutPart, ...] = ("fresh", "action") if by_fresh else (following, "fresh")
     ahead = encoder.encode(rows, behind, settings.n_step)

@@ -47,7 +47,9 @@ LATER_COLUMNS: dict[str, Any] = {"privileged": "", "state_start": []}
 
 
 def _without(names: Sequence[str]) -> pa.Schema:
-    return pa.schema([column for column in EPISODE_SCHEMA if column.name not in names], metadata=EPISODE_SCHEMA.metadata)
+    return pa.schema(
+        [column for column in EPISODE_SCHEMA if column.name not in names], metadata=EPISODE_SCHEMA.metadata
+    )
 
 
 EARLIER_SCHEMAS: list[pa.Schema] = [_without(list(LATER_COLUMNS)[:count]) for count in (1, 2)]

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from learner.algorithms.archer_offline import ArcherOffline
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
+from learner.algorithms.data_critic import data_values_loss, warmup_rate
 from learner.algorithms.fresh_critic import fresh_values_loss
 from learner.algorithms.improvement import improvement_step
 from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
-from learner.algorithms.utterance_critic import OverActorCritic, critic_phase, token_advantages
+from learner.algorithms.utterance_critic import WARMUP, OverActorCritic, critic_phases, token_advantages
 from learner.engine.sums import Sums, moments
 from learner.losses import behaviour_kl, policy_gradient_loss, reference_kl, v_loss, value_loss
 from learner.passes.rows import Row, distinct_fresh, fresh_record
@@ -26,6 +27,8 @@ from learner.passes.rows import Row, distinct_fresh, fresh_record
 
 class Archer(OverActorCritic):
     """A critic phase and an actor phase in each cycle; in the first `warmup_cycles` the critic phase only."""
+
+    _warmed = 0  # steps of the warm-up on data
 
     @classmethod
     def build(cls, setup: Setup) -> Algorithm:
@@ -35,9 +38,9 @@ class Archer(OverActorCritic):
 
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, actor = self.config.critic, self.config.actor
-        critic_draws = critic_phase(critic, cycle, fresh=critic.fresh_per_state)
+        of_critic = critic_phases(critic, cycle, fresh=critic.fresh_per_state)
         if cycle < critic.warmup_cycles:
-            return [critic_draws]
+            return of_critic
         actor_draws = Draws(
             "actor",
             actor.steps_per_cycle,
@@ -52,9 +55,11 @@ class Archer(OverActorCritic):
             recent_versions=actor.recent_versions,
             recent_repeats=actor.recent_repeats,
         )
-        return [critic_draws, actor_draws]
+        return [*of_critic, actor_draws]
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
+        if phase.name == WARMUP:
+            return self._warmup_step(micro_batches, samples)
         if phase.name == "critic":
             if self.config.critic.value == "fresh":
                 return self.engines.step_by(partial(fresh_values_loss, self.engines), micro_batches, samples)
@@ -63,6 +68,16 @@ class Archer(OverActorCritic):
         if self.config.actor.objective == "improvement":
             return improvement_step(self.engines, micro_batches, samples)
         return self._gradient_step(micro_batches, samples, version)
+
+    def _warmup_step(self, micro_batches: MicroBatches, samples: int) -> StepResult:
+        """Take one step of the critic's warm-up on data. The last one leaves the rate at `critic.lr`."""
+        config, critic = self.config.critic, self.engines.critic
+        critic.set_lr(warmup_rate(config, self._warmed))
+        result = self.engines.step_by(partial(data_values_loss, self.engines), micro_batches, samples)
+        self._warmed += 1
+        critic.set_lr(warmup_rate(config, self._warmed))
+        metrics = {name.replace("critic", WARMUP, 1): value for name, value in result.metrics.items()}
+        return StepResult(metrics, td_errors=result.td_errors)
 
     def _gradient_step(self, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         """Take one step of J_pi on the fresh actions."""

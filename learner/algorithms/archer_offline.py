@@ -13,7 +13,7 @@ from torch import Tensor
 from learner.algorithms.base import MicroBatches, StepResult
 from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
-from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phase, token_advantages
+from learner.algorithms.utterance_critic import ActorCritic, OverActorCritic, critic_phases, token_advantages
 from learner.engine.sums import Sums
 from learner.losses import advantage_weights, cloning_loss, expectile_loss
 from learner.passes.rows import Row
@@ -28,7 +28,7 @@ class ArcherOffline(OverActorCritic):
     def phases(self, cycle: int) -> Sequence[Phase]:
         critic, offline = self.config.critic, self.config.offline
         return [
-            critic_phase(critic, cycle, fresh=0),
+            *critic_phases(critic, cycle, fresh=0),
             Draws("actor", offline.steps_per_cycle, offline.batch, offline.unit),
         ]
 

@@ -4,7 +4,8 @@ A step's loss is (1 / samples) (sum over action tokens + weight (A / O) sum over
 and O are the numbers of these tokens in the global batch. It is A / samples times the sum of the mean over action
 tokens and `weight` times the mean over observation tokens, so that a long observation does not outweigh a short
 action, and a weight of 0 leaves the loss of actions alone. An episode that a batch holds twice counts its observations
-once.
+once. In the same way `privileged_weight` times the mean loss of what the environment hides is added, which a head of
+its own predicts at each state (`learner.algorithms.auxiliary`): a policy whose features hold it can act on it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm_config import CloneConfig
+from learner.algorithms.auxiliary import samples_with_text, text_loss
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.phases import Draws, Phase
 from learner.algorithms.setup import Setup
@@ -36,50 +38,74 @@ class Cloning(Algorithm):
     The likelihood is that at temperature 1, at any sampling temperature of the engines.
 
     Args:
-        observation_weight: weight of observation tokens, see the module's docstring.
+        observation_weight, privileged_weight: weights of these losses, see the module's docstring.
     """
 
-    def __init__(self, setup: Setup, *, lr: float, observation_weight: float = 0.0) -> None:
+    def __init__(
+        self, setup: Setup, *, lr: float, observation_weight: float = 0.0, privileged_weight: float = 0.0
+    ) -> None:
         self.config = setup.config
-        self._weight = observation_weight
-        self._encoder = PackedEncoder(setup.pad_token_id)
-        self.policy = Engine(setup.policy(), setup.config, lr=lr, max_grad_norm=setup.config.actor.max_grad_norm)
+        self._weight, self._privileged_weight = observation_weight, privileged_weight
+        self._encoder = PackedEncoder(setup.pad_token_id, setup.text_tokens if privileged_weight else None)
+        policy = setup.policy(predicts_texts=privileged_weight > 0)
+        self.policy = Engine(policy, setup.config, lr=lr, max_grad_norm=setup.config.actor.max_grad_norm)
+
+    @property
+    def _texts(self) -> tuple[Part, ...]:
+        return ("privileged",) if self._privileged_weight else ()
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         sums = Sums(self.policy.device)
         parts: tuple[Part, ...] = ("action", "observation") if self._weight else ("action",)
-        layouts = [self._encoder.encode(rows, parts) for rows in micro_batches]
-        ratio = self._actions_per_observation(layouts) if self._weight else 0.0
+        layouts = [self._encoder.encode(rows, (*parts, *self._texts)) for rows in micro_batches]
+        per_observation, per_text = self._actions_per(micro_batches, layouts)
 
         def loss(rows: Sequence[Row], layout: Layout) -> Tensor:
-            action, *observation = self._logprobs(layout, parts)
+            (action, *observation), text = self._logprobs(layout, parts)
             total = nll = cloning_loss(action)
             for logprob in observation:
-                scaled = ratio * cloning_loss(logprob)
+                scaled = per_observation * cloning_loss(logprob)
                 # Over the number of action tokens, this is the mean over observation tokens.
                 sums.add(observation_nll=scaled)
-                total = nll + self._weight * scaled
+                total = total + self._weight * scaled
+            if text is not None:
+                scaled = per_text * text_loss(text, layout.predictions["privileged"])
+                sums.add(privileged_nll=scaled)
+                total = total + self._privileged_weight * scaled
             sums.add(loss=total, token_nll=nll, tokens=action.numel())
             return total
 
         norm = self.policy.step(micro_batches, loss, layouts, global_size=samples)
         return StepResult(sums.means(phase.name, samples) | {f"{phase.name}/norm": norm})
 
-    def _logprobs(self, layout: Layout, parts: Sequence[Part]) -> Sequence[Tensor]:
-        """Return the log-probabilities of the tokens of each part, float32 [tokens], from one pass."""
+    def _logprobs(self, layout: Layout, parts: Sequence[Part]) -> tuple[Sequence[Tensor], Tensor | None]:
+        """Return the log-probabilities of the tokens of each part, float32 [tokens], from one pass.
+
+        The second value is that of privileged texts, None if the layout has none.
+        """
         layout = layout.to(self.policy.device)
         found = [layout.predictions[part] for part in parts]
         together = Predictions(*map(torch.cat, zip(*found, strict=True)))
-        logprob: Tensor = self.policy(layout, together, temperature=1.0)
-        return logprob.split([predictions.token.numel() for predictions in found])
+        result: Any = self.policy(layout, together, temperature=1.0)
+        logprob, text = result if "privileged" in layout.predictions else (result, None)
+        return logprob.split([predictions.token.numel() for predictions in found]), text
 
-    def _actions_per_observation(self, layouts: Sequence[Layout]) -> float:
-        """Return A / O over all ranks, 0 if there is no observation token. Called on every rank."""
+    def _actions_per(self, micro_batches: MicroBatches, layouts: Sequence[Layout]) -> tuple[float, float]:
+        """Return A / O, and the action tokens for each sample with a privileged text, over all ranks.
+
+        Each is 0 if nothing is to be predicted. Called on every rank.
+        """
+        if not (self._weight or self._privileged_weight):
+            return 0.0, 0.0
         counts = Sums(self.policy.device)
-        for layout in layouts:
-            counts.add(**{part: layout.predictions[part].token.numel() for part in ("action", "observation")})
+        counts.add(observations=0.0)
+        for rows, layout in zip(micro_batches, layouts, strict=True):
+            if self._weight:
+                counts.add(observations=layout.predictions["observation"].token.numel())
+            counts.add(actions=layout.predictions["action"].token.numel(), texts=samples_with_text(rows))
         total = counts.total()
-        return total["action"] / total["observation"] if total["observation"] else 0.0
+        per = [total["actions"] / total[name] if total[name] else 0.0 for name in ("observations", "texts")]
+        return per[0], per[1]
 
 
 class BehaviourCloning(Cloning):
@@ -87,7 +113,12 @@ class BehaviourCloning(Cloning):
 
     def __init__(self, setup: Setup) -> None:
         clone = setup.config.clone
-        super().__init__(setup, lr=clone.lr, observation_weight=clone.observation_weight)
+        super().__init__(
+            setup,
+            lr=clone.lr,
+            observation_weight=clone.observation_weight,
+            privileged_weight=clone.privileged_weight,
+        )
         self._schedule = Schedule(clone)
         self._held_out: MicroBatches = ()
         self._measured: Measured = lambda step, losses: None
@@ -113,7 +144,7 @@ class BehaviourCloning(Cloning):
         if self._held_out and (schedule.step % self.config.clone.measure_every == 0 or schedule.ended):
             found = self.held_out_losses()
             parts = ("action", "observation") if self._weight else ("action",)
-            names = [f"clone/held_out_{part}_loss" for part in parts]
+            names = [f"clone/held_out_{part}_loss" for part in (*parts, *self._texts)]
             schedule.note([found[name] for name in names if name in found])
             self._measured(schedule.step, found)
             metrics = metrics | found
@@ -123,20 +154,26 @@ class BehaviourCloning(Cloning):
         """Return the mean losses of the held-out episodes in nats per token. Called on every rank.
 
         "clone/held_out_action_loss" is that of action tokens, "clone/held_out_observation_loss" that of observation
-        tokens (absent without any), and "clone/held_out_loss" their weighted sum.
+        tokens (absent without any), "clone/held_out_privileged_loss" that of privileged texts per sample (absent if
+        none is predicted), and "clone/held_out_loss" their weighted sum.
         """
         sums = Sums(self.policy.device)
         for rows in self._held_out:
-            layout = self._encoder.encode(rows, ("action", "observation"))
+            layout = self._encoder.encode(rows, ("action", "observation", *self._texts))
             with torch.no_grad():
-                action, observation = self._logprobs(layout, ("action", "observation"))
+                (action, observation), text = self._logprobs(layout, ("action", "observation"))
+            if text is not None:
+                sums.add(texts=samples_with_text(rows), privileged=text_loss(text, layout.predictions["privileged"]))
             sums.add(action=cloning_loss(action), actions=action.numel())
             sums.add(observation=cloning_loss(observation), observations=observation.numel())
         total = sums.total()
         found = {"clone/held_out_action_loss": total["action"] / total["actions"]}
         if total["observations"]:
             found["clone/held_out_observation_loss"] = total["observation"] / total["observations"]
+        if total.get("texts"):
+            found["clone/held_out_privileged_loss"] = total["privileged"] / total["texts"]
         weighted = self._weight * found.get("clone/held_out_observation_loss", 0.0)
+        weighted += self._privileged_weight * found.get("clone/held_out_privileged_loss", 0.0)
         return found | {"clone/held_out_loss": found["clone/held_out_action_loss"] + weighted}
 
 

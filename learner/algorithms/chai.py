@@ -16,7 +16,7 @@ import torch.distributed as dist
 from learner.algorithms.base import MicroBatches, StepResult
 from learner.algorithms.phases import Phase
 from learner.algorithms.setup import Setup
-from learner.algorithms.utterance_critic import OverActorCritic, critic_phase
+from learner.algorithms.utterance_critic import OverActorCritic, critic_phases
 from learner.engine.checkpoint_folders import CRITIC_FILE
 from learner.errors import LearnerError
 from learner.losses import best_of_loss
@@ -32,7 +32,7 @@ class Chai(OverActorCritic):
         self._scorer = setup.scorer
 
     def phases(self, cycle: int) -> Sequence[Phase]:
-        return [critic_phase(self.config.critic, cycle, fresh=self.config.chai.candidates)]
+        return critic_phases(self.config.critic, cycle, fresh=self.config.chai.candidates)
 
     def step(self, phase: Phase, micro_batches: MicroBatches, samples: int, version: int) -> StepResult:
         return self.engines.critic_step(micro_batches, samples, lambda v, bar: best_of_loss(v, bar["q_fresh"]), "fresh")

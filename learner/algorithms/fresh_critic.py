@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.algorithms.observations import ObservationLoss
+from learner.algorithms.auxiliary import AuxiliaryLosses
 from learner.algorithms.targets import backup_at_states, n_step_returns, sample_weights
 from learner.algorithms.utterance_critic import ActorCritic, MicroBatchLoss
 from learner.engine.sums import Sums
@@ -27,9 +27,9 @@ from learner.passes.rows import Row
 
 
 def fresh_values_loss(
-    engines: ActorCritic, observations: ObservationLoss, sums: Sums, td_errors: list[Tensor]
+    engines: ActorCritic, auxiliary: AuxiliaryLosses, sums: Sums, td_errors: list[Tensor]
 ) -> MicroBatchLoss:
-    """Return the loss J_Q of a micro-batch of whole episodes, summed over heads and samples, and `observations`.
+    """Return the loss J_Q of a micro-batch of whole episodes, summed over heads and samples, with `auxiliary`.
 
     Args:
         sums: gets the sums of the step's metrics.
@@ -44,7 +44,7 @@ def fresh_values_loss(
         bar = engines.target(ahead, q=("fresh", "action"))
         states = backup_at_states(engines.config.critic, rows, bar["q_fresh"])
         target = _targets(engines, rows, states, bar["q_action"])
-        now = engines.critic_encoder.encode(rows, ("action", *observations.parts), 1).to(device)
+        now = engines.critic_encoder.encode(rows, ("action", *auxiliary.parts), 1).to(device)
         found = critic(now, q=("action",), outputs=True)
         outputs = found["q_action"]
         q = code.value(outputs.detach())
@@ -56,7 +56,7 @@ def fresh_values_loss(
         v = states[:, is_turn(rows, device)]
         sums.add(v=v.sum() / heads)
         engines.note_values(rows, q, v, target)
-        return (error * weight).sum() + observations.of(found)
+        return (error * weight).sum() + auxiliary.of(found, now.predictions)
 
     return loss
 

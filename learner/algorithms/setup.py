@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from learner.models.adapters import share, with_adapter
 from learner.models.critic import Critic, build_critic
 from learner.models.policy import Policy, TokenValue
 from learner.models.pretrained import layers_of, load_causal_model
-from learner.models.vocabulary import pad_token_id
+from learner.models.vocabulary import pad_token_id, text_tokens, vocabulary_size
 from learner.passes.layout import Encoder
 from learner.passes.precision import Precision
 from learner.protocols import Scorer
@@ -64,9 +65,23 @@ class Setup:
         """The identity of the base. Read it before an engine partitions the base."""
         return Base(self.reference, fingerprint(self.base))
 
-    def policy(self, *, baseline_width: int | None = None) -> Policy:
-        """Return the policy to train, with a token-level baseline of this width if given."""
-        return Policy(self.policy_model(), self.temperature, self.config.dtype, baseline_width=baseline_width)
+    @cached_property
+    def text_tokens(self) -> Callable[[str], list[int]]:
+        """Returns the token ids of a privileged text."""
+        return text_tokens(self.tokenizer)
+
+    def policy(self, *, baseline_width: int | None = None, predicts_texts: bool = False) -> Policy:
+        """Return the policy to train, with a token-level baseline of this width if given.
+
+        With `predicts_texts` it has a head that predicts what the environment hides.
+        """
+        return Policy(
+            self.policy_model(),
+            self.temperature,
+            self.config.dtype,
+            baseline_width=baseline_width,
+            privileged_tokens=vocabulary_size(self.model, self.tokenizer) if predicts_texts else None,
+        )
 
     def policy_model(self) -> PreTrainedModel:
         """Return the policy's language model, the same on every rank."""

@@ -7,6 +7,7 @@ target network.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from learner.algorithms.action_ratios import ActionRatios
+from learner.algorithms.auxiliary import AuxiliaryLosses
 from learner.algorithms.base import Algorithm, MicroBatches, StepResult
 from learner.algorithms.divergence import Divergence
-from learner.algorithms.observations import ObservationLoss
 from learner.algorithms.phases import Draws
 from learner.algorithms.setup import Setup
 from learner.algorithms.targets import backup_at_states, n_step_returns, sample_weights
@@ -26,6 +27,7 @@ from learner.diagnosis import against_exact, return_figures, with_legal_actions
 from learner.engine.checkpoints import on_rank_0
 from learner.engine.engines import Engine, FrozenEngine
 from learner.engine.sums import Sums
+from learner.errors import LearnerError
 from learner.history.values import TurnValues
 from learner.losses import advantage, lambda_target, over_heads, td_target
 from learner.models.adapters import twin
@@ -37,7 +39,7 @@ from learner.protocols import ExactActions
 Values = dict[str, Tensor]
 ValueLoss = Callable[[Tensor, Values], Tensor]
 MicroBatchLoss = Callable[[Sequence[Row]], Tensor]
-MakeLoss = Callable[[ObservationLoss, Sums, list[Tensor]], MicroBatchLoss]
+MakeLoss = Callable[[AuxiliaryLosses, Sums, list[Tensor]], MicroBatchLoss]
 """Returns the loss of a micro-batch, summed; the loss adds to the sums of the metrics and to the list of TD errors."""
 
 
@@ -51,6 +53,7 @@ class ActorCritic:
         critic, self.critic_encoder = setup.critic()
         self.code = critic.code
         self._divergence = Divergence(config.critic)
+        self._texts_seen = False
         self.policy_encoder = PackedEncoder(setup.pad_token_id)
         width = actor.baseline_hidden_size if actor.token_baseline else None
         policy = setup.policy(baseline_width=width)
@@ -70,7 +73,7 @@ class ActorCritic:
         )
 
     def critic_step(self, micro_batches: MicroBatches, samples: int, value_loss: ValueLoss, bar_q: Part) -> StepResult:
-        """Take one step of J_Q, J_V and the loss of observations, then update the target network.
+        """Take one step of J_Q, J_V and the auxiliary losses, then update the target network.
 
         Args:
             value_loss: returns J_V, summed, of V at the states [heads, samples] and the target network's values.
@@ -86,9 +89,10 @@ class ActorCritic:
         config = self.config.critic
         sums = Sums(self.critic.device)
         td_errors: list[Tensor] = []
-        observations = ObservationLoss(config.observation_weight, micro_batches, samples, sums)
+        auxiliary = AuxiliaryLosses(config, micro_batches, samples, sums)
+        self._require_texts(auxiliary)
         sums.add(reward=sum(map(self._divergence.reward_of, micro_batches)))
-        norm = self.critic.step(micro_batches, make_loss(observations, sums, td_errors), global_size=samples)
+        norm = self.critic.step(micro_batches, make_loss(auxiliary, sums, td_errors), global_size=samples)
         self.target.average_towards(self.critic, config.tau)
         means = {name: value / samples for name, value in sums.total().items()}
         self._divergence.check(means.pop("reward"), means["target"])
@@ -97,10 +101,20 @@ class ActorCritic:
             return StepResult(metrics)
         return StepResult(metrics, td_errors=[errors.cpu().numpy() for errors in td_errors])
 
+    def _require_texts(self, auxiliary: AuxiliaryLosses) -> None:
+        """Raise LearnerError if privileged texts are to be predicted and no episode so far has one."""
+        self._texts_seen = self._texts_seen or auxiliary.texts > 0
+        if "privileged" in auxiliary.parts and not self._texts_seen:
+            raise LearnerError(
+                "`learner.critic.privileged_weight` trains the critic to predict what the environment hides, and no "
+                "episode of the first batch has such a text; set it to 0, or let `reset` of the environment return "
+                "info['privileged'] with texts, numbers or flags"
+            )
+
     def _heads_loss(
-        self, value_loss: ValueLoss, bar_q: Part, observations: ObservationLoss, sums: Sums, td_errors: list[Tensor]
+        self, value_loss: ValueLoss, bar_q: Part, auxiliary: AuxiliaryLosses, sums: Sums, td_errors: list[Tensor]
     ) -> MicroBatchLoss:
-        """Return the loss J_Q + J_V of a micro-batch, and that of its observations, see `critic_step`."""
+        """Return the loss J_Q + J_V of a micro-batch with its auxiliary losses, see `critic_step`."""
         config, device = self.config.critic, self.critic.device
         code = self.code
 
@@ -109,7 +123,7 @@ class ActorCritic:
             ahead = self.critic_encoder.encode(rows, (following, bar_q), config.n_step).to(device)
             bar = self.target(ahead, q=(bar_q,), v=(following,))
             target = self._q_target(rows, bar[f"v_{following}"])
-            now = self.critic_encoder.encode(rows, ("state", "action", *observations.parts), 1).to(device)
+            now = self.critic_encoder.encode(rows, ("state", "action", *auxiliary.parts), 1).to(device)
             outputs = self.critic(now, q=("action",), v=("state",), outputs=True)
             q, v = code.value(outputs["q_action"]), code.value(outputs["v_state"])
             td_errors.append((q.detach() - target).abs().mean(0).float())
@@ -122,7 +136,7 @@ class ActorCritic:
             j_v = value_loss(v * root, bar_at) / config.value_unit**2
             found = {"q_loss": j_q, "v_loss": j_v, "q": q, "v": v, "target": target}
             sums.add(**{name: value.detach().sum().double() / len(target) for name, value in found.items()})
-            return j_q + j_v + observations.of(outputs)
+            return j_q + j_v + auxiliary.of(outputs, now.predictions)
 
         return loss
 
@@ -211,11 +225,33 @@ class ActorCritic:
         return state | {name: buffer.to("cpu", copy=True) for name, buffer in module.named_buffers() if name in kept}
 
 
-def critic_phase(config: CriticConfig, cycle: int, *, fresh: int) -> Draws:
-    """Return the critic's draws in cycle `cycle`, counted from 0: the first has the steps of the warm-up too.
+WARMUP = "warmup"
+"""The name of the phase of a warm-up on data, in the first cycle."""
 
-    `fresh` is the number of fresh actions at each state.
+
+def critic_phases(config: CriticConfig, cycle: int, *, fresh: int) -> list[Draws]:
+    """Return the critic's draws in cycle `cycle`, counted from 0: the first has the warm-up too.
+
+    `fresh` is the number of fresh actions at each state. The warm-up has draws of its own if it is one on data.
     """
+    main = _main_phase(config, fresh)
+    if cycle or not config.warmup_steps:
+        return [main]
+    if config.warmup_targets == "fresh":
+        return [replace(main, extra=config.warmup_steps)]
+    whole = Draws(
+        WARMUP,
+        config.warmup_steps,
+        config.batch,
+        bootstraps=True,
+        sampler=config.sampler,
+        importance=config.importance_exponent,
+        trains_policy=False,
+    )
+    return [whole, main]
+
+
+def _main_phase(config: CriticConfig, fresh: int) -> Draws:
     over_states = config.value == "fresh"
     return Draws(
         "critic",
@@ -233,7 +269,6 @@ def critic_phase(config: CriticConfig, cycle: int, *, fresh: int) -> Draws:
         recent_versions=config.recent_versions,
         recent_repeats=config.recent_repeats,
         updates_per_turn=config.updates_per_turn,
-        extra=config.warmup_steps if cycle == 0 else 0,
         trains_policy=False,
     )
 

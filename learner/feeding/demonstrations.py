@@ -85,6 +85,16 @@ class DemonstrationSet:
                 "use demonstrations with observations"
             )
 
+    def require_texts(self) -> None:
+        """Raise LearnerError if no episode has a privileged text that a model could predict."""
+        episodes = (*self._episodes, *self._held_out)
+        if not any(episode.privileged for episode in episodes):
+            raise LearnerError(
+                "`learner.clone.privileged_weight` trains the policy to predict what the environment hides, and none "
+                f"of the {len(episodes)} demonstrations has such a text; set it to 0, or let `reset` of the "
+                "environment return info['privileged'] with texts, numbers or flags"
+            )
+
 
 def write_demonstrations(episodes: Sequence[Episode], path: Path) -> None:
     """Write `episodes` as one Arrow IPC file in the replay schema, whole or not at all."""

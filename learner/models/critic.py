@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from learner.config import CriticConfig, LearnerConfig, LoraConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
 from learner.models.heads import HeadModule
-from learner.models.policy import features, token_logprobs, value_head
+from learner.models.policy import features, text_head, token_logprobs, value_head
 from learner.models.pretrained import (
     attention_of,
     checkpoint_activations,
@@ -38,6 +38,7 @@ from learner.models.value_codes import ScalarCode, ValueCode, value_code
 from learner.models.vocabulary import (
     pad_token_id,
     require_same_vocabulary,
+    text_tokens,
     translate_text,
     translate_vocabulary,
     vocabulary_size,
@@ -52,15 +53,17 @@ from learner.passes.separate_encoder import SeparateEncoder
 class Critic(nn.Module):
     """Q_i(s, a) and V_i(s), i = 1 ... `heads` (two in the paper), computed from the hidden states of a backbone.
 
-    Q is read at the last token of the action and V at the last token of the state; an encoder is read at its start
-    token.
+    Q is read at the last token of the action, or from the hidden states there and at the last token of the state; V at
+    the last token of the state. An encoder is read at its start token.
 
     Args:
         v_backbone: the backbone of V; by default V shares that of Q.
         v_heads: whether V has heads; without them, V is computed from Q of fresh actions.
         precision: the dtype in which the backbones compute.
         observation_head: the output head by which each backbone predicts observation tokens; None if none does.
+        privileged_head: the head by which each backbone predicts what the environment hides; None if none does.
         code: how the heads encode values; by default as one number.
+        q_at: where Q reads the hidden states, see `CriticConfig`.
     """
 
     def __init__(
@@ -74,16 +77,21 @@ class Critic(nn.Module):
         precision: Precision = "float32",
         code: ValueCode | None = None,
         observation_head: nn.Module | None = None,
+        privileged_head: nn.Module | None = None,
+        q_at: Literal["action", "state_and_action"] = "action",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.v_backbone = v_backbone
         self.precision = precision
         self.observation_head = observation_head
+        self.privileged_head = privileged_head
         self.code = code or ScalarCode(1.0)
-        shape = (hidden_width(backbone), head_hidden_size, self.code.width)
-        self.q = nn.ModuleList(value_head(*shape) for _ in range(heads))
-        self.v = nn.ModuleList(value_head(*shape) for _ in range(heads if v_heads else 0))
+        self.q_at = q_at
+        width, shape = hidden_width(backbone), (head_hidden_size, self.code.width)
+        q_width = 2 * width if q_at == "state_and_action" else width
+        self.q = nn.ModuleList(value_head(q_width, *shape) for _ in range(heads))
+        self.v = nn.ModuleList(value_head(width, *shape) for _ in range(heads if v_heads else 0))
 
     def forward(
         self, layout: Layout, q: Sequence[Part] = (), v: Sequence[Part] = (), *, outputs: bool = False
@@ -92,8 +100,8 @@ class Critic(nn.Module):
 
         Shapes: [heads, samples]; for "fresh" [heads, states, most actions]; for "next_states" [heads, samples,
         horizon]. With `outputs`, the outputs of the heads, [..., code.width], in place of the values. If the layout has
-        the part "observation", the result has under this name the log-probability of each of its tokens, float32
-        [backbones, tokens], by each backbone that the other parts are read from.
+        the part "observation" or "privileged", the result has under this name the log-probability of each of its
+        tokens, float32 [backbones, tokens], by each backbone that the other parts are read from.
         """
         values: dict[str, Tensor] = {}
         kinds = ((self.backbone, "q", self.q, q), (self.v_backbone or self.backbone, "v", self.v, v))
@@ -102,18 +110,20 @@ class Critic(nn.Module):
             if parts and backbone not in hidden:
                 hidden[backbone] = features(backbone, layout, self.precision)
             for part in parts:
-                row, column = layout.points[part]
-                read = hidden[backbone][row, column].float()
+                at: list[str] = [part]
+                if kind == "q" and self.q_at == "state_and_action":
+                    at = [f"{part}_state", part]
+                read = torch.cat([hidden[backbone][layout.points[name]].float() for name in at], -1)
                 found = torch.stack([head(read) for head in heads])
                 values[f"{kind}_{part}"] = found if outputs else self.code.value(found)
-        if "observation" in layout.predictions:
-            assert self.observation_head is not None, "the critic was built without an output head"
-            row, column, token, *_ = layout.predictions["observation"]
-            predicted = (
-                token_logprobs(self.observation_head, states[row, column], token, self.precision)
-                for states in hidden.values()
-            )
-            values["observation"] = torch.stack(list(predicted))
+        for part, predicts in (("observation", self.observation_head), ("privileged", self.privileged_head)):
+            if part in layout.predictions:
+                assert predicts is not None, f"the critic was built without a head for the part {part!r}"
+                row, column, token, *_ = layout.predictions[part]
+                predicted = (
+                    token_logprobs(predicts, states[row, column], token, self.precision) for states in hidden.values()
+                )
+                values[part] = torch.stack(list(predicted))
         return values
 
 
@@ -136,13 +146,19 @@ def build_critic(
     critic, lora = config.critic, adapters_of(config)
     encoder: Encoder
     if lora is not None and critic.backbone == "policy" and base is not None:
-        backbone, encoder = base, PackedEncoder(pad_token_id(tokenizer))
+        backbone, encoder = base, _packed_encoder(tokenizer)
     else:
         dtype = DTYPES["float32" if lora is None else config.dtype]
         backbone, encoder = _backbone(config, policy_path, tokenizer, dtype)
         if config.activation_checkpointing:
             checkpoint_activations(backbone)
-    return critic_on(backbone, config, lambda first: _observation_head(critic, policy_path, tokenizer, first)), encoder
+    module = critic_on(
+        backbone,
+        config,
+        lambda first: _observation_head(critic, policy_path, tokenizer, first),
+        vocabulary_size(policy_path, tokenizer),
+    )
+    return module, encoder
 
 
 def adapters_of(config: LearnerConfig) -> LoraConfig | None:
@@ -152,12 +168,16 @@ def adapters_of(config: LearnerConfig) -> LoraConfig | None:
 
 
 def critic_on(
-    backbone: PreTrainedModel, config: LearnerConfig, observation_head: Callable[[PreTrainedModel], nn.Module]
+    backbone: PreTrainedModel,
+    config: LearnerConfig,
+    observation_head: Callable[[PreTrainedModel], nn.Module],
+    vocabulary: int,
 ) -> Critic:
     """Return the critic that `config` describes, on a loaded backbone.
 
     Args:
         observation_head: returns the output head on the backbone of Q; called only for `critic.observation_weight`.
+        vocabulary: number of token ids from which `critic.privileged_weight` predicts.
     """
     critic, lora = config.critic, adapters_of(config)
     first, second = backbone, None
@@ -170,10 +190,12 @@ def critic_on(
         critic.head_hidden_size,
         critic.heads,
         v_backbone=second,
-        v_heads=critic.value == "heads",
+        v_heads=critic.has_v_heads,
         precision=config.dtype,
         code=value_code(critic),
         observation_head=observation_head(first) if critic.observation_weight else None,
+        privileged_head=text_head(hidden_width(first), vocabulary) if critic.privileged_weight else None,
+        q_at=critic.q_at,
     )
 
 
@@ -211,7 +233,7 @@ def _backbone(
             attn_implementation=implementation(),
         )
         model = without_noise(AutoModel.from_config(without_dropout(shape), dtype=dtype))
-        return model, PackedEncoder(pad_token_id(tokenizer))
+        return model, _packed_encoder(tokenizer)
     path = str(policy_path) if config.backbone == "policy" else config.backbone
     found = without_dropout(AutoConfig.from_pretrained(path, trust_remote_code=False))
     special: dict[str, Any] = {"attn_implementation": attention_of(found)}
@@ -229,9 +251,11 @@ def _observation_head(
     """Return the output head for `critic.observation_weight`: a copy of the policy's on its backbone, else random."""
     if config.build is None and config.backbone == "policy":
         return HeadModule(load_causal_model(policy_path, "float32"))
-    head = nn.Linear(hidden_width(backbone), vocabulary_size(policy_path, tokenizer), bias=False)
-    nn.init.normal_(head.weight, std=0.02)
-    return head
+    return text_head(hidden_width(backbone), vocabulary_size(policy_path, tokenizer))
+
+
+def _packed_encoder(tokenizer: PreTrainedTokenizerBase) -> PackedEncoder:
+    return PackedEncoder(pad_token_id(tokenizer), text_tokens(tokenizer))
 
 
 def _encoder(
@@ -244,17 +268,17 @@ def _encoder(
     """
     path = config.backbone
     if path == "policy":
-        return PackedEncoder(pad_token_id(tokenizer))
+        return _packed_encoder(tokenizer)
     own = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if is_causal(backbone):
         require_same_vocabulary(tokenizer, own, path)
-        return PackedEncoder(pad_token_id(tokenizer))
-    if config.observation_weight:
-        raise LearnerError(
-            f"`learner.critic.observation_weight` is {config.observation_weight:g}, and `learner.critic.backbone` "
-            f"{path!r} is an encoder, which sees the tokens that it would predict; set observation_weight=0, or a "
-            "causal backbone"
-        )
+        return _packed_encoder(tokenizer)
+    for name in ("observation_weight", "privileged_weight"):
+        if getattr(config, name):
+            raise LearnerError(
+                f"`learner.critic.{name}` is {getattr(config, name):g}, and `learner.critic.backbone` {path!r} is an "
+                f"encoder, whose passes predict no tokens; set {name}=0, or a causal backbone"
+            )
     by_text = config.reads == "text"
     return SeparateEncoder(
         pad_token_id(own),
@@ -263,4 +287,5 @@ def _encoder(
         suffix=[own.sep_token_id],
         read_first=True,
         max_tokens=config.max_tokens,
+        with_states=config.q_at == "state_and_action",
     )

@@ -28,6 +28,7 @@ class Policy(nn.Module):
         temperature: the temperature at which the engines sample.
         precision: the dtype in which the model computes.
         baseline_width: width of the baseline's hidden layer; None for no baseline.
+        privileged_tokens: size of the vocabulary from which a head predicts what the environment hides; None for none.
     """
 
     def __init__(
@@ -36,19 +37,23 @@ class Policy(nn.Module):
         temperature: float,
         precision: Precision = "float32",
         baseline_width: int | None = None,
+        privileged_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.precision = precision
-        self.value = None if baseline_width is None else value_head(hidden_width(model), baseline_width)
+        width = hidden_width(model)
+        self.value = None if baseline_width is None else value_head(width, baseline_width)
+        self.privileged = None if privileged_tokens is None else text_head(width, privileged_tokens)
 
     def forward(
         self, layout: Layout, predictions: Predictions, temperature: float | None = None, *, baseline: bool = False
     ) -> Any:
         """Return log-probabilities, float32 [tokens], by default at the temperature of the engines.
 
-        With `baseline`, return the pair of log-probabilities and b, float32 [tokens].
+        With `baseline`, return the pair of log-probabilities and b, float32 [tokens]. If the layout has the part
+        "privileged", return the pair of log-probabilities and those of its tokens.
         """
         hidden = features(layers_of(self.model), layout, self.precision)
         at_tokens = hidden[predictions.row, predictions.column]
@@ -59,6 +64,10 @@ class Policy(nn.Module):
             self.precision,
             temperature=temperature or self.temperature,
         )
+        if "privileged" in layout.predictions:
+            assert self.privileged is not None, "the policy was built without a head for privileged texts"
+            row, column, token, *_ = layout.predictions["privileged"]
+            return logprob, token_logprobs(self.privileged, hidden[row, column], token, self.precision)
         if not baseline:
             return logprob
         assert self.value is not None, "the policy was built without a baseline"
@@ -126,6 +135,13 @@ def token_logprobs(
 def value_head(hidden_size: int, width: int, outputs: int = 1) -> nn.Sequential:
     """Return a head from hidden states [..., hidden_size] to [..., outputs]."""
     return nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, outputs))
+
+
+def text_head(hidden_size: int, vocabulary: int) -> nn.Linear:
+    """Return a head from hidden states to logits of tokens, with small weights, so that it begins as uniform."""
+    head = nn.Linear(hidden_size, vocabulary, bias=False)
+    nn.init.normal_(head.weight, std=0.02)
+    return head
 
 
 def sequence_logprobs(

@@ -33,6 +33,17 @@ def pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
+def text_tokens(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """Return a function that returns the token ids of a text as the continuation of another one, each text once."""
+
+    @lru_cache(maxsize=4096)
+    def encode(text: str) -> list[int]:
+        # Words have the space before them in most vocabularies, and are then one token.
+        return list(tokenizer.encode(f" {text}", add_special_tokens=False)) if text else []
+
+    return encode
+
+
 def vocabulary_size(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the number of token ids that the policy at `path` can write.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from learner.passes.masks import Tree
 from learner.passes.rows import Row
 
-Part = Literal["state", "action", "next_state", "next_states", "fresh", "observation"]
+Part = Literal["state", "action", "next_state", "next_states", "fresh", "observation", "privileged"]
 
 
 class Points(NamedTuple):
@@ -33,9 +33,10 @@ class Points(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Tokens of actions or observations, and the positions that predict them: five long tensors [tokens].
+    """Tokens of actions, observations or privileged texts, and the positions that predict them: five long tensors.
 
-    An observation's token belongs to no sample alone: its `sample` is the first one of its row, its `action` is 0.
+    All are [tokens]. An observation's token belongs to no sample alone: its `sample` is the first one of its row, its
+    `action` is 0. The tokens of a privileged text are predicted at the last token of each sample's state.
     """
 
     row: Tensor
@@ -53,8 +54,9 @@ class Layout:
         input_ids, position_ids: long [rows, length].
         structure: the tree of a packed pass; for separate sequences bool [rows, length], false at pads.
         points: position of the last token of each part, [samples]; for "fresh" [states, most actions], where a state
-            with fewer actions repeats its last one; for "next_states" [samples, horizon].
-        predictions: the tokens of "action", "fresh" and "observation", in packed layouts only.
+            with fewer actions repeats its last one; for "next_states" [samples, horizon]. "action_state" and
+            "fresh_state" are those of the states in which these actions are written, in the same shapes.
+        predictions: the tokens of "action", "fresh", "observation" and "privileged", in packed layouts only.
     """
 
     input_ids: Tensor

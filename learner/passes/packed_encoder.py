@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +21,14 @@ class PackedEncoder:
 
     A branch attends to the trunk up to its own state and to itself; its positions continue from that state. The
     branches of all rows begin in the same column, after the longest trunk.
+
+    Args:
+        text_tokens: returns the token ids of a privileged text; only the part "privileged" needs it.
     """
 
-    def __init__(self, pad_token_id: int) -> None:
+    def __init__(self, pad_token_id: int, text_tokens: Callable[[str], Sequence[int]] | None = None) -> None:
         self.pad_token_id = pad_token_id
+        self._text_tokens = text_tokens
 
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
         """Return the packed layout of `rows`, see `Encoder.encode`."""
@@ -66,13 +70,25 @@ class PackedEncoder:
             branch[at] = (_within(fresh.row, np.ones_like(fresh.row)) + 1)[of]
             position[at], sees[at] = fresh.state[of] + within, fresh.state[of]
         points = {str(part): _points(number, ends[part]) for part in parts if part in ends}
+        if "action" in actions:
+            points["action_state"] = _points(number, ends["state"])
         if "fresh" in actions:
-            points["fresh"] = actions["fresh"].points()
+            points["fresh"], points["fresh_state"] = actions["fresh"].points()
         predictions = {str(part): found.predictions(ids) for part, found in actions.items()}
         if "observation" in parts:
             predictions["observation"] = _observations(segments, lengths, ids)
+        if "privileged" in parts:
+            predictions["privileged"] = self._privileged(rows, number, ends["state"])
         tree = Tree(torch.from_numpy(branch), torch.from_numpy(sees), trunk)
         return Layout(torch.from_numpy(ids), torch.from_numpy(position), tree, points, predictions)
+
+    def _privileged(self, rows: Sequence[Row], number: np.ndarray, states: Ends) -> Predictions:
+        """Return the tokens of each sample's privileged text, and the last token of its state."""
+        assert self._text_tokens is not None, "the encoder was built without the tokens of privileged texts"
+        texts = [np.asarray(self._text_tokens(row.episode.privileged), np.int64) for row in rows for _ in row.turns]
+        sample = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+        found = (number[states.sequence][sample], states.length[sample] - 1, np.concatenate(texts), sample)
+        return Predictions(*map(torch.from_numpy, (*found, np.zeros_like(sample))))
 
 
 class _Actions(NamedTuple):
@@ -93,8 +109,8 @@ class _Actions(NamedTuple):
         of = np.repeat(np.arange(len(self.length)), self.length)
         return of, np.arange(len(of)) - (np.cumsum(self.length) - self.length)[of]
 
-    def points(self) -> Points:
-        """Return the position of each action's last token, [states, most actions].
+    def points(self) -> tuple[Points, Points]:
+        """Return the positions of each action's last token and of its state's last token, [states, most actions].
 
         A state with fewer actions repeats its last one.
         """
@@ -102,7 +118,8 @@ class _Actions(NamedTuple):
         most = np.arange(self.counts.max())
         first = np.cumsum(self.counts) - self.counts
         at = first[:, None] + np.minimum(most, self.counts[:, None] - 1)
-        return Points(torch.from_numpy(self.row[at]), torch.from_numpy(last[at]))
+        row, action, state = (torch.from_numpy(found[at]) for found in (self.row, last, self.state - 1))
+        return Points(row, action), Points(row, state)
 
     def predictions(self, ids: np.ndarray) -> Predictions:
         """Return the tokens, whose ids are in `ids` [rows, length], and the positions that predict them."""

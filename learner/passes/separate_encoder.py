@@ -23,6 +23,7 @@ class SeparateEncoder:
         prefix, suffix: ids before and after each sequence (an encoder's start and end tokens).
         read_first: read at the first token (an encoder's start token) instead of the last.
         max_tokens: the longest sequence; of a longer one the last tokens are kept.
+        with_states: whether the states of actions are sequences too, for the points "action_state" and "fresh_state".
     """
 
     pad_token_id: int
@@ -31,6 +32,7 @@ class SeparateEncoder:
     suffix: Sequence[int] = ()
     read_first: bool = False
     max_tokens: int | None = None
+    with_states: bool = False
 
     def _sequence(self, tokens: np.ndarray) -> np.ndarray:
         if self.translate is not None:
@@ -42,9 +44,11 @@ class SeparateEncoder:
     def encode(self, rows: Sequence[Row], parts: Sequence[Part], horizon: int = 1) -> Layout:
         """Return the layout of `rows`, see `Encoder.encode`."""
         sequences: list[np.ndarray] = []
-        found: dict[Part, list[int]] = {part: [] for part in parts}
+        found: dict[str, list[int]] = {part: [] for part in parts}
+        if self.with_states:
+            found |= {f"{part}_state": [] for part in parts if part in ("action", "fresh")}
 
-        def add(part: Part, tokens: np.ndarray) -> None:
+        def add(part: str, tokens: np.ndarray) -> None:
             if part in found:
                 found[part].append(len(sequences))
                 sequences.append(self._sequence(tokens))
@@ -53,6 +57,7 @@ class SeparateEncoder:
             episode = row.episode
             for turn in map(int, row.turns):
                 add("state", episode.state(turn))
+                add("action_state", episode.state(turn))
                 add("action", episode.tokens[episode.state_starts[turn] : int(episode.action_end[turn])])
                 add("next_state", episode.state(min(turn + horizon, episode.turns)))
                 for ahead in range(1, horizon + 1):
@@ -60,6 +65,7 @@ class SeparateEncoder:
             if "fresh" in found:
                 for number, turn in enumerate(map(int, row.states)):
                     state = episode.state(turn)
+                    add("fresh_state", state)
                     for tokens in row.fresh_at(number):
                         add("fresh", np.concatenate((state, tokens)))
         lengths = np.array([len(sequence) for sequence in sequences])
@@ -75,7 +81,9 @@ class SeparateEncoder:
                 at = at.view(sum(len(row.turns) for row in rows), -1)
             elif part == "fresh":
                 at = at[torch.from_numpy(_table(rows))]
-            points[str(part)] = Points(at, column[at])
+            elif part == "fresh_state":
+                at = at.unsqueeze(1).expand(-1, _table(rows).shape[1])
+            points[part] = Points(at, column[at])
         position = torch.arange(shape[1]).expand(shape)
         mask = torch.arange(shape[1]) < torch.from_numpy(lengths).unsqueeze(1)
         return Layout(torch.from_numpy(ids), position, mask, points)

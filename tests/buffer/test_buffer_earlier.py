@@ -13,7 +13,6 @@ from buffer.episodes.validation import validate
 from buffer.errors import SchemaError
 from buffer.log.write_ahead import Recovery, WriteAheadLog, read_log
 
-
 ALL = pytest.mark.parametrize("schema", EARLIER_SCHEMAS, ids=lambda schema: f"{len(schema)} columns")
 
 

@@ -140,13 +140,15 @@ def _numbered(first: int, turns: int) -> Row:
     return row
 
 
-@pytest.mark.parametrize("encoder", [PackedEncoder(0), SeparateEncoder(0)], ids=["packed", "separate"])
+@pytest.mark.parametrize(
+    "encoder", [PackedEncoder(0), SeparateEncoder(0, with_states=True)], ids=["packed", "separate"]
+)
 def test_each_part_is_read_at_the_last_token_of_its_own_turn(encoder: Encoder) -> None:
     """Every token is unique, so a part that is read at a wrong position gives a wrong token."""
     rows, horizon = [_numbered(1, 3), _numbered(100, 7)], 2
     layout = encoder.encode(rows, PARTS, horizon)
     read = {part: layout.input_ids[where].tolist() for part, where in layout.points.items()}
-    expected: dict[str, list[object]] = {part: [] for part in PARTS}
+    expected: dict[str, list[object]] = {part: [] for part in (*PARTS, "action_state", "fresh_state")}
     for row in rows:
         first, count = int(row.episode.tokens[0]), len(row.episode.reward)
         ends = [int(row.episode.action_start[t]) if t < count else len(row.episode.tokens) for t in range(count + 1)]
@@ -157,6 +159,8 @@ def test_each_part_is_read_at_the_last_token_of_its_own_turn(encoder: Encoder) -
             expected["next_states"].append(path)
             expected["next_state"].append(path[-1])
             expected["fresh"].append([1000 + 10 * (first + ends[turn]) + k for k in range(2)])
+            expected["action_state"].append(first + ends[turn] - 1)
+            expected["fresh_state"].append([first + ends[turn] - 1] * 2)
     assert read == expected
 
 

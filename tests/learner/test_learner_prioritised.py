@@ -18,7 +18,7 @@ from buffer.episodes.schema import Episode, episodes_to_batch
 from buffer.folder_server import served_folder
 from learner.algorithms.base import StepResult
 from learner.algorithms.targets import n_step_returns
-from learner.algorithms.utterance_critic import critic_phase
+from learner.algorithms.utterance_critic import critic_phases
 from learner.config import AlgorithmName, LearnerConfig
 from learner.feeding.feeder import Feeder
 from learner.passes.rows import Row
@@ -102,7 +102,7 @@ def test_draws_follow_the_td_errors_that_came_back(tmp_path: Path, unit: str) ->
         feeder = Feeder(replay, SimpleNamespace(stale_error=KeyError), OneRank(), config)  # type: ignore[arg-type]
         changes = {"critic": {"unit": unit, "batch": 20, "steps_per_cycle": 12, **PRIORITISED["critic"]}}
         settings = LearnerConfig.model_validate(changes).critic
-        phase = critic_phase(settings, 1, fresh=0)
+        (phase,) = critic_phases(settings, 1, fresh=0)
         drawn: list[Counter[str]] = []
         for batch in feeder.batches(phase, version=0):
             rows = [row for micro_batch in batch.micro_batches for row in micro_batch]

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from buffer.episodes.schema import RAGGED_DTYPES, Episode
 from buffer.episodes.wire import binary_array, binary_parts
 
-TEXTS = ("episode_id", "env", "task_id", "worker")
+TEXTS = ("episode_id", "env", "task_id", "worker", "privileged")
 _VARIABLE = (*RAGGED_DTYPES, *TEXTS)
 _FLAGS = ("terminated", "truncated", "success")
 _UNKNOWN = -1

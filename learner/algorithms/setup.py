@@ -65,10 +65,18 @@ class Setup:
         """The identity of the base. Read it before an engine partitions the base."""
         return Base(self.reference, fingerprint(self.base))
 
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids that the policy can write."""
+        return vocabulary_size(self.model, self.tokenizer)
+
     @cached_property
-    def text_tokens(self) -> Callable[[str], list[int]]:
-        """Returns the token ids of a privileged text."""
+    def _text_tokens(self) -> Callable[[str], list[int]]:
         return text_tokens(self.tokenizer)
+
+    def text_tokens(self, text: str) -> list[int]:
+        """Return the token ids of a privileged text."""
+        return self._text_tokens(text)
 
     def policy(self, *, baseline_width: int | None = None, predicts_texts: bool = False) -> Policy:
         """Return the policy to train, with a token-level baseline of this width if given.
@@ -80,7 +88,7 @@ class Setup:
             self.temperature,
             self.config.dtype,
             baseline_width=baseline_width,
-            privileged_tokens=vocabulary_size(self.model, self.tokenizer) if predicts_texts else None,
+            privileged_tokens=self.vocabulary if predicts_texts else None,
         )
 
     def policy_model(self) -> PreTrainedModel:

@@ -42,6 +42,7 @@ def make_episode(index: int, *, turns: int | None = None, version: int = 0, ret:
         terminated=index % 2 == 0,
         truncated=index % 2 == 1,
         success=(None, True, False)[index % 3],
+        privileged=("", "dog", "goal ä")[index % 3],
         messages=[{"role": "user", "content": f"turn {t} of {index}"} for t in range(turns)],
     )
 
@@ -56,7 +57,7 @@ def assert_same(got: Episode, want: Episode, *, messages: bool = True) -> None:
     for name in ("tokens", "action_start", "action_end", "reward", "logprobs", "versions", "state_start"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
         assert getattr(got, name).dtype == getattr(want, name).dtype, name
-    for name in ("episode_id", "env", "task_id", "seed", "worker", "terminated", "truncated", "success"):
+    for name in ("episode_id", "env", "task_id", "seed", "worker", "terminated", "truncated", "success", "privileged"):
         assert getattr(got, name) == getattr(want, name), name
     assert got.messages == (want.messages if messages else [])
 

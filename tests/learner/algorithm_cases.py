@@ -71,8 +71,10 @@ class SmallSetup(Setup):
             v_backbone=v_backbone,
             precision=config.dtype,
             observation_head=head,
+            privileged_head=torch.nn.Linear(32, VOCABULARY, bias=False) if config.critic.privileged_weight else None,
+            q_at=config.critic.q_at,
         )
-        return critic, PackedEncoder(0)
+        return critic, PackedEncoder(0, lambda text: [ord(letter) % VOCABULARY for letter in text])
 
 
 def make_algorithm(name: AlgorithmName, *, offline_cycles: int = 0, **changes: Any) -> Algorithm:

@@ -104,10 +104,10 @@ class _OfPair(nn.Module):
         return (hidden[..., :PAIRS] @ self.value).unsqueeze(-1)
 
 
-def table_critic(heads: int = 2, *, observations: bool = False) -> Critic:
+def table_critic(heads: int = 2, *, observations: bool = False, texts: bool = False) -> Critic:
     """Return a critic of zeros: Q depends on the last two tokens (state and action), V on the last token.
 
-    With `observations` it predicts them from the last two tokens.
+    With `observations` it predicts them from the last two tokens, with `texts` the privileged texts.
     """
     critic = Critic(TableBackbone(), 8, heads)  # type: ignore[arg-type]
     critic.q = nn.ModuleList(_OfPair() for _ in range(heads))
@@ -115,6 +115,8 @@ def table_critic(heads: int = 2, *, observations: bool = False) -> Critic:
     if observations:
         critic.observation_head = nn.Linear(WIDTH, TOKENS, bias=False)
         nn.init.zeros_(critic.observation_head.weight)
+    if texts:
+        critic.privileged_head = nn.Linear(WIDTH, TOKENS, bias=False)
     return critic
 
 
@@ -129,6 +131,13 @@ class TableSetup(Setup):
     def pad_token_id(self) -> int:
         return PAD
 
+    @property
+    def vocabulary(self) -> int:
+        return TOKENS
+
+    def text_tokens(self, text: str) -> list[int]:
+        return [int(token) for token in text]
+
     def policy_model(self) -> Any:
         return TableModel(self.logits)
 
@@ -138,8 +147,11 @@ class TableSetup(Setup):
         return value
 
     def critic(self) -> tuple[Critic, Encoder]:
-        critic = self.config.critic
-        return table_critic(critic.heads, observations=critic.observation_weight > 0), PackedEncoder(PAD)
+        config = self.config.critic
+        critic = table_critic(
+            config.heads, observations=config.observation_weight > 0, texts=config.privileged_weight > 0
+        )
+        return critic, PackedEncoder(PAD, self.text_tokens)
 
     def reference_policy(self, device: torch.device) -> FrozenEngine:
         return FrozenEngine(Policy(TableModel(self.reference_logits), self.temperature), self.config, device)  # type: ignore[arg-type]

@@ -83,6 +83,8 @@ def _learned(rows: list[Row], steps: int = 200, **critic: Any) -> list[Table]:
 
 
 EXACT = _fixed_point(_mean, _one_step)
+EXACT_BEHAVIOUR = _fixed_point(lambda s, q: (q[s, LEFT] + q[s, RIGHT]) / 2, _one_step)
+"""Q of the policy that wrote `_data`."""
 
 
 @pytest.mark.parametrize("settings", [{"retrace": 1.0}, {"retrace": 0.6}, {"retrace": 0.0}, {}], ids=str)

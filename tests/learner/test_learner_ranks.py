@@ -43,6 +43,22 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("archer", {"lora": {"rank": 4}, "actor": {"kl_to_clone": 0.1}, "critic": {"backbones": "apart"}}, 4),
     ("ppo", {"lora": {"rank": 4}, "activation_checkpointing": True}, 2),
     ("archer", RECIPE, 4),
+    (
+        "archer",
+        {
+            **RECIPE,
+            "critic": {
+                **RECIPE["critic"],
+                "q_at": "state_and_action",
+                "privileged_weight": 0.5,
+                "observation_weight": 0.5,
+                "warmup_steps": 2,
+                "warmup_targets": "data",
+                "warmup_lr": 1e-3,
+            },
+        },
+        4,
+    ),
 ]
 PARTITIONED = (1, 3, 6, 11)
 """Cases that run on two ranks at ZeRO 2 or 3 in place of 0; they have all kinds of engines: critic, target, baseline,

@@ -143,6 +143,7 @@ TASKS: dict[str, Task] = {
 }
 
 _NO_OBSERVATIONS = ("learner.clone.observation_weight=0", "learner.critic.observation_weight=0")
+_NO_PRIVILEGED = ("learner.clone.privileged_weight=0", "learner.critic.privileged_weight=0")
 _NO_RECENT = ("learner.critic.recent_share=0", "learner.actor.recent_share=0")
 _GRADIENT = (
     "learner.actor.objective=policy_gradient",
@@ -169,6 +170,9 @@ _PAPER = (
     "learner.critic.steps_per_cycle=50",
     "learner.critic.fresh_per_state=1",
     "learner.critic.warmup_steps=0",
+    "learner.critic.warmup_targets=fresh",
+    "learner.critic.q_at=action",
+    *_NO_PRIVILEGED,
     "learner.critic.warmup_cycles=4",  # the paper has 10 to 20: more than a thousand episodes here
     "learner.actor.objective=policy_gradient",
     "learner.actor.lr=5e-4",
@@ -202,6 +206,7 @@ _FILTERED = (
 )
 _CHAI = (
     "learner.critic.value=heads",
+    "learner.critic.warmup_targets=fresh",
     "learner.critic.retrace=null",
     "learner.critic.n_step=5",
     "learner.critic.fresh_per_state=1",
@@ -228,6 +233,13 @@ METHODS: dict[str, Method] = {
     "archer_paper": Method("ArCHer, the paper's form", "archer", 128, _PAPER, "baseline"),
     "archer_no_observations": _without("without observation tokens", *_NO_OBSERVATIONS),
     "archer_no_warmup": _without("without the critic's warm-up", "learner.critic.warmup_steps=0"),
+    "archer_warmup_fresh": _without(
+        "with fresh actions in the critic's warm-up",
+        "learner.critic.warmup_targets=fresh",
+        "learner.critic.warmup_lr=null",
+    ),
+    "archer_no_privileged": _without("without the loss of what the environment hides", *_NO_PRIVILEGED),
+    "archer_q_at_action": _without("Q read at the action alone", "learner.critic.q_at=action"),
     "archer_one_step": _without("one-step targets in place of Retrace", *_ONE_STEP),
     "archer_policy_gradient": _without("policy gradient in place of the improvement", *_GRADIENT),
     "archer_no_recent": _without("without a share of recent episodes", *_NO_RECENT),

@@ -160,7 +160,7 @@ class CriticConfig(RecentDraws):
     @property
     def has_v_heads(self) -> bool:
         """Whether the critic is built with V heads; with value=fresh only the warm-up on data trains them."""
-        return self.value == "heads" or self.warmup_targets == "data"
+        return self.value == "heads" or (self.warmup_targets == "data" and self.warmup_steps > 0)
 
     @model_validator(mode="after")
     def _consistent(self) -> CriticConfig:
@@ -177,9 +177,6 @@ class CriticConfig(RecentDraws):
             raise ValueError("value=fresh has no V heads, and backbones=apart gives them one; set backbones=shared")
         if self.warmup_targets == "data" and self.value != "fresh":
             raise ValueError("warmup_targets=data begins a critic whose V is from fresh actions; set value=fresh")
-        for name in ("warmup_targets", "warmup_lr"):
-            if getattr(self, name) not in ("fresh", None) and self.warmup_steps == 0:
-                raise ValueError(f"{name} is set, and there is no warm-up; set warmup_steps, for example to 500")
         if self.retrace is not None and (self.lambda_turn is not None or self.n_step > 1):
             raise ValueError("retrace replaces n_step and lambda_turn; unset them")
         if self.support is not None and self.support[0] >= self.support[1]:

@@ -69,6 +69,7 @@ def make_row(seed: int, *, turns: int = 6, fresh: int = 2, all_turns: bool = Fal
     episode = make_episode(
         f"episode-{seed}", tokens, start, end, rng.normal(size=turns), terminated=terminated, logprob=-4.0
     )
+    episode = replace(episode, privileged=("", "ab", "abc")[seed % 3])
     return Row(episode, chosen.astype(np.int32), fresh=flat_actions(actions, -4.0) if fresh else None)
 
 

@@ -16,7 +16,7 @@ from test_learner_tabular import GAMMA, STATES, _require
 from transformers import AutoModel
 
 from learner.algorithms.data_critic import warmup_rate
-from learner.algorithms.utterance_critic import WARMUP
+from learner.algorithms.utterance_critic import WARMUP, critic_phases
 from learner.critic_config import CriticConfig
 from learner.errors import LearnerError
 from learner.models.critic import Critic
@@ -201,14 +201,9 @@ def test_a_critic_with_a_warm_up_on_data_goes_on_with_fresh_actions() -> None:
         torch.testing.assert_close(before, after)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"warmup_targets": "data", "warmup_steps": 10}, "set value=fresh"),
-        ({"warmup_targets": "data", "value": "fresh", "unit": "episode"}, "warmup_targets is set.*set warmup_steps"),
-        ({"warmup_lr": 1e-3}, "warmup_lr is set.*set warmup_steps"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        CriticConfig(**settings)
+def test_a_warm_up_on_data_needs_values_of_fresh_actions_after_it() -> None:
+    with pytest.raises(ValueError, match="set value=fresh"):
+        CriticConfig(warmup_targets="data", warmup_steps=10)
+    without = CriticConfig(warmup_targets="data", warmup_steps=0, value="fresh", unit="episode")
+    assert not without.has_v_heads
+    assert [phase.name for phase in critic_phases(without, 0, fresh=2)] == ["critic"]

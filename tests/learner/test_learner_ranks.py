@@ -60,7 +60,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
         4,
     ),
 ]
-PARTITIONED = (1, 3, 6, 11)
+PARTITIONED = (1, 3, 6, 11, 12)
 """Cases that run on two ranks at ZeRO 2 or 3 in place of 0; they have all kinds of engines: critic, target, baseline,
 reference, value."""
 SEPARATE = ("archer", "archer_offline", "chai", "filtered_bc")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from learner.engine.zero import REDUCE_BUCKET, engine_bytes
 
 LAYERS, WIDTH = 48, 48
-CASES = [(stage, offload) for stage in range(4) for offload in (False, True) if stage or not offload]
+CASES = [(0, False), (1, False), (2, True), (3, False)]
 
 
 class _Stack(nn.Module):

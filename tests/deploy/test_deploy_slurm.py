@@ -12,6 +12,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,10 +72,26 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def _start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["bash", str(SCRIPT), *arguments], env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True
-    )
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Start]:
+    """Start the script with these arguments. All processes of the jobs end with the test."""
+    jobs: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        command = ["bash", str(SCRIPT), *arguments]
+        jobs.append(
+            subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True)
+        )
+        return jobs[-1]
+
+    yield begin
+    for job in jobs:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
 
 
 def _wait_for(path: Path) -> None:
@@ -84,16 +102,12 @@ def _wait_for(path: Path) -> None:
 
 
 def _finish(job: subprocess.Popen[str]) -> str:
-    try:
-        _, errors = job.communicate(timeout=LIMIT_S)
-    finally:
-        if job.poll() is None:
-            os.killpg(job.pid, signal.SIGKILL)
+    _, errors = job.communicate(timeout=LIMIT_S)
     return errors
 
 
-def test_a_node_that_ends_joins_again_until_the_run_ends(environment: dict[str, str], tmp_path: Path) -> None:
-    job = _start(environment, "demo", "cycles=2")
+def test_a_node_that_ends_joins_again_until_the_run_ends(start: Start, tmp_path: Path) -> None:
+    job = start("demo", "cycles=2")
     _wait_for(tmp_path / "joined")
     _wait_for(tmp_path / "training")
     token = tmp_path / "runs" / ".slurm" / "7" / "token"
@@ -115,13 +129,11 @@ def test_a_node_that_ends_joins_again_until_the_run_ends(environment: dict[str, 
     assert not token.exists()
 
 
-def test_the_signal_before_the_time_limit_queues_the_job_again_and_it_resumes(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_signal_before_the_time_limit_queues_the_job_again_and_it_resumes(start: Start, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "archer-7"
     run.mkdir(parents=True)
     (run / "config.yaml").touch()
-    job = _start(environment, "demo")
+    job = start("demo")
     _wait_for(tmp_path / "training")
     job.send_signal(signal.SIGTERM)
     errors = _finish(job)
@@ -131,9 +143,9 @@ def test_the_signal_before_the_time_limit_queues_the_job_again_and_it_resumes(
     assert "scontrol requeue 7" in log
 
 
-def test_without_an_environment_the_script_says_what_to_set(environment: dict[str, str]) -> None:
+def test_without_an_environment_the_script_says_what_to_set(environment: dict[str, str], start: Start) -> None:
     del environment["ARCHER_VENV"]
-    job = _start(environment, "demo")
+    job = start("demo")
     assert "ARCHER_VENV: set it to the folder of the environment" in _finish(job)
     assert job.returncode == 1
 

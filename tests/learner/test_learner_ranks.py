@@ -171,7 +171,8 @@ def test_ranks_stages_packing_and_resuming_give_the_same_losses(tmp_path: Path) 
     run_ranks(2, _on_two, tmp_path)
     runs = json.loads((tmp_path / "one.json").read_text()) | json.loads((tmp_path / "two.json").read_text())
     reference = runs.pop("one rank")
-    assert {len(steps) for case, steps in reference.items() if "figures" not in case} == {STEPS}
+    # The warm-up of the last case adds a phase of two steps.
+    assert {len(steps) for case, steps in reference.items() if "figures" not in case} == {STEPS, STEPS + 2}
     for run, cases in runs.items():
         # The order of summation differs; AdamW turns the rounding of a gradient near zero into a full step.
         rtol, atol = (5e-3, 5e-4) if run.startswith("two") else (1e-4, 1e-5)

@@ -91,8 +91,9 @@ class DemonstrationSet:
         if not any(episode.privileged for episode in episodes):
             raise LearnerError(
                 "`learner.clone.privileged_weight` trains the policy to predict what the environment hides, and none "
-                f"of the {len(episodes)} demonstrations has such a text; set it to 0, or let `reset` of the "
-                "environment return info['privileged'] with texts, numbers or flags"
+                f"of the {len(episodes)} demonstrations has such a text; set it and "
+                "`learner.critic.privileged_weight` to 0, or let `reset` of the environment return info['privileged'] "
+                "with texts, numbers or flags"
             )
 
 

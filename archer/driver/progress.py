@@ -214,9 +214,12 @@ def _held_out_line(event: Event) -> str:
     """Return the loss on held-out demonstrations as a line of text."""
     metrics = event["metrics"]
     observation = metrics.get("clone/held_out_observation_loss")
+    hidden = metrics.get("clone/held_out_privileged_loss")
     return (
         f"clone after {event['step']} steps: held-out loss {metrics['clone/held_out_action_loss']:.3f} nats per action "
-        "token" + ("" if observation is None else f", {observation:.3f} per observation token")
+        "token"
+        + ("" if observation is None else f", {observation:.3f} per observation token")
+        + ("" if hidden is None else f", {hidden:.3f} for what the environment hides")
     )
 
 

@@ -79,13 +79,17 @@ def summarise(
         "passes": _passes(rows),
         "last_sampled_return": last.get("return"),
         "wall_seconds": round(wall_seconds, 1),
-        "phase_seconds": {
-            phase: round(sum(m.get(f"seconds/{phase}") or 0.0 for m in metrics), 1)
-            for phase in ("rollout", "critic", "actor", "broadcast")
-        },
+        "phase_seconds": _phase_seconds(metrics),
         "critic": _critic(metrics),
     }
     return summary | {"notes": notes(summary, rows, algorithm=algorithm, observations=observations)}
+
+
+def _phase_seconds(metrics: list[Row]) -> dict[str, float]:
+    """Return the seconds of each phase in all cycles; a run without a warm-up on data has none of it."""
+    phases = ("rollout", "warmup", "critic", "actor", "broadcast")
+    found = {phase: round(sum(m.get(f"seconds/{phase}") or 0.0 for m in metrics), 1) for phase in phases}
+    return {phase: seconds for phase, seconds in found.items() if seconds or phase != "warmup"}
 
 
 def _best(evaluation: Row | None, env: str) -> Row:

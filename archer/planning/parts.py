@@ -84,8 +84,15 @@ class Shapes(Setup):
         """Return the encoder of the critic's rows; a backbone with its own tokenizer reads the policy's ids."""
         if is_causal(self._backbone()):
             return PackedEncoder(0, self.text_tokens)
-        limit = self.config.critic.max_tokens
-        return SeparateEncoder(0, prefix=[0], suffix=[0], read_first=True, max_tokens=limit)
+        critic = self.config.critic
+        return SeparateEncoder(
+            0,
+            prefix=[0],
+            suffix=[0],
+            read_first=True,
+            max_tokens=critic.max_tokens,
+            with_states=critic.q_at == "state_and_action",
+        )
 
     def _backbone(self) -> PreTrainedConfig:
         build = self.config.critic.build

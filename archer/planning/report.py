@@ -15,7 +15,8 @@ from archer.planning.ranks import Memory
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the models, the memory of each kind of process, and each node with its GPUs."""
-    console.print(f"policy: {plan.parameters / 1e9:.2f}B parameters, from {plan.policy.source}")
+    size = f"{plan.parameters / 1e9:.2f}B" if plan.parameters >= 1e8 else f"{plan.parameters / 1e6:.2f}M"
+    console.print(f"policy: {size} parameters, from {plan.policy.source}")
     if plan.backbone is not None:
         console.print(f"critic's backbone: from {plan.backbone.source}")
     console.print(

@@ -148,8 +148,7 @@ class CriticConfig(RecentDraws):
     warmup_steps: int = Field(0, ge=0, description="Critic steps in the first cycle beside its own, before the actor.")
     warmup_targets: Literal["fresh", "data"] = Field(
         "fresh",
-        description="Targets of the warm-up: as later, or values of the policy that wrote the data, without fresh "
-        "actions.",
+        description="Targets of the warm-up: as later, or, with value=fresh, values of the policy that wrote the data.",
     )
     warmup_lr: float | None = Field(
         None, gt=0, description="Rate with which the warm-up begins and falls linearly to `lr`; null keeps `lr`."
@@ -158,9 +157,14 @@ class CriticConfig(RecentDraws):
     max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")
 
     @property
+    def warms_up_on_data(self) -> bool:
+        """Whether the first cycle begins with a phase whose targets are values of the policy that wrote the data."""
+        return self.value == "fresh" and self.warmup_targets == "data" and self.warmup_steps > 0
+
+    @property
     def has_v_heads(self) -> bool:
         """Whether the critic is built with V heads; with value=fresh only the warm-up on data trains them."""
-        return self.value == "heads" or (self.warmup_targets == "data" and self.warmup_steps > 0)
+        return self.value == "heads" or self.warms_up_on_data
 
     @model_validator(mode="after")
     def _consistent(self) -> CriticConfig:
@@ -175,8 +179,6 @@ class CriticConfig(RecentDraws):
             raise ValueError("value=fresh computes V at every state of an episode; set unit=episode")
         if self.value == "fresh" and self.backbones == "apart":
             raise ValueError("value=fresh has no V heads, and backbones=apart gives them one; set backbones=shared")
-        if self.warmup_targets == "data" and self.value != "fresh":
-            raise ValueError("warmup_targets=data begins a critic whose V is from fresh actions; set value=fresh")
         if self.retrace is not None and (self.lambda_turn is not None or self.n_step > 1):
             raise ValueError("retrace replaces n_step and lambda_turn; unset them")
         if self.support is not None and self.support[0] >= self.support[1]:

@@ -115,9 +115,15 @@ def cluster_address(ray_cluster: None) -> str:
 
 @pytest.fixture(scope="session")
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Start a process group of one rank, once per session, because DeepSpeed keeps the first group that it sees."""
+    """Start a process group of one rank, once per session, because DeepSpeed keeps the first group that it sees.
+
+    An inline run of an earlier test of this process has left its group, which is one of one rank too.
+    """
     import torch.distributed as dist
 
+    if dist.is_initialized():
+        yield
+        return
     rendezvous = tmp_path_factory.mktemp("group") / "store"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "DS_ACCELERATOR": "cpu"}.items():

@@ -237,7 +237,7 @@ def critic_phases(config: CriticConfig, cycle: int, *, fresh: int) -> list[Draws
     main = _main_phase(config, fresh)
     if cycle or not config.warmup_steps:
         return [main]
-    if config.warmup_targets == "fresh":
+    if not config.warms_up_on_data:
         return [replace(main, extra=config.warmup_steps)]
     whole = Draws(
         WARMUP,

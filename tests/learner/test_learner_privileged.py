@@ -201,9 +201,11 @@ def test_a_critic_with_a_warm_up_on_data_goes_on_with_fresh_actions() -> None:
         torch.testing.assert_close(before, after)
 
 
-def test_a_warm_up_on_data_needs_values_of_fresh_actions_after_it() -> None:
-    with pytest.raises(ValueError, match="set value=fresh"):
-        CriticConfig(warmup_targets="data", warmup_steps=10)
+def test_a_warm_up_on_data_is_one_of_values_from_fresh_actions() -> None:
+    """A critic with V heads, or a run without a warm-up, takes the settings of a preset that has one."""
     without = CriticConfig(warmup_targets="data", warmup_steps=0, value="fresh", unit="episode")
     assert not without.has_v_heads
     assert [phase.name for phase in critic_phases(without, 0, fresh=2)] == ["critic"]
+    heads = CriticConfig(warmup_targets="data", warmup_steps=10)
+    (phase,) = critic_phases(heads, 0, fresh=2)
+    assert (phase.name, phase.extra) == ("critic", 10)

@@ -119,11 +119,17 @@ def _info(value: Any, where: str) -> Info:
     if found.get(INVALID_ACTION) is not None:
         found[INVALID_ACTION] = _flag(found[INVALID_ACTION], f"info[{INVALID_ACTION!r}]", where)
     if PRIVILEGED in found:
-        try:
-            found[PRIVILEGED] = dict(found[PRIVILEGED])
-        except Exception:  # noqa: BLE001  foreign types list their keys as they like
-            _refuse(where, f"info[{PRIVILEGED!r}]", found[PRIVILEGED], "return a dictionary")
+        found[PRIVILEGED] = _dictionary(found[PRIVILEGED], f"info[{PRIVILEGED!r}]", where)
     return found
+
+
+def _dictionary(value: Any, what: str, where: str) -> dict[Any, Any]:
+    try:
+        if isinstance(value, Mapping):
+            return dict(value)
+    except Exception:  # noqa: BLE001  foreign types list their keys as they like
+        pass
+    _refuse(where, what, value, "return a dictionary")
 
 
 def _refuse(where: str, what: str, value: Any, remedy: str) -> NoReturn:

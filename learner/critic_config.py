@@ -151,7 +151,7 @@ class CriticConfig(RecentDraws):
         description="Targets of the warm-up: as later, or, with value=fresh, values of the policy that wrote the data.",
     )
     warmup_lr: float | None = Field(
-        None, gt=0, description="Rate with which the warm-up begins and falls linearly to `lr`; null keeps `lr`."
+        None, gt=0, description="Rate with which a warm-up on data begins, to fall linearly to `lr`; null keeps `lr`."
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which the critic's gradient is clipped.")
     max_tokens: int = Field(512, ge=8, description="Most tokens of an encoder's input; a longer state keeps the last.")

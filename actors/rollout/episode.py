@@ -97,7 +97,7 @@ async def run_episode(
         transcript.add(read, ids, observation, reward)
         if not (terminated or truncated) and len(transcript.state) > longest:
             truncated = window_truncated = True
-    success, sampled = info.get(SUCCESS), FreshActions.join(actions)
+    sampled = FreshActions.join(actions)
     # The critic that bootstraps from the last state has the same context window.
     episode = transcript.episode(
         window=engine.window,
@@ -110,7 +110,7 @@ async def run_episode(
         versions=sampled.versions,
         terminated=terminated,
         truncated=truncated,
-        success=success if success is None else bool(success),
+        success=info.get(SUCCESS),
         privileged=privileged,
     )
     return _played(episode, turns, window_truncated)

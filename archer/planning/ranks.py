@@ -19,6 +19,7 @@ from archer.planning.workload import Workload
 from learner.algorithm_config import AlgorithmConfig
 from learner.config import LearnerConfig
 from learner.engine.zero import EngineBytes, engine_bytes, gathered_bytes
+from learner.errors import LearnerError
 
 CONTEXT = 1.0 * 2**30
 """CUDA's context, its libraries and the buffers of NCCL in one process: an estimate, which was never measured."""
@@ -94,7 +95,12 @@ def _stage_memory(
         activations = activation_bytes(
             mode, with_depth, _layers(setup), lambda sized, made: stage_passes(sized, made, config.algorithm, loads)
         )
-    except Exception as error:  # noqa: BLE001 - the pass of any architecture, on tensors without data
+    except (
+        RunError,
+        LearnerError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # of an architecture's pass without data
         activations = {}
         memory.notes.append(f"activations of {name} are not counted: {str(error).strip().splitlines()[0]}")
     learner = setup.config

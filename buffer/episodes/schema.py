@@ -52,7 +52,7 @@ def _without(names: Sequence[str]) -> pa.Schema:
     )
 
 
-EARLIER_SCHEMAS: list[pa.Schema] = [_without(list(LATER_COLUMNS)[:count]) for count in (1, 2)]
+EARLIER_SCHEMAS: list[pa.Schema] = [_without(list(LATER_COLUMNS)[: n + 1]) for n in range(len(LATER_COLUMNS))]
 """The columns of episodes of earlier versions, the latest first."""
 
 RAGGED_DTYPES: dict[str, np.dtype] = {

@@ -92,7 +92,11 @@ def samples_with_text(rows: Sequence[Row]) -> int:
 def text_loss(logprob: Tensor, predictions: Predictions) -> Tensor:
     """Return -log p of the privileged text, the mean over the tokens of each sample's, summed over samples.
 
-    `logprob` is [..., tokens]; so sums a backbone each.
+    Args:
+        logprob: [..., tokens]; the backbones of other axes are summed too.
+        predictions: the tokens of each sample follow each other, and samples ascend.
     """
-    length = torch.bincount(predictions.sample)[predictions.sample] if predictions.sample.numel() else 1
+    # Not bincount, which would synchronise with the device.
+    sample = predictions.sample
+    length = torch.searchsorted(sample, sample, right=True) - torch.searchsorted(sample, sample)
     return -(logprob / length).sum()

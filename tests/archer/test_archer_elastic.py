@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,10 @@ def test_the_pool_follows_nodes_that_join_and_leave(monkeypatch: pytest.MonkeyPa
 
 def test_a_fixed_number_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_request", lambda wanted: pytest.fail("asked the autoscaler"))
-    with elastic(_config(2), _Pool(2), lambda before, after: None):  # type: ignore[arg-type]
-        pass
+    pool = _Pool(2)
+    with elastic(_config(2), pool, lambda before, after: None):  # type: ignore[arg-type]
+        assert "elastic" not in {thread.name for thread in threading.enumerate()}, "nothing follows the cluster"
+    assert pool.workers == 2
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def text_loss(logprob: Tensor, predictions: Predictions) -> Tensor:
         logprob: [..., tokens]; the backbones of other axes are summed too.
         predictions: the tokens of each sample follow each other, and samples ascend.
     """
-    # Not bincount, which would synchronise with the device.
-    sample = predictions.sample
+    # Not bincount, which would synchronise with the device. Cloning keeps its layouts in host memory.
+    sample = predictions.sample.to(logprob.device)
     length = torch.searchsorted(sample, sample, right=True) - torch.searchsorted(sample, sample)
     return -(logprob / length).sum()

@@ -78,6 +78,11 @@ def test_every_command_and_configuration_of_a_page_is_accepted(page: str) -> Non
         config_from_tree({"model": {"path": "gpt2"}, "env": {"id": "key_door"}} | tree, source=page, check=False)
 
 
+def test_commands_are_found_in_the_pages() -> None:
+    """Else the test above would look at nothing."""
+    assert sum(len(list(commands(page))) for page in PAGES) > 40
+
+
 def check_command(arguments: list[str]) -> None:
     """Parse a command, and resolve its configuration if it is that of a preset. Fails if either is refused."""
     command = typer.main.get_command(app)

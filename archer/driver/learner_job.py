@@ -125,9 +125,8 @@ def _fit(name: str, args: TrainArgs) -> Failure | None:
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(args.run_dir / "ray_train"),
-            failure_config=ray.train.FailureConfig(
-                controller_failure_limit=0
-            ),  # by default it retries the start without limit
+            # By default the controller retries the start without limit.
+            failure_config=ray.train.FailureConfig(controller_failure_limit=0),
         ),
     )
     try:

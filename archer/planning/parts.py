@@ -1,7 +1,7 @@
 """The modules that a learner rank holds, made from the models' configurations without memory for weights.
 
 They are the classes that the learner trains, put together by the same functions, so that which parameters are trained,
-frozen or shared is not said twice.
+frozen or shared is decided in one place.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from archer.planning.counting import COUNTED
 from archer.planning.models import with_layers
 from learner.algorithms.setup import Setup
 from learner.models.adapters import twin
-from learner.models.critic import Critic, adapters_of, critic_on
+from learner.models.critic import Critic, adapters_of, built_shape, critic_on
 from learner.models.heads import HeadModule
 from learner.models.pretrained import (
     checkpoint_activations,
@@ -98,15 +98,7 @@ class Shapes(Setup):
         build = self.config.critic.build
         if build is None:
             return self._sized(self.backbone_config or self.policy_config)
-        shape = LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=build.hidden_size,
-            num_hidden_layers=build.layers,
-            num_attention_heads=build.heads,
-            num_key_value_heads=build.heads,
-            intermediate_size=build.intermediate_size,
-        )
-        return self._sized(shape)
+        return self._sized(built_shape(build, self.vocabulary))
 
     def _observation_head(self, backbone: PreTrainedModel) -> nn.Module:
         if self.config.critic.build is None and self.config.critic.backbone == "policy":

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from learner.config import CriticConfig, LearnerConfig, LoraConfig
+from learner.critic_config import BackboneConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
 from learner.models.heads import HeadModule
@@ -222,13 +223,9 @@ def _backbone(
     """Return the model that the critic starts from, with weights of `dtype`, and its encoder."""
     config = settings.critic
     if config.build is not None:
-        shape = LlamaConfig(
-            vocab_size=vocabulary_size(policy_path, tokenizer),
-            hidden_size=config.build.hidden_size,
-            num_hidden_layers=config.build.layers,
-            num_attention_heads=config.build.heads,
-            num_key_value_heads=config.build.heads,
-            intermediate_size=config.build.intermediate_size,
+        shape = built_shape(
+            config.build,
+            vocabulary_size(policy_path, tokenizer),
             pad_token_id=pad_token_id(tokenizer),
             attn_implementation=implementation(),
         )
@@ -243,6 +240,19 @@ def _backbone(
     if is_causal(found):
         set_passes(model, settings.passes if config.backbone == "policy" else config.passes)
     return model, _encoder(config, found, tokenizer, vocabulary_size(policy_path, tokenizer))
+
+
+def built_shape(build: BackboneConfig, vocabulary: int, **others: Any) -> LlamaConfig:
+    """Return the configuration of the backbone `critic.build`; `others` are fields of transformers."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=build.hidden_size,
+        num_hidden_layers=build.layers,
+        num_attention_heads=build.heads,
+        num_key_value_heads=build.heads,
+        intermediate_size=build.intermediate_size,
+        **others,
+    )
 
 
 def _observation_head(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -63,8 +63,8 @@ class ChatRenderer:
         if not self.drops_thoughts:
             check_conversation(self, self._template, self._control, self._end, context)
 
-    def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
-        messages, texts = self._control.hide(as_messages(observation), history=self.drops_thoughts)
+    def start(self, observation: Observation, context: EpisodeContext, actions: Collection[int] = ()) -> list[int]:
+        messages, texts = self._control.hide(as_messages(observation), but=actions)
         return self._control.encode_hidden(self._template.text(messages, context), texts)
 
     def extend(

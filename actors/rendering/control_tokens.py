@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -49,12 +49,10 @@ class ControlTokens:
         """Return the tokens of a text, none of which is a control token."""
         return self.encode(text) if self._spelled.search(text) is None else self._renamed.encode(text)
 
-    def hide(self, messages: Sequence[Message], *, history: bool = False) -> tuple[list[Message], dict[str, str]]:
+    def hide(self, messages: Sequence[Message], *, but: Collection[int] = ()) -> tuple[list[Message], dict[str, str]]:
         """Return the messages with placeholders for what spells a control token, and the text of each placeholder.
 
-        Args:
-            history: whether the messages hold earlier actions. The assistant's messages then stay, because the policy
-                writes control tokens.
+        The messages at the positions `but` stay. They are actions of the policy, which writes control tokens.
         """
         texts: dict[str, str] = {}
 
@@ -65,9 +63,9 @@ class ControlTokens:
 
         hidden: list[Message] = [
             message
-            if (history and message["role"] == "assistant") or "content" not in message
+            if position in but or "content" not in message
             else {**message, "content": self._spelled.sub(placeholder, message["content"])}
-            for message in messages
+            for position, message in enumerate(messages)
         ]
         return hidden, texts
 

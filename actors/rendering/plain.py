@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.errors import RenderError
@@ -60,7 +60,7 @@ class PlainRenderer:
         # Some tokenizers begin each text with a special token.
         self._first = [int(bos)] if bos is not None and tokenizer.encode("a")[:1] == [bos] else []
 
-    def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
+    def start(self, observation: Observation, context: EpisodeContext, actions: Collection[int] = ()) -> list[int]:
         return self._first + self._line(observation)
 
     def extend(

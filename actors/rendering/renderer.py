@@ -7,7 +7,7 @@ that drops thoughts renders the whole history again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -56,8 +56,11 @@ class Renderer(Protocol):
     drops_thoughts: bool
     """Whether each turn renders the history again, without the thoughts of earlier turns."""
 
-    def start(self, observation: Observation, context: EpisodeContext) -> list[int]:
-        """Return the tokens of s_0, or of a state after the whole conversation in `observation`."""
+    def start(self, observation: Observation, context: EpisodeContext, actions: Collection[int] = ()) -> list[int]:
+        """Return the tokens of s_0, or of a state after the whole conversation in `observation`.
+
+        `actions` are the positions of the messages in which the policy acted; the others are the environment's.
+        """
 
     def extend(
         self, tokens: Sequence[int], action_tokens: Sequence[int], observation: Observation, context: EpisodeContext
@@ -99,6 +102,7 @@ class Transcript:
         self._context = context
         self._messages = as_messages(observation)
         self._history = as_messages(observation)
+        self._actions: list[int] = []  # positions in the history
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._rewards: list[float] = []
@@ -122,6 +126,7 @@ class Transcript:
         # The environment's own form of a call, in which an episode can be rendered for any model.
         said: Message = {**action.message, "content": action.thought + (action.message["content"] or action.text)}
         self._messages += [said, *answer]
+        self._actions.append(len(self._history))
         self._history += [action.message, *answer]
         with self._naming():
             if self._renderer.drops_thoughts:
@@ -141,7 +146,7 @@ class Transcript:
     def _render_again(self, action_tokens: list[int]) -> None:
         """Append the action and the rendered history, or of it what is new if it begins with all that was written."""
         start, written = self._state_start[-1], [*self._tokens[self._state_start[-1] :], *action_tokens]
-        rendered = self._renderer.start(self._history, self._context)
+        rendered = self._renderer.start(self._history, self._context, self._actions)
         if rendered[: len(written)] == written and len(rendered) > len(written):
             self._tokens[start:] = rendered
             self._state_start.append(start)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.errors import RenderError
 from actors.rendering.context import EpisodeContext
+from actors.rendering.time_limit import OutOfTimeError, processor_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _BASE: list[Message] = [{"role": "user", "content": "?"}]
 _MARK = "zqActionHere"
 """Stands for an action; it is longer if a conversation contains it."""
+LIMIT_S = 10.0
+"""Processor time of one rendering. Published templates take milliseconds."""
 
 
 class ChatTemplate:
@@ -124,15 +127,21 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], context: EpisodeContext, *, prompt: bool = True) -> str:
         try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    list(messages),
-                    tools=list(context.tools) or None,
-                    tokenize=False,
-                    add_generation_prompt=prompt,
-                    strftime_now=context.strftime_now,
+            with processor_limit(LIMIT_S):
+                return str(
+                    self._tokenizer.apply_chat_template(
+                        list(messages),
+                        tools=list(context.tools) or None,
+                        tokenize=False,
+                        add_generation_prompt=prompt,
+                        strftime_now=context.strftime_now,
+                    )
                 )
-            )
+        except OutOfTimeError as error:
+            raise RenderError(
+                f"the chat template used more than {LIMIT_S:g} s of processor time for messages of roles "
+                f"{_roles(messages)}; remove its loops without end, or use rollout.renderer=plain"
+            ) from error
         # A template is a program of others, which may raise anything.
         except Exception as error:
             raise RenderError(

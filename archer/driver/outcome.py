@@ -13,6 +13,7 @@ from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder, disk_errors
 from archer.results.plots import learning_curve
 from archer.results.summary import print_summary, summarise
+from buffer.log.write_ahead import read_episodes
 from learner.engine.checkpoint_folders import best_policy
 from learner.history.folder import drop_after
 
@@ -20,12 +21,18 @@ from learner.history.folder import drop_after
 def rewind(
     folder: RunFolder, checkpoint: Path | None, state: dict[str, Any], progress: Progress, changes: list[str]
 ) -> None:
-    """Bring the rows and the history of the folder back to the checkpoint to resume from, and say what changed."""
+    """Bring the rows and the history of the folder back to the checkpoint to resume from.
+
+    Says what changed, and how many episodes the replay loses, which it restores from the checkpoint afterwards.
+    """
     cycle = int(state.get("cycle", 0))
     restart = f"{folder.path} has no complete checkpoint yet: starting from the beginning"
     progress.message(f"resuming from {checkpoint} (cycle {cycle})" if checkpoint else restart)
     for sentence in changes:
         progress.message(sentence)
+    later = sum(batch.num_rows for batch in read_episodes(folder.replay, after=checkpoint and checkpoint / "replay"))
+    if later:
+        progress.message(f"replay drops {later} episodes that it stored after that; the run repeats their cycles")
     folder.rewind(cycle)
     drop_after(folder.path, cycle)
 

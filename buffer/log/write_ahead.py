@@ -56,14 +56,20 @@ def read_log(directory: Path, recovery: Recovery, *, repair: bool) -> Iterator[t
         yield from _read_segment(path, recovery, last=path == paths[-1], repair=repair)
 
 
-def read_episodes(directory: Path) -> Iterator[pa.RecordBatch]:
+def read_episodes(directory: Path, *, after: Path | None = None) -> Iterator[pa.RecordBatch]:
     """Yield every batch of `EPISODE_SCHEMA` in the logs of a replay or checkpoint, shard after shard.
+
+    With `after`, a checkpoint of this replay, only what was appended after it.
 
     Works while the replay runs: it changes nothing and omits an append that is under way. Includes evicted rows
     until their segment is dropped. Raises LogError for a log of another version.
     """
     for shard in sorted(directory.glob("shard-*"), key=lambda path: int(path.name.partition("-")[2])):
+        # A checkpoint seals each segment that it holds, so that later rows are in others.
+        earlier = set() if after is None else {path.name for path in segment_paths(after / shard.name)}
         for path in segment_paths(shard):
+            if path.name in earlier:
+                continue
             try:
                 for _, frame in _read_segment(path, Recovery(), last=True, repair=False):
                     yield frame.batch

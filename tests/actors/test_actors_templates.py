@@ -1,5 +1,6 @@
 """Chat templates of published models: thoughts, dates, system prompts, alternation, stripping."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -8,6 +9,7 @@ from chat_templates import DEFAULT_SYSTEM, GEMMA, LLAMA3, MISTRAL, QWEN3, R1
 
 from actors.config import RolloutConfig
 from actors.errors import RenderError
+from actors.rendering import template as chat_template
 from actors.rendering.chat import ChatRenderer
 from actors.rendering.context import EpisodeContext
 
@@ -112,3 +114,29 @@ def test_a_template_that_fails_is_refused_with_its_own_reason():
     _, renderer = _renderer(QWEN3)
     with pytest.raises(RenderError, match="role"):
         renderer.start([{"role": "user"}], NOW)
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("loops", "said"),
+    [
+        ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
+        (ENDLESS, r"more than 0.05 s of processor time for messages of roles \['user'\]"),
+    ],
+)
+def test_a_template_that_loops_without_end_is_refused(monkeypatch, loops, said):
+    monkeypatch.setattr(chat_template, "LIMIT_S", 0.05)
+    with pytest.raises(RenderError, match=said):
+        _renderer(loops + CHAT_TEMPLATE)
+
+
+def test_a_template_that_loops_at_one_observation_fails_that_episode_only(monkeypatch):
+    """A worker renders in a thread that is not the main one, where no signal arrives."""
+    _, renderer = _renderer("{% if 'loop' in messages[-1].content %}" + ENDLESS + "{% endif %}" + CHAT_TEMPLATE)
+    monkeypatch.setattr(chat_template, "LIMIT_S", 0.05)
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(RenderError, match="processor time"):
+            pool.submit(renderer.start, "loop", NOW).result()
+        assert pool.submit(renderer.start, "Begin.", NOW).result() == renderer.start("Begin.", NOW)

@@ -12,9 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from archer.driver.outcome import rewind
+from archer.driver.progress import Progress
 from archer.driver.run_folder import RunFolder, disk_errors, latest_checkpoint, read_rows
 from archer.errors import ConfigError, RunError
+from bench.fuzz_replay import sound_episode
 from buffer import atomic_files
+from buffer.episodes.schema import episodes_to_batch
+from buffer.log.write_ahead import WriteAheadLog
 
 
 def start(tmp_path: Path, name: str = "a", **kwargs: bool) -> RunFolder:
@@ -151,6 +156,25 @@ def test_rewind_drops_the_cycles_that_a_resumed_run_repeats(tmp_path: Path) -> N
             folder.append_row({"kind": "cycle" if cycle else "evaluation", "cycle": cycle})
         folder.rewind(2)
         assert [row["cycle"] for row in folder.rows()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("checkpointed", "dropped"), [(True, 1), (False, 3)])
+def test_a_resumed_run_says_how_many_acknowledged_episodes_its_replay_loses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpointed: bool, dropped: int
+) -> None:
+    with start(tmp_path) as folder, Progress("a", 2) as progress:
+        checkpoint = folder.checkpoints / "cycle-00001"
+        live, held = folder.replay / "shard-0", checkpoint / "replay" / "shard-0"
+        for path in (live, held):
+            path.mkdir(parents=True)
+        log = WriteAheadLog(live, durability="flush", segment_bytes=1 << 30)
+        log.append(episodes_to_batch([sound_episode(0), sound_episode(1)]), 0, 0)
+        log.link_to(held)
+        rewind(folder, checkpoint, {"cycle": 1}, progress, [])
+        assert "replay drops" not in capsys.readouterr().out
+        log.append(episodes_to_batch([sound_episode(2)]), 2, 4)
+        rewind(folder, checkpoint if checkpointed else None, {"cycle": 1}, progress, [])
+    assert f"replay drops {dropped} episodes that it stored after that" in capsys.readouterr().out
 
 
 def test_latest_checkpoint_is_the_newest_complete_one(tmp_path: Path) -> None:

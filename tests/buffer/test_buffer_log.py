@@ -11,14 +11,18 @@ from replay_cases import make_batch
 from buffer.errors import DiskFullError, LogError, ReplayError
 from buffer.log.folders import begin, restore_checkpoint
 from buffer.log.frames import SEGMENT_SCHEMA
-from buffer.log.write_ahead import Recovery, WriteAheadLog, read_log, segment_paths
+from buffer.log.write_ahead import Recovery, WriteAheadLog, read_episodes, read_log, segment_paths
 
 
 def write(directory, batches: int, *, durability="flush", segment_bytes=1 << 30) -> WriteAheadLog:
     log = WriteAheadLog(directory, durability=durability, segment_bytes=segment_bytes)
-    for index in range(batches):
-        log.append(make_batch(range(3 * index, 3 * index + 3)), 3 * index, 10 * index)
+    append(log, *range(batches))
     return log
+
+
+def append(log: WriteAheadLog, *batches: int) -> None:
+    for index in batches:
+        log.append(make_batch(range(3 * index, 3 * index + 3)), 3 * index, 10 * index)
 
 
 def read(directory, *, repair=True):
@@ -174,6 +178,18 @@ def test_segments_of_evicted_rows_are_dropped_and_checkpoints_keep_theirs(tmp_pa
     log.append(make_batch(range(12, 15)), 12, 40)
     assert read(tmp_path / "log")[0] == names(2, 3, 4)
     assert read(tmp_path / "checkpoint")[0] == names(0, 1, 2, 3)
+
+
+def test_the_rows_that_a_checkpoint_does_not_hold_are_those_appended_after_it(tmp_path):
+    live, checkpoint = tmp_path / "live", tmp_path / "checkpoint"
+    (checkpoint / "shard-0").mkdir(parents=True)
+    (live / "shard-0").mkdir(parents=True)
+    log = write(live / "shard-0", 2)
+    log.link_to(checkpoint / "shard-0")
+    assert list(read_episodes(live, after=checkpoint)) == []
+    append(log, 2, 3)
+    later = [name for batch in read_episodes(live, after=checkpoint) for name in batch["episode_id"].to_pylist()]
+    assert later == names(2, 3)
 
 
 def test_a_checkpoint_is_never_restored_onto_itself(tmp_path):

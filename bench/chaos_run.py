@@ -19,6 +19,7 @@ import psutil  # type: ignore[import-untyped]
 from archer.driver.run_folder import latest_checkpoint
 from buffer.errors import ReplayError
 from buffer.log.write_ahead import read_episodes
+from learner.engine.checkpoint_folders import cycle_of
 
 TITLES = {
     "rank": "ray::RayTrainWorker",
@@ -34,6 +35,7 @@ TITLES = {
 KINDS = ["rank"] * 4 + ["worker", "engine", "shard"] * 2 + ["limiter", "pool", "board", "controller", "driver"]
 """Victims, the more often the more of them a large run has."""
 STOPPED_S = 15.0
+GRACE_S = 30.0
 LEAVES_LATE = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Two agents of Ray, which exit a minute after the driver."""
 
@@ -66,10 +68,11 @@ class Driver:
     samples: list[Sample] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
-    def start(self) -> None:
-        """Start the run, or resume it."""
+    def start(self, cycles: int | None = None) -> None:
+        """Start the run, or resume it, up to `cycles` if given."""
         newest = latest_checkpoint(self.folder)
         arguments = ["--resume", str(self.folder)] if (self.folder / "config.yaml").exists() else [str(self.config)]
+        arguments += [] if cycles is None else [f"cycles={cycles}"]
         self.seen = set() if newest is None else set(episode_ids(newest / "replay"))
         with open(self.log, "ab") as log:
             self._offset = log.tell()
@@ -88,12 +91,34 @@ class Driver:
         assert self.process is not None
         status = self.process.poll()
         if status is not None:
-            said = self.log.read_bytes()[self._offset :].decode(errors="replace").strip().splitlines()
+            said = self.said()
             seconds = round(time.monotonic() - self._started, 1)
             last = next((line for line in reversed(said) if line.startswith("archer:")), said[-1] if said else "")
             crash = any("Traceback (most recent call last)" in line for line in said)
             self.ends.append({"status": status, "seconds": seconds, "said": last[:400], "traceback": crash})
         return status
+
+    def said(self) -> list[str]:
+        """Return the lines that the present process has written."""
+        return self.log.read_bytes()[self._offset :].decode(errors="replace").strip().splitlines()
+
+    def terminate(self) -> int:
+        """Send SIGTERM, and return the status with which the process ends; it has 30 s, as schedulers give."""
+        assert self.process is not None
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE_S)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
+        status = self.ended()
+        assert status is not None
+        return status
+
+    def cycle(self) -> int:
+        """Return the number of finished cycles that a resume has."""
+        newest = latest_checkpoint(self.folder)
+        return 0 if newest is None else cycle_of(newest)
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """Return the living processes of each kind, and remember all of them."""

@@ -21,6 +21,8 @@ from buffer.replication.transport import ReplicaServer
 from buffer.shard.server import ShardServer
 
 TOKEN = "the-token-of-the-fuzzed-server"
+ANSWER_S = 600.0
+"""Seconds for an answer on a busy machine. What computes for 10 s in this process counts as a hang before."""
 _JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(2**80),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
@@ -53,7 +55,7 @@ def _connected(server: ShardServer | ReplicaServer) -> Iterator[tuple[flight.Fli
     with flight.FlightClient(f"grpc+tcp://127.0.0.1:{server.port}") as client:
         headers = [(b"authorization", f"Bearer {TOKEN}".encode())]
         try:
-            yield client, flight.FlightCallOptions(timeout=20, headers=headers)
+            yield client, flight.FlightCallOptions(timeout=ANSWER_S, headers=headers)
         finally:
             server.shutdown()
 
@@ -201,7 +203,7 @@ def _raw_bytes(folder: Path) -> Iterator[Probe]:
     with _connected(server) as (client, options):
 
         def check(sent: bytes) -> None:
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as stranger, suppress(OSError):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=ANSWER_S) as stranger, suppress(OSError):
                 stranger.sendall(sent)
                 stranger.shutdown(socket.SHUT_WR)
             assert _held(client, options) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,19 @@ def test_the_next_death_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         train(config, args, None, "")  # type: ignore[arg-type]
     assert len(made) == limit + 1
     assert (tmp_path / "error.log").read_text() == "the traceback"
+
+
+def test_a_full_disk_under_the_traceback_does_not_hide_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(learner_job, "write_atomic", full)
+    attempts(monkeypatch, Failure("learner rank 0 failed: the critic diverges", "the traceback"))
+    config, args = arguments(tmp_path, Board())
+    with pytest.raises(RunError, match=r"^learner rank 0 failed: the critic diverges$"):
+        train(config, args, None, "")  # type: ignore[arg-type]
 
 
 def test_an_error_of_a_rank_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

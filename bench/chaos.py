@@ -1,11 +1,12 @@
-"""A run under faults: every 20 seconds one of its processes is killed or stopped, or its disk is filled.
+"""A run under faults: every 20 seconds one of its processes is killed, stopped or cut off, or its disk is filled.
 
 The run is real, in async mode, with two learner ranks, two engines and two shards. The victim and the way are drawn at
-random from a seed: kill -9, SIGSTOP for 15 s, or a full disk for 15 s; the driver is among the victims, and is resumed.
-When the time is over the run is ended by SIGTERM, and resumed for three more cycles. Then the program checks that the
-last cycle was reached, that replay holds every acknowledged episode once, that no process and no file is left over,
-that memory and open files of no process grew, and that the final return is that of an undisturbed run, within their
-intervals. With --quick the undisturbed run has one process. One that has ended in --folder is not repeated.
+random from a seed: kill -9, SIGSTOP for 15 s, a cut of all its connections, or a full disk for 15 s; the driver is
+among the victims, and is resumed. When the time is over the run is ended by SIGTERM, and resumed for three more cycles.
+Then the program checks that the last cycle was reached, that replay holds every acknowledged episode once, that no
+process and no file is left over, that memory and open files of no process grew, and that the final return is that of an
+undisturbed run, within their intervals. With --quick the undisturbed run has one process. One that has ended in
+--folder is not repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from bench.chaos_run import Driver, Faults, Sample, episode_ids, own_disk
+from bench.chaos_run import Driver, Faults, Sample, can_cut, episode_ids, own_disk
 
 EVERY_S = 20.0
 DISK_MB = 1024
@@ -89,7 +90,8 @@ def main() -> None:
         folder = (arguments.folder or Path(temporary)).absolute()
         calm = undisturbed(folder / "calm", cycles, arguments.seed, inline=arguments.quick)
         with own_disk(folder / "disturbed", DISK_MB) as disk:
-            faults = Faults(arguments.seed, disk=disk)
+            cut = can_cut()
+            faults = Faults(arguments.seed, disk=disk, cut=cut)
             driver = make_driver(folder / "disturbed", MANY_CYCLES, arguments.seed)
             try:
                 checks = check(driver, disturb(driver, faults, minutes * 60), calm)
@@ -100,7 +102,14 @@ def main() -> None:
     print_table("faults", {"fault": "fault", "times": "times"}, rows)
     shown = [{"check": name, "found": str(found["found"]), "sound": found["sound"]} for name, found in checks.items()]
     print_table("checks", {"check": "check", "found": "found", "sound": "sound"}, shown)
-    more = {"minutes": minutes, "calm_cycles": cycles, "seed": arguments.seed, "disk_faults": disk, "checks": checks}
+    more = {
+        "minutes": minutes,
+        "calm_cycles": cycles,
+        "seed": arguments.seed,
+        "disk_faults": disk,
+        "cuts": cut,
+        "checks": checks,
+    }
     path = report("chaos", arguments, faults.made, compact=True, **more, drivers=driver.ends)
     say(f"wrote {path}")
     sys.exit(0 if all(found["sound"] for found in checks.values()) else 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -192,15 +194,19 @@ class Faults:
     """Disturbs a driver, with a victim and a way that are drawn at random.
 
     disk: whether the run folder has a disk of its own, which can be filled.
+    cut: whether connections can be cut (`can_cut`).
     """
 
-    def __init__(self, seed: int, *, disk: bool) -> None:
+    def __init__(self, seed: int, *, disk: bool, cut: bool) -> None:
         self._random = random.Random(seed)
-        self._ways = ["kill"] * 5 + ["stop"] * 3 + ["disk"] * disk
+        self._ways = ["kill"] * 5 + ["stop"] * 3 + ["disk"] * disk + ["cut"] * cut
         self.made: list[dict[str, Any]] = []
 
     def strike(self, driver: Driver) -> None:
-        """Do the next fault. A stop and a full disk last for 15 s, in which the run goes on."""
+        """Do the next fault. A stop and a full disk last for 15 s, in which the run goes on.
+
+        A cut ends every connection of the victim at once, for both sides, as a switch that loses its state does.
+        """
         way, kind = self._random.choice(self._ways), self._random.choice(KINDS)
         place = self._random.random()
         row: dict[str, Any] = {"at_s": round(time.monotonic() - driver.began, 1), "way": way}
@@ -216,11 +222,40 @@ class Faults:
         with suppress(psutil.NoSuchProcess):
             if way == "kill":
                 victim.kill()
+            elif way == "cut":
+                row["connections"] = cut_off(victim)
             else:
                 victim.send_signal(signal.SIGSTOP)
                 time.sleep(STOPPED_S)
                 victim.send_signal(signal.SIGCONT)
         self.made.append({**row, "victim": kind})
+
+
+def cut_off(process: psutil.Process) -> int:
+    """End the TCP connections of a process for both sides; return their number."""
+    ports = {c.laddr.port for c in process.net_connections("tcp") if c.status == psutil.CONN_ESTABLISHED}
+    if not ports:
+        return 0
+    chosen = " or ".join(f"sport = :{port}" for port in sorted(ports))
+    command = ["ss", "--kill", "--no-header", "--tcp", "state", "established", f"( {chosen} )"]
+    return len(subprocess.run(command, capture_output=True, text=True).stdout.splitlines())
+
+
+def can_cut() -> bool:
+    """Return whether connections of this machine can be cut: it needs the rights of root, and a kernel that can."""
+    if shutil.which("ss") is None:
+        return False
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        port = client.getsockname()[1]
+        subprocess.run(["ss", "--kill", "--tcp", "state", "established", f"sport = :{port}"], capture_output=True)
+        client.setblocking(False)
+        try:
+            client.recv(1)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return False
 
 
 def _fill(folder: Path, seconds: float) -> None:

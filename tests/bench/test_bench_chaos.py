@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from archer.config.models import RunConfig
@@ -37,8 +41,8 @@ def test_a_seed_gives_the_same_faults(tmp_path: Path, monkeypatch: pytest.Monkey
     driver: Any = Driver(tmp_path / "c.yaml", tmp_path / "run", tmp_path / "log")
     monkeypatch.setattr(driver, "processes", lambda: {kind: [] for kind in ("driver", *chaos_run.TITLES)})
 
-    def faults(seed: int, *, disk: bool = True) -> list[tuple[str, str]]:
-        made = Faults(seed, disk=disk)
+    def faults(seed: int, *, disk: bool = True, cut: bool = True) -> list[tuple[str, str]]:
+        made = Faults(seed, disk=disk, cut=cut)
         for _ in range(60):
             made.strike(driver)
         return [(row["way"], row["victim"]) for row in made.made]
@@ -46,6 +50,22 @@ def test_a_seed_gives_the_same_faults(tmp_path: Path, monkeypatch: pytest.Monkey
     assert faults(1) == faults(1) != faults(2)
     assert {victim for _, victim in faults(1)} == {"disk", "driver", *chaos_run.TITLES}
     assert "disk" not in {victim for _, victim in faults(1, disk=False)}
+
+
+def test_a_cut_ends_the_connections_of_a_process_for_both_sides() -> None:
+    if not chaos_run.can_cut():
+        pytest.skip("connections cannot be cut here: it needs the rights of root, and `ss`")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        program = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); c.recv(1)"
+        command = [sys.executable, "-S", "-c", program, str(server.getsockname()[1])]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(60)
+                assert chaos_run.cut_off(psutil.Process(process.pid)) == 1
+                with pytest.raises(OSError, match=r"reset|abort"):
+                    connection.recv(1)
+            assert process.wait(60) == 1
 
 
 def disturbed(folder: Path, monkeypatch: pytest.MonkeyPatch, ids: list[str], seen: set[str]) -> Driver:

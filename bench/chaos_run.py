@@ -44,9 +44,10 @@ LEAVES_LATE = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 @dataclass
 class Sample:
-    """What one process held at a time, in seconds since the program began."""
+    """What one process held at a time, in seconds since the program began, and the cycles that the run had finished."""
 
     time: float
+    cycle: int
     kind: str
     pid: int
     rss_mb: float
@@ -140,11 +141,12 @@ class Driver:
 
     def watch(self) -> None:
         """Note what every process holds, and which episodes replay has."""
+        cycle = self.cycle()
         for kind, processes in self.processes().items():
             for process in processes:
                 with suppress(psutil.Error):
                     rss, files = process.memory_info().rss / 2**20, process.num_fds()
-                    self.samples.append(Sample(time.monotonic() - self.began, kind, process.pid, rss, files))
+                    self.samples.append(Sample(time.monotonic() - self.began, cycle, kind, process.pid, rss, files))
         # Before the shards run, the folder still holds what the resume drops.
         if self.processes()["shard"]:
             with suppress(ReplayError, OSError):  # a shard that restarts is writing
@@ -233,12 +235,12 @@ class Faults:
 
 def cut_off(process: psutil.Process) -> int:
     """End the TCP connections of a process for both sides; return their number."""
-    ports = {c.laddr.port for c in process.net_connections("tcp") if c.status == psutil.CONN_ESTABLISHED}
-    if not ports:
-        return 0
-    chosen = " or ".join(f"sport = :{port}" for port in sorted(ports))
-    command = ["ss", "--kill", "--no-header", "--tcp", "state", "established", f"( {chosen} )"]
-    return len(subprocess.run(command, capture_output=True, text=True).stdout.splitlines())
+    open_now = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_ESTABLISHED]
+    pairs = {(c.laddr.port, c.raddr.port) for c in open_now}
+    if pairs:
+        chosen = " or ".join(f"( sport = :{own} and dport = :{other} )" for own, other in sorted(pairs))
+        subprocess.run(["ss", "--kill", "--tcp", "state", "established", f"( {chosen} )"], capture_output=True)
+    return len(pairs)
 
 
 def can_cut() -> bool:

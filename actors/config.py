@@ -83,7 +83,9 @@ class EngineConfig(_Config):
     tensor_parallel: int = Field(1, ge=1, description="Number of GPUs over which an engine's weights are split.")
     threads: int = Field(1, ge=1, description="CPU threads of an engine that runs on a CPU.")
     weight_transfer: Literal["shm", "nccl", "ipc"] = Field(
-        "shm", description="Transport of weights from the learner; a run sets it to learner.broadcast.backend."
+        "shm",
+        description="Transport of weights from the learner, which a run sets: shm from this host's memory, where a "
+        "stream from another host ends too.",
     )
     startup_timeout_s: float = Field(300.0, gt=0, description="Maximum time in seconds for an engine to start.")
 

@@ -50,3 +50,7 @@ class RolloutTimeout(ActorError):
 
 class WeightTransferError(ActorError):
     """The engine rejected the weights."""
+
+
+class WeightsUnreachable(ActorError):
+    """The weights did not arrive from the learner's host; the message names its address and the reason."""

@@ -161,7 +161,8 @@ def _start_pool(
     """Start the rollout workers without waiting: their engines load while the learner does, and the learner waits for
     them before it first needs them."""
     rollout = config.rollout.model_copy(deep=True)
-    rollout.engine.weight_transfer = config.learner.broadcast.backend
+    backend = config.broadcast_backend
+    rollout.engine.weight_transfer = backend if backend in ("nccl", "ipc") else "shm"
     arguments = WorkerArgs(
         config=rollout,
         model=model,

@@ -153,7 +153,7 @@ def measure_broadcasts(
     broadcaster = Broadcaster(
         source=source,
         rollouts=watched,
-        backend="shm",
+        backend="auto",
         rank=0,
         timeout_s=TIMEOUT_S,
         logprobs_fn=partial(sequence_logprobs, Policy(model, preset.rollout.sampling.temperature)),

@@ -49,7 +49,9 @@ class FlightTls(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    certificate: PemFile = Field(description="PEM file: the certificate of shards and replicas, then its issuers.")
+    certificate: PemFile = Field(
+        description="PEM file: the certificate of shards, replicas and learner rank 0, then its issuers."
+    )
     key: PemFile = Field(description="PEM file: the private key of the certificate; only its owner may read it.")
     authority: PemFile | None = Field(
         None, description="PEM file: the certificates that clients trust; null for `certificate` itself."
@@ -95,7 +97,11 @@ class ReplayConfig(BaseModel):
         description="Where shards listen: `loopback`, `node` for their node's address, or `auto`, which is loopback as "
         "long as the Ray cluster has had one node only.",
     )
-    tls: FlightTls | None = Field(None, description="TLS between clients, shards and replicas; null for none.")
+    tls: FlightTls | None = Field(
+        None,
+        description="TLS between clients, shards and replicas, and of weights that go to engines on other hosts; null "
+        "for none.",
+    )
     critic: ViewLimit = Field(ViewLimit(), description="Limiter of the critic's view, which is every episode held.")
     actor: ViewLimit = Field(ViewLimit(), description="Limiter of the actor's view, the recent policy versions.")
     timeout_s: float = Field(300.0, gt=0, description="Seconds after which an append or a sample raises ReplayTimeout.")

@@ -39,11 +39,16 @@ class LoraConfig(StrictConfig):
     adapter: PathText | None = Field(None, description="Folder of the peft adapter for `model.path` to start from.")
 
 
+Backend: TypeAlias = Literal["auto", "shm", "stream", "nccl", "ipc"]
+
+
 class BroadcastConfig(StrictConfig):
     """The transfer of the policy's weights to the engines, and the proof that they arrived."""
 
-    backend: Literal["shm", "nccl", "ipc"] = Field(
-        "shm", description="shm: shared memory on CPU; nccl: between GPUs; ipc: learner and engine on one GPU."
+    backend: Backend = Field(
+        "auto",
+        description="shm: memory of one host; stream: between hosts; nccl: between GPUs; ipc: learner and engine on "
+        "one GPU; auto: nccl if ranks and engines have whole GPUs, else shm on rank 0's host and a stream to others.",
     )
     timeout_s: float = Field(120.0, gt=0, description="Time limit of each step of a broadcast in seconds.")
     tolerance: float = Field(1e-3, gt=0, description="Largest difference in log-probability that the proof accepts.")

@@ -101,6 +101,7 @@ class Session:
             logprobs_fn=logprobs,
             probe_tokens=probe,
             tolerance=settings.tolerance,
+            tls=self.args.tls,
         )
 
     def _window(self) -> int:

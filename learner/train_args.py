@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from buffer.config import FlightTls
 from buffer.telemetry.endpoint import Exposure
 from learner.config import LearnerConfig
 from learner.history.config import HistoryConfig
@@ -40,6 +41,7 @@ class TrainArgs:
         history: what is kept in the run folder for people.
         fixed: settings of the run that its checkpoints fix, by the path of the field; each checkpoint records them.
         exposure: where the metrics endpoints of the ranks listen.
+        tls: TLS of the stream of weights to engines on other hosts; None for none.
     """
 
     algorithm: str
@@ -74,3 +76,4 @@ class TrainArgs:
     history: HistoryConfig = field(default_factory=HistoryConfig)
     fixed: dict[str, Any] = field(default_factory=dict)
     exposure: Exposure = field(default_factory=Exposure)
+    tls: FlightTls | None = None

@@ -22,7 +22,9 @@ import numpy as np
 from actors.config import EngineConfig, SamplingConfig
 from actors.engine.launch import EXTENSION, engine_arguments, set_environment
 from actors.engine.memory_kills import memory_kills
+from actors.engine.streamed_weights import StreamedWeights
 from actors.errors import EngineDied, EngineStartError, PromptTooLong, WeightTransferError
+from buffer.flight.memory_stream import Offer
 from buffer.quick_imports import quick_imports
 from buffer.rollout_records import FreshActions
 from buffer.telemetry.collectors import BusyClock
@@ -60,6 +62,7 @@ class VllmEngine:
         self._thought_end = thought_end
         self._stop_text = stop_text
         self._request_ids = itertools.count()
+        self._streamed = StreamedWeights()
         self._memory_kills = memory_kills()
         self._handles = [os.pidfd_open(process.pid) for process in llm.engine_core.resources.engine_manager.processes]
         for handle in self._handles:
@@ -181,7 +184,12 @@ class VllmEngine:
     async def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
+        self._streamed.clear()
         await self._call(self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info)))
+
+    async def fetch_weights(self, offer: Offer, timeout_s: float) -> None:
+        """Copy weights from the learner's host to this one, while requests go on. Raises WeightsUnreachable."""
+        await asyncio.to_thread(self._streamed.fetch, offer, timeout_s)
 
     async def start_weight_update(self) -> None:
         """Freeze requests, drop the key-value cache, and prepare for new weights.
@@ -194,6 +202,8 @@ class VllmEngine:
     async def update_weights(self, update_info: Any) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
+        if isinstance(update_info, dict):
+            update_info = self._streamed.located(update_info)
         await self._call(self._llm.update_weights(WeightTransferUpdateRequest(update_info)))
 
     async def finish_weight_update(self, version: int) -> None:

@@ -1,5 +1,7 @@
 """The receiver of weights from shared memory; runs in the engine's process.
 
+On another host than the learner's, the memory holds the copy of `actors.engine.streamed_weights`.
+
 vLLM provides the receivers `nccl` and `ipc`. This module adds `shm` for engines on a CPU: the learner writes all
 weights into an anonymous shared-memory file, and the engine maps the file and loads the weights. When
 `finish_weight_update` returns, every weight is installed, including the packed copies with which a CPU engine computes.
@@ -74,7 +76,8 @@ class SharedMemoryReceiver(WeightTransferEngine[WeightTransferInitInfo, SharedMe
         except OSError as error:
             raise RuntimeError(
                 f"the engine cannot open the learner's shared memory {update_info.path} ({error.strerror}): `shm` "
-                "needs learner rank 0 and every engine on one machine and under one user; use nccl across machines"
+                "needs learner rank 0 and every engine on one machine and under one user; otherwise set "
+                "learner.broadcast.backend=stream"
             ) from error
         with file:
             # A private mapping, because torch requires writable memory.

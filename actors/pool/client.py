@@ -135,7 +135,9 @@ class PoolClient:
         startup_s = self._config.engine.startup_timeout_s
         engines = self._get(self._pool.engines.remote(startup_s), startup_s)
         ranks_per_engine = self._config.engine.tensor_parallel
-        return SyncClient(self._pool, self._get, engines, ranks_per_engine, self._config.request_timeout_s)
+        return SyncClient(
+            self._pool, self._get, list(engines), engines, ranks_per_engine, self._config.request_timeout_s
+        )
 
     def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
         """Return each ready engine's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature."""

@@ -12,7 +12,7 @@ import numpy as np
 import ray
 
 from actors.errors import ActorError
-from actors.pool.client import PoolClient
+from actors.pool.client import GRACE_S, PoolClient
 from actors.pool.dispatcher import Dispatcher
 from actors.pool.fresh_requests import FreshRequests
 from actors.pool.jobs import Job
@@ -20,6 +20,7 @@ from actors.pool.metrics import PoolMetrics
 from actors.pool.supervisor import Supervisor, WorkerGone
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.player import WorkerArgs
+from buffer.flight.memory_stream import Offer
 from buffer.node_affinity import this_node
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, Recovery, WorkerStatus
 from buffer.telemetry.endpoint import Process
@@ -144,10 +145,10 @@ class RolloutPool:
 
     # Weights
 
-    async def engines(self, timeout_s: float) -> list[str]:
-        """Wait for an engine that can take weights; return the incarnations of all that can."""
+    async def engines(self, timeout_s: float) -> dict[str, str]:
+        """Wait for an engine that can take weights; return the node of each that can, by its incarnation."""
         await self._sup.wait_for(self._sup.alive, timeout_s, "no engine started to take weights")
-        return [worker.incarnation for worker in self._sup.alive()]
+        return {worker.incarnation: worker.node for worker in self._sup.alive()}
 
     async def update_engines(
         self, incarnations: list[str], method: str, arguments: list[Any], timeout_s: float
@@ -160,15 +161,31 @@ class RolloutPool:
             self._updating.update(incarnations)
         elif method == "finish_weight_update":
             self._sent = max(self._sent, *arguments)
-        alive = {worker.incarnation: worker for worker in self._sup.alive()}
-        calls = {n: (alive[n], [method, *arguments[i : i + 1]]) for i, n in enumerate(incarnations) if n in alive}
-        outcomes = await self._sup.call_each(calls.values(), "update_engine", timeout_s)
-        lost = {name: f"it died before {method}" for name in incarnations if name not in alive}
-        for name, outcome in zip(calls, outcomes, strict=True):
-            if isinstance(outcome, WorkerGone):
-                lost[name] = f"{outcome} during {method}"
+        calls = {name: [method, *arguments[i : i + 1]] for i, name in enumerate(incarnations)}
+        lost = await self._call_engines(calls, "update_engine", method, timeout_s)
         if method == "finish_weight_update":
             self._updating.difference_update(incarnations)
+        return lost
+
+    async def fetch_weights(self, incarnations: list[str], offer: Offer, timeout_s: float) -> dict[str, str]:
+        """Let the workers of `incarnations` copy the learner's weights. Return those that could not, with reasons."""
+        calls = {name: [offer, timeout_s] for name in incarnations}
+        # The worker's own error says more than that it did not answer.
+        return await self._call_engines(calls, "fetch_weights", "fetch_weights", timeout_s + GRACE_S)
+
+    async def _call_engines(
+        self, calls: dict[str, list[Any]], call: str, during: str, timeout_s: float
+    ) -> dict[str, str]:
+        """Make a call on each engine with its arguments. Return the incarnations that were lost, with the reasons."""
+        alive = {worker.incarnation: worker for worker in self._sup.alive()}
+        lost = {name: f"it died before {during}" for name in calls if name not in alive}
+        left = [name for name in calls if name in alive]
+        outcomes = await self._sup.call_each([(alive[name], calls[name]) for name in left], call, timeout_s)
+        for name, outcome in zip(left, outcomes, strict=True):
+            if isinstance(outcome, WorkerGone):
+                lost[name] = f"{outcome} during {during}"
+            elif outcome is not None:
+                lost[name] = outcome
         return lost
 
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:

@@ -40,7 +40,8 @@ class Worker:
     """A position in the pool, occupied by successive Ray actors.
 
     playing: episodes in flight; acting: requests for actions in flight; metrics: "host:port" of the Prometheus
-    endpoint; window: the engine's context window in tokens; placed: whether the cluster has given it a process.
+    endpoint; window: the engine's context window in tokens; node: Ray's id of its node; placed: whether the cluster has
+    given it a process.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Worker:
     handle: ActorHandle | None = None
     metrics: str = ""
     window: int = 0
+    node: str = ""
     placed: bool = False
     task: asyncio.Task[None] = field(init=False)
 
@@ -265,7 +267,7 @@ class Supervisor:
         await self._find_room(worker)
         timeout_s = config.engine.startup_timeout_s
         try:
-            worker.metrics, worker.window = await asyncio.wait_for(worker.handle.start.remote(), timeout_s)
+            worker.metrics, worker.window, worker.node = await asyncio.wait_for(worker.handle.start.remote(), timeout_s)
         except TimeoutError:
             _kill(worker)
             raise WorkersLostError(

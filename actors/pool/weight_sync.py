@@ -10,6 +10,7 @@ import ray
 from ray.actor import ActorHandle
 
 from actors.errors import EngineDied
+from buffer.flight.memory_stream import Offer
 
 
 @dataclass
@@ -21,6 +22,7 @@ class SyncClient:
     left; both messages name the engines.
 
     incarnations: names of the engines that are left; a name changes when its worker is restarted.
+    nodes: Ray's id of the node of each engine.
     version: policy version of the weights; set it before `finish_weight_update`.
     """
 
@@ -29,6 +31,7 @@ class SyncClient:
     _pool: ActorHandle
     _get: Callable[[ray.ObjectRef, float], Any]
     incarnations: list[str]
+    nodes: dict[str, str]
     _ranks_per_engine: int
     timeout_s: float
     version: int = 0
@@ -44,6 +47,12 @@ class SyncClient:
         """Return the number of engine processes that receive weights."""
         return len(self.incarnations) * self._ranks_per_engine
 
+    @property
+    def elsewhere(self) -> list[str]:
+        """Return the engines on other nodes than this process."""
+        here = ray.get_runtime_context().get_node_id()
+        return [name for name in self.incarnations if self.nodes[name] != here]
+
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         infos = [dict(init_info) for _ in self.incarnations]
         if "rank_offset" in init_info:
@@ -51,6 +60,12 @@ class SyncClient:
             for index, info in enumerate(infos):
                 info["rank_offset"] += index * self._ranks_per_engine
         self._all("init_weight_transfer_engine", infos)
+
+    def fetch_weights(self, offer: Offer, engines: Sequence[str]) -> None:
+        """Let the hosts of `engines` copy the memories of an offer. The engines of those that cannot are dropped: they
+        keep their weights, and the pool gives them no work before the next broadcast."""
+        call = self._pool.fetch_weights.remote(list(engines), offer, self.timeout_s)
+        self._drop(self._get(call, 2 * self.timeout_s))
 
     def start_weight_update(self) -> None:
         self._all("start_weight_update")
@@ -67,7 +82,10 @@ class SyncClient:
     def _all(self, method: str, arguments: Sequence[Any] = ()) -> None:
         """Call `method` on every engine, with one argument for each if there are `arguments`."""
         call = self._pool.update_engines.remote(self.incarnations, method, list(arguments), self.timeout_s)
-        lost = self._get(call, 2 * self.timeout_s)
+        self._drop(self._get(call, 2 * self.timeout_s))
+
+    def _drop(self, lost: dict[str, str]) -> None:
+        """Continue without the engines of `lost`, given with the reasons. Raises EngineDied if none is left."""
         self._lost |= lost
         self.incarnations = [name for name in self.incarnations if name not in lost]
         if not self.incarnations:

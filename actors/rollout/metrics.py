@@ -18,6 +18,7 @@ _TURNS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500)
 _VERSIONS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 _UPDATE_PARTS = {
     "init_weight_transfer_engine": "connect",
+    "fetch_weights": "fetch",
     "start_weight_update": "pause",
     "update_weights": "receive",
     "finish_weight_update": "resume",

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import ray
 
 from actors.engine.engine import VllmEngine
-from actors.errors import EngineDied
+from actors.errors import EngineDied, WeightsUnreachable
 from actors.rollout.action_request import ActionRequest
 from actors.rollout.coalescer import Coalescer
 from actors.rollout.critic_choice import ActorChooser
@@ -17,6 +18,7 @@ from actors.rollout.metrics import WorkerMetrics
 from actors.rollout.player import Player, WorkerArgs
 from actors.rollout.results import EpisodeResult
 from buffer.episodes.schema import Episode, episodes_to_batch
+from buffer.flight.memory_stream import Offer
 from buffer.quick_imports import quick_imports
 from buffer.rollout_records import FreshActions, ProbeAnswer
 
@@ -33,10 +35,10 @@ class RolloutWorker:
     async def exists(self) -> None:
         """Return once the cluster has given the worker a process."""
 
-    async def start(self) -> tuple[str, int]:
+    async def start(self) -> tuple[str, int, str]:
         """Start environment, renderer, engine and metrics.
 
-        Return the "host:port" of the metrics, and the context window in tokens.
+        Return the "host:port" of the metrics, the context window in tokens, and Ray's id of the node.
         """
         with quick_imports():
             from transformers import AutoTokenizer
@@ -59,7 +61,8 @@ class RolloutWorker:
         self._metrics = WorkerMetrics(self._engine.busy)
         self._metrics.version.set(self._engine.version)
         self._player.observe = self._metrics.turns_of
-        return self._args.exposure.serve(self._metrics.registry), self._engine.window
+        address = self._args.exposure.serve(self._metrics.registry)
+        return address, self._engine.window, ray.get_runtime_context().get_node_id()
 
     def _require_started(self) -> None:
         """Raise EngineDied in a process that Ray has restarted and the pool has not started yet.
@@ -133,3 +136,13 @@ class RolloutWorker:
         with self._metrics.update(method):
             await getattr(self._engine, method)(*args)
         self._metrics.version.set(self._engine.version)
+
+    async def fetch_weights(self, offer: Offer, timeout_s: float) -> str | None:
+        """Copy the learner's weights to this host. Return why that failed, which leaves the engine as it was."""
+        self._require_started()
+        try:
+            with self._metrics.update("fetch_weights"):
+                await self._engine.fetch_weights(offer, timeout_s)
+        except WeightsUnreachable as error:
+            return str(error)
+        return None

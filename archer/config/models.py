@@ -17,7 +17,7 @@ from archer.config.sections import (
 from archer.trackers.base import TrackerName
 from buffer.config import ReplayConfig
 from learner.algorithm_config import AlgorithmConfig
-from learner.config import AlgorithmName, LearnerConfig
+from learner.config import AlgorithmName, Backend, LearnerConfig
 from learner.critic_config import PathText, StrictConfig
 from learner.history.config import HistoryConfig
 
@@ -170,10 +170,17 @@ class RunConfig(StrictConfig):
     @model_validator(mode="after")
     def _backend_fits(self) -> Self:
         backend = self.learner.broadcast.backend
-        if backend != "shm" and not (self.learner.use_gpu and self.rollout.gpus_per_worker > 0):
+        if backend in ("nccl", "ipc") and not (self.learner.use_gpu and self.rollout.gpus_per_worker > 0):
             raise ValueError(
                 f"`learner.broadcast.backend` is {backend!r}, which moves weights between GPUs, but "
                 f"`learner.use_gpu` is {str(self.learner.use_gpu).lower()} and `rollout.gpus_per_worker` is "
-                f"{self.rollout.gpus_per_worker:g}; give both GPUs, or set learner.broadcast.backend=shm"
+                f"{self.rollout.gpus_per_worker:g}; give both GPUs, or set learner.broadcast.backend=auto"
             )
         return self
+
+    @property
+    def broadcast_backend(self) -> Backend:
+        """`learner.broadcast.backend`, where auto has become nccl if ranks and engines have whole GPUs."""
+        backend = self.learner.broadcast.backend
+        whole = self.learner.use_gpu and self.rollout.gpus_per_worker >= 1
+        return "nccl" if backend == "auto" and whole else backend

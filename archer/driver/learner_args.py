@@ -34,9 +34,11 @@ def train_args(
     scorer: Scorer | None = None,
 ) -> TrainArgs:
     """Return the arguments of each rank; those of the same names are passed on."""
+    learner = with_support(config)
+    broadcast = learner.broadcast.model_copy(update={"backend": config.broadcast_backend})
     return TrainArgs(
         algorithm=config.algorithm,
-        learner=with_support(config),
+        learner=learner.model_copy(update={"broadcast": broadcast}),
         run_dir=folder.path,
         model=model,
         start_model=start_path(config.model, folder.model),
@@ -66,4 +68,5 @@ def train_args(
         history=config.history,
         fixed=fixed_settings(config),
         exposure=exposure or Exposure(),
+        tls=config.replay.tls,
     )

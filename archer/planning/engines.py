@@ -26,7 +26,7 @@ def engine_memory(
 
     Args:
         window: tokens of the longest sequence.
-        backend: how weights arrive, `learner.broadcast.backend`.
+        backend: how weights arrive, `RunConfig.broadcast_backend`.
         gpu_gib: memory of a GPU in GiB.
 
     Raises:
@@ -38,7 +38,7 @@ def engine_memory(
     # Each GPU of the engine computes its share of the heads and of the feed-forward layers.
     memory.device["activations"] = _step_bytes(mode, engine, config) / split
     if gpu_gib:
-        if backend != "shm":
+        if backend in ("nccl", "ipc"):
             memory.device["broadcast buffers"] = TRANSFER
         memory.device["CUDA context"] = CONTEXT
     a_token = cache_bytes_per_token(config) * size / min(split, _kv_heads(config))

@@ -91,7 +91,7 @@ def make_plan(
             config.rollout.engine,
             policy.config,
             window=window,
-            backend=config.learner.broadcast.backend,
+            backend=config.broadcast_backend,
             gpu_gib=gpu_gib,
         )
     plan = Plan(policy, backbone, count(policy.config), tokens, nodes, assumed, places, ranks, engine)
@@ -122,8 +122,8 @@ def _check_engines(config: RunConfig, places: Sequence[Sequence[Place]]) -> None
     if config.learner.broadcast.backend == "shm" and len(of_engines | of_ranks) > 1:
         raise RunError(
             "`learner.broadcast.backend` shm sends weights through the memory of one machine, and engines and learner "
-            f"are on nodes {', '.join(map(str, sorted(of_engines | of_ranks)))}; set learner.broadcast.backend=nccl on "
-            "GPUs, or plan nodes that hold all of them together"
+            f"are on nodes {', '.join(map(str, sorted(of_engines | of_ranks)))}; set learner.broadcast.backend=auto, "
+            "or plan nodes that hold all of them together"
         )
 
 

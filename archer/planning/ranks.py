@@ -121,7 +121,7 @@ def _stage_memory(
         held = len(engines) if learner.zero_stage == 3 else 1
         memory.device["reduction buffers"] = held * engine.bucket
     if learner.use_gpu:
-        if learner.broadcast.backend != "shm":
+        if config.broadcast_backend in ("nccl", "ipc"):
             memory.device["broadcast buffers"] = TRANSFER
         memory.device["CUDA context"] = CONTEXT
     return memory

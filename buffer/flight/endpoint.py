@@ -59,11 +59,12 @@ class Endpoint:
         return self._retry(call, action, deadline)
 
     def get(self, what: str, ticket: dict[str, Any], deadline: float) -> tuple[list[pa.RecordBatch], bytes]:
-        """Return the batches of a do_get request and the metadata of the first."""
+        """Return the batches of a do_get request and the metadata of the first; empty bytes if it has none."""
 
         def call(client: flight.FlightClient, options: flight.FlightCallOptions) -> tuple[list[pa.RecordBatch], bytes]:
             chunks = list(client.do_get(flight.Ticket(json.dumps(ticket).encode()), options))
-            return [chunk.data for chunk in chunks], chunks[0].app_metadata.to_pybytes()
+            metadata = chunks[0].app_metadata
+            return [chunk.data for chunk in chunks], b"" if metadata is None else metadata.to_pybytes()
 
         return self._retry(call, what, deadline)
 

@@ -1,4 +1,4 @@
-"""What every Flight server of the replay shares: thread, token check, and how errors travel to the client."""
+"""What every Flight server shares: thread, token check, and how errors travel to the client."""
 
 import hmac
 import threading
@@ -25,7 +25,7 @@ class TokenCheck(flight.ServerMiddlewareFactory):
         given = headers.get("authorization", [""])[0]
         given = given.encode() if isinstance(given, str) else given
         if not hmac.compare_digest(given, self._expected):
-            raise flight.FlightUnauthenticatedError("this replay requires its token in the authorization header")
+            raise flight.FlightUnauthenticatedError("this server requires its token in the authorization header")
 
 
 @contextmanager
@@ -39,8 +39,11 @@ def errors_for_client(request: str) -> Iterator[None]:
         raise flight.FlightServerError(f"bad {request}: {error!r}", ReplayError.__name__.encode()) from error
 
 
-class Server(flight.FlightServerBase, ABC):
-    """Serves do_put and actions in a thread of its own. A subclass sets its attributes, then calls the constructor."""
+class TokenServer(flight.FlightServerBase):
+    """Serves whoever has the token, in a thread of its own.
+
+    A subclass sets its attributes, then calls the constructor.
+    """
 
     def __init__(self, *, token: str, host: str = LOOPBACK, port: int = 0, identity: Identity | None = None) -> None:
         """`identity` is what the server shows by TLS; without it there is no TLS."""
@@ -69,6 +72,10 @@ class Server(flight.FlightServerBase, ABC):
         that waits for anything else does not receive them.
         """
         self._thread.join()
+
+
+class Server(TokenServer, ABC):
+    """Serves do_put and actions too."""
 
     @abstractmethod
     def put(self, reader: flight.MetadataRecordBatchReader) -> Iterable[bytes]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import ray.util
@@ -22,24 +22,25 @@ import torch.distributed as dist
 from vllm.distributed.weight_transfer.base import (
     TrainerInitInfo,
     TrainerWeightTransferEngine,
-    VLLMWeightSyncClient,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
+from buffer.config import FlightTls
 from learner.broadcast.policy_source import PolicySource
 from learner.broadcast.proof import compare
-from learner.broadcast.shared_memory import SharedMemorySender
+from learner.broadcast.shared_memory import HostsClient, SharedMemorySender
+from learner.broadcast.weight_stream import WeightStream
+from learner.config import Backend
 from learner.errors import WaitTimeoutError
 from learner.protocols import RolloutService
 
-Backend = Literal["shm", "nccl", "ipc"]
 T = TypeVar("T")
 
-# Engines that die in this many broadcasts in a row have a fault that another attempt does not remove.
+# Engines that are lost in this many broadcasts in a row have a fault that another attempt does not remove.
 ATTEMPTS = 4
 
 
-class SyncClient(VLLMWeightSyncClient, Protocol):
+class SyncClient(HostsClient, Protocol):
     """vLLM's client to the engines, with what the rollout service's client adds to it."""
 
     version: int
@@ -49,9 +50,6 @@ class SyncClient(VLLMWeightSyncClient, Protocol):
 
     @property
     def names(self) -> list[str]: ...
-
-    @property
-    def incarnations(self) -> list[str]: ...
 
     @property
     def ranks(self) -> int: ...
@@ -68,6 +66,7 @@ class Broadcaster:
             [length - 1], for int32 [length]; called on every rank.
         probe_tokens: int32 [length], the sequence on which the proof compares log-probabilities.
         tolerance: the largest gap in log-probability that the proof accepts.
+        tls: TLS of the stream to engines on other hosts; None for none.
         parts, attempts: of the last broadcast, the seconds of its parts on this rank and the number of its attempts.
     """
 
@@ -79,23 +78,29 @@ class Broadcaster:
     logprobs_fn: Callable[[np.ndarray], np.ndarray]
     probe_tokens: np.ndarray
     tolerance: float
+    tls: FlightTls | None = None
     parts: dict[str, float] = field(default_factory=dict)
     attempts: int = 0
     _previous: np.ndarray | None = None
     _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
     _engines: tuple[str, ...] = ()
+    _stream: WeightStream = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stream = WeightStream(self.tls)
 
     def broadcast(self, version: int) -> float:
         """Send the current weights to all running engines as policy `version`. Called on every rank.
 
         Returns the largest gap in log-probability of the proof.
 
-        An engine that dies during the broadcast is skipped and stays stale. If none is left, the broadcast waits for
-        restarted engines and tries again.
+        An engine that dies during the broadcast, or that the stream does not reach, is skipped and stays stale. If none
+        is left, the broadcast waits for an engine and tries again.
 
         Raises:
             BroadcastProofError: an engine does not compute with these weights.
-            WaitTimeoutError: a step timed out, or all engines died in every attempt.
+            WaitTimeoutError: a step timed out, or all engines were lost in every attempt.
+            LearnerError: an engine is on another host, and `backend` is shm.
         """
         self.parts, reason = {}, ""
         with self._part("expect"):
@@ -115,8 +120,8 @@ class Broadcaster:
                 died = outcome
             reason = died
         raise WaitTimeoutError(
-            f"all engines died during the broadcast of policy version {version}, {ATTEMPTS} times in a row; the last "
-            f"time: {reason}. See the workers' logs in the Ray session folder"
+            f"no engine took the broadcast of policy version {version}, {ATTEMPTS} times in a row; the last time: "
+            f"{reason}. See the workers' logs in the Ray session folder"
         )
 
     def prove(self, version: int) -> float:
@@ -133,6 +138,10 @@ class Broadcaster:
 
     def close(self) -> None:
         """Free the connections and memory that stay open between broadcasts."""
+        self._disconnect()
+        self._stream.close()
+
+    def _disconnect(self) -> None:
         if self._transfer is not None:
             self._transfer.shutdown()
             self._transfer = None
@@ -145,7 +154,8 @@ class Broadcaster:
         self.parts[name] = self.parts.get(name, 0.0) + time.monotonic() - started
 
     def _prepare(self, version: int) -> SyncClient | None:
-        """Close the transfer if the engines have changed, which have a new incarnation after each restart.
+        """Close the transfer if the engines have changed, which have a new incarnation after each restart, or if the
+        last broadcast did not reach all of them.
 
         Returns the client on rank 0, None on other ranks.
         """
@@ -159,7 +169,7 @@ class Broadcaster:
             changed = self._transfer is None or engines != self._engines
             self._engines = engines
         if self._share(changed):
-            self.close()
+            self._disconnect()
         if self._transfer is not None:
             self._transfer.client = client
         return client
@@ -171,8 +181,12 @@ class Broadcaster:
             self._transmit(client)
         except died as error:
             self.source.drain()
+            if isinstance(self._transfer, SharedMemorySender):
+                self._transfer.shutdown()  # another kind would wait for the engines that died
             self._transfer = None
             return str(error)
+        if client is not None and tuple(client.incarnations) != self._engines:
+            self._engines = ()
         return None
 
     def _transmit(self, client: SyncClient | None) -> None:
@@ -182,7 +196,7 @@ class Broadcaster:
                     self._transfer = self._new_transfer(client)
                 self._transfer.send_weights()
 
-        if self.backend == "shm":
+        if self.backend not in ("nccl", "ipc"):
             # Each call of the client has its own timeout.
             send()
             return
@@ -205,18 +219,18 @@ class Broadcaster:
     def _new_transfer(self, client: SyncClient | None) -> TrainerWeightTransferEngine | SharedMemorySender:
         """Connect to the engines of `client`, over the backend."""
         info: TrainerInitInfo
-        if self.backend == "shm":
-            return SharedMemorySender(client, self.source, is_sender=self.rank == 0)
         if self.backend == "ipc":
             from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
             info = IPCTrainerInitInfo(rank=self.rank, packed=True)
-        else:
+        elif self.backend == "nccl":
             from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
             address, port = ("", 0) if client is None else _free_address()
             ranks = 0 if client is None else client.ranks
             info = NCCLTrainerInitInfo(master_address=address, master_port=port, world_size=1 + ranks, rank=self.rank)
+        else:
+            return SharedMemorySender(client, self.source, self._stream, way=self.backend)
         return WeightTransferTrainerFactory.trainer_init(info, client=client, source=self.source)
 
     def _prove(self, client: SyncClient | None, version: int, expected: np.ndarray) -> float | str:

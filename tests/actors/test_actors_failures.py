@@ -17,6 +17,7 @@ from actors.pool.supervisor import Supervisor, Worker
 from actors.rollout.player import WorkerArgs
 from actors.rollout.results import EpisodeResult
 from actors.rollout.worker import RolloutWorker
+from buffer.flight.memory_stream import Offer
 from buffer.rollout_records import Recovery
 
 LOST: list[Callable[[], BaseException]] = [
@@ -119,6 +120,25 @@ def test_a_learner_that_died_leaves_what_another_continues_from(killed: list[str
     assert killed == ["worker-1"]
 
 
+def test_an_engine_that_the_weights_do_not_reach_is_lost_for_this_broadcast_only(killed: list[str]) -> None:
+    async def arrived(*_: Any) -> None:
+        return None
+
+    async def cut(*_: Any) -> str:
+        return "the weights did not arrive from learner rank 0 at 10.0.0.1:4000 within 20 s: no route"
+
+    async def run() -> dict[str, str]:
+        pool = pool_of(Handle(fetch_weights=arrived), Handle(fetch_weights=cut))
+        offer = Offer("learner rank 0", "10.0.0.1:4000", "token", None, 0, {})
+        return await pool.fetch_weights(["worker-0.0", "worker-1.0", "worker-2.0"], offer, 20.0)
+
+    lost = asyncio.run(asyncio.wait_for(run(), 30))
+    assert list(lost) == ["worker-2.0", "worker-1.0"]
+    assert lost["worker-2.0"] == "it died before fetch_weights"
+    assert "10.0.0.1:4000 within 20 s: no route" in lost["worker-1.0"]
+    assert killed == []
+
+
 def test_a_call_of_the_dead_learner_ends_when_another_takes_over(killed: list[str]) -> None:
     async def run() -> tuple[Recovery, Any]:
         held, all_play = asyncio.Event(), asyncio.Barrier(5)
@@ -176,8 +196,8 @@ def test_an_elastic_pool_waits_for_its_least_and_retires_what_has_no_process(
     async def at_once() -> None:
         return
 
-    async def started() -> tuple[str, int]:
-        return "127.0.0.1:1", 100
+    async def started() -> tuple[str, int, str]:
+        return "127.0.0.1:1", 100, "node"
 
     async def alive() -> str:
         return await asyncio.Event().wait() and ""

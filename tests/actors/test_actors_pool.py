@@ -208,7 +208,7 @@ def _broadcaster(pool, model, seed):
     def logprobs(tokens):
         return reference_logprobs(model, tokens, SAMPLING.temperature)
 
-    return Broadcaster(PolicySource(model), pool, "shm", 0, 60.0, logprobs, probe, 1e-3)
+    return Broadcaster(PolicySource(model), pool, "auto", 0, 60.0, logprobs, probe, 1e-3)
 
 
 def test_restarted_workers_are_stale_until_a_broadcast_reaches_them(pool, folder, replay):

@@ -87,7 +87,7 @@ def test_dump_reads_back_to_the_same_config(base: Path, tmp_path: Path) -> None:
         ("env.kwargs={nois: 1}", ["`env.kwargs`", "noise"]),
         ("demonstrations.skill=2", ["`demonstrations.skill` is 2", ">= 0 and <= 1"]),
         ("demonstrations.episodes=0", ["demonstrations.episodes", "tokenizer"]),
-        ("learner.broadcast.backend=nccl", ["`learner.broadcast.backend` is 'nccl'", "shm"]),
+        ("learner.broadcast.backend=nccl", ["`learner.broadcast.backend` is 'nccl'", "learner.broadcast.backend=auto"]),
         ("rollout.engine.max_model_len=4096", ["`rollout.engine.max_model_len` is 4096", "512"]),
         ("rollout.sampling.top_p=0.9", ["`rollout.sampling.top_p` is not offered", "whole distribution"]),
         ("rollout.sampling.top_k=50", ["`rollout.sampling.top_k` is not offered", "temperature"]),

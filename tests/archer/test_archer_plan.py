@@ -220,6 +220,26 @@ def test_a_cluster_that_cannot_hold_the_run_is_refused(overrides: list[str], nod
         make_plan(_config(*overrides), read_nodes(nodes), tokens=512)
 
 
+def test_engines_and_ranks_without_gpus_may_be_on_different_hosts() -> None:
+    apart = ["rollout.resources={engines: 1}", "learner.resources={ranks: 1}", "learner.ranks=1", "rollout.workers=1"]
+    nodes = read_nodes(["1:cpu=4,ranks=1", "1:cpu=4,engines=1"])
+    plan = make_plan(load_config("demo", apart), nodes)
+    kinds = [{place.kind for place in places} & {"rollout worker", "learner rank"} for places in plan.places]
+    assert kinds == [{"learner rank"}, {"rollout worker"}]
+    with pytest.raises(RunError, match="shm sends weights through the memory of one machine"):
+        make_plan(load_config("demo", [*apart, "learner.broadcast.backend=shm"]), nodes)
+
+
+def test_the_backend_is_nccl_only_where_ranks_and_engines_have_whole_gpus() -> None:
+    def backend(*overrides: str) -> str:
+        return _config("learner.broadcast.backend=auto", *overrides).broadcast_backend
+
+    assert backend() == "nccl"
+    assert backend("rollout.gpus_per_worker=0.5") == "auto"
+    assert backend("learner.use_gpu=false") == "auto"
+    assert _config("learner.broadcast.backend=ipc").broadcast_backend == "ipc"
+
+
 def test_processes_share_gpus_and_fill_nodes() -> None:
     config = _config("rollout.gpus_per_worker=0.5", "rollout.cpus_per_worker=1")
     found = placement(config, [Node(cpu=20, gpu=4), Node(cpu=8, gpu=2)])

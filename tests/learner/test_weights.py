@@ -14,8 +14,9 @@ from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
 from learner.broadcast.proof import BroadcastProofError, compare
 from learner.broadcast.shared_memory import SharedMemorySender
+from learner.broadcast.weight_stream import WeightStream
 from learner.config import LoraConfig
-from learner.errors import WaitTimeoutError
+from learner.errors import LearnerError, WaitTimeoutError
 from learner.models.adapters import weights, with_adapter
 
 PROBE = np.random.default_rng(3).integers(0, 272, 80).astype(np.int32)
@@ -32,6 +33,7 @@ class OneEngine:
     ranks = 1
     timeout_s = 60.0
     version = 0
+    elsewhere = ()
 
     def __init__(self, served):
         self.served = served
@@ -41,6 +43,9 @@ class OneEngine:
 
     def init_weight_transfer_engine(self, init_info):
         self.served.run(self.served.engine.init_weight_transfer_engine(init_info))
+
+    def fetch_weights(self, offer, engines):
+        self.served.run(self.served.engine.fetch_weights(offer, self.timeout_s))
 
     def start_weight_update(self):
         self.served.run(self.served.engine.start_weight_update())
@@ -90,6 +95,26 @@ class Counting(OneEngine):
         super().update_weights(update_info)
 
 
+class Elsewhere(OneEngine):
+    """A client whose engine is on another host."""
+
+    elsewhere = OneEngine.incarnations
+
+    def __init__(self, served):
+        super().__init__(served)
+        self.offers = []
+
+    def fetch_weights(self, offer, engines):
+        assert engines == self.elsewhere
+        self.offers.append(offer)
+        super().fetch_weights(offer, engines)
+
+    def update_weights(self, update_info):
+        # The engine shares this host, and must not read the learner's own memory.
+        assert self.served.engine._streamed.located(update_info)["path"] != update_info["path"]
+        super().update_weights(update_info)
+
+
 def change_adapter(model, seed):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -98,11 +123,11 @@ def change_adapter(model, seed):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
-def _broadcaster(model, rollouts):
+def _broadcaster(model, rollouts, backend="auto"):
     def logprobs(tokens):
         return reference_logprobs(model, tokens, TEMPERATURE)
 
-    return Broadcaster(PolicySource(model), rollouts, "shm", 0, 60.0, logprobs, PROBE, 1e-3)
+    return Broadcaster(PolicySource(model), rollouts, backend, 0, 60.0, logprobs, PROBE, 1e-3)
 
 
 # The two that differ most: an output head of its own and rotary positions, a tied head and learned positions.
@@ -185,6 +210,30 @@ def test_the_base_is_sent_once_and_then_only_adapters(engine):
     # A later broadcast of whole weights replaces the base too.
     change(base, 41)
     assert _broadcaster(base, OneEngine(served)).broadcast(18) < 1e-3
+
+
+@pytest.mark.engine
+def test_an_engine_on_another_host_gets_whole_weights_and_adapters_as_a_stream(engine, monkeypatch):
+    served, folder = engine
+    monkeypatch.setattr("learner.broadcast.weight_stream.listening_address", lambda: "127.0.0.1")
+    base = load_model(folder)
+    change(base, 42)
+    rollouts = Elsewhere(served)
+    whole = _broadcaster(base, rollouts)
+    assert whole.broadcast(18) < 1e-3
+    size = sum(rollouts.offers[0].sizes.values())
+    change(base, 43)
+    assert whole.broadcast(19) < 1e-3
+    whole.close()
+    model = with_adapter(base, LoraConfig(rank=4))
+    adapted = _broadcaster(model, rollouts)
+    for version, seed in ((20, 1), (21, 2)):
+        change_adapter(model, seed)
+        assert adapted.broadcast(version) < 1e-3
+    adapted.close()
+    # The base and the first adapter, then the second one alone.
+    assert [len(offer.sizes) for offer in rollouts.offers] == [1, 1, 2, 1]
+    assert sum(rollouts.offers[3].sizes.values()) < size / 3
 
 
 @pytest.mark.engine
@@ -297,7 +346,7 @@ def test_a_broadcast_is_repeated_when_all_engines_died_and_fails_after_four_atte
     model = load_model(save_model(tmp_path))
 
     def broadcast(rollouts):
-        return Broadcaster(PolicySource(model), rollouts, "shm", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1)
+        return Broadcaster(PolicySource(model), rollouts, "auto", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1)
 
     rollouts = Recorder(deaths=2)
     assert broadcast(rollouts) == 0.0
@@ -306,11 +355,54 @@ def test_a_broadcast_is_repeated_when_all_engines_died_and_fails_after_four_atte
         broadcast(Recorder(deaths=99))
 
 
+class TwoEngines(Recorder):
+    """A client of two engines, one on another host, whose fetch fails the first time; records what is sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.failures = 1
+        self.fetched, self.sent = [], []
+
+    def sync_client(self):
+        self.incarnations, self.elsewhere = ["near.0", "far.0"], ["far.0"]
+        return self
+
+    def fetch_weights(self, offer, engines):
+        self.fetched.append(len(offer.sizes))
+        if self.failures:
+            self.failures -= 1
+            self.incarnations.remove("far.0")
+
+    def update_weights(self, update_info):
+        self.sent.append(len(self.incarnations))
+
+
+def test_an_engine_that_the_stream_did_not_reach_gets_the_base_with_the_next_broadcast(tmp_path, monkeypatch):
+    monkeypatch.setattr("learner.broadcast.weight_stream.listening_address", lambda: "127.0.0.1")
+    model = with_adapter(load_model(save_model(tmp_path)), LoraConfig(rank=4))
+    client = TwoEngines()
+    broadcaster = Broadcaster(PolicySource(model), client, "auto", 0, 60.0, _zeros, PROBE, 1e-3)
+    for version in (1, 2, 3):
+        assert broadcaster.broadcast(version) == 0.0
+    broadcaster.close()
+    # Base and adapter go to the near engine, then to both, and then the adapter alone.
+    assert client.fetched == [2, 2, 1]
+    assert client.sent == [1, 1, 2, 2, 2]
+
+
+def test_shm_refuses_engines_of_other_hosts_and_without_these_nothing_listens(tmp_path, monkeypatch):
+    model = load_model(save_model(tmp_path))
+    with pytest.raises(LearnerError, match=r"backend` is shm, .* far\.0 run on other hosts"):
+        Broadcaster(PolicySource(model), TwoEngines(), "shm", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1)
+    monkeypatch.setattr("learner.broadcast.weight_stream.MemoryServer", None)
+    assert Broadcaster(PolicySource(model), Recorder(), "auto", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1) == 0.0
+
+
 def test_shared_memory_holds_the_weights_and_is_freed_by_shutdown(tmp_path):
     model = load_model(save_model(tmp_path))
     client = Recorder()
     source = PolicySource(model, wire_dtype=torch.bfloat16)
-    sender = SharedMemorySender(client, source, is_sender=True)
+    sender = SharedMemorySender(client, source, WeightStream())
     sender.send_weights()
     info = client.info
     for name, shape, offset in zip(info["names"], info["shapes"], info["offsets"], strict=True):

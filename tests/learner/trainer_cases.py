@@ -33,6 +33,7 @@ class Rollouts:
     stale_error = died_error = KeyError
     names, incarnations = ("engine",), ("engine.0",)
     version = 0
+    elsewhere = ()
 
     def __init__(self, replay: Memory) -> None:
         self.sent: list[str] = []

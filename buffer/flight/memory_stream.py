@@ -47,7 +47,7 @@ class Offer:
 
 
 class MemoryServer(TokenServer):
-    """Serves ranges of memories to whoever has the token, which each server makes for itself."""
+    """Serves ranges of memories to clients with the token, which each server makes for itself."""
 
     def __init__(self, *, name: str, host: str, identity: Identity | None = None, trust: Trust | None = None) -> None:
         """`identity` is what the server shows by TLS, and `trust` what its readers then need; None for no TLS."""

@@ -40,7 +40,7 @@ def errors_for_client(request: str) -> Iterator[None]:
 
 
 class TokenServer(flight.FlightServerBase):
-    """Serves whoever has the token, in a thread of its own.
+    """Serves clients with the token, in a thread of its own.
 
     A subclass sets its attributes, then calls the constructor.
     """

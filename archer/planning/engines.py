@@ -13,7 +13,8 @@ from actors.config import EngineConfig
 from archer.errors import RunError
 from archer.planning.counting import COUNTED, PeakBytes
 from archer.planning.models import count, with_layers
-from archer.planning.ranks import CONTEXT, TRANSFER, Memory
+from archer.planning.ranks import CONTEXT, TRANSFER
+from archer.planning.stage import Memory
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CPU_CACHE_GIB = 1.0

@@ -16,7 +16,7 @@ from archer.config.loading import looks_like_folder
 from archer.config.models import RunConfig
 from archer.driver.model import tiny_shape
 from archer.errors import ConfigError
-from archer.planning.published import SHAPES, published
+from archer.planning.published import SHAPES, published, with_layers
 
 
 class Shape(NamedTuple):
@@ -92,17 +92,6 @@ def scaled(parameters: float) -> Shape:
     shape, layers = shapes[name], shapes[name].num_hidden_layers
     wanted = max(1, round((parameters - outside[name]) / a_layer[name]))
     return Shape(with_layers(shape, wanted), f"{name} with {wanted} layers instead of {layers}, for --parameters")
-
-
-def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
-    """Return a copy of a model's configuration with another number of layers, of the kinds of its first ones."""
-    changed = copy.deepcopy(config)
-    text = changed.get_text_config()
-    kinds = getattr(text, "layer_types", None)
-    if kinds:
-        text.layer_types = [kinds[index % len(kinds)] for index in range(layers)]
-    text.num_hidden_layers = layers
-    return changed
 
 
 def count(config: PreTrainedConfig, make: Callable[..., torch.nn.Module] = AutoModelForCausalLM.from_config) -> int:

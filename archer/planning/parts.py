@@ -6,7 +6,6 @@ frozen or shared is decided in one place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,8 @@ from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from archer.planning.counting import COUNTED
-from archer.planning.models import with_layers
+from archer.planning.published import with_layers
+from archer.planning.stage import Part, Stage
 from learner.algorithms.setup import Setup
 from learner.models.adapters import twin
 from learner.models.critic import Critic, adapters_of, built_shape, critic_on
@@ -114,27 +114,6 @@ def _made(kind: Any, config: PreTrainedConfig, dtype: Precision) -> PreTrainedMo
     model = kind.from_config(without_dropout(config), dtype=DTYPES[dtype], attn_implementation=COUNTED, **special)
     model.config.use_cache = False  # no pass of the learner has a cache
     return without_noise(model)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A module of a rank: a trained engine, or a frozen one."""
-
-    name: str
-    module: nn.Module
-    trained: bool
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a rank holds at the same time: in cloning, or in the cycles."""
-
-    name: str
-    parts: Sequence[Part]
-
-    def module(self, name: str) -> nn.Module | None:
-        """Return the module of a part, None if the stage has no such part."""
-        return next((part.module for part in self.parts if part.name == name), None)
 
 
 def clone_stage(setup: Shapes) -> Stage:

@@ -7,7 +7,7 @@ further layer takes as much as the second one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,13 +15,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archer.errors import RunError
 from archer.planning.counting import PeakBytes, held
-from archer.planning.parts import Shapes, Stage
-from archer.planning.workload import Workload
-from learner.config import LearnerConfig
+from archer.planning.stage import Stage
 from learner.models.pretrained import packs
 from learner.passes.layout import Part as LayoutPart
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.rows import Row
+
+if TYPE_CHECKING:
+    from archer.planning.parts import Shapes
+    from archer.planning.workload import Workload
+    from learner.config import LearnerConfig
 
 Pass = Callable[[], Tensor | None]
 

@@ -11,7 +11,8 @@ from archer.planning.counting import without_data
 from archer.planning.engines import engine_memory
 from archer.planning.models import Shape, count, find_shape, policy_shape
 from archer.planning.placement import Node, Place, assumed_nodes, placement
-from archer.planning.ranks import Memory, most, rank_memory
+from archer.planning.ranks import most, rank_memory
+from archer.planning.stage import Memory
 
 GIB = 2.0**30
 

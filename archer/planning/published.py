@@ -5,7 +5,10 @@ They are the sizes in the models' config.json; a plan takes the model's own file
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+from transformers import PreTrainedConfig
 
 _QWEN = {"vocab_size": 152064, "max_position_embeddings": 32768}
 _QWEN_SMALL = {"vocab_size": 151936, "max_position_embeddings": 32768, "tie_word_embeddings": True}
@@ -66,3 +69,14 @@ def published(name: str) -> tuple[str, dict[str, Any]] | None:
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     return SHAPES.get(name)
+
+
+def with_layers(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """Return a copy of a model's configuration with another number of layers, of the kinds of its first ones."""
+    changed = copy.deepcopy(config)
+    text = changed.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    if kinds:
+        text.layer_types = [kinds[index % len(kinds)] for index in range(layers)]
+    text.num_hidden_layers = layers
+    return changed

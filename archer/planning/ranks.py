@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import envs
@@ -13,31 +12,18 @@ from archer.config.models import RunConfig
 from archer.driver.value_support import with_support
 from archer.errors import RunError
 from archer.planning.models import Shape
-from archer.planning.parts import Part, Shapes, Stage, clone_stage, cycle_stage
+from archer.planning.parts import Shapes, clone_stage, cycle_stage
 from archer.planning.passes import activation_bytes, stage_passes
+from archer.planning.stage import Memory, Stage, stage_memory
 from archer.planning.workload import Workload
 from learner.algorithm_config import AlgorithmConfig
 from learner.config import LearnerConfig
-from learner.engine.zero import EngineBytes, engine_bytes, gathered_bytes
 from learner.errors import LearnerError
 
 CONTEXT = 1.0 * 2**30
 """CUDA's context, its libraries and the buffers of NCCL in one process: an estimate, which was never measured."""
 TRANSFER = 2.0 * 2**30
 """vLLM's two packed buffers of 1 GiB, through which `nccl` and `ipc` send weights."""
-
-
-@dataclass
-class Memory:
-    """Named amounts of memory in bytes, on the device of a process, and what its host holds beside them."""
-
-    device: dict[str, float] = field(default_factory=dict)
-    host: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def total(self) -> float:
-        return sum(self.device.values())
 
 
 def rank_memory(
@@ -90,7 +76,7 @@ def _stage_memory(
         return sized, stage_of(sized)
 
     stage = stage_of(setup)
-    memory = Memory()
+    notes = []
     try:
         activations = activation_bytes(
             mode, with_depth, _layers(setup), lambda sized, made: stage_passes(sized, made, config.algorithm, loads)
@@ -102,24 +88,10 @@ def _stage_memory(
         ValueError,
     ) as error:  # of an architecture's pass without data
         activations = {}
-        memory.notes.append(f"activations of {name} are not counted: {str(error).strip().splitlines()[0]}")
+        notes.append(f"activations of {name} are not counted: {str(error).strip().splitlines()[0]}")
     learner = setup.config
-    engines = {part.name: _engine(part, learner) for part in stage.parts if part.trained}
-    memory.device["weights"] = sum(engine.weights for engine in engines.values()) + _frozen(stage, learner)
-    memory.device["optimizer"] = sum(engine.optimizer for engine in engines.values())
-    memory.host = sum(engine.host for engine in engines.values())
-    # The engines step in turn: what a step holds beside weights and optimizer counts once, for the one that needs most.
-    most = max(engines, key=lambda part: _step(engines[part], activations.get(part, 0.0)))
-    engine, active = engines[most], activations.get(most, 0.0)
-    in_passes = engine.gradients + engine.gathered + active >= engine.step
-    memory.device["gradients"] = engine.gradients if in_passes else engine.step
-    memory.device["activations"] = active if in_passes else 0.0
-    if learner.zero_stage == 3:
-        frozen = [_gathered(part.module, learner) for part in stage.parts if not part.trained]
-        memory.device["gathered layers"] = (engine.gathered if in_passes else 0.0) + max(frozen, default=0.0)
-    if learner.zero_stage:
-        held = len(engines) if learner.zero_stage == 3 else 1
-        memory.device["reduction buffers"] = held * engine.bucket
+    memory = stage_memory(stage, activations, learner)
+    memory.notes = notes
     if learner.use_gpu:
         if config.broadcast_backend in ("nccl", "ipc"):
             memory.device["broadcast buffers"] = TRANSFER
@@ -127,38 +99,7 @@ def _stage_memory(
     return memory
 
 
-def _step(engine: EngineBytes, activations: float) -> float:
-    return max(engine.gradients + engine.gathered + activations, engine.step)
-
-
-def _engine(part: Part, learner: LearnerConfig) -> EngineBytes:
-    trained = [parameter.numel() for parameter in part.module.parameters() if parameter.requires_grad]
-    return engine_bytes(
-        sum(trained),
-        stage=learner.zero_stage,
-        ranks=learner.ranks,
-        offload=learner.optimizer_offload,
-        largest=max(trained, default=0),
-        adapters=learner.lora is not None,
-    )
-
-
-def _gathered(module: nn.Module, learner: LearnerConfig) -> float:
-    sizes = [parameter.numel() for parameter in module.parameters()]
-    return gathered_bytes(sum(sizes), ranks=learner.ranks, largest=max(sizes), adapters=learner.lora is not None)
-
-
-def _frozen(stage: Stage, learner: LearnerConfig) -> float:
-    """Return the bytes of parameters that are not trained, each once: several parts may share them."""
-    engines = [part.module.parameters() for part in stage.parts]
-    each = {id(p): p for parameters in engines for p in parameters if not p.requires_grad}
-    whole = sum(parameter.numel() * parameter.element_size() for parameter in each.values())
-    return whole / (learner.ranks if learner.zero_stage == 3 else 1)
-
-
 def _sized(setup: Shapes, depth: int) -> Shapes:
-    from dataclasses import replace
-
     return replace(setup, layers=depth)
 
 

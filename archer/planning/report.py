@@ -10,7 +10,7 @@ from rich.table import Table
 
 from archer.planning.placement import Place
 from archer.planning.plan import GIB, Plan
-from archer.planning.ranks import Memory
+from archer.planning.stage import Memory
 
 
 def print_plan(plan: Plan, console: Console) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from learner.critic_config import CriticConfig
 from learner.losses import backup
 from learner.passes.rows import Row, fresh_shares
+
+if TYPE_CHECKING:
+    from learner.critic_config import CriticConfig
 
 
 def sample_weights(rows: Sequence[Row], device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from buffer.atomic_files import write_atomic
-from learner.config import LoraConfig
 from learner.errors import AdapterError
 from learner.models.adapters import weights
+
+if TYPE_CHECKING:
+    from learner.config import LoraConfig
 
 WEIGHTS = "adapter_model.safetensors"
 BASE = "base.json"

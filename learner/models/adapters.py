@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from learner.config import LoraConfig
 from learner.errors import AdapterError
 
 # peft takes seconds to import and most runs do not use it, so functions import it where they need it.
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
+
+    from learner.config import LoraConfig
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from learner.config import CriticConfig, LearnerConfig, LoraConfig
-from learner.critic_config import BackboneConfig
 from learner.errors import LearnerError
 from learner.models.adapters import with_adapter
 from learner.models.heads import HeadModule
@@ -49,6 +47,10 @@ from learner.passes.layout import Encoder, Layout, Part
 from learner.passes.packed_encoder import PackedEncoder
 from learner.passes.precision import DTYPES, Precision
 from learner.passes.separate_encoder import SeparateEncoder
+
+if TYPE_CHECKING:
+    from learner.config import CriticConfig, LearnerConfig, LoraConfig
+    from learner.critic_config import BackboneConfig
 
 
 class Critic(nn.Module):

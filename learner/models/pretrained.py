@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from learner.config import Passes
 from learner.passes.attention import FLEX, TREE, implementation
 from learner.passes.precision import DTYPES, Precision
+
+if TYPE_CHECKING:
+    from learner.critic_config import Passes
 
 C = TypeVar("C", bound=PreTrainedConfig)
 

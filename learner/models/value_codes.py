@@ -6,11 +6,13 @@ A code converts a head's outputs [..., width] to values [...], and returns the e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from learner.critic_config import CriticConfig
+if TYPE_CHECKING:
+    from learner.critic_config import CriticConfig
 
 
 class ValueCode(nn.Module, ABC):

@@ -21,12 +21,13 @@ from archer.errors import ConfigError, RunError
 from archer.planning.counting import PeakBytes, held, without_data
 from archer.planning.engines import cache_bytes_per_token, engine_memory
 from archer.planning.models import Shape, count, find_shape, scaled
-from archer.planning.parts import Part, Shapes, Stage, clone_stage, cycle_stage
+from archer.planning.parts import Shapes, clone_stage, cycle_stage
 from archer.planning.passes import activation_bytes, peak_bytes, stage_passes
 from archer.planning.placement import Node, placement, read_nodes
 from archer.planning.plan import GIB, make_plan
 from archer.planning.published import SHAPES
 from archer.planning.report import print_plan
+from archer.planning.stage import Part, Stage
 from archer.planning.workload import Workload
 from learner.config import LearnerConfig
 from learner.models.policy import Policy

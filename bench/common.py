@@ -21,8 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import psutil  # type: ignore[import-untyped]
-from rich.console import Console
-from rich.table import Table
 
 BENCH = Path(__file__).resolve().parent
 RESULTS = BENCH / "results"
@@ -92,6 +90,9 @@ def report(
 
 def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Print `rows`; `columns` maps keys of a row to headings. Floats have three significant digits."""
+    from rich.console import Console  # late: `gpu.py` runs where there is no rich
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     for heading in columns.values():
         table.add_column(heading, justify="right")

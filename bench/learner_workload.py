@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from buffer.episodes.schema import Episode
-from buffer.rollout_records import FreshActions
+from bench.random_rows import PAD, fresh_actions, random_row
 from learner.algorithms.archer import Archer
 from learner.algorithms.setup import Setup
 from learner.config import LearnerConfig
@@ -26,7 +25,6 @@ from learner.passes.separate_encoder import SeparateEncoder
 ACTION_TOKENS = (6, 12)
 # Range of the tokens of an observation: a short answer, or a page.
 OBSERVATION_TOKENS = {"short": (4, 10), "long": (36, 44)}
-PAD = 0
 
 # Width, layers, heads, feed-forward width. `demo` is that of configs/demo.yaml.
 SCALES: dict[str, dict[str, Any]] = {
@@ -57,42 +55,13 @@ class Case:
 
 def make_row(rng: np.random.Generator, case: Case, turns: int) -> Row:
     """Return an episode of random tokens in which each turn is a sample and has `fresh` fresh actions."""
-    vocabulary = SCALES[case.scale]["vocabulary"]
-
-    def text(bounds: tuple[int, int]) -> np.ndarray:
-        return rng.integers(PAD + 1, vocabulary, rng.integers(bounds[0], bounds[1] + 1)).astype(np.int32)
-
-    pieces, start, end = [text(OBSERVATION_TOKENS[case.observation])], [], []
-    for _ in range(turns):
-        start.append(sum(map(len, pieces)))
-        pieces.append(text(ACTION_TOKENS))
-        end.append(sum(map(len, pieces)))
-        pieces.append(text(OBSERVATION_TOKENS[case.observation]))
-    fresh = [text(ACTION_TOKENS) for _ in range(turns * case.fresh)]
-    uniform = -float(np.log(vocabulary))
-    episode = Episode(
-        episode_id="bench",
-        tokens=np.concatenate(pieces),
-        action_start=np.array(start, dtype=np.int32),
-        action_end=np.array(end, dtype=np.int32),
-        reward=rng.normal(size=turns).astype(np.float32),
-        logprobs=np.empty(0, dtype=np.float32),
-        versions=np.empty(0, dtype=np.int32),
-        terminated=True,
-        truncated=False,
-    )
-    return Row(episode, np.arange(turns, dtype=np.int32), fresh=_fresh_actions(fresh, case.fresh, uniform))
-
-
-def _fresh_actions(actions: Sequence[np.ndarray], per_state: int, logprob: float) -> FreshActions:
-    """Return the record of `actions`, of which version 1 of the policy sampled `per_state` for each state."""
-    total = sum(map(len, actions))
-    return FreshActions(
-        tokens=np.concatenate(actions),
-        offsets=np.cumsum([0, *map(len, actions)]),
-        logprobs=np.full(total, logprob, dtype=np.float32),
-        versions=np.ones(total, dtype=np.int32),
-        counts=np.full(len(actions) // per_state, per_state, dtype=np.int32),
+    return random_row(
+        rng,
+        SCALES[case.scale]["vocabulary"],
+        turns,
+        observation=OBSERVATION_TOKENS[case.observation],
+        action=ACTION_TOKENS,
+        fresh=case.fresh,
     )
 
 
@@ -113,7 +82,7 @@ def _alone(row: Row, turn: int) -> Row:
         terminated=episode.terminated and turn + 1 == len(row.turns),
     )
     actions = row.fresh_at(turn)
-    fresh = _fresh_actions(actions, len(actions), float(row.fresh.logprobs[0]))
+    fresh = fresh_actions(actions, len(actions), float(row.fresh.logprobs[0]))
     return Row(cut, np.array([turn], dtype=np.int32), fresh=fresh)
 
 

@@ -88,12 +88,13 @@ def stage_passes(setup: Shapes, stage: Stage, algorithm: str, loads: dict[str, W
             found["value"] = lambda: value(layout, layout.predictions["action"])[0].sum()
         return found
     return {
-        **_actor_pass(setup, stage, algorithm, loads["policy"]),
-        "critic": _critic_pass(setup, stage, loads["critic"]),
+        **actor_pass(setup, stage, algorithm, loads["policy"]),
+        "critic": critic_pass(setup, stage, loads["critic"]),
     }
 
 
-def _actor_pass(setup: Shapes, stage: Stage, algorithm: str, load: Workload) -> dict[str, Pass]:
+def actor_pass(setup: Shapes, stage: Stage, algorithm: str, load: Workload) -> dict[str, Pass]:
+    """Return the pass of the policy's step in the cycles, by the name of its part; none where the policy is frozen."""
     config = setup.config
     if algorithm == "chai":
         return {}
@@ -129,7 +130,8 @@ def _policy_pass(
     return run
 
 
-def _critic_pass(setup: Shapes, stage: Stage, load: Workload) -> Pass:
+def critic_pass(setup: Shapes, stage: Stage, load: Workload) -> Pass:
+    """Return the passes of the critic's step: of the target network, and of the critic."""
     critic: Any = stage.module("critic")
     target: Any = stage.module("target")
     config: LearnerConfig = setup.config

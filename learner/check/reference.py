@@ -70,7 +70,7 @@ def reference(model: PreTrainedModel, value: nn.Module, rows: Sequence[Row]) -> 
 
 def _alone(model: PreTrainedModel, tokens: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return log p(tokens[i + 1] | tokens[: i + 1]) [length - 1] and the last hidden states [length, width]."""
-    ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).unsqueeze(0)
+    ids = torch.from_numpy(np.asarray(tokens, dtype=np.int64)).unsqueeze(0).to(model.device)
     held: list[Tensor] = []
     # The last model without a head that runs: OPT calls the decoder in its base model, others the base model itself.
     inner = [found for found in model.modules() if isinstance(found, PreTrainedModel) and found is not model]

@@ -88,7 +88,8 @@ def test_steps_are_those_of_archer() -> None:
     assert float(ours["norm"]) == pytest.approx(theirs["actor/norm"], rel=1e-5)
     critic = Stepper({"critic": modules["critic"], "target": modules["target"]}, "critic", settings, lr=1e-3)
     draws = Draws("critic", 1, 4, "episode", fresh=1)
-    for rel in (1e-5, 1e-3):  # losses are means over heads; the second step reads the weights and the target network of the first
+    # Metrics are means over the two heads. The second step reads the weights and the target network of the first.
+    for rel in (1e-5, 1e-3):
         found = archer.step(draws, batches, samples, 1).metrics
         step = critic.step(batches)
         assert float(step["loss"]) == pytest.approx(2 * (found["critic/q_loss"] + found["critic/v_loss"]), rel=rel)

@@ -1,13 +1,16 @@
 """The board: the queue that carries events from the learner's ranks to the driver.
 
 The queue is an actor on the driver's node. Ranks publish through `BoardPublisher`; one `BoardFollower` in the driver
-hands each event to a callback. docs/architecture.md describes the events.
+hands each event to a callback. docs/architecture.md describes the events. Where a connection breaks, the call is
+repeated: the board knows each event by a key, and keeps an event until the follower has received it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -15,7 +18,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
 from archer.driver.metrics import BoardMetrics
 from archer.errors import RunError
@@ -24,6 +27,11 @@ from buffer.telemetry.endpoint import Exposure, Process
 
 Event = dict[str, Any]
 _ADDRESS_TIMEOUT_S = 2.0
+_BROKEN_S = 60.0
+"""Seconds for which a call is repeated while the connection to the board is broken."""
+_AGAIN_S = 0.2
+_KEYS = 4096
+"""Keys of the latest events, among which the board looks for a repeated one."""
 
 
 class BoardError(RunError):
@@ -31,22 +39,36 @@ class BoardError(RunError):
 
 
 class Board:
-    """An unbounded queue of events; an async Ray actor that serves its own metrics."""
+    """An unbounded queue of events for one follower; an async Ray actor that serves its own metrics."""
 
     def __init__(self, exposure: Exposure) -> None:
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: deque[Event] = deque()
+        self._received = 0  # events that the follower has and the queue no longer
+        self._keys: deque[str] = deque(maxlen=_KEYS)
+        self._arrived = asyncio.Event()
         metrics = BoardMetrics()
-        metrics.waiting.set_function(self._events.qsize)
+        metrics.waiting.set_function(lambda: len(self._events))
         self._published = metrics.events
         self._address = exposure.serve(metrics.registry)
 
-    async def put(self, event: Event) -> None:
+    async def put(self, event: Event, key: str) -> None:
+        """Append an event, unless it is a repetition of one with the same key."""
+        if key in self._keys:
+            return
+        self._keys.append(key)
         self._published.labels(event["kind"]).inc()
-        self._events.put_nowait(event)
+        self._events.append(event)
+        self._arrived.set()
 
-    async def get(self) -> Event:
-        """Wait for the next event and return it."""
-        return await self._events.get()
+    async def get(self, received: int) -> Event:
+        """Wait for the event that follows the first `received` ones, and return it."""
+        while self._received < received:
+            self._events.popleft()
+            self._received += 1
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._events[0]
 
     async def metrics_address(self) -> str:
         """Return "host:port" of the metrics endpoint."""
@@ -72,8 +94,9 @@ class BoardPublisher:
 
     def publish(self, event: Event) -> None:
         """Put one event on the board. Raises BoardError."""
+        key = uuid.uuid4().hex
         try:
-            ray.get(self._board.put.remote(event), timeout=self._timeout_s)
+            _connected(lambda: ray.get(self._board.put.remote(event, key), timeout=self._timeout_s))
         except GetTimeoutError as error:
             raise BoardError(f"the run's board did not answer within {self._timeout_s:g} s") from error
         except RayActorError as error:
@@ -97,6 +120,7 @@ class BoardFollower:
     def __init__(self, board: ActorHandle, handle: Callable[[Event], None]) -> None:
         self._board = board
         self._handle = handle
+        self._received = 0
         self._targets: dict[tuple[str, str], str] = {}
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="board-follower")
 
@@ -125,14 +149,14 @@ class BoardFollower:
     def _address(self) -> str:
         try:
             return ray.get(self._board.metrics_address.remote(), timeout=_ADDRESS_TIMEOUT_S)
-        except GetTimeoutError:
+        except (GetTimeoutError, ActorUnavailableError):
             return ""
 
     def _end(self, timeout_s: float) -> None:
         """Let the thread handle the events before this call, then wait for its end: a call of Ray's must not be in
         flight when the driver leaves the cluster."""
         if not self.done.done():
-            self._board.put.remote({"kind": "end"})
+            BoardPublisher(self._board, timeout_s=timeout_s).publish({"kind": "end"})
         self._executor.shutdown(wait=False)
         if not wait([self.done], timeout=timeout_s).done:
             raise BoardError(f"the board's follower did not end within {timeout_s:g} s")
@@ -146,6 +170,20 @@ class BoardFollower:
 
     def _next(self) -> Event:
         try:
-            return ray.get(self._board.get.remote())
+            event: Event = _connected(lambda: ray.get(self._board.get.remote(self._received)))
         except RayActorError as error:
             raise BoardError("the run's board is gone: its process has died") from error
+        self._received += 1
+        return event
+
+
+def _connected(call: Callable[[], Any]) -> Any:
+    """Return the result of a call of the board. It is repeated for `_BROKEN_S` while the connection is broken."""
+    until = time.monotonic() + _BROKEN_S
+    while True:
+        try:
+            return call()
+        except ActorUnavailableError as error:
+            if time.monotonic() > until:
+                raise BoardError(f"the connection to the run's board has been broken for {_BROKEN_S:g} s") from error
+            time.sleep(_AGAIN_S)

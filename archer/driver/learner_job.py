@@ -176,6 +176,8 @@ def failure_of(error: TrainingFailedError) -> Failure:
             "cluster.start_timeout_s; free some of its resources, or lower learner.ranks or learner.cpus_per_rank",
             str(error),
         )
+    if type(cause).__name__ == "WorkerGroupStartupFailedError":  # Ray Train raises it when an actor dies
+        return Failure("a learner rank died while it started", str(error), is_death=True)
     return Failure(f"the learner could not start: {_text(_innermost(cause))}", str(error))
 
 

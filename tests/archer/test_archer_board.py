@@ -5,10 +5,12 @@ import time
 import urllib.request
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
 from archer.driver.board import BoardError, BoardFollower, BoardPublisher, start_board
+from bench.chaos_run import can_cut, cut_off
 from buffer.telemetry.endpoint import Process
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -31,6 +33,41 @@ def test_follower_handles_every_event_once_in_order_and_drains_at_the_end() -> N
             publisher.publish({"kind": "step", "step": step})
     assert [event["step"] for event in seen] == list(range(50))
     assert abs(seen[0]["time"] - time.time()) < 60
+    ray.kill(board)
+
+
+def listening(address: str) -> psutil.Process:
+    """Return the process that listens at "host:port"."""
+    port = int(address.rpartition(":")[2])
+    found = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port)
+    return psutil.Process(next(found).pid)
+
+
+def test_a_broken_connection_loses_no_event_and_repeats_none() -> None:
+    """The follower waits, and a publisher in another process goes on, when every connection of the board is cut."""
+    if not can_cut():
+        pytest.skip("connections cannot be cut here: it needs the rights of root, and `ss`")
+
+    @ray.remote(num_cpus=0)
+    def work(publisher: BoardPublisher) -> None:
+        for step in range(200):
+            publisher.publish({"kind": "step", "step": step})
+
+    board = start_board()
+    seen: list[int] = []
+    started = threading.Event()
+
+    def handle(event: dict[str, Any]) -> None:
+        seen.append(event["step"])
+        started.set()
+
+    with BoardFollower(board, handle) as follower:
+        working = work.remote(BoardPublisher(board))
+        assert started.wait(60)
+        assert cut_off(listening(follower.processes()[0].address))
+        ray.get(working, timeout=60)
+        BoardPublisher(board).publish({"kind": "step", "step": 200})
+    assert seen == list(range(201))
     ray.kill(board)
 
 

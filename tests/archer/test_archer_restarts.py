@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 import ray
 from ray.train import TrainingFailedError
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2._internal.exceptions import (
+    UserExceptionWithTraceback,
+    WorkerGroupStartupFailedError,
+    WorkerHealthCheckFailedError,
+)
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from rich.console import Console
 
 from actors.errors import WorkersLostError
@@ -64,6 +68,11 @@ def of(**failures: Exception) -> TrainingFailedError:
             True,
         ),
         (of(rank0=raised(GLOO), rank1=raised(NonFiniteLossError("loss"))), "learner rank 1 failed: loss", False),
+        (
+            ControllerError(WorkerGroupStartupFailedError("At least one of the worker actors failed to initialize.")),
+            "a learner rank died while it started",
+            True,
+        ),
         (of(rank0=raised(lost_pool())), "learner rank 0 failed: the pool has ended", False),
         (of(rank0=raised(ValueError("odd"))), "learner rank 0 failed: ValueError: odd", False),
     ],

@@ -40,6 +40,10 @@ class WorkersLostError(ActorError):
     """A worker cannot start, or workers died more often than the restart limit allows."""
 
 
+class PoolUnreachable(ActorError):
+    """The connection to the pool broke during a call. The pool goes on; whether it got the call is unknown."""
+
+
 class ChooserLost(ActorError):
     """The critic that picks actions died or did not answer in time."""
 

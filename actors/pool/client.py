@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from actors.config import RolloutConfig
-from actors.errors import RolloutTimeout, StaleWorkersError, WorkersLostError
+from actors.errors import PoolUnreachable, RolloutTimeout, StaleWorkersError, WorkersLostError
 from actors.pool.weight_sync import SyncClient
 from actors.rollout.action_request import ActionRequest
 from buffer.rollout_records import CollectReport, FreshActions, ProbeAnswer, Recovery, WorkerStatus
@@ -157,6 +157,8 @@ class PoolClient:
             self._get(self._pool.shutdown.remote(), GRACE_S)
         except WorkersLostError:
             return
+        except PoolUnreachable:
+            pass
         ray.kill(self._pool)
 
     def _get(self, reference: ray.ObjectRef, timeout_s: float | None, grace_s: float = GRACE_S) -> Any:
@@ -174,7 +176,10 @@ class PoolClient:
 def _pool_error(error: BaseException) -> BaseException:
     if isinstance(error, RayActorError) and not isinstance(error, RayTaskError):
         # The lines after the first are ids and addresses of Ray.
-        return WorkersLostError(f"the pool of rollout workers has ended: {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0]
+        if isinstance(error, ActorUnavailableError):
+            return PoolUnreachable(f"the connection to the pool of rollout workers broke: {reason}")
+        return WorkersLostError(f"the pool of rollout workers has ended: {reason}")
     return unwrapped(error)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from actors.errors import PoolUnreachable
 from archer.config.models import RunConfig
 from archer.driver.board import BoardFollower
 from archer.errors import RunError
@@ -165,7 +166,8 @@ def failure_of(error: TrainingFailedError) -> Failure:
     own = {rank: cause for rank, cause in causes.items() if not _lost_peer(cause)}
     if causes and not own:
         rank = min(causes)
-        return Failure(f"learner rank {rank} lost another rank: {_text(causes[rank])}", str(error), is_death=True)
+        lost = "the pool" if isinstance(causes[rank], PoolUnreachable) else "another rank"
+        return Failure(f"learner rank {rank} lost {lost}: {_text(causes[rank])}", str(error), is_death=True)
     if own:
         rank = min(own)
         return Failure(f"learner rank {rank} failed: {_text(own[rank])}", str(error))
@@ -185,8 +187,12 @@ _DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.ex
 
 
 def _lost_peer(error: BaseException) -> bool:
-    """Return whether a rank's error says that the connection to another rank broke."""
-    return type(error).__name__ == "DistBackendError" or "gloo/transport" in str(error)
+    """Return whether a rank's error says that the connection to another rank, or to the pool, broke.
+
+    Ranks that restart take over the pool, which then ends what the calls before had begun.
+    """
+    broken = isinstance(error, PoolUnreachable) or type(error).__name__ == "DistBackendError"
+    return broken or "gloo/transport" in str(error)
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ObjectLostError, OwnerDiedError, RaySystemError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, OwnerDiedError, RaySystemError
 
 from actors.config import RolloutConfig, WorkerRange
-from actors.errors import ActorError, EngineDied, WorkersLostError
+from actors.errors import ActorError, EngineDied, PoolUnreachable, WorkersLostError
+from actors.pool.client import PoolClient
 from actors.pool.pool import RolloutPool
 from actors.pool.supervisor import Supervisor, Worker
 from actors.rollout.player import WorkerArgs
@@ -236,3 +237,20 @@ def test_a_process_that_was_not_started_answers_as_a_dead_engine() -> None:
     for call in calls:
         with pytest.raises(EngineDied, match="worker-3 restarted, and has no engine yet"):
             asyncio.run(call())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(ActorUnavailableError("no answer", None), PoolUnreachable), (ActorDiedError(), WorkersLostError)],
+)
+def test_a_pool_that_is_cut_off_is_told_apart_from_one_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    def get(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("actors.pool.client.ray.get", get)
+    pool = SimpleNamespace(window=SimpleNamespace(remote=lambda: None))
+    client = PoolClient(pool, RolloutConfig())  # type: ignore[arg-type]
+    with pytest.raises(kind, match=r"the pool of rollout workers (has ended|broke)"):
+        client.window()

@@ -20,7 +20,7 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from rich.console import Console
 
-from actors.errors import WorkersLostError
+from actors.errors import PoolUnreachable, WorkersLostError
 from archer.config.models import RunConfig
 from archer.driver import learner_job
 from archer.driver.journal import Journal
@@ -73,6 +73,7 @@ def of(**failures: Exception) -> TrainingFailedError:
             "a learner rank died while it started",
             True,
         ),
+        (of(rank0=raised(PoolUnreachable("it broke"))), "learner rank 0 lost the pool: it broke", True),
         (of(rank0=raised(lost_pool())), "learner rank 0 failed: the pool has ended", False),
         (of(rank0=raised(ValueError("odd"))), "learner rank 0 failed: ValueError: odd", False),
     ],

@@ -20,6 +20,7 @@ from learner.algorithms.phases import Draws, Phase, Sweep
 from learner.engine.checkpoint_folders import STOP_FILE
 from learner.errors import LearnerError, NonFiniteLossError
 from learner.feeding.feeder import Feeder
+from learner.feeding.kept_episodes import kept_micro_batches
 from learner.feeding.new_episodes import NewEpisodes
 from learner.feeding.sweeps import Sweeps
 from learner.passes.rows import Batch
@@ -59,6 +60,8 @@ class Trainer:
         collector.stop()
         self.session.evaluate("final", self.algorithm)
         self.session.save(self.algorithm, self.sweeps.taken)
+        # After the checkpoint: fresh actions move the engines' random streams.
+        self._revalue(self.algorithm.fresh_to_diagnose)
 
     def cycle(self, *, online: bool) -> bool:
         """Run one cycle: collect episodes if `online`, run the phases, broadcast the policy if it has changed.
@@ -145,6 +148,23 @@ class Trainer:
         cycle, every = self.state.cycle, self.args.evaluation_every
         if every and 0 < cycle < self.args.cycles and cycle % every == 0 and str(cycle) not in self.state.evaluations:
             self.session.evaluate(f"cycle-{cycle}", self.algorithm)
+            if not self.algorithm.fresh_to_diagnose:
+                self._revalue(0)
+
+    def _revalue(self, fresh: int) -> None:
+        """Let the critic value kept episodes again, with `fresh` actions at each state, for people to look at."""
+        args, version = self.args, self.state.version
+        if not args.history.revalued_episodes or not self.algorithm.has_values:
+            return
+        micro_batches = kept_micro_batches(
+            args.run_dir,
+            args.history.revalued_episodes,
+            self.session.leader,
+            self.session.config,
+            lambda rows: self.feeder.with_fresh(rows, fresh, version),
+        )
+        values = self.algorithm.revalue(micro_batches) if micro_batches else None
+        self.session.recorder.newest(values, self.state.cycle, version)
 
     def phase(self, phase: Phase, batches: Iterable[Batch]) -> dict[str, float]:
         """Take a step on each batch.

@@ -23,6 +23,7 @@ _PLAIN = (
     "window_truncated",
     "worker",
 )
+_VALUES = ("cycle", "version", "q", "v", "advantage", "target")
 
 
 def conversation(row: Record, values: Sequence[Record] = ()) -> Record:
@@ -30,12 +31,15 @@ def conversation(row: Record, values: Sequence[Record] = ()) -> Record:
 
     Args:
         row: a row of `history/episodes`, or of demonstrations, as Python values.
-        values: rows of `history/values` of the episode.
+        values: rows of `history/values` of the episode, and of `history/newest` with `newest` true.
     """
     turns = _turns(row)
     for turn in turns:
-        used = sorted((v for v in values if v["turn"] == turn["turn"]), key=lambda v: v["cycle"])
-        turn["values"] = [{key: v[key] for key in ("cycle", "version", "q", "v", "advantage", "target")} for v in used]
+        of_turn = sorted((v for v in values if v["turn"] == turn["turn"]), key=lambda v: v["cycle"])
+        used = [v for v in of_turn if not v.get("newest")]
+        newest = [v for v in of_turn if v.get("newest")]
+        turn["values"] = [{key: v[key] for key in _VALUES} for v in used]
+        turn["newest"] = {key: newest[-1][key] for key in _VALUES} if newest else None
         if used and used[0].get("token_advantage") and len(used[0]["token_advantage"]) == len(turn["tokens"]):
             for token, advantage in zip(turn["tokens"], used[0]["token_advantage"], strict=True):
                 token["advantage"] = advantage

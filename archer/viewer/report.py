@@ -12,7 +12,7 @@ from archer.viewer.conversation import conversation
 from archer.viewer.curves import charts
 from archer.viewer.runs import Run, interval, is_number
 from archer.viewer.svg import chart_svg, number
-from archer.viewer.tables import episode_files, read_episode, read_parquet, value_files
+from archer.viewer.tables import episode_files, newest_files, read_episode, read_parquet, value_files
 
 _ENVIRONMENT_ONLY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The page may run no program and load nothing: what an episode says stays text even if an escape were missing."""
@@ -112,10 +112,11 @@ def _episodes(run: Run, most: int) -> Iterator[str]:
 
 def _values(run: Run, episode_id: str) -> list[dict[str, Any]]:
     found = []
-    for path in value_files(run):
-        table = read_parquet(path)
-        if table is not None:
-            found += [row for row in table.to_pylist() if row["episode_id"] == episode_id]
+    for paths, newest in ((value_files(run), False), (newest_files(run), True)):
+        for path in paths:
+            table = read_parquet(path)
+            if table is not None:
+                found += [{**row, "newest": newest} for row in table.to_pylist() if row["episode_id"] == episode_id]
     return found
 
 
@@ -132,6 +133,9 @@ def _episode(episode: dict[str, Any]) -> str:
             figures += [
                 f"{name} {used[name]:.3f}" for name in ("q", "v", "advantage", "target") if used[name] is not None
             ]
+        if newest := turn["newest"]:
+            seen = [f"{name} {newest[name]:.3f}" for name in ("q", "v", "advantage") if newest[name] is not None]
+            figures.append(f"critic of cycle {newest['cycle']}: {', '.join(seen)}")
         figures += [turn["stop"]] if turn["stop"] and not turn["stop"].startswith("stop") else []
         parts.append(_message({"role": "assistant", "content": turn["action"]}, ", ".join(figures)))
         parts += [_message(message) for message in turn["after"]]

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from archer.viewer.runs import Run, find_runs
-from archer.viewer.tables import DEMONSTRATIONS, episode_files, read_demonstrations, value_files
+from archer.viewer.tables import DEMONSTRATIONS, episode_files, newest_files, read_demonstrations, value_files
 
 _SCHEMA = """
 CREATE SEQUENCE number;
@@ -29,7 +29,7 @@ CREATE TABLE episodes (
 );
 CREATE TABLE texts (id INTEGER, file INTEGER, text VARCHAR, lower VARCHAR);
 CREATE TABLE used (file INTEGER, run VARCHAR, episode_id VARCHAR, turn INTEGER, cycle INTEGER, version INTEGER,
-    q FLOAT, v FLOAT, advantage FLOAT, target FLOAT, token_advantage FLOAT[]);
+    q FLOAT, v FLOAT, advantage FLOAT, target FLOAT, token_advantage FLOAT[], newest BOOLEAN);
 """
 _EPISODES = """
     nextval('number')::INTEGER AS id, {file} AS file, {row} AS row, {run} AS run, episode_id, {stage} AS stage,
@@ -40,6 +40,7 @@ _EPISODES = """
 """
 _KEPT = {name: name for name in ("stage", "evaluation", "cycle", "version")}
 _DEMONSTRATED = {"stage": "'demonstration'", "evaluation": "NULL", "cycle": "0", "version": "-1"}
+_NEWEST = "values of the newest critic"
 _AT_ONCE = 64
 """Files that one statement reads: many, because each statement costs; few, so that pages can be served between."""
 
@@ -50,7 +51,7 @@ Query = Callable[[str, Sequence[Any]], list[dict[str, Any]]]
 class _File:
     run: str
     path: Path
-    kind: str  # "episodes", "demonstrations" or "values"
+    kind: str  # "episodes", "demonstrations", "values" or "values of the newest critic"
     size: int
     modified: int
 
@@ -132,7 +133,11 @@ class Store:
         root = self.root.resolve()
         for run in self.runs():
             episodes = [(path, _kind(path)) for path in episode_files(run)]
-            for path, kind in [*episodes, *((path, "values") for path in value_files(run))]:
+            values = [
+                *((path, "values") for path in value_files(run)),
+                *((path, _NEWEST) for path in newest_files(run)),
+            ]
+            for path, kind in [*episodes, *values]:
                 try:
                     stat = path.stat()
                     inside = path.resolve().is_relative_to(root)
@@ -171,7 +176,7 @@ class Store:
         cursor.begin()
         try:
             cursor.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", names)
-            if group[0].kind == "values":
+            if group[0].kind in ("values", _NEWEST):
                 _insert_values(cursor, group)
             else:
                 _insert_episodes(cursor, group, self._numbers[group[0]])
@@ -186,9 +191,9 @@ class Store:
 def _insert_values(cursor: duckdb.DuckDBPyConnection, group: Sequence[_File]) -> None:
     cursor.execute(
         "INSERT INTO used SELECT f.file, f.run, p.episode_id, turn, p.cycle, p.version, q, v, advantage, target, "
-        "token_advantage FROM read_parquet(?, filename=true) p JOIN files f ON f.path = p.filename "
+        "token_advantage, ? FROM read_parquet(?, filename=true) p JOIN files f ON f.path = p.filename "
         "WHERE p.episode_id IN (SELECT episode_id FROM episodes WHERE run = ?)",
-        [[str(file.path) for file in group], group[0].run],
+        [group[0].kind == _NEWEST, [str(file.path) for file in group], group[0].run],
     )
 
 

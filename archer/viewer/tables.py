@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from archer.viewer.runs import Run
-from learner.history.folder import EPISODES, VALUES, history_files
+from learner.history.folder import EPISODES, NEWEST, VALUES, history_files
 
 DEMONSTRATIONS = "demonstrations.arrow"
 
@@ -66,5 +66,10 @@ def episode_files(run: Run) -> list[Path]:
 
 
 def value_files(run: Run) -> list[Path]:
-    """Return the files of a run that hold values of turns."""
+    """Return the files of a run that hold values of turns as steps used them."""
     return history_files(run.path, VALUES)
+
+
+def newest_files(run: Run) -> list[Path]:
+    """Return the files of a run that hold values of turns as its newest critic sees them."""
+    return history_files(run.path, NEWEST)

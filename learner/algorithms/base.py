@@ -101,6 +101,14 @@ class Algorithm(ABC):
         """
         return {}
 
+    def revalue(self, micro_batches: MicroBatches) -> TurnValues | None:
+        """Return the values that the critic gives the turns of whole episodes now; None without an utterance critic.
+
+        Args:
+            micro_batches: as for `diagnose`, with as many fresh actions.
+        """
+        return None
+
     def finish_cycle(self, cycle: int) -> None:  # noqa: B027
         """Hand out weights other than the policy's, after the phases of `cycle` and before the next episode."""
 

@@ -145,8 +145,33 @@ class ActorCritic:
 
         Q, V and target are means over heads; the advantage is that of the ensemble, as in the actor.
         """
-        ahead = advantage(self._over_heads(q).unsqueeze(-1), self._over_heads(v)).squeeze(-1)
-        self.used.add(rows, q=q.mean(0), v=v.mean(0), advantage=ahead, target=target.mean(0))
+        self.used.add(rows, q=q.mean(0), v=v.mean(0), advantage=self._ahead(q, v), target=target.mean(0))
+
+    def _ahead(self, q: Tensor, v: Tensor) -> Tensor:
+        """Return the advantage of the ensemble [samples], of Q and V [heads, samples]."""
+        return advantage(self._over_heads(q).unsqueeze(-1), self._over_heads(v)).squeeze(-1)
+
+    def revalue(self, micro_batches: MicroBatches) -> TurnValues:
+        """Return the values of the turns of whole episodes, as in `note_values` but without a target."""
+        values = TurnValues()
+        values.limit = sum(len(row.turns) for rows in micro_batches for row in rows)
+        for rows in micro_batches:
+            fresh = self.config.critic.value == "fresh"
+            parts: tuple[Part, ...] = ("fresh", "action") if fresh else ("state", "action")
+            layout = self.critic_encoder.encode(rows, parts, 1).to(self.critic.device)
+            with torch.no_grad():
+                found = self.critic(
+                    layout, q=("fresh", "action") if fresh else ("action",), v=() if fresh else ("state",)
+                )
+            q = found["q_action"]
+            if fresh:
+                states = backup_at_states(self.config.critic, rows, found["q_fresh"])
+                each = states.split([len(row.states) for row in rows], 1)
+                v = torch.cat([part[:, : len(row.turns)] for part, row in zip(each, rows, strict=True)], 1)
+            else:
+                v = found["v_state"]
+            values.add(rows, q=q.mean(0), v=v.mean(0), advantage=self._ahead(q, v))
+        return values
 
     def _q_target(self, rows: Sequence[Row], next_value: Tensor) -> Tensor:
         """Return the targets of Q [heads, samples].
@@ -299,6 +324,9 @@ class OverActorCritic(Algorithm):
             true = [q for _, of_rows in legal for q in of_rows]
             found |= against_exact([engines.action_values(rows) for rows, _ in legal], true, engines.critic.device)
         return found
+
+    def revalue(self, micro_batches: MicroBatches) -> TurnValues | None:
+        return self.engines.revalue(micro_batches)
 
     def save(self, directory: Path) -> None:
         super().save(directory)

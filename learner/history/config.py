@@ -22,6 +22,12 @@ class HistoryConfig(StrictConfig):
         description="Turns of each cycle and rank whose values (Q, V, advantage, target) are kept, at most; 0 keeps "
         "none.",
     )
+    revalued_episodes: int = Field(
+        256,
+        ge=0,
+        description="Kept training episodes that an utterance critic values again at the end of the run, at most; if "
+        "its V needs no fresh actions, at each evaluation too. 0 values none.",
+    )
     max_mb: int = Field(
         512,
         ge=1,

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 HISTORY = "history"
-EPISODES, VALUES = "episodes", "values"
-"""The two tables, each a folder of Parquet files."""
+EPISODES, VALUES, NEWEST = "episodes", "values", "newest"
+"""The tables, each a folder of Parquet files. The last has the columns of the second."""
 
-_GROUP = {EPISODES: 32, VALUES: 8192}
+_GROUP = {EPISODES: 32, VALUES: 8192, NEWEST: 8192}
 """Rows that a reader of one row reads: few episodes, which hold tokens and texts."""
 
 _NAME = re.compile(r"(\d{8})-[A-Za-z0-9._-]+\.parquet")
@@ -91,7 +91,14 @@ def thin(folder: Path, max_bytes: int) -> None:
 
 def drop_after(run: Path, cycle: int) -> None:
     """Drop the files of cycles after `cycle`, which a resumed run repeats."""
-    for table in (EPISODES, VALUES):
+    for table in (EPISODES, VALUES, NEWEST):
         for path in history_files(run, table):
             if cycle_of(path) > cycle:
                 path.unlink(missing_ok=True)
+
+
+def drop_before(run: Path, table: str, cycle: int) -> None:
+    """Drop the files of a table of cycles before `cycle`."""
+    for path in history_files(run, table):
+        if cycle_of(path) < cycle:
+            path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from buffer.rollout_records import PlayedEpisode
 from learner.history.config import HistoryConfig
 from learner.history.episodes import Stage, episode_table
-from learner.history.folder import EPISODES, VALUES, HistoryFolder
+from learner.history.folder import EPISODES, NEWEST, VALUES, HistoryFolder, drop_before
 from learner.history.values import TurnValues
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class Recorder:
         self._folder = {
             EPISODES: HistoryFolder(run, config.max_mb * 3 // 4 * 2**20),
             VALUES: HistoryFolder(run, max(config.max_mb // 4, 1) * 2**20),
+            NEWEST: HistoryFolder(run, max(config.max_mb // 4, 1) * 2**20),
         }
+        self._run = run
         self._tokenizer = tokenizer
         self._rank = rank
         self._refused = False
@@ -53,6 +55,13 @@ class Recorder:
         table = None if used is None else used.take(cycle, version)
         if table is not None:
             self._write(VALUES, cycle, f"rank-{self._rank}", lambda: table, True)
+
+    def newest(self, values: TurnValues | None, cycle: int, version: int) -> None:
+        """Keep how the critic of `cycle` finished cycles values kept episodes, in place of what earlier ones did."""
+        table = None if values is None else values.take(cycle, version)
+        if table is not None:
+            self._write(NEWEST, cycle, f"rank-{self._rank}", lambda: table, True)
+            drop_before(self._run, NEWEST, cycle)
 
     def _table(self, kept: Sequence[PlayedEpisode], cycle: int, name: str | None, greedy: bool) -> pa.Table:
         stage: Stage = "training" if name is None else "evaluation"

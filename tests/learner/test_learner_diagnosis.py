@@ -13,7 +13,7 @@ import torch
 from actor_cases import save_model
 from algorithm_cases import OneRank, episodes
 from learner_cases import flat_actions, make_episode, make_row
-from table_cases import PAIRS, one_turn, pair, table_algorithm
+from table_cases import PAIRS, give_fresh, one_turn, pair, table_algorithm
 from torch import Tensor
 from trainer_cases import Memory, cycles, make_args, make_trainer, played, train
 
@@ -96,9 +96,9 @@ def table_rows() -> list[Row]:
     return [Row(long, np.array([0, 1], np.int32)), one_turn([2], [5], -1.0, name="short")]
 
 
-def table_archer() -> Any:
+def table_archer(**critic_settings: Any) -> Any:
     """Return ArCHer with known tables: the second head is 1 higher, so that V, the mean over heads, is 0.5 higher."""
-    algorithm = table_algorithm("archer", critic={"gamma": GAMMA})
+    algorithm = table_algorithm("archer", critic={"gamma": GAMMA, **critic_settings})
     critic: Any = algorithm.engines.critic.module
     for extra, head in enumerate(critic.v):
         head.value.data[1:4] = torch.tensor([0.5, 1.5, 2.5]) + extra
@@ -136,6 +136,34 @@ def test_archers_figures_are_those_of_its_tables() -> None:
     assert algorithm.diagnose([rows], exact) == pytest.approx(expected, rel=1e-5)
     assert algorithm.diagnose([rows[:1], rows[1:]], exact) == pytest.approx(expected, rel=1e-5)
     assert set(algorithm.diagnose([rows], None)) == {name for name in expected if "exact" not in name}
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize(
+    ("critic", "v", "advantage"),
+    [
+        ({}, [1.0, 2.0, 2.0], [0.5, 1.5, 3.5]),
+        # The mean of Q over the fresh actions 5 and 6 of each state.
+        ({"value": "fresh", "n_step": 1, "unit": "episode"}, [2.0, 4.5, 4.5], [-0.5, -1.0, 1.0]),
+    ],
+)
+def test_the_values_of_kept_turns_are_those_of_the_tables(
+    critic: dict[str, Any], v: list[float], advantage: list[float]
+) -> None:
+    rows = table_rows()
+    for row in rows:
+        give_fresh(row, [[[5], [6]] for _ in row.turns])
+    found = table_archer(**critic).revalue([rows[:1], rows[1:]])
+    assert found is not None
+    kept = found.take(7, 9)
+    assert kept is not None
+    assert kept["episode_id"].to_pylist() == ["long", "long", "short"]
+    assert kept["turn"].to_pylist() == [0, 1, 0]
+    assert kept["q"].to_pylist() == pytest.approx([1.5, 3.5, 5.5])
+    assert kept["v"].to_pylist() == pytest.approx(v)
+    assert kept["advantage"].to_pylist() == pytest.approx(advantage)
+    assert kept["target"].to_pylist() == [None] * 3
+    assert kept["cycle"].to_pylist() == [7] * 3
 
 
 @pytest.mark.usefixtures("one_rank")

@@ -85,6 +85,32 @@ def test_values_belong_to_turns_of_the_cycle_and_agree_with_each_other(run: Path
     assert all(row.turn < len(episodes.loc[row.episode_id, "reward"]) for row in known.itertuples())
 
 
+def test_the_critic_of_the_end_values_the_kept_episodes_again(run: Path) -> None:
+    newest = pd.read_parquet(run / "history" / "newest")
+    assert set(newest["cycle"]) == {2}, "those of the evaluation after cycle 1 are replaced"
+    assert newest[["q", "v", "advantage"]].notna().all().all()
+    assert newest["target"].isna().all()
+    episodes = pd.read_parquet(run / "history" / "episodes")
+    training = episodes[episodes["stage"] == "training"]
+    assert {(row.episode_id, turn) for row in training.itertuples() for turn in range(len(row.reward))} == set(
+        zip(newest["episode_id"], newest["turn"], strict=True)
+    )
+    # A step has changed the critic since it last used a turn.
+    used = pd.read_parquet(run / "history" / "values")
+    both = newest.merge(used[used["cycle"] == 1], on=["episode_id", "turn"], suffixes=("", "_used"))
+    assert len(both)
+    assert (both["q"] != both["q_used"]).any()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_a_critic_whose_v_is_of_fresh_actions_values_kept_episodes_at_the_end_only(tmp_path: Path) -> None:
+    run = _run(tmp_path, "learner.critic.value=fresh", "history.revalued_episodes=3")
+    newest = pd.read_parquet(run / "history" / "newest")
+    assert newest["episode_id"].nunique() <= 3
+    assert set(newest["cycle"]) == {2}
+    assert newest[["q", "v", "advantage"]].notna().all().all()
+
+
 @pytest.mark.usefixtures("one_rank")
 def test_ppo_keeps_the_advantages_of_tokens_whose_mean_is_that_of_the_turn(tmp_path: Path) -> None:
     run = _run(tmp_path, "algorithm=ppo", "cycles=1", "evaluation.every=0")

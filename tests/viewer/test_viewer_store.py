@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
@@ -16,11 +17,13 @@ from viewer_cases import say, small_runs
 
 from archer.cli import app
 from archer.viewer.app import make_app
+from archer.viewer.detail import episode_page
 from archer.viewer.search import search_terms
 from archer.viewer.store import Store
 from bench.viewer_data import MadeRun, write_run
 from learner.feeding.demonstrations import write_demonstrations
-from learner.history.folder import EPISODES, VALUES, history_files
+from learner.history.folder import EPISODES, NEWEST, VALUES, HistoryFolder, history_files
+from learner.history.values import VALUE_TABLE
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +103,30 @@ def test_an_episode_has_its_turns_tokens_values_and_siblings(root: Path, page: T
         assert turn["after"] == [episode["messages"][2 + 2 * turn["turn"]]]
         assert turn["stop"] == "stop token"
     assert shown["turns"][0]["values"][0]["q"] == pytest.approx(used["q"])
+    assert shown["turns"][0]["newest"] is None, "these runs have not ended"
     assert shown["return"] == sum(episode["reward"])
     final = next(e for e in _all(root) if e["evaluation"] == "final" and e["run"] == "alpha")
     shown = page.get("/api/episode", params={name: final[name] for name in ("run", "file", "row")}).json()
     versions = {(row["run"], row["evaluation"]) for row in shown["siblings"]}
     assert versions >= {("alpha", "clone"), ("alpha", "cycle-2"), ("alpha", "final"), ("beta", "clone")}
+
+
+def test_a_turn_has_the_values_of_the_newest_critic_beside_those_that_were_used(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "alpha", tmp_path / "alpha")
+    used = pq.read_table(history_files(root / "alpha", VALUES)[0]).to_pylist()[0]
+    newest = pa.Table.from_pylist([used | {"q": 9.0, "cycle": 77, "target": None}], VALUE_TABLE)
+    HistoryFolder(tmp_path / "alpha", 1 << 20).write(NEWEST, 77, "rank-0", newest)
+    episode = next(e for e in _all(root) if e["episode_id"] == used["episode_id"])
+    store = Store(tmp_path)
+    store.refresh()
+    shown = episode_page(store, "alpha", episode["file"], episode["row"])
+    store.close()
+    assert shown is not None
+    of_turn = {turn["turn"]: turn for turn in shown["turns"]}
+    assert of_turn[used["turn"]]["newest"]["q"] == 9.0
+    assert of_turn[used["turn"]]["newest"]["cycle"] == 77
+    assert of_turn[used["turn"]]["values"][0]["q"] == pytest.approx(used["q"])
+    assert all(turn["newest"] is None for number, turn in of_turn.items() if number != used["turn"])
 
 
 @pytest.mark.parametrize(

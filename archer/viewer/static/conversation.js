@@ -42,13 +42,14 @@ const tone = (value) => (value > 0 ? "plus" : value < 0 ? "minus" : "");
 const Value = ({ label, value, title, sign }) => html`<span class=${`value ${sign ? tone(value) : ""}`} title=${title}><span class="dim">${label}</span> ${sign ? signed(value) : figure(value)}</span>`;
 const VALUES = [["q", "Q", "Q(s, a)"], ["v", "V", "V(s)"], ["advantage", "A", "advantage"], ["target", "target", "target of Q"]];
 
-// The values as the first step used them and, if a later cycle used the turn again, as the newest one did.
-function Used({ values }) {
-  const rows = values.length > 1 ? [values[0], values[values.length - 1]] : values;
+// The values as the first step used them, and as the newest critic sees them. Without the latter, those of the newest
+// cycle that used the turn again.
+function Used({ values, newest }) {
+  const rows = newest ? [...values.slice(0, 1), newest] : values.length > 1 ? [values[0], values[values.length - 1]] : values;
   const known = VALUES.filter(([name]) => rows.some((row) => row[name] !== null));
   return html`<div class="useds">${rows.map((row, i) => {
-    const when = i ? `in cycle ${row.cycle}, the newest that used this turn` : `as first used, in cycle ${row.cycle}`;
-    return html`<span class="dim">${i ? "latest, " : "used, "}cycle ${row.cycle}</span>${known.map(([name, label, long]) => html`<${Value} label=${label} value=${row[name]} sign=${name === "advantage"} title=${`${long} ${when}`}/>`)}${VALUES.slice(known.length).map(() => html`<span></span>`)}`;
+    const when = row === newest ? `as the critic sees it after ${row.cycle} cycles` : i ? `in cycle ${row.cycle}, the newest that used this turn` : `as first used, in cycle ${row.cycle}`;
+    return html`<span class="dim">${row === newest ? "now, " : i ? "latest, " : "used, "}cycle ${row.cycle}</span>${known.map(([name, label, long]) => html`<${Value} label=${label} value=${row[name]} sign=${name === "advantage"} title=${`${long} ${when}`}/>`)}${VALUES.slice(known.length).map(() => html`<span></span>`)}`;
   })}</div>`;
 }
 
@@ -76,7 +77,7 @@ export function Turn({ turn, shade, most, marked, before }) {
     <div class="message policy">
       <div class="head"><span class="role">turn ${turn.turn + 1}</span><${Figures} turn=${turn}/></div>
       ${turn.tokens.length ? html`<${Tokens} ...${{ turn, shade, most, before }}/>` : html`<div class="said">${turn.action}</div>`}
-      ${turn.values.length > 0 && html`<${Used} values=${turn.values}/>`}
+      ${(turn.values.length > 0 || turn.newest) && html`<${Used} values=${turn.values} newest=${turn.newest}/>`}
     </div>
     ${turn.after.map((message) => html`<${Message} message=${message}/>`)}
   </article>`;

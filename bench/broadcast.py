@@ -7,9 +7,9 @@ learner of one rank, and travel through shared memory, the backend for CPUs.
 Each size has two rows: first all weights are changed and sent; then, on the same engine, an adapter of rank 16 on these
 weights. In the second case only the adapter is sent, and the engine merges it into its base.
 
-`write` fills the shared memory while the engine generates; `stopped` is the time from the pause to the end of the
-update, in which the engine answers no request; `proof` is the rest, in which both sides compute the log-probabilities
-of a probe sequence.
+`expect` is the learner's side of the proof, before the engine pauses; `write` fills the shared memory while the engine
+generates; `stopped` is the time from the pause to the end of the update, in which the engine answers no request. Then
+the learner goes on, and the engine answers the proof, `proof`, beside its requests. `whole` ends with the proof.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from archer.driver.demonstrations import play_demonstrations, texts
 from archer.driver.model import build_tiny_model
 from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
+from learner.broadcast.proof import probe_positions
 from learner.config import LoraConfig
 from learner.models.adapters import weights, with_adapter
 from learner.models.policy import Policy, sequence_logprobs
@@ -56,17 +57,25 @@ TIMEOUT_S = 600.0
 
 LORA = LoraConfig(rank=16)
 
+# From this many millions of parameters on, in copies of all weights.
+AIMED_FROM, STOPPED_AIM, WHOLE_AIM = 10.0, 3.0, 8.0
+
+AIMS = {"from millions of parameters": AIMED_FROM, "stopped / copy": STOPPED_AIM, "whole / copy": WHOLE_AIM}
+
 COLUMNS = {
     "parameters_millions": "parameters, M",
     "sends": "sends",
     "megabytes": "MB",
     "copy_ms": "copy, ms",
-    "broadcast_ms": "broadcast, ms",
+    "expect_ms": "expect, ms",
     "write_ms": "write, ms",
     "stopped_ms": "stopped, ms",
     "proof_ms": "proof, ms",
-    "transfer_ratio": "(write + stopped) / copy",
-    "ratio": "broadcast / copy",
+    "whole_ms": "whole, ms",
+    "stopped_ratio": "stopped / copy",
+    "stopped_aim": "aim",
+    "whole_ratio": "whole / copy",
+    "whole_aim": "aim",
     "max_gap": "largest gap",
 }
 
@@ -94,7 +103,7 @@ class TimedClient:
 
 
 class TimedPool:
-    """The pool as the broadcaster uses it, which records when the client is ready and how long a probe takes."""
+    """The pool as the broadcaster uses it, which records when the client is ready."""
 
     def __init__(self, pool: PoolClient) -> None:
         self._pool = pool
@@ -104,12 +113,6 @@ class TimedPool:
         client = TimedClient(self._pool.sync_client(), self.marks)
         self.marks["ready"] = time.perf_counter()
         return client
-
-    def probe(self, tokens: np.ndarray) -> Any:
-        begin = time.perf_counter()
-        answers = self._pool.probe(tokens)
-        self.marks["probe"] = time.perf_counter() - begin
-        return answers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
@@ -137,7 +140,7 @@ def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> lis
         adapted = measure_broadcasts(preset, with_adapter(model, LORA), pool, repeats, version=2 + repeats)
     finally:
         pool.shutdown()
-    say(f"  an adapter takes {adapted['broadcast_ms'] / whole['broadcast_ms']:.2f} of the time of all weights")
+    say(f"  an adapter takes {adapted['whole_ms'] / whole['whole_ms']:.2f} of the time of all weights")
     return [whole, adapted]
 
 
@@ -158,51 +161,70 @@ def measure_broadcasts(
         timeout_s=TIMEOUT_S,
         logprobs_fn=partial(sequence_logprobs, Policy(model, preset.rollout.sampling.temperature)),
         probe_tokens=probe,
+        positions=probe_positions(PROBE_TOKENS, sum(w.parameter.numel() for w in weights(model))),
         tolerance=TOLERANCE,
     )
     begin = time.perf_counter()
     broadcaster.broadcast(version)
     first = time.perf_counter() - begin
-    copy = copier(sent)
-    runs = [once(broadcaster, watched, model, copy, version=version + 1 + i) for i in range(repeats)]
+    copy, copy_all = copier(sent), copier([tensor for _, tensor in source])
+    runs = [once(broadcaster, watched, model, (copy, copy_all), version=version + 1 + i) for i in range(repeats)]
     broadcaster.close()
+    millions = sum(w.parameter.numel() for w in weights(model)) / 1e6
     row = {
-        "parameters_millions": sum(w.parameter.numel() for w in weights(model)) / 1e6,
+        "parameters_millions": millions,
         "sends": f"adapter of rank {LORA.rank}" if source.adapted else "all weights",
         "megabytes": size / 1e6,
         **medians(runs),
+        "stopped_aim": STOPPED_AIM if millions >= AIMED_FROM else None,
+        "whole_aim": WHOLE_AIM if millions >= AIMED_FROM else None,
+        "positions": len(broadcaster.positions),
         "first_broadcast_ms": first * 1e3,
         "runs": runs,
     }
-    say(f"  {row['ratio']:.1f} times a copy, {row['transfer_ratio']:.1f} without the proof")
+    say(f"  stopped for {row['stopped_ratio']:.1f} copies, {row['whole_ratio']:.1f} in all")
     return row
 
 
 def once(
-    broadcaster: Broadcaster, pool: TimedPool, model: torch.nn.Module, copy: Callable[[], float], *, version: int
+    broadcaster: Broadcaster,
+    pool: TimedPool,
+    model: torch.nn.Module,
+    copies: tuple[Callable[[], float], Callable[[], float]],
+    *,
+    version: int,
 ) -> dict[str, float]:
-    """Change all trained weights, copy them in memory and broadcast them; return milliseconds of each part."""
+    """Change all trained weights, copy them in memory and broadcast them; return milliseconds of each part.
+
+    Args:
+        copies: copy what is sent, and all weights, and return the seconds.
+    """
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 # The sum changes an adapter's B, which starts at zero.
                 parameter.mul_(1.01).add_(1e-3)
-    copied = copy()
+    copied, copied_all = (copy() for copy in copies)
     begin = time.perf_counter()
-    gap = broadcaster.broadcast(version)
-    total = time.perf_counter() - begin
-    marks = pool.marks
-    write, stopped = marks["paused"] - marks["ready"], marks["resumed"] - marks["paused"]
+    broadcaster.send(version)
+    sent = time.perf_counter() - begin
+    gap = broadcaster.settle()
+    assert gap is not None
+    whole = time.perf_counter() - begin
+    marks, parts = pool.marks, broadcaster.parts
+    stopped = marks["resumed"] - marks["paused"]
     return {
         "copy_ms": copied * 1e3,
-        "broadcast_ms": total * 1e3,
-        "write_ms": write * 1e3,
+        "copy_all_ms": copied_all * 1e3,
+        "expect_ms": parts["expect"] * 1e3,
+        "connect_ms": parts["connect"] * 1e3,
+        "write_ms": (marks["paused"] - marks["ready"]) * 1e3,
         "stopped_ms": stopped * 1e3,
-        # The proof includes everything that is not transfer, such as the learner's log-probabilities.
-        "proof_ms": (total - write - stopped) * 1e3,
-        "probe_ms": marks["probe"] * 1e3,
-        "ratio": total / copied,
-        "transfer_ratio": (write + stopped) / copied,
+        "send_ms": sent * 1e3,
+        "proof_ms": parts["prove"] * 1e3,
+        "whole_ms": whole * 1e3,
+        "stopped_ratio": stopped / copied_all,
+        "whole_ratio": whole / copied_all,
         "max_gap": gap,
     }
 
@@ -236,7 +258,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, local_cluster(num_cpus=2):
         rows = [row for millions in sizes for row in measure(preset, millions, repeats, Path(scratch))]
     print_table("Broadcast to one engine through shared memory", COLUMNS, rows)
-    say(f"written to {report('broadcast', arguments, rows, repeats=repeats, tied=arguments.tied)}")
+    say(f"written to {report('broadcast', arguments, rows, repeats=repeats, tied=arguments.tied, aims=AIMS)}")
 
 
 if __name__ == "__main__":

@@ -130,4 +130,4 @@ class ProbeAnswer:
 
     worker: str
     version: int  # Policy version of the engine
-    logprobs: np.ndarray  # float32 [length - 1], log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature
+    logprobs: np.ndarray  # float32 [positions], log p(tokens[i] | tokens[:i]) at the sampling temperature

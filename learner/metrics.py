@@ -93,11 +93,15 @@ class LeadingMetrics:
         )
         self.policy_version = Gauge("policy_version", "Policy version of the last broadcast.", **common)
         self.broadcast_seconds = Histogram(
-            "broadcast_seconds", "Time of a broadcast with its proof.", buckets=SLOW_S, **common
+            "broadcast_seconds",
+            "Time that a broadcast kept the learner; of the proof, what the learner waited for it.",
+            buckets=SLOW_S,
+            **common,
         )
         self.broadcast_parts = Counter(
             "broadcast_part_seconds",
-            "Seconds of broadcasts by part: expect (the learner's log-probabilities), connect, transfer, prove.",
+            "Seconds of broadcasts by part: expect (the learner's log-probabilities), connect, transfer, prove (the "
+            "engines' answers, beside the rollouts), and wait (for the rest of them).",
             ["part"],
             **common,
         )

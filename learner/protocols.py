@@ -76,8 +76,8 @@ class RolloutService(Protocol):
     def sync_client(self) -> Any:
         """Return the client through which weights reach the engines (`learner.broadcast.broadcaster.SyncClient`)."""
 
-    def probe(self, tokens: np.ndarray) -> Sequence[ProbeAnswer]:
-        """Return each engine's log-probabilities of `tokens`, int32 [length]."""
+    def probe(self, tokens: np.ndarray, positions: np.ndarray) -> Sequence[ProbeAnswer]:
+        """Return each engine's log p(tokens[i] | tokens[:i]) for each i in `positions`, int32 ascending from 1 on."""
 
 
 class Scorer(Protocol):

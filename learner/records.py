@@ -53,7 +53,7 @@ class Records:
         return time.process_time() - self._processor_started
 
     def publish(self, kind: str, **fields: Any) -> None:
-        """Publish an event: stage, phase, step, held_out, cycle, evaluation or checkpoint."""
+        """Publish an event: stage, phase, step, held_out, cycle, evaluation, checkpoint or unproved."""
         if self._is_first:
             self._board.publish({"kind": kind, **fields})
 
@@ -110,11 +110,15 @@ class Records:
         if self._leading is not None:
             self._leading.proof_gap.set(gap)
 
-    def broadcast(self, version: int, seconds: float, parts: Mapping[str, float], attempts: int) -> None:
-        """Record a proved broadcast: its seconds, and those of its parts over all attempts."""
+    def sent(self, version: int) -> None:
+        """Record that the engines have the weights of a version."""
+        if self._leading is not None:
+            self._leading.policy_version.set(version)
+
+    def broadcast(self, seconds: float, parts: Mapping[str, float], attempts: int) -> None:
+        """Record a proved broadcast: the learner's seconds, and those of its parts over all attempts."""
         if self._leading is None:
             return
-        self._leading.policy_version.set(version)
         self._leading.broadcast_seconds.observe(seconds)
         self._leading.broadcast_attempts.inc(attempts)
         for part, of_part in parts.items():

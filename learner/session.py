@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from learner.algorithms.base import Algorithm
 from learner.broadcast.in_process import InProcessBroadcaster, OwnWeights
+from learner.broadcast.proof import BroadcastProofError, probe_positions
 from learner.check.bounded import longest_window
 from learner.collector import Collector, first_seed
 from learner.engine import checkpoint_folders, checkpoints
@@ -42,6 +43,7 @@ class Session:
 
     Attributes:
         base: identity of the frozen model under the adapters, if adapters are trained.
+        proof_gap: largest gap of the last proof that has ended, None before the first.
     """
 
     def __init__(self, args: TrainArgs) -> None:
@@ -51,10 +53,13 @@ class Session:
         self.tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
         self.records = Records(args.board, self.state.wall_seconds, earlier_processor_s=self.state.processor_seconds)
         self.records.begin(args.pass_gap, self.config.broadcast.tolerance)
-        self.leader = Leader(args.rollouts.stale_error, self._send)
+        self.leader = Leader(args.rollouts.stale_error, self._rebroadcast)
         self.recorder = Recorder(args.history, args.run_dir, self.tokenizer, self.leader.rank)
         self.collector = Collector(args, self.state, self.leader, self.records, self.recorder)
         self.base: Base | None = None
+        self.proof_gap: float | None = None
+        self._sent_s = 0.0
+        self._sent_episodes = self.state.episodes
         self._best_return = self.leader.call(self._recall_best)
         self._broadcaster: Broadcaster | InProcessBroadcaster | None = None
 
@@ -81,13 +86,16 @@ class Session:
 
     def _make_broadcaster(self, algorithm: Algorithm, probe: np.ndarray) -> Broadcaster | InProcessBroadcaster:
         config, settings = self.config, self.config.broadcast
+        positions = probe_positions(
+            len(probe), sum(getattr(p, "ds_numel", p.numel()) for p in algorithm.policy_model.parameters())
+        )
 
         def logprobs(tokens: np.ndarray) -> np.ndarray:
             return sequence_logprobs(algorithm.policy, tokens, algorithm.policy.device)
 
         if self.args.mode == "inline":
             source = OwnWeights(algorithm.policy_model)
-            return InProcessBroadcaster(source, self.args.rollouts, logprobs, probe, settings.tolerance)
+            return InProcessBroadcaster(source, self.args.rollouts, logprobs, probe, positions, settings.tolerance)
         from learner.broadcast.broadcaster import Broadcaster  # late: imports vLLM, which an inline run does without
         from learner.broadcast.policy_source import PolicySource
 
@@ -100,6 +108,7 @@ class Session:
             timeout_s=settings.timeout_s,
             logprobs_fn=logprobs,
             probe_tokens=probe,
+            positions=positions,
             tolerance=settings.tolerance,
             tls=self.args.tls,
         )
@@ -128,32 +137,67 @@ class Session:
         checkpoint. Called on every rank."""
         if self.args.restarts:
             self.broadcast()
+            self.settle()
         else:
             self.prove()
 
-    def broadcast(self) -> float:
-        """Send the weights as the next policy version and return the largest gap of the proof. Called on every rank."""
+    def broadcast(self) -> None:
+        """Send the weights as the next policy version. Called on every rank.
+
+        The engines play on at once, and are proved meanwhile. `settle` waits for the proof; nothing may train on what
+        they play, report it or keep it before.
+        """
         self.state.version += 1
-        return self._send()
+        self._send()
+
+    def settle(self) -> None:
+        """Wait until the last broadcast is proved. Called on every rank.
+
+        Raises BroadcastProofError if it is not, and records that what was played since is unproved.
+        """
+        started = time.monotonic()
+        try:
+            gap = self.broadcaster.settle()
+        except BroadcastProofError as error:
+            raise self._unproved(error) from error
+        if gap is not None:
+            sender, seconds = self.broadcaster, self._sent_s + time.monotonic() - started
+            self.records.broadcast(seconds, sender.parts, sender.attempts)
+            self._proved(gap)
 
     def prove(self) -> None:
         """Prove that the engines compute the learner's function, with the weights that both have loaded.
 
         Called on every rank. Without it, a difference would show only at the end of the first cycle.
         """
-        gap = self.broadcaster.prove(self.state.version)
+        self._proved(self.broadcaster.prove(self.state.version))
+
+    def _send(self) -> None:
+        """Send the weights under the current version."""
+        started = time.monotonic()
+        self.broadcaster.send(self.state.version)
+        self._sent_s, self._sent_episodes = time.monotonic() - started, self.state.episodes
+        self.records.sent(self.state.version)
+
+    def _rebroadcast(self) -> None:
+        """Send the weights again, to engines that have restarted, and prove them at once."""
+        self.settle()
+        self._send()
+        self.settle()
+
+    def _proved(self, gap: float) -> None:
+        self.proof_gap = gap
         self.state.proof_max_gap = max(self.state.proof_max_gap, gap)
         self.records.proof(gap)
 
-    def _send(self) -> float:
-        """Send the weights under the current version, which engines need that have restarted."""
-        started = time.monotonic()
-        gap = self.broadcaster.broadcast(self.state.version)
-        self.state.proof_max_gap = max(self.state.proof_max_gap, gap)
-        self.records.proof(gap)
-        seconds, sender = time.monotonic() - started, self.broadcaster
-        self.records.broadcast(self.state.version, seconds, sender.parts, sender.attempts)
-        return gap
+    def _unproved(self, error: BroadcastProofError) -> BroadcastProofError:
+        """Record that no proof stands behind the current version, and return the error that ends the run."""
+        played = self.state.episodes - self._sent_episodes
+        self.records.publish("unproved", cycle=self.state.cycle, version=self.state.version, episodes=played)
+        return BroadcastProofError(
+            f"{error}. What was played since under policy version {self.state.version} is unproved ({played} episodes "
+            "of this cycle, and those in flight); `archer train --resume` continues from the last checkpoint without it"
+        )
 
     def evaluate(self, name: str, algorithm: Algorithm) -> None:
         """Evaluate the policy of `algorithm`, which the engines hold, and keep it in `best/` if it is the best so far.
@@ -161,6 +205,7 @@ class Session:
         The mean return decides, and of two equal ones the earlier. Called on every rank. Raises CheckpointError if the
         policy cannot be written.
         """
+        self.settle()
         with self.records.phase("evaluation"):
             report = self.collector.evaluate(name)
         if report is None or not self.args.keep_best:
@@ -201,6 +246,7 @@ class Session:
 
         Raises CheckpointError if it cannot be written; earlier checkpoints are unchanged.
         """
+        self.settle()
         self.records.publish("phase", cycle=self.state.cycle, phase="checkpoint")
         folder = self.args.run_dir / "checkpoints"
         what = f"the checkpoint of cycle {self.state.cycle}"

@@ -98,6 +98,7 @@ def _clone(session: Session) -> str:
     folder = args.run_dir / "clone"
     checkpoints.export_policy(cloning.policy_model, session.broadcaster.source, session.tokenizer, folder)
     session.broadcast()
+    session.settle()
     if args.scorer is None:
         session.evaluate("clone", cloning)
     else:  # a critic that is still untrained chooses: no policy to hand over

@@ -1,7 +1,7 @@
 """The trainer: cycles of rollout, phases and broadcast, for any algorithm.
 
-Invariants: when a phase begins, the engines' policy version is `state.version`. Every broadcast is proved. A checkpoint
-is of a complete cycle.
+Invariants: when a phase begins, the engines' policy version is `state.version`. Every broadcast is proved
+before anything learns from what the engines have played with it. A checkpoint is of a complete cycle.
 """
 
 from __future__ import annotations
@@ -76,8 +76,11 @@ class Trainer:
             turns = self.state.turns
             with self._timed("rollout", timings):
                 metrics |= session.collector.collect()
+                session.settle()  # before anything learns from what the engines have played
             new_turns = self.state.turns - turns
             metrics |= self._diagnose(timings)
+        else:
+            session.settle()
         phases = [
             phase.counted(new_turns) if isinstance(phase, Draws) else phase for phase in self.algorithm.phases(cycle)
         ]
@@ -89,7 +92,7 @@ class Trainer:
         with self._timed("broadcast", timings):
             if any(phase.trains_policy for phase in phases):
                 session.records.publish("phase", cycle=cycle, phase="broadcast")
-                metrics["proof_gap"] = session.broadcast()
+                session.broadcast()
             elif online:
                 session.collector.continue_unchanged()
         self._moved = False
@@ -103,8 +106,9 @@ class Trainer:
             "processor_seconds": session.records.processor_seconds,
             "fresh_actions": float(self.feeder.count_fresh()),
         }
-        if self.args.pass_gap is not None:
-            metrics["pass_gap"] = self.args.pass_gap
+        # That of the policy that played the cycle's episodes; the one just broadcast is being proved.
+        gaps = {"pass_gap": self.args.pass_gap, "proof_gap": session.proof_gap}
+        metrics |= {name: gap for name, gap in gaps.items() if gap is not None}
         session.recorder.values(self.algorithm.used, self.state.cycle, version)
         session.records.cycle(self.state.cycle, metrics)
         return self._evaluate_and_save()

@@ -163,12 +163,17 @@ class VllmEngine:
 
         return _actions(await asyncio.gather(*map(with_answer, await self._request(list(prompt), params))))
 
-    async def probe(self, tokens: Sequence[int], temperature: float) -> np.ndarray:
-        """Return log p(tokens[i + 1] | tokens[: i + 1]) at `temperature`, float32 [length - 1].
+    async def probe(
+        self, tokens: Sequence[int] | np.ndarray, temperature: float, positions: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return log p(tokens[i] | tokens[:i]) at `temperature` for each i in `positions`, by default all from 1 on.
+
+        The result is float32 [positions].
 
         Each position is a request of its own, which passes the sampler and the prefix cache as actions do. The answer
         therefore reveals a stale output head, a stale cache and a wrong temperature. (vLLM's prompt_logprobs reveal
-        neither of the last two: they bypass the cache and ignore the temperature.)
+        neither of the last two: they bypass the cache and ignore the temperature.) The longest prefix comes first, and
+        the others find its blocks in the cache.
         """
         ids = [int(token) for token in tokens]
 
@@ -177,7 +182,9 @@ class VllmEngine:
             (output,) = await self._request(ids[:i], params)
             return float(output.logprobs.logprobs[output.logprobs.token_ids.index(ids[i])])
 
-        return np.array(await asyncio.gather(*(logprob(i) for i in range(1, len(ids)))), np.float32)
+        asked = range(1, len(ids)) if positions is None else positions.tolist()
+        last = await logprob(asked[-1])
+        return np.array([*await asyncio.gather(*map(logprob, asked[:-1])), last], np.float32)
 
     # Weights. Between `start_weight_update` and `finish_weight_update` requests are frozen, not lost.
 

@@ -131,9 +131,9 @@ class InlineRollouts:
         """Install weights, tensors by their names in a checkpoint, as policy `version`. Raises WeightTransferError."""
         self._engine.load(version, weights)
 
-    def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
-        """Return the sampler's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature."""
-        logprobs = self._engine.probe(tokens, self._args.config.sampling.temperature)
+    def probe(self, tokens: np.ndarray, positions: np.ndarray) -> list[ProbeAnswer]:
+        """Return the sampler's log p(tokens[i] | tokens[:i]) at the sampling temperature, for i in `positions`."""
+        logprobs = self._engine.probe(tokens, self._args.config.sampling.temperature)[positions - 1]
         return [ProbeAnswer(_NAME, self._engine.version, logprobs)]
 
     def start(

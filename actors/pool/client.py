@@ -139,9 +139,10 @@ class PoolClient:
             self._pool, self._get, list(engines), engines, ranks_per_engine, self._config.request_timeout_s
         )
 
-    def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
-        """Return each ready engine's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature."""
-        return self._get(self._pool.probe.remote(np.asarray(tokens, np.int32)), self._config.request_timeout_s)
+    def probe(self, tokens: np.ndarray, positions: np.ndarray) -> list[ProbeAnswer]:
+        """Return each ready engine's log p(tokens[i] | tokens[:i]) at the sampling temperature, i in `positions`."""
+        arguments = (np.asarray(given, np.int32) for given in (tokens, positions))
+        return self._get(self._pool.probe.remote(*arguments), self._config.request_timeout_s)
 
     def processes(self) -> list[Process]:
         """Return the pool and each worker, whose endpoint also serves vLLM's metrics."""

@@ -191,9 +191,9 @@ class RolloutPool:
     async def weights_arrived(self, incarnations: list[str], version: int) -> None:
         await self._sup.weights_arrived(incarnations, version)
 
-    async def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
+    async def probe(self, tokens: np.ndarray, positions: np.ndarray) -> list[ProbeAnswer]:
         """Return the answers of the ready workers that survive the call. Raises StaleWorkersError if none does."""
-        outcomes = await self._sup.call_each([(worker, [tokens]) for worker in self._sup.ready()], "probe")
+        outcomes = await self._sup.call_each([(worker, [tokens, positions]) for worker in self._sup.ready()], "probe")
         answers = [outcome for outcome in outcomes if not isinstance(outcome, WorkerGone)]
         if not answers:
             raise self._sup.stale_error()

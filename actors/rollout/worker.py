@@ -124,10 +124,10 @@ class RolloutWorker:
         self._metrics.fresh_tokens.inc(len(actions.tokens))
         return actions
 
-    async def probe(self, tokens: np.ndarray) -> ProbeAnswer:
-        """Return this engine's log-probabilities of a token sequence, with its policy version."""
+    async def probe(self, tokens: np.ndarray, positions: np.ndarray) -> ProbeAnswer:
+        """Return this engine's log-probabilities of tokens of a sequence, with its policy version."""
         self._require_started()
-        logprobs = await self._engine.probe(tokens.tolist(), self._args.config.sampling.temperature)
+        logprobs = await self._engine.probe(tokens, self._args.config.sampling.temperature, positions)
         return ProbeAnswer(self._name, self._engine.version, logprobs)
 
     async def update_engine(self, method: str, *args: Any) -> None:

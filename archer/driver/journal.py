@@ -47,7 +47,7 @@ class Journal:
             self._folder.rewind(event["cycle"])
             drop_after(self._folder.path, event["cycle"])
             self._folder.append_row(event)
-        elif event["kind"] in ("held_out", "dropped", "passes"):
+        elif event["kind"] in ("held_out", "dropped", "passes", "unproved"):
             self._folder.append_row(event)
         elif event["kind"] == "evaluation":
             result = EvalResult.from_event(event, env=self._env, greedy=self._greedy)

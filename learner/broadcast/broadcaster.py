@@ -1,5 +1,8 @@
 """The broadcast: send the policy's weights to the engines, and prove that the engines compute with them.
 
+The engines go on with their requests as soon as they have the weights, and answer the proof beside them: `send` returns
+before the proof has ended, and `settle` takes its outcome.
+
 Every rank calls the same methods in the same order. Only rank 0 talks to the engines, through the client that the
 rollout service returns; the other ranks take part in gathering, which is collective under ZeRO-3.
 """
@@ -9,11 +12,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import ray.util
@@ -55,6 +58,14 @@ class SyncClient(HostsClient, Protocol):
     def ranks(self) -> int: ...
 
 
+class _Pending(NamedTuple):
+    """A proof that has begun: of which version, what the learner expects, and on rank 0 the outcome and its seconds."""
+
+    version: int
+    expected: np.ndarray
+    answer: Future[tuple[float | str, float]] | None
+
+
 @dataclass
 class Broadcaster:
     """Sends the policy's weights as a new version, and proves it.
@@ -65,9 +76,11 @@ class Broadcaster:
         logprobs_fn: returns the learner's log p(tokens[i + 1] | tokens[: i + 1]) at the sampling temperature, float32
             [length - 1], for int32 [length]; called on every rank.
         probe_tokens: int32 [length], the sequence on which the proof compares log-probabilities.
+        positions: int32 [positions], the tokens of it that the engines are asked for (`proof.probe_positions`).
         tolerance: the largest gap in log-probability that the proof accepts.
         tls: TLS of the stream to engines on other hosts; None for none.
         parts, attempts: of the last broadcast, the seconds of its parts on this rank and the number of its attempts.
+            The part "prove" is the time in which the engines answered, and "wait" the part of it that `settle` waited.
     """
 
     source: PolicySource
@@ -77,6 +90,7 @@ class Broadcaster:
     timeout_s: float
     logprobs_fn: Callable[[np.ndarray], np.ndarray]
     probe_tokens: np.ndarray
+    positions: np.ndarray
     tolerance: float
     tls: FlightTls | None = None
     parts: dict[str, float] = field(default_factory=dict)
@@ -85,55 +99,105 @@ class Broadcaster:
     _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
     _engines: tuple[str, ...] = ()
     _stream: WeightStream = field(init=False)
+    _pending: _Pending | None = None
 
     def __post_init__(self) -> None:
         self._stream = WeightStream(self.tls)
 
     def broadcast(self, version: int) -> float:
-        """Send the current weights to all running engines as policy `version`. Called on every rank.
+        """Send the current weights as policy `version`, wait for the proof, and return its largest gap.
 
-        Returns the largest gap in log-probability of the proof.
+        Called on every rank. Raises as `send` and `settle` do.
+        """
+        self.send(version)
+        gap = self.settle()
+        assert gap is not None
+        return gap
+
+    def send(self, version: int) -> None:
+        """Send the current weights to all running engines as policy `version`, and begin the proof.
+
+        Called on every rank, and `settle` before the next call. The weights must stay as they are until then.
 
         An engine that dies during the broadcast, or that the stream does not reach, is skipped and stays stale. If none
         is left, the broadcast waits for an engine and tries again.
 
         Raises:
-            BroadcastProofError: an engine does not compute with these weights.
             WaitTimeoutError: a step timed out, or all engines were lost in every attempt.
             LearnerError: an engine is on another host, and `backend` is shm.
         """
-        self.parts, reason = {}, ""
-        with self._part("expect"):
-            expected = self.logprobs_fn(self.probe_tokens)
-        for attempt in range(ATTEMPTS):
-            self.attempts = attempt + 1
+        assert self._pending is None, "take the outcome of the last proof by `settle` first"
+        self.parts, self.attempts = {}, 0
+        with self._part("expect"):  # before the engines pause, not while they wait
+            expected = self.logprobs_fn(self.probe_tokens)[self.positions - 1]
+        self._send_until_taken(version, expected, "")
+
+    def settle(self) -> float | None:
+        """Wait for the proof that `send` began and return the largest gap, or None if no proof has begun.
+
+        Called on every rank. If no engine is left to be proved, the weights are sent again.
+
+        Raises:
+            BroadcastProofError: an engine does not compute with these weights.
+            WaitTimeoutError: as `send` does.
+        """
+        while self._pending is not None:
+            pending, self._pending = self._pending, None
+            with self._part("wait"):
+                outcome = self._share(self._outcome(pending))
+            if isinstance(outcome, float):
+                self._previous = pending.expected
+                return outcome
+            self._send_until_taken(pending.version, pending.expected, outcome)
+        return None
+
+    def prove(self, version: int) -> float:
+        """Prove that the engines compute with the learner's weights, which both have loaded as `version`.
+
+        Called on every rank. Returns the largest gap in log-probability. Raises as `settle` does.
+        """
+        expected = self.logprobs_fn(self.probe_tokens)[self.positions - 1]
+        outcome = self._share(self._compare(version, expected, sent=False) if self.rank == 0 else 0.0)
+        if isinstance(outcome, str):
+            raise WaitTimeoutError(f"no engine is left to prove: {outcome}. See the workers' logs")
+        self._previous = expected
+        return outcome
+
+    def _send_until_taken(self, version: int, expected: np.ndarray, reason: str) -> None:
+        """Send the weights until an engine takes them, and begin the proof. `reason`: why an earlier send failed."""
+        while self.attempts < ATTEMPTS:
+            self.attempts += 1
             with self._part("connect"):
                 client = self._prepare(version)
             with self._part("transfer"):
-                died = self._share(self._send(client))
-            if died is None:
-                with self._part("prove"):
-                    outcome = self._share(self._prove(client, version, expected))
-                if isinstance(outcome, float):
-                    self._previous = expected
-                    return outcome
-                died = outcome
-            reason = died
+                lost = self._share(self._send(client))
+            if lost is None:
+                self._pending = _Pending(version, expected, None if client is None else self._begin(version, expected))
+                return
+            reason = lost
         raise WaitTimeoutError(
             f"no engine took the broadcast of policy version {version}, {ATTEMPTS} times in a row; the last time: "
             f"{reason}. See the workers' logs in the Ray session folder"
         )
 
-    def prove(self, version: int) -> float:
-        """Prove that the engines compute with the learner's weights, which both have loaded as `version`.
+    def _begin(self, version: int, expected: np.ndarray) -> Future[tuple[float | str, float]]:
+        """Probe the engines in a thread, because the call waits for their answers. Called on rank 0."""
 
-        Called on every rank. Returns the largest gap in log-probability. Raises as `broadcast` does.
-        """
-        expected = self.logprobs_fn(self.probe_tokens)
-        outcome = self._share(self._compare(version, expected, sent=False) if self.rank == 0 else 0.0)
-        if isinstance(outcome, str):
-            raise WaitTimeoutError(f"no engine is left to prove: {outcome}. See the workers' logs")
-        self._previous = expected
+        def answer() -> tuple[float | str, float]:
+            started = time.monotonic()
+            return self._compare(version, expected), time.monotonic() - started
+
+        thread = ThreadPoolExecutor(1, thread_name_prefix="proof")
+        future = thread.submit(answer)
+        thread.shutdown(wait=False)
+        return future
+
+    def _outcome(self, pending: _Pending) -> float | str:
+        """Return the largest gap of a proof, or the reason if no engine was left to answer. 0 beside rank 0."""
+        if pending.answer is None:
+            return 0.0
+        outcome, seconds = pending.answer.result()  # the probe has its own timeout, which names who is missing
+        self.parts["prove"] = self.parts.get("prove", 0.0) + seconds
         return outcome
 
     def close(self) -> None:
@@ -233,18 +297,21 @@ class Broadcaster:
             return SharedMemorySender(client, self.source, self._stream, way=self.backend)
         return WeightTransferTrainerFactory.trainer_init(info, client=client, source=self.source)
 
-    def _prove(self, client: SyncClient | None, version: int, expected: np.ndarray) -> float | str:
-        """Return the largest gap, or the reason if no engine is left to probe."""
-        return 0.0 if client is None else self._compare(version, expected)
-
     def _compare(self, version: int, expected: np.ndarray, *, sent: bool = True) -> float | str:
-        """Return what `_prove` does. Called on rank 0."""
+        """Return the largest gap, or the reason if no engine is left to probe. Called on rank 0."""
         try:
-            answers = self.rollouts.probe(self.probe_tokens)
+            answers = self.rollouts.probe(self.probe_tokens, self.positions)
         except self.rollouts.stale_error as error:
             return str(error)
-        previous = self._previous
-        return compare(expected, answers, version=version, tolerance=self.tolerance, previous=previous, sent=sent)
+        return compare(
+            expected,
+            answers,
+            positions=self.positions,
+            version=version,
+            tolerance=self.tolerance,
+            previous=self._previous,
+            sent=sent,
+        )
 
     def _share(self, value: T) -> T:
         """Return rank 0's value on every rank."""

@@ -49,18 +49,25 @@ class InProcessBroadcaster:
     rollouts: RolloutService
     logprobs_fn: Callable[[np.ndarray], np.ndarray]
     probe_tokens: np.ndarray
+    positions: np.ndarray
     tolerance: float
     parts: dict[str, float] = field(default_factory=dict)
     attempts: int = 1
     _previous: np.ndarray | None = None
+    _gap: float | None = None
 
-    def broadcast(self, version: int) -> float:
-        """Hand over the weights as policy `version` and return the largest gap in log-probability of the proof.
+    def send(self, version: int) -> None:
+        """Hand over the weights as policy `version`, and prove it at once: nothing plays beside this process.
 
         Raises BroadcastProofError if the sampler does not compute with these weights, and the error of `load_weights`.
         """
         self.rollouts.sync_client().load_weights(version, self.source)
-        return self._compare(version, sent=True)
+        self._gap = self._compare(version, sent=True)
+
+    def settle(self) -> float | None:
+        """Return the largest gap of the proof of the last `send`, None if its gap has been returned."""
+        gap, self._gap = self._gap, None
+        return gap
 
     def prove(self, version: int) -> float:
         """Return the largest gap in log-probability of the weights that both sides have loaded as `version`.
@@ -70,9 +77,16 @@ class InProcessBroadcaster:
         return self._compare(version, sent=False)
 
     def _compare(self, version: int, *, sent: bool) -> float:
-        expected, answers = self.logprobs_fn(self.probe_tokens), self.rollouts.probe(self.probe_tokens)
-        previous = self._previous
-        gap = compare(expected, answers, version=version, tolerance=self.tolerance, previous=previous, sent=sent)
+        expected = self.logprobs_fn(self.probe_tokens)[self.positions - 1]
+        gap = compare(
+            expected,
+            self.rollouts.probe(self.probe_tokens, self.positions),
+            positions=self.positions,
+            version=version,
+            tolerance=self.tolerance,
+            previous=self._previous,
+            sent=sent,
+        )
         self._previous = expected
         return gap
 

@@ -17,6 +17,32 @@ _PRECISION = (
 )
 
 
+_ALL, _FEW = 2e6, 5e7
+"""Parameters up to which an engine is asked for every position, and from which on only for those that must be asked."""
+_BLOCK = 32
+"""Tokens of a block of the engine's prefix cache on a CPU; those of a GPU are of 16, and begin at its bounds too."""
+_BLOCKS = 6
+"""Most blocks whose first position is asked for."""
+
+
+def probe_positions(length: int, parameters: int) -> np.ndarray:
+    """Return the tokens of a probe of `length` tokens whose log-probabilities prove a broadcast, int32 ascending.
+
+    Each is a request that computes the tokens behind the last cached block before it, so the time of a proof grows
+    with the parameters and with the positions. The last position alone reads every weight but some rows of the
+    embedding: its context is the whole probe, and its normalisation the whole output head. Beside it, the first one has
+    no cached prefix, which tells a stale cache from stale weights, and the one behind each of some blocks reads that
+    block from the cache. Where the model is small, further positions read more rows, up to all; where it is large, they
+    would find nothing new.
+    """
+    bounds = np.arange(_BLOCK + 1, length - 1, _BLOCK)
+    if len(bounds) > _BLOCKS:
+        bounds = bounds[np.linspace(0, len(bounds) - 1, _BLOCKS).astype(int)]
+    further = length - 1 if parameters <= _ALL else 0 if parameters >= _FEW else int((length - 1) * _ALL / parameters)
+    spread = np.linspace(1, length - 1, max(further, 2)).round()
+    return np.unique(np.concatenate(([1], bounds, spread, [length - 1]))).astype(np.int32)
+
+
 class BroadcastProofError(LearnerError):
     """An engine does not compute with the weights it was sent; the message names engine, gap and likely cause."""
 
@@ -25,6 +51,7 @@ def compare(
     expected: np.ndarray,
     answers: Sequence[ProbeAnswer],
     *,
+    positions: np.ndarray,
     version: int,
     tolerance: float,
     previous: np.ndarray | None = None,
@@ -33,8 +60,9 @@ def compare(
     """Return the largest gap in log-probability between learner and engines on one probe sequence.
 
     Args:
-        expected: the learner's log-probabilities, float32 [length - 1].
+        expected: the learner's log-probabilities, float32 [positions].
         answers: the engines', each of the same length.
+        positions: the tokens of the probe that they are of, int32 [positions].
         previous: the learner's at the version before, which identify an engine that kept its old weights.
         sent: whether the weights were broadcast; false for those that both sides have loaded.
 
@@ -55,8 +83,8 @@ def compare(
             at = int(np.argmax(~(gaps <= tolerance)))
             raise BroadcastProofError(
                 f"{answer.worker} does not compute with the weights of policy version {version}: largest gap of "
-                f"log-probabilities {gap:.3g}, tolerance {tolerance:g}; first at token {at + 1} of the probe, where "
-                f"the engine has {answer.logprobs[at]:.4f} and the learner {expected[at]:.4f}. Likely cause: "
+                f"log-probabilities {gap:.3g}, tolerance {tolerance:g}; first at token {positions[at]} of the probe, "
+                f"where the engine has {answer.logprobs[at]:.4f} and the learner {expected[at]:.4f}. Likely cause: "
                 f"{_likely_cause(answer.logprobs, gaps, tolerance, previous) if sent else _unlike(gaps, tolerance)}"
             )
         largest = max(largest, gap)

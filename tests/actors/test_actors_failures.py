@@ -231,7 +231,7 @@ def test_a_process_that_was_not_started_answers_as_a_dead_engine() -> None:
     calls = [
         lambda: worker.play(1, False, False),
         lambda: worker.act(unused),
-        lambda: worker.probe(unused),
+        lambda: worker.probe(unused, unused),
         lambda: worker.update_engine("pause"),
     ]
     for call in calls:

@@ -21,6 +21,7 @@ from buffer.sampling.request import SampleRequest
 from buffer.service import ReplayService
 from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
+from learner.broadcast.proof import probe_positions
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -208,7 +209,8 @@ def _broadcaster(pool, model, seed):
     def logprobs(tokens):
         return reference_logprobs(model, tokens, SAMPLING.temperature)
 
-    return Broadcaster(PolicySource(model), pool, "auto", 0, 60.0, logprobs, probe, 1e-3)
+    positions = probe_positions(len(probe), parameters=10**9)
+    return Broadcaster(PolicySource(model), pool, "auto", 0, 60.0, logprobs, probe, positions, 1e-3)
 
 
 def test_restarted_workers_are_stale_until_a_broadcast_reaches_them(pool, folder, replay):

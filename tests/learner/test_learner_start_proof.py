@@ -25,8 +25,8 @@ def _start(tmp_path: Path, gap: float) -> Any:
     rollouts: Any = args.rollouts
     probe = rollouts.probe
 
-    def off(tokens: np.ndarray) -> Any:
-        return [replace(answer, logprobs=answer.logprobs + np.float32(gap)) for answer in probe(tokens)]
+    def off(tokens: np.ndarray, positions: np.ndarray) -> Any:
+        return [replace(answer, logprobs=answer.logprobs + np.float32(gap)) for answer in probe(tokens, positions)]
 
     rollouts.probe = off
     start(session)

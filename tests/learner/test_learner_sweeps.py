@@ -159,6 +159,7 @@ def test_weights_are_broadcast_only_in_cycles_that_change_the_policy(tmp_path: P
     arguments, events = make_args(tmp_path, save_model(tmp_path / "model"), "ppo", settings, mode=mode)
     assert train(arguments) == ["all"]
     assert [metrics["policy_version"] for metrics in cycles(events)] == [0, 1]
-    assert ["proof_gap" in metrics for metrics in cycles(events)] == [False, True]
+    # The weights that the engines had loaded were proved at the start, and played both cycles.
+    assert [metrics["proof_gap"] < 1e-6 for metrics in cycles(events)] == [True, True]
     rollouts: Any = arguments.rollouts
     assert rollouts.admitted == ([4] if mode == "async" else [])

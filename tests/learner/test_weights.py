@@ -12,7 +12,7 @@ from actors.errors import EngineDied, StaleWorkersError
 from buffer.rollout_records import ProbeAnswer
 from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
-from learner.broadcast.proof import BroadcastProofError, compare
+from learner.broadcast.proof import BroadcastProofError, compare, probe_positions
 from learner.broadcast.shared_memory import SharedMemorySender
 from learner.broadcast.weight_stream import WeightStream
 from learner.config import LoraConfig
@@ -20,6 +20,7 @@ from learner.errors import LearnerError, WaitTimeoutError
 from learner.models.adapters import weights, with_adapter
 
 PROBE = np.random.default_rng(3).integers(0, 272, 80).astype(np.int32)
+POSITIONS = probe_positions(len(PROBE), parameters=10**9)
 TEMPERATURE = 0.7
 
 
@@ -56,8 +57,8 @@ class OneEngine:
     def finish_weight_update(self, weight_version=None):
         self.served.run(self.served.engine.finish_weight_update(self.version))
 
-    def probe(self, tokens):
-        logprobs = self.served.run(self.served.engine.probe(tokens, TEMPERATURE))
+    def probe(self, tokens, positions):
+        logprobs = self.served.run(self.served.engine.probe(tokens, TEMPERATURE, positions))
         return [ProbeAnswer("engine", self.served.engine.version, logprobs)]
 
 
@@ -127,7 +128,7 @@ def _broadcaster(model, rollouts, backend="auto"):
     def logprobs(tokens):
         return reference_logprobs(model, tokens, TEMPERATURE)
 
-    return Broadcaster(PolicySource(model), rollouts, backend, 0, 60.0, logprobs, PROBE, 1e-3)
+    return Broadcaster(PolicySource(model), rollouts, backend, 0, 60.0, logprobs, PROBE, POSITIONS, 1e-3)
 
 
 # The two that differ most: an output head of its own and rotary positions, a tied head and learned positions.
@@ -196,7 +197,7 @@ def test_the_base_is_sent_once_and_then_only_adapters(engine):
     for version, seed in ((15, 1), (16, 2), (17, 1)):
         change_adapter(model, seed)
         assert broadcaster.broadcast(version) < 1e-3
-        answers[version] = rollouts.probe(PROBE)[0].logprobs
+        answers[version] = rollouts.probe(PROBE, POSITIONS)[0].logprobs
         (completion,) = served.generate([70, 80], 1, SamplingConfig(temperature=TEMPERATURE, max_tokens=16))
         expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-3)
@@ -276,7 +277,8 @@ def test_the_proof_names_engine_gap_tolerance_and_cause():
     expected = np.array([-1.0, -2.0, -3.0], np.float32)
 
     def check(answer, **kwargs):
-        return compare(expected, [_answer(expected), answer], version=4, tolerance=1e-3, **kwargs)
+        answers, positions = [_answer(expected), answer], np.array([1, 33, 47])
+        return compare(expected, answers, positions=positions, version=4, tolerance=1e-3, **kwargs)
 
     assert check(_answer(expected + 5e-4)) == pytest.approx(5e-4, rel=1e-3)
     with pytest.raises(BroadcastProofError, match=r"worker-1 answers as policy version 3, but version 4"):
@@ -334,8 +336,8 @@ class Recorder(OneEngine):
     def finish_weight_update(self, weight_version=None):
         pass
 
-    def probe(self, tokens):
-        return [ProbeAnswer("engine", self.version, np.zeros(len(tokens) - 1, np.float32))]
+    def probe(self, tokens, positions):
+        return [ProbeAnswer("engine", self.version, np.zeros(len(positions), np.float32))]
 
 
 def _zeros(tokens):
@@ -346,7 +348,7 @@ def test_a_broadcast_is_repeated_when_all_engines_died_and_fails_after_four_atte
     model = load_model(save_model(tmp_path))
 
     def broadcast(rollouts):
-        return Broadcaster(PolicySource(model), rollouts, "auto", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1)
+        return Broadcaster(PolicySource(model), rollouts, "auto", 0, 60.0, _zeros, PROBE, POSITIONS, 1e-3).broadcast(1)
 
     rollouts = Recorder(deaths=2)
     assert broadcast(rollouts) == 0.0
@@ -381,7 +383,7 @@ def test_an_engine_that_the_stream_did_not_reach_gets_the_base_with_the_next_bro
     monkeypatch.setattr("learner.broadcast.weight_stream.listening_address", lambda: "127.0.0.1")
     model = with_adapter(load_model(save_model(tmp_path)), LoraConfig(rank=4))
     client = TwoEngines()
-    broadcaster = Broadcaster(PolicySource(model), client, "auto", 0, 60.0, _zeros, PROBE, 1e-3)
+    broadcaster = Broadcaster(PolicySource(model), client, "auto", 0, 60.0, _zeros, PROBE, POSITIONS, 1e-3)
     for version in (1, 2, 3):
         assert broadcaster.broadcast(version) == 0.0
     broadcaster.close()
@@ -393,9 +395,12 @@ def test_an_engine_that_the_stream_did_not_reach_gets_the_base_with_the_next_bro
 def test_shm_refuses_engines_of_other_hosts_and_without_these_nothing_listens(tmp_path, monkeypatch):
     model = load_model(save_model(tmp_path))
     with pytest.raises(LearnerError, match=r"backend` is shm, .* far\.0 run on other hosts"):
-        Broadcaster(PolicySource(model), TwoEngines(), "shm", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1)
+        Broadcaster(PolicySource(model), TwoEngines(), "shm", 0, 60.0, _zeros, PROBE, POSITIONS, 1e-3).broadcast(1)
     monkeypatch.setattr("learner.broadcast.weight_stream.MemoryServer", None)
-    assert Broadcaster(PolicySource(model), Recorder(), "auto", 0, 60.0, _zeros, PROBE, 1e-3).broadcast(1) == 0.0
+    assert (
+        Broadcaster(PolicySource(model), Recorder(), "auto", 0, 60.0, _zeros, PROBE, POSITIONS, 1e-3).broadcast(1)
+        == 0.0
+    )
 
 
 def test_shared_memory_holds_the_weights_and_is_freed_by_shutdown(tmp_path):

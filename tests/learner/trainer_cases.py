@@ -63,8 +63,9 @@ class Rollouts:
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         pass
 
-    def probe(self, tokens: np.ndarray) -> list[ProbeAnswer]:
-        return [ProbeAnswer("engine", self.version, self.session.broadcaster.logprobs_fn(tokens))]
+    def probe(self, tokens: np.ndarray, positions: np.ndarray) -> list[ProbeAnswer]:
+        logprobs = self.session.broadcaster.logprobs_fn(tokens)[positions - 1]
+        return [ProbeAnswer("engine", self.version, logprobs)]
 
     def collect(self, episodes: int, *, first_seed: int, store: bool = True, **_: Any) -> CollectReport:
         found = [played(first_seed % 1000 + i) for i in range(episodes)]

@@ -7,9 +7,10 @@ learner of one rank, and travel through shared memory, the backend for CPUs.
 Each size has two rows: first all weights are changed and sent; then, on the same engine, an adapter of rank 16 on these
 weights. In the second case only the adapter is sent, and the engine merges it into its base.
 
-`expect` is the learner's side of the proof, before the engine pauses; `write` fills the shared memory while the engine
-generates; `stopped` is the time from the pause to the end of the update, in which the engine answers no request. Then
-the learner goes on, and the engine answers the proof, `proof`, beside its requests. `whole` ends with the proof.
+`write` fills the shared memory while the engine generates; in `stage` the engine loads the weights beside the old ones,
+and the learner computes its side of the proof (`expect`, a part of it); `stopped` is the time from the pause to the end
+of the update, in which the engine answers no request. Then the learner goes on, and the engine answers the proof,
+`proof`, beside its requests. `whole` ends with the proof.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ COLUMNS = {
     "sends": "sends",
     "megabytes": "MB",
     "copy_ms": "copy, ms",
-    "expect_ms": "expect, ms",
     "write_ms": "write, ms",
+    "stage_ms": "stage, ms",
+    "expect_ms": "expect, ms",
     "stopped_ms": "stopped, ms",
     "proof_ms": "proof, ms",
     "whole_ms": "whole, ms",
@@ -81,11 +83,15 @@ COLUMNS = {
 
 
 class TimedClient:
-    """The pool's client to the engines, which records when an update begins and ends."""
+    """The pool's client to the engines, which records when staging and update begin and end."""
 
     def __init__(self, inner: Any, marks: dict[str, float]) -> None:
         object.__setattr__(self, "_inner", inner)
         object.__setattr__(self, "_marks", marks)
+
+    def stage_weights(self, updates: list[dict[str, Any]]) -> Callable[[], None]:
+        self._marks["staging"] = time.perf_counter()
+        return self._inner.stage_weights(updates)
 
     def start_weight_update(self) -> None:
         self._marks["paused"] = time.perf_counter()
@@ -218,7 +224,8 @@ def once(
         "copy_all_ms": copied_all * 1e3,
         "expect_ms": parts["expect"] * 1e3,
         "connect_ms": parts["connect"] * 1e3,
-        "write_ms": (marks["paused"] - marks["ready"]) * 1e3,
+        "write_ms": (marks["staging"] - marks["ready"]) * 1e3,
+        "stage_ms": (marks["paused"] - marks["staging"]) * 1e3,
         "stopped_ms": stopped * 1e3,
         "send_ms": sent * 1e3,
         "proof_ms": parts["prove"] * 1e3,

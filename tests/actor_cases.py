@@ -162,9 +162,9 @@ class Served:
     def generate(self, *args: Any, **kwargs: Any) -> list[Completion]:
         return completions(self.run(self.engine.generate(*args, **kwargs)))
 
-    def rpc(self, method: str, *args: Any) -> None:
-        """Call a method of the extension in the engine's processes."""
-        self.run(self.engine._llm.collective_rpc(method, args=args))
+    def rpc(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of the extension in the engine's processes, and return their results."""
+        return self.run(self.engine._llm.collective_rpc(method, args=args))
 
     def submit(self, call: Coroutine[Any, Any, T]) -> Any:
         return asyncio.run_coroutine_threadsafe(call, self._loop)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_STAGING_S = 0.005
+"""Seconds between two questions whether weights are loaded; each takes a turn between two steps of the engine."""
+
 
 class VllmEngine:
     """The engine of one worker. Create it by `await VllmEngine.start(...)` and use it on that event loop only.
@@ -197,6 +200,15 @@ class VllmEngine:
     async def fetch_weights(self, offer: Offer, timeout_s: float) -> None:
         """Copy weights from the learner's host to this one, while requests go on. Raises WeightsUnreachable."""
         await asyncio.to_thread(self._streamed.fetch, offer, timeout_s)
+
+    async def stage_weights(self, updates: list[dict[str, Any]]) -> None:
+        """Load the weights of the updates that follow while requests go on with the old ones, if the model allows."""
+        located = [self._streamed.located(update) for update in updates]
+        begun: list[bool] = await self._call(self._llm.collective_rpc("stage_weights", args=(located,)))
+        if not all(begun):
+            return
+        while not all(await self._call(self._llm.collective_rpc("weights_staged"))):
+            await asyncio.sleep(_STAGING_S)
 
     async def start_weight_update(self) -> None:
         """Freeze requests, drop the key-value cache, and prepare for new weights.

@@ -16,6 +16,7 @@ import select
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
@@ -24,7 +25,17 @@ from actors.engine.weight_receiver import SharedMemoryReceiver
 
 
 class EngineExtension:
-    """Mixed into vLLM's worker class; adds no methods."""
+    """Mixed into vLLM's worker class, through which the engine calls the receiver of weights while it generates."""
+
+    weight_transfer_engine: SharedMemoryReceiver
+
+    def stage_weights(self, updates: list[dict[str, Any]]) -> bool:
+        """Call `SharedMemoryReceiver.stage_weights`."""
+        return self.weight_transfer_engine.stage_weights(updates)
+
+    def weights_staged(self) -> bool:
+        """Call `SharedMemoryReceiver.weights_staged`."""
+        return self.weight_transfer_engine.weights_staged()
 
 
 def follow_owner() -> None:

@@ -3,8 +3,9 @@
 On another host than the learner's, the memory holds the copy of `actors.engine.streamed_weights`.
 
 vLLM provides the receivers `nccl` and `ipc`. This module adds `shm` for engines on a CPU: the learner writes all
-weights into an anonymous shared-memory file, and the engine maps the file and loads the weights. When
-`finish_weight_update` returns, every weight is installed, including the packed copies with which a CPU engine computes.
+weights into an anonymous shared-memory file, and the engine maps the file and loads the weights, if the model allows
+beside the old ones while it generates (`actors.engine.staged_model`), else in its pause. When `finish_weight_update`
+returns, every weight is installed, including the packed copies with which a CPU engine computes.
 
 If the learner trains an adapter, it sends the frozen base once. The base stays mapped, and all engines of a machine
 share its pages. The receiver merges each adapter into that base, never into weights with an earlier adapter, so
@@ -14,8 +15,9 @@ rounding errors do not accumulate.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -24,6 +26,8 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.platforms import current_platform
+
+from actors.engine.staged_model import StagedModel, can_stage
 
 
 @dataclass
@@ -58,11 +62,40 @@ class SharedMemoryReceiver(WeightTransferEngine[WeightTransferInitInfo, SharedMe
     _base: dict[str, torch.Tensor]
     _base_loaded = False
     _heads_loaded = False
+    _staged: StagedModel | None = None
 
     def init_transfer_engine(self, init_info: WeightTransferInitInfo) -> None:
         self._base = {}
 
+    def stage_weights(self, updates: list[dict[str, Any]]) -> bool:
+        """Begin to load the updates that follow, in a thread, and return True; False for a model that cannot."""
+        if self._staged is None:
+            if not can_stage(self.model):
+                return False
+            self._staged = StagedModel(self.model, self.vllm_config)
+        infos = [self.parse_update_info(update) for update in updates]
+
+        def load(take: Callable[[Iterable[tuple[str, torch.Tensor]]], None]) -> None:
+            for info in infos:
+                tensors = self._due(info)
+                if tensors is not None:
+                    take(tensors)
+
+        self._staged.begin(load)
+        return True
+
+    def weights_staged(self) -> bool:
+        """Return whether the updates that `stage_weights` began are loaded. Raises the error of their loading."""
+        assert self._staged is not None
+        return self._staged.done()
+
+    @property
+    def _is_staged(self) -> bool:
+        return self._staged is not None and self._staged.ready
+
     def start_weight_update(self) -> None:
+        if self._is_staged:
+            return
         from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
 
         initialize_layerwise_reload(self.model)
@@ -71,6 +104,15 @@ class SharedMemoryReceiver(WeightTransferEngine[WeightTransferInitInfo, SharedMe
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
         from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 
+        if self._is_staged:
+            return
+        tensors = self._due(update_info)
+        if tensors is not None:
+            with disable_mtp_completeness_check():
+                self.model.load_weights(tensors)
+
+    def _due(self, update_info: SharedMemoryUpdateInfo) -> Iterable[tuple[str, torch.Tensor]] | None:
+        """Map the memory of an update and return the weights to load; None if it has the base of adapters."""
         try:
             file = open(update_info.path, "rb")  # noqa: SIM115 - the mapping outlives this function
         except OSError as error:
@@ -85,13 +127,11 @@ class SharedMemoryReceiver(WeightTransferEngine[WeightTransferInitInfo, SharedMe
         tensors = _tensors(memory, update_info)
         if update_info.keep:
             self._base, self._base_loaded = dict(tensors), False
-            return
+            return None
         if update_info.scale is not None:
-            tensors = self._merged(dict(tensors), update_info)
-        else:
-            self._heads_loaded = True
-        with disable_mtp_completeness_check():
-            self.model.load_weights(tensors)
+            return self._merged(dict(tensors), update_info)
+        self._heads_loaded = True
+        return tensors
 
     def _merged(
         self, adapter: dict[str, torch.Tensor], info: SharedMemoryUpdateInfo
@@ -116,6 +156,10 @@ class SharedMemoryReceiver(WeightTransferEngine[WeightTransferInitInfo, SharedMe
         self._base_loaded = True
 
     def finish_weight_update(self) -> None:
+        if self._is_staged:
+            assert self._staged is not None
+            self._staged.install()
+            return
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)

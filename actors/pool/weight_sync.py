@@ -67,6 +67,12 @@ class SyncClient:
         call = self._pool.fetch_weights.remote(list(engines), offer, self.timeout_s)
         self._drop(self._get(call, 2 * self.timeout_s))
 
+    def stage_weights(self, updates: list[dict[str, Any]]) -> Callable[[], None]:
+        """Let the engines load the updates that follow while they generate. Returns what waits until they have."""
+        arguments = [updates] * len(self.incarnations)
+        call = self._pool.update_engines.remote(self.incarnations, "stage_weights", arguments, self.timeout_s)
+        return lambda: self._drop(self._get(call, 2 * self.timeout_s))
+
     def start_weight_update(self) -> None:
         self._all("start_weight_update")
 

@@ -42,6 +42,8 @@ def engine_memory(
         if backend in ("nccl", "ipc"):
             memory.device["broadcast buffers"] = TRANSFER
         memory.device["CUDA context"] = CONTEXT
+    else:
+        memory.device["new weights, while they are loaded"] = memory.device["weights"]
     a_token = cache_bytes_per_token(config) * size / min(split, _kv_heads(config))
     if engine.kv_cache_gib is not None or not gpu_gib:
         cache = (engine.kv_cache_gib or _CPU_CACHE_GIB) * 2**30

@@ -96,6 +96,7 @@ class Broadcaster:
     parts: dict[str, float] = field(default_factory=dict)
     attempts: int = 0
     _previous: np.ndarray | None = None
+    _expected: np.ndarray | None = None
     _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
     _engines: tuple[str, ...] = ()
     _stream: WeightStream = field(init=False)
@@ -127,10 +128,8 @@ class Broadcaster:
             LearnerError: an engine is on another host, and `backend` is shm.
         """
         assert self._pending is None, "take the outcome of the last proof by `settle` first"
-        self.parts, self.attempts = {}, 0
-        with self._part("expect"):  # before the engines pause, not while they wait
-            expected = self.logprobs_fn(self.probe_tokens)[self.positions - 1]
-        self._send_until_taken(version, expected, "")
+        self.parts, self.attempts, self._expected = {}, 0, None
+        self._send_until_taken(version, "")
 
     def settle(self) -> float | None:
         """Wait for the proof that `send` began and return the largest gap, or None if no proof has begun.
@@ -148,7 +147,7 @@ class Broadcaster:
             if isinstance(outcome, float):
                 self._previous = pending.expected
                 return outcome
-            self._send_until_taken(pending.version, pending.expected, outcome)
+            self._send_until_taken(pending.version, outcome)
         return None
 
     def prove(self, version: int) -> float:
@@ -163,15 +162,25 @@ class Broadcaster:
         self._previous = expected
         return outcome
 
-    def _send_until_taken(self, version: int, expected: np.ndarray, reason: str) -> None:
+    def _expect(self) -> None:
+        """Compute the learner's side of the proof, once for each version: before the engines pause."""
+        if self._expected is None:
+            with self._part("expect"):
+                self._expected = self.logprobs_fn(self.probe_tokens)[self.positions - 1]
+
+    def _send_until_taken(self, version: int, reason: str) -> None:
         """Send the weights until an engine takes them, and begin the proof. `reason`: why an earlier send failed."""
         while self.attempts < ATTEMPTS:
             self.attempts += 1
             with self._part("connect"):
                 client = self._prepare(version)
+            expecting = self.parts.get("expect", 0.0)
             with self._part("transfer"):
                 lost = self._share(self._send(client))
+            self.parts["transfer"] -= self.parts.get("expect", 0.0) - expecting  # they overlap, and each counts once
             if lost is None:
+                expected = self._expected
+                assert expected is not None
                 self._pending = _Pending(version, expected, None if client is None else self._begin(version, expected))
                 return
             reason = lost
@@ -258,8 +267,12 @@ class Broadcaster:
             with torch.no_grad():
                 if self._transfer is None:
                     self._transfer = self._new_transfer(client)
+                if isinstance(self._transfer, SharedMemorySender):
+                    self._transfer.meanwhile = self._expect
                 self._transfer.send_weights()
 
+        if self.backend in ("nccl", "ipc"):
+            self._expect()  # these engines pause before the transfer
         if self.backend not in ("nccl", "ipc"):
             # Each call of the client has its own timeout.
             send()

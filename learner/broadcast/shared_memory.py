@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -74,6 +74,9 @@ class HostsClient(VLLMWeightSyncClient, Protocol):
     def incarnations(self) -> Sequence[str]:
         """All engines."""
 
+    def stage_weights(self, updates: list[dict[str, Any]]) -> Callable[[], None]:
+        """Let the engines load the updates that follow while they generate. Returns what waits until they have."""
+
     def fetch_weights(self, offer: Offer, engines: Sequence[str]) -> None:
         """Let the hosts of `engines` copy the memories of an offer. Return when all have; drop those that cannot."""
 
@@ -88,8 +91,13 @@ class SharedMemorySender:
         client: makes the engines receive; None on the ranks that are not the sender, which take part in gathering.
         stream: carries the weights to engines on other hosts; it stays open when the sender is shut down.
 
+    Attributes:
+        meanwhile: called on every rank while the engines load the weights and go on generating.
+
     Raises LearnerError if `way` is shm and an engine is on another host.
     """
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self, client: HostsClient | None, source: PolicySource, stream: WeightStream, *, way: Way = "auto"
@@ -131,14 +139,19 @@ class SharedMemorySender:
                     pass
         self._base_sent = True
         if self.client is None:
+            self.meanwhile()
             return
         ready = [(memory, about) for _, about, memory in due if memory is not None]
         if engines := self._streamed(self.client):
             offer = self._stream.offer({memory.info["path"]: memory.content for memory, _ in ready})
             self.client.fetch_weights(offer, engines)
+        updates = [memory.info | about for memory, about in ready]
+        wait = self.client.stage_weights(updates)
+        self.meanwhile()
+        wait()
         self.client.start_weight_update()
-        for memory, about in ready:
-            self.client.update_weights(memory.info | about)
+        for update in updates:
+            self.client.update_weights(update)
         self.client.finish_weight_update()
 
     def shutdown(self) -> None:

@@ -48,6 +48,10 @@ class OneEngine:
     def fetch_weights(self, offer, engines):
         self.served.run(self.served.engine.fetch_weights(offer, self.timeout_s))
 
+    def stage_weights(self, updates):
+        staging = self.served.submit(self.served.engine.stage_weights(updates))
+        return lambda: staging.result(60)
+
     def start_weight_update(self):
         self.served.run(self.served.engine.start_weight_update())
 
@@ -160,6 +164,19 @@ def test_several_broadcasts_arrive_and_are_proved(engine):
         assert set(completion.versions) == {version}
         expected = reference_logprobs(model, [70, 80, *completion.token_ids], TEMPERATURE)[1:]
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-3)
+
+
+@pytest.mark.engine
+def test_weights_are_loaded_while_requests_go_on_and_in_the_pause_where_a_model_cannot_stage(engine):
+    served, folder = engine
+    model = load_model(folder)
+    rollouts = Counting(served)
+    broadcaster = _broadcaster(model, rollouts)
+    for version, in_pause in ((5, False), (6, True), (7, False)):
+        served.rpc("load_in_pause", in_pause)
+        change(model, version)
+        assert broadcaster.broadcast(version) < 1e-3
+        assert served.rpc("staged") == [not in_pause]
 
 
 @pytest.mark.engine
@@ -324,6 +341,9 @@ class Recorder(OneEngine):
 
     def init_weight_transfer_engine(self, init_info):
         pass
+
+    def stage_weights(self, updates):
+        return lambda: None
 
     def start_weight_update(self):
         if 0 < self.asked <= self.deaths:

@@ -44,6 +44,9 @@ class Engine:
 
     def init_weight_transfer_engine(self, info: dict[str, Any]) -> None: ...
 
+    def stage_weights(self, updates: list[dict[str, Any]]) -> Any:
+        return lambda: None
+
     def start_weight_update(self) -> None: ...
 
     def update_weights(self, info: dict[str, Any]) -> None:

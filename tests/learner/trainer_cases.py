@@ -54,6 +54,9 @@ class Rollouts:
     def init_weight_transfer_engine(self, info: dict[str, Any]) -> None:
         pass
 
+    def stage_weights(self, updates: list[dict[str, Any]]) -> Any:
+        return lambda: None
+
     def start_weight_update(self) -> None:
         pass
 

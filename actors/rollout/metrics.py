@@ -19,6 +19,7 @@ _VERSIONS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 _UPDATE_PARTS = {
     "init_weight_transfer_engine": "connect",
     "fetch_weights": "fetch",
+    "stage_weights": "load",
     "start_weight_update": "pause",
     "update_weights": "receive",
     "finish_weight_update": "resume",
@@ -102,7 +103,7 @@ class WorkerMetrics:
         )
         self.update_seconds = Histogram(
             "weight_update_seconds",
-            "Time of the engine in the parts of a broadcast: connect, pause, receive, resume.",
+            "Time of the engine in the parts of a broadcast: connect, fetch, load, pause, receive, resume.",
             ["part"],
             buckets=SLOW_S,
             **common,

@@ -25,7 +25,7 @@ POSITIONS = probe_positions(len(TOKENS), parameters=10**9)
 
 
 class Engine:
-    """A service of one engine that takes weights at once and answers the proof when it is told to."""
+    """A service of one engine that takes weights at once and answers the proof when `answer` is set."""
 
     stale_error = StaleWorkersError
     died_error = StaleWorkersError

@@ -2,15 +2,16 @@
 
 For each size the program makes a model from scratch, starts one engine on it through the pool, and lets the learner's
 `Broadcaster` send changed weights several times, each time with its proof. The weights are in this process, as in a
-learner of one rank, and travel through shared memory, the backend for CPUs.
+learner of one rank, and travel through shared memory, as between processes of one host without GPUs; with `--stream`
+they travel as to an engine on another host, over this machine's loopback.
 
 Each size has two rows: first all weights are changed and sent; then, on the same engine, an adapter of rank 16 on these
 weights. In the second case only the adapter is sent, and the engine merges it into its base.
 
-`write` fills the shared memory while the engine generates; in `stage` the engine loads the weights beside the old ones,
-and the learner computes its side of the proof (`expect`, a part of it); `stopped` is the time from the pause to the end
-of the update, in which the engine answers no request. Then the learner goes on, and the engine answers the proof,
-`proof`, beside its requests. `whole` ends with the proof.
+`write` fills the shared memory, and with `--stream` the copy, while the engine generates; in `stage` the engine loads
+the weights beside the old ones, and the learner computes its side of the proof (`expect`, a part of it); `stopped` is
+the time from the pause to the end of the update, in which the engine answers no request. Then the learner goes on, and
+the engine answers the proof, `proof`, beside its requests. `whole` ends with the proof.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from archer.driver.model import build_tiny_model
 from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
 from learner.broadcast.proof import probe_positions
-from learner.config import LoraConfig
+from learner.config import Backend, LoraConfig
 from learner.models.adapters import weights, with_adapter
 from learner.models.policy import Policy, sequence_logprobs
 from learner.models.pretrained import load_causal_model
@@ -124,7 +125,7 @@ class TimedPool:
         return getattr(self._pool, name)
 
 
-def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> list[dict[str, Any]]:
+def measure(preset: RunConfig, millions: int, repeats: int, folder: Path, backend: Backend) -> list[dict[str, Any]]:
     """Return the two rows of a size."""
     width, layers, heads = SIZES[millions]
     shape = TinyModelConfig(
@@ -142,8 +143,8 @@ def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> lis
         WorkerArgs(config=preset.rollout, model=str(path), env_id=preset.env.id, run="bench", seed=preset.seed)
     )
     try:
-        whole = measure_broadcasts(preset, model, pool, repeats, version=1)
-        adapted = measure_broadcasts(preset, with_adapter(model, LORA), pool, repeats, version=2 + repeats)
+        whole = measure_broadcasts(preset, model, pool, repeats, backend, version=1)
+        adapted = measure_broadcasts(preset, with_adapter(model, LORA), pool, repeats, backend, version=2 + repeats)
     finally:
         pool.shutdown()
     say(f"  an adapter takes {adapted['whole_ms'] / whole['whole_ms']:.2f} of the time of all weights")
@@ -151,7 +152,7 @@ def measure(preset: RunConfig, millions: int, repeats: int, folder: Path) -> lis
 
 
 def measure_broadcasts(
-    preset: RunConfig, model: PreTrainedModel, pool: PoolClient, repeats: int, *, version: int
+    preset: RunConfig, model: PreTrainedModel, pool: PoolClient, repeats: int, backend: Backend, *, version: int
 ) -> dict[str, Any]:
     """Return one row: medians of `repeats` broadcasts after a first one, which also maps memory and sends the base."""
     source = PolicySource(model)
@@ -162,7 +163,7 @@ def measure_broadcasts(
     broadcaster = Broadcaster(
         source=source,
         rollouts=watched,
-        backend="auto",
+        backend=backend,
         rank=0,
         timeout_s=TIMEOUT_S,
         logprobs_fn=partial(sequence_logprobs, Policy(model, preset.rollout.sampling.temperature)),
@@ -253,6 +254,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--sizes", type=int, nargs="+", choices=list(SIZES), help="millions of parameters")
     options.add_argument("--tied", action="store_true", help="share the weights of embedding and output head")
+    options.add_argument("--stream", action="store_true", help="send the weights as to an engine on another host")
     options.add_argument("--repeats", type=int, help="broadcasts per size; the medians are shown")
     arguments = options.parse_args()
     torch.set_num_threads(1)
@@ -263,9 +265,12 @@ def main() -> None:
         "demo", [f"seed={arguments.seed}", f"model.build.tie_embeddings={str(arguments.tied).lower()}"]
     )
     with tempfile.TemporaryDirectory() as scratch, local_cluster(num_cpus=2):
-        rows = [row for millions in sizes for row in measure(preset, millions, repeats, Path(scratch))]
-    print_table("Broadcast to one engine through shared memory", COLUMNS, rows)
-    say(f"written to {report('broadcast', arguments, rows, repeats=repeats, tied=arguments.tied, aims=AIMS)}")
+        backend: Backend = "stream" if arguments.stream else "shm"
+        rows = [row for millions in sizes for row in measure(preset, millions, repeats, Path(scratch), backend)]
+    way = "as a stream" if arguments.stream else "through shared memory"
+    print_table(f"Broadcast to one engine {way}", COLUMNS, rows)
+    options_used = {"repeats": repeats, "tied": arguments.tied, "stream": arguments.stream, "aims": AIMS}
+    say(f"written to {report('broadcast', arguments, rows, **options_used)}")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 EXTRA ?= cpu
 ARGS ?=
-# The processes that run tests at the same time. Three take about 8 GB of memory; they keep two cores busy while some of
+# The processes that run tests at the same time. Four take about 11 GB of memory; they keep two cores busy while some of
 # them wait for Ray or an engine.
-JOBS ?= 3
+JOBS ?= 4
 BENCHES ?= bench/rollout.py bench/broadcast.py bench/learner.py bench/cycle.py bench/envs.py bench/env_returns.py bench/replay.py
 BENCH_ARGS ?= --quick
 VENV := .venv
@@ -50,9 +50,10 @@ help: ## List the targets.
 demo: $(STAMP) ## Train a small policy on Twenty Questions and watch it get better (minutes, no download).
 	@$(BIN)/archer demo $(ARGS)
 
+# Hundreds of processes of the tests import the rooms; with PYTHONDONTWRITEBYTECODE each would compile them again.
 .PHONY: test
 test: $(ENVS_STAMP) ## Run all tests, including those that start Ray, vLLM and DeepSpeed.
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 .PHONY: versions
 versions: ## Run the tests of envs, buffer and the configuration on Python 3.12 and 3.13, where they are installed.

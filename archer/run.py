@@ -65,7 +65,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
         tracked = stack.enter_context(track(config, folder.path, settings, state, progress.message))
         config = passes.settle(config)
 
-        api_server = stack.enter_context(cluster(config))
+        stack.enter_context(cluster(config))
         exposure = Exposure(config.metrics.host, announce(folder))
         metrics = RunMetrics(config, settings)
         targets = stack.enter_context(Targets(folder.targets_path, config.name, metrics, expected_processes(config)))
@@ -100,7 +100,7 @@ def run(config: RunConfig, folder: RunFolder, *, resume: bool) -> dict[str, Any]
                 scorer=scorer,
             )
             with folder.stoppable(progress.in_cycles), elastic(config, pool, _tell(targets, progress)):
-                train(config, args, follower, api_server)
+                train(config, args, follower)
     return report(config, folder, float(state.get("wall_seconds", 0.0)) + time.monotonic() - started)
 
 

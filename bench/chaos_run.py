@@ -24,7 +24,7 @@ from buffer.log.write_ahead import read_episodes
 from learner.engine.checkpoint_folders import cycle_of
 
 TITLES = {
-    "rank": "ray::RayTrainWorker",
+    "rank": "ray::LearnerRank",
     "worker": "ray::RolloutWorker",
     "engine": "VLLM::EngineCore",
     "shard": "ray::ShardActor",

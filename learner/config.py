@@ -85,7 +85,11 @@ class LearnerConfig(StrictConfig):
     diagnosis_episodes: int = Field(
         64, ge=0, description="New episodes of a cycle on which the critic is measured before it trains; 0 for none."
     )
-    timeout_s: float = Field(600.0, gt=0, description="Seconds that the learner waits for episodes or fresh actions.")
+    timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that the learner waits for episodes or fresh actions, and the driver for a rank's answer.",
+    )
     restarts: int = Field(
         3,
         ge=0,

@@ -25,31 +25,28 @@ from archer.driver.packing import total
 from archer.driver.room import require_room
 from archer.errors import RunError
 
-_NO_SERVER = "127.0.0.1:0"
-
 
 @contextmanager
-def cluster(*configs: RunConfig) -> Iterator[str]:
+def cluster(*configs: RunConfig) -> Iterator[None]:
     """Join the cluster at `cluster.address` or RAY_ADDRESS, else start one on this machine; leave it at the end.
 
     The cluster has room for each of `configs`, one after the other; the first one gives the settings of the cluster.
-    Yields the URL of the cluster's API server, or a URL at which no server listens if the cluster has none. Raises
-    RunError if the cluster does not answer, or has no room for the run, within `cluster.start_timeout_s`.
+    Raises RunError if the cluster does not answer, or has no room for the run, within `cluster.start_timeout_s`.
     """
     # Otherwise Ray prints the output of every worker, and a notice for each version of its metrics agent.
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        context = _connect(*configs)
+        _connect(*configs)
         for config in configs:
             require_room(config)
-        yield f"http://{context.dashboard_url or _NO_SERVER}"
+        yield
     finally:
         ray.shutdown()
 
 
-def _connect(*configs: RunConfig) -> Any:
-    """Return what `ray.init` returns. Raises RunError."""
+def _connect(*configs: RunConfig) -> None:
+    """Join or start the cluster. Raises RunError."""
     settings = configs[0].cluster
     _bypass_proxies()
     address = settings.address or os.environ.get("RAY_ADDRESS")
@@ -63,9 +60,11 @@ def _connect(*configs: RunConfig) -> Any:
         with _time_limit(settings.start_timeout_s):
             if address:
                 _require_answer(_resolved(address), settings.start_timeout_s)
-            context = ray.init(**options) if address else _start_here(options)
+                ray.init(**options)
+            else:
+                _start_here(options)
         signals.rearm()
-        return context
+        return
     except (_TimeLimit, TimeoutError) as error:
         cause: BaseException = error
         reason = f"no answer within {settings.start_timeout_s:g} s (cluster.start_timeout_s)"
@@ -95,8 +94,8 @@ def _on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _start_here(options: dict[str, Any]) -> Any:
-    """Start a cluster on this machine, and return what `ray.init` returns.
+def _start_here(options: dict[str, Any]) -> None:
+    """Start a cluster on this machine.
 
     Ray gives its first node 30 s, which are too few on a busy machine. It is tried again until the caller's time limit.
     """
@@ -104,7 +103,8 @@ def _start_here(options: dict[str, Any]) -> Any:
         before = _children()
         try:
             with _on_loopback():
-                return ray.init(**options)
+                ray.init(**options)
+            return
         except BaseException as error:
             for child in _children() - before:  # Ray leaves them running
                 with suppress(ProcessLookupError):
@@ -120,8 +120,8 @@ def _children() -> set[int]:
 
 
 def _bypass_proxies() -> None:
-    """Except this machine from the proxies of the environment. The processes of the run inherit it: Ray Train asks
-    Ray's API server by HTTP, and environments may ask servers beside them."""
+    """Except this machine from the proxies of the environment. The processes of the run inherit it, because
+    environments may ask servers beside them."""
     own = ("localhost", "127.0.0.1", "::1", ray.util.get_node_ip_address())
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     names = [name.strip() for name in given.split(",") if name.strip()]

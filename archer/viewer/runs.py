@@ -22,7 +22,7 @@ _DEPTH = 3
 _RECENT_S = 90.0
 _MARKS = ("config.yaml", "metrics.jsonl")
 _READ = (*_MARKS, "summary.json")
-_INSIDE = {"checkpoints", "best", "replay", "model", "clone", "history", "ray_train"}
+_INSIDE = {"checkpoints", "best", "replay", "model", "clone", "history"}
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
-from ray.train import TrainingFailedError
-from ray.train.v2._internal.exceptions import (
-    UserExceptionWithTraceback,
-    WorkerGroupStartupFailedError,
-    WorkerHealthCheckFailedError,
-)
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 from rich.console import Console
 
 from actors.errors import PoolUnreachable, WorkersLostError
@@ -26,6 +17,7 @@ from archer.driver import learner_job
 from archer.driver.journal import Journal
 from archer.driver.learner_job import Failure, failure_of, train
 from archer.driver.progress import Progress
+from archer.driver.rank_actors import SilentRankError
 from archer.driver.run_folder import RunFolder
 from archer.errors import RunError
 from archer.results.summary import summarise
@@ -36,52 +28,41 @@ from learner.train_args import TrainArgs
 GLOO = RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:41033")
 
 
-def dead() -> Exception:
-    return WorkerHealthCheckFailedError("A worker health check failed.", failure=ray.exceptions.ActorDiedError())
-
-
 def raised(error: Exception) -> Exception:
-    return UserExceptionWithTraceback(error, "Traceback ...")
+    """Return what a call of an actor raises in the driver if the method raises `error`."""
+    return RayTaskError("run", "Traceback ...", error).as_instanceof_cause()
 
 
 def lost_pool() -> Exception:
     """Return an error of ours that the death of another actor caused: ranks that restart would meet it again."""
     error = WorkersLostError("the pool has ended")
-    error.__cause__ = ray.exceptions.ActorDiedError()
+    error.__cause__ = ActorDiedError()
     return error
 
 
-def of(**failures: Exception) -> TrainingFailedError:
-    return WorkerGroupError("...", {int(name.removeprefix("rank")): error for name, error in failures.items()})
-
-
 @pytest.mark.parametrize(
-    ("failure", "message", "is_death"),
+    ("failures", "message", "is_death"),
     [
-        (of(rank1=dead()), "learner rank 1 died", True),
-        (of(rank0=raised(GLOO), rank1=dead()), "learner rank 1 died", True),
-        (of(rank0=dead(), rank1=dead()), "learner ranks 0, 1 died", True),
-        (of(rank0=raised(GLOO)), f"learner rank 0 lost another rank: RuntimeError: {GLOO}", True),
+        ({1: ActorDiedError()}, "learner rank 1 died", True),
+        ({0: raised(GLOO), 1: ActorDiedError()}, "learner rank 1 died", True),
+        ({1: ActorDiedError(), 0: ActorDiedError()}, "learner ranks 0, 1 died", True),
+        ({0: raised(GLOO)}, f"learner rank 0 lost another rank: RuntimeError: {GLOO}", True),
         (
-            of(rank1=raised(ray.exceptions.OutOfMemoryError("..."))),
+            {1: OutOfMemoryError("...")},
             "learner rank 1 died, because the machine ran out of memory",
             True,
         ),
-        (of(rank0=raised(GLOO), rank1=raised(NonFiniteLossError("loss"))), "learner rank 1 failed: loss", False),
-        (
-            ControllerError(WorkerGroupStartupFailedError("At least one of the worker actors failed to initialize.")),
-            "a learner rank died while it started",
-            True,
-        ),
-        (of(rank0=raised(PoolUnreachable("it broke"))), "learner rank 0 lost the pool: it broke", True),
-        (of(rank0=raised(lost_pool())), "learner rank 0 failed: the pool has ended", False),
-        (of(rank0=raised(ValueError("odd"))), "learner rank 0 failed: ValueError: odd", False),
+        ({1: SilentRankError("learner rank 1 has not answered")}, "learner rank 1 has not answered", True),
+        ({0: raised(GLOO), 1: raised(NonFiniteLossError("loss"))}, "learner rank 1 failed: loss", False),
+        ({0: raised(PoolUnreachable("it broke"))}, "learner rank 0 lost the pool: it broke", True),
+        ({0: raised(lost_pool())}, "learner rank 0 failed: the pool has ended", False),
+        ({0: raised(ValueError("odd"))}, "learner rank 0 failed: ValueError: odd", False),
     ],
 )
 def test_a_death_is_told_apart_from_an_error_that_would_come_again(
-    failure: TrainingFailedError, message: str, is_death: bool
+    failures: dict[int, BaseException], message: str, is_death: bool
 ) -> None:
-    found = failure_of(failure)
+    found = failure_of(failures)
     assert (found.message, found.is_death) == (message, is_death)
 
 
@@ -98,11 +79,11 @@ def attempts(monkeypatch: pytest.MonkeyPatch, *outcomes: Failure | None) -> list
     made: list[TrainArgs] = []
     left = list(outcomes)
 
-    def fit_once(config: Any, args: TrainArgs, *_: Any) -> Failure | None:
+    def run_once(config: Any, args: TrainArgs, *_: Any) -> Failure | None:
         made.append(args)
         return left.pop(0)
 
-    monkeypatch.setattr(learner_job, "_fit_once", fit_once)
+    monkeypatch.setattr(learner_job, "_run_once", run_once)
     return made
 
 
@@ -128,7 +109,7 @@ def test_ranks_restart_from_the_newest_checkpoint(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(board, "publish", publish)
     config, args = arguments(tmp_path, board)
-    train(config, args, None, "")  # type: ignore[arg-type]
+    train(config, args, None)  # type: ignore[arg-type]
     newest = tmp_path / "checkpoints" / "cycle-00003"
     assert [(a.restarts, a.resume, a.model) for a in made] == [
         (0, None, "start"),
@@ -139,34 +120,31 @@ def test_ranks_restart_from_the_newest_checkpoint(tmp_path: Path, monkeypatch: p
     assert board.events == [{**reason, "cycle": 0, "restarts": 1}, {**reason, "cycle": 3, "restarts": 2}]
 
 
+def test_a_rank_that_dies_while_it_starts_is_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_ranks(*_: Any) -> Any:
+        raise ActorDiedError
+
+    monkeypatch.setattr(learner_job, "run_ranks", run_ranks)
+    config, args = arguments(tmp_path, Board(), restarts=1)
+    with pytest.raises(RunError, match=r"a learner rank died while it started; .* \(restarted 1 times"):
+        train(config, args, None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("limit", [0, 2])
 def test_the_next_death_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     made = attempts(monkeypatch, *[DEATH] * 9)
     config, args = arguments(tmp_path, Board(), restarts=limit)
     with pytest.raises(RunError, match=rf"learner rank 1 died \(restarted {limit} times.*full traceback: .*error.log"):
-        train(config, args, None, "")  # type: ignore[arg-type]
+        train(config, args, None)  # type: ignore[arg-type]
     assert len(made) == limit + 1
     assert (tmp_path / "error.log").read_text() == "the traceback"
-
-
-def test_a_full_disk_under_the_traceback_does_not_hide_the_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, text: str) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    monkeypatch.setattr(learner_job, "write_atomic", full)
-    attempts(monkeypatch, Failure("learner rank 0 failed: the critic diverges", "the traceback"))
-    config, args = arguments(tmp_path, Board())
-    with pytest.raises(RunError, match=r"^learner rank 0 failed: the critic diverges$"):
-        train(config, args, None, "")  # type: ignore[arg-type]
 
 
 def test_an_error_of_a_rank_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = attempts(monkeypatch, Failure("learner rank 0 failed: loss", ""), None)
     config, args = arguments(tmp_path, Board())
     with pytest.raises(RunError, match=r"learner rank 0 failed: loss \(full traceback"):
-        train(config, args, None, "")  # type: ignore[arg-type]
+        train(config, args, None)  # type: ignore[arg-type]
     assert len(made) == 1
 
 

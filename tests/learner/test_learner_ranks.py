@@ -1,4 +1,4 @@
-"""Losses over twenty steps and the critic's figures are equal on one or two ranks, at ZeRO 0, 2 and 3, packed, resumed.
+"""Losses over twelve steps and the critic's figures are equal on one or two ranks, at ZeRO 0, 2 and 3, packed, resumed.
 
 The metrics of a step contain its losses, gradient norms and moments of its data. A step that differs shows in its own
 metrics, and different weights show in the metrics of the next step.
@@ -19,7 +19,7 @@ from learner_cases import change, run_ranks, some_fresh
 from buffer.episodes.schema import Episode
 from learner.passes.rows import Row
 
-STEPS = 20
+STEPS = 12
 CASES: list[tuple[str, dict[str, Any], int]] = [
     # Algorithm, settings, and steps per cycle.
     ("archer", {}, 4),

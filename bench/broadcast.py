@@ -94,12 +94,9 @@ class TimedClient:
         self._marks["staging"] = time.perf_counter()
         return self._inner.stage_weights(updates)
 
-    def start_weight_update(self) -> None:
+    def install_weights(self, updates: list[dict[str, Any]]) -> None:
         self._marks["paused"] = time.perf_counter()
-        self._inner.start_weight_update()
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._inner.finish_weight_update(weight_version)
+        self._inner.install_weights(updates)
         self._marks["resumed"] = time.perf_counter()
 
     def __getattr__(self, name: str) -> Any:

@@ -157,13 +157,15 @@ class RolloutPool:
 
         Return the incarnations that died or did not answer in time, with the reasons. Raises WeightTransferError.
         """
-        if method == "start_weight_update":
+        if method in ("start_weight_update", "install_weights"):
             self._updating.update(incarnations)
+        if method == "install_weights":
+            self._sent = max(self._sent, *(version for _, version in arguments))
         elif method == "finish_weight_update":
             self._sent = max(self._sent, *arguments)
         calls = {name: [method, *arguments[i : i + 1]] for i, name in enumerate(incarnations)}
         lost = await self._call_engines(calls, "update_engine", method, timeout_s)
-        if method == "finish_weight_update":
+        if method in ("finish_weight_update", "install_weights"):
             self._updating.difference_update(incarnations)
         return lost
 

@@ -23,7 +23,7 @@ class SyncClient:
 
     incarnations: names of the engines that are left; a name changes when its worker is restarted.
     nodes: Ray's id of the node of each engine.
-    version: policy version of the weights; set it before `finish_weight_update`.
+    version: policy version of the weights; set it before `install_weights` and `finish_weight_update`.
     """
 
     died_error: ClassVar = EngineDied
@@ -72,6 +72,11 @@ class SyncClient:
         arguments = [updates] * len(self.incarnations)
         call = self._pool.update_engines.remote(self.incarnations, "stage_weights", arguments, self.timeout_s)
         return lambda: self._drop(self._get(call, 2 * self.timeout_s))
+
+    def install_weights(self, updates: list[dict[str, Any]]) -> None:
+        """Let the engines take the updates as `version` in one pause, and resume requests."""
+        self._all("install_weights", [(updates, self.version)] * len(self.incarnations))
+        self._get(self._pool.weights_arrived.remote(self.incarnations, self.version), self.timeout_s)
 
     def start_weight_update(self) -> None:
         self._all("start_weight_update")

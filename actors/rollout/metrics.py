@@ -20,6 +20,7 @@ _UPDATE_PARTS = {
     "init_weight_transfer_engine": "connect",
     "fetch_weights": "fetch",
     "stage_weights": "load",
+    "install_weights": "install",
     "start_weight_update": "pause",
     "update_weights": "receive",
     "finish_weight_update": "resume",
@@ -103,7 +104,8 @@ class WorkerMetrics:
         )
         self.update_seconds = Histogram(
             "weight_update_seconds",
-            "Time of the engine in the parts of a broadcast: connect, fetch, load, pause, receive, resume.",
+            "Time of the engine in the parts of a broadcast: connect, fetch, load, install; over NCCL and IPC pause, "
+            "receive, resume.",
             ["part"],
             buckets=SLOW_S,
             **common,

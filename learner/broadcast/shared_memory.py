@@ -77,6 +77,9 @@ class HostsClient(VLLMWeightSyncClient, Protocol):
     def stage_weights(self, updates: list[dict[str, Any]]) -> Callable[[], None]:
         """Let the engines load the updates that follow while they generate. Returns what waits until they have."""
 
+    def install_weights(self, updates: list[dict[str, Any]]) -> None:
+        """Let the engines take the updates in one pause, as the version that the client has."""
+
     def fetch_weights(self, offer: Offer, engines: Sequence[str]) -> None:
         """Let the hosts of `engines` copy the memories of an offer. Return when all have; drop those that cannot."""
 
@@ -149,10 +152,7 @@ class SharedMemorySender:
         wait = self.client.stage_weights(updates)
         self.meanwhile()
         wait()
-        self.client.start_weight_update()
-        for update in updates:
-            self.client.update_weights(update)
-        self.client.finish_weight_update()
+        self.client.install_weights(updates)
 
     def shutdown(self) -> None:
         """Free the shared memory."""

@@ -111,6 +111,7 @@ def test_a_learner_that_died_leaves_what_another_continues_from(killed: list[str
         await pool.report(5, 20.0)
         for method, arguments in (("start_weight_update", []), ("finish_weight_update", [1, 1])):
             await pool.update_engines(both, method, arguments, 20.0)
+        await pool.update_engines(both, "install_weights", [([], 1), ([], 1)], 20.0)
         whole = await pool.recover()  # the learner died before the pool learnt of the new version
         assert killed == []
         await pool.update_engines(["worker-1.0"], "start_weight_update", [], 20.0)

@@ -48,6 +48,12 @@ class OneEngine:
     def fetch_weights(self, offer, engines):
         self.served.run(self.served.engine.fetch_weights(offer, self.timeout_s))
 
+    def install_weights(self, updates):
+        self.start_weight_update()
+        for update in updates:
+            self.update_weights(update)
+        self.finish_weight_update()
+
     def stage_weights(self, updates):
         staging = self.served.submit(self.served.engine.stage_weights(updates))
         return lambda: staging.result(60)

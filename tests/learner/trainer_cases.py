@@ -54,6 +54,12 @@ class Rollouts:
     def init_weight_transfer_engine(self, info: dict[str, Any]) -> None:
         pass
 
+    def install_weights(self, updates: list[dict[str, Any]]) -> None:
+        self.start_weight_update()
+        for update in updates:
+            self.update_weights(update)
+        self.finish_weight_update()
+
     def stage_weights(self, updates: list[dict[str, Any]]) -> Any:
         return lambda: None
 

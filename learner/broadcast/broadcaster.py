@@ -12,11 +12,12 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 import ray.util
@@ -29,6 +30,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
 from buffer.config import FlightTls
+from learner.broadcast.pending import PendingProof
 from learner.broadcast.policy_source import PolicySource
 from learner.broadcast.proof import compare
 from learner.broadcast.shared_memory import HostsClient, SharedMemorySender
@@ -56,14 +58,6 @@ class SyncClient(HostsClient, Protocol):
 
     @property
     def ranks(self) -> int: ...
-
-
-class _Pending(NamedTuple):
-    """A proof that has begun: of which version, what the learner expects, and on rank 0 the outcome and its seconds."""
-
-    version: int
-    expected: np.ndarray
-    answer: Future[tuple[float | str, float]] | None
 
 
 @dataclass
@@ -100,7 +94,7 @@ class Broadcaster:
     _transfer: TrainerWeightTransferEngine | SharedMemorySender | None = None
     _engines: tuple[str, ...] = ()
     _stream: WeightStream = field(init=False)
-    _pending: _Pending | None = None
+    _pending: PendingProof | None = None
 
     def __post_init__(self) -> None:
         self._stream = WeightStream(self.tls)
@@ -143,7 +137,8 @@ class Broadcaster:
         while self._pending is not None:
             pending, self._pending = self._pending, None
             with self._part("wait"):
-                outcome = self._share(self._outcome(pending))
+                outcome = self._share(pending.outcome())
+            self.parts["prove"] = self.parts.get("prove", 0.0) + pending.seconds
             if isinstance(outcome, float):
                 self._previous = pending.expected
                 return outcome
@@ -181,33 +176,14 @@ class Broadcaster:
             if lost is None:
                 expected = self._expected
                 assert expected is not None
-                self._pending = _Pending(version, expected, None if client is None else self._begin(version, expected))
+                compare = None if client is None else partial(self._compare, version, expected)
+                self._pending = PendingProof(version, expected, compare)
                 return
             reason = lost
         raise WaitTimeoutError(
             f"no engine took the broadcast of policy version {version}, {ATTEMPTS} times in a row; the last time: "
             f"{reason}. See the workers' logs in the Ray session folder"
         )
-
-    def _begin(self, version: int, expected: np.ndarray) -> Future[tuple[float | str, float]]:
-        """Probe the engines in a thread, because the call waits for their answers. Called on rank 0."""
-
-        def answer() -> tuple[float | str, float]:
-            started = time.monotonic()
-            return self._compare(version, expected), time.monotonic() - started
-
-        thread = ThreadPoolExecutor(1, thread_name_prefix="proof")
-        future = thread.submit(answer)
-        thread.shutdown(wait=False)
-        return future
-
-    def _outcome(self, pending: _Pending) -> float | str:
-        """Return the largest gap of a proof, or the reason if no engine was left to answer. 0 beside rank 0."""
-        if pending.answer is None:
-            return 0.0
-        outcome, seconds = pending.answer.result()  # the probe has its own timeout, which names who is missing
-        self.parts["prove"] = self.parts.get("prove", 0.0) + seconds
-        return outcome
 
     def close(self) -> None:
         """Free the connections and memory that stay open between broadcasts."""
@@ -254,6 +230,7 @@ class Broadcaster:
             self._transmit(client)
         except died as error:
             self.source.drain()
+            self._expect()  # as the other ranks do, which may gather weights for it
             if isinstance(self._transfer, SharedMemorySender):
                 self._transfer.shutdown()  # another kind would wait for the engines that died
             self._transfer = None

@@ -73,22 +73,25 @@ class OneEngine:
 
 
 class Busy(OneEngine):
-    """A client with requests in flight that have generated tokens when an update begins."""
+    """A client with requests in flight while the engine loads weights, which have generated tokens when it pauses."""
 
     def __init__(self, served, prompt):
         super().__init__(served)
         self.prompt = prompt
 
-    def start_weight_update(self):
+    def stage_weights(self, updates):
         def ask(n, max_tokens):
             sampling = SamplingConfig(temperature=TEMPERATURE, max_tokens=max_tokens)
             return self.served.submit(self.served.engine.generate(self.prompt, n, sampling))
 
         self.running = ask(32, 250)
         # The engine steps all requests together, so the earlier ones have generated at least as many tokens.
-        short = ask(32, 2)
+        self.short = ask(32, 2)
+        return super().stage_weights(updates)
+
+    def start_weight_update(self):
         try:
-            short.result(60)
+            self.short.result(60)
         except TimeoutError:
             raise TimeoutError("the engine did not write two tokens within 60 s") from None
         super().start_weight_update()

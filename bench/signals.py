@@ -46,26 +46,31 @@ def main() -> None:
     """Run the program; its status is 1 if an end or a resume is unsound."""
     options = parser(__doc__)
     options.add_argument("--signals", type=int, help="runs that get a signal; 10, and 3 with --quick")
+    options.add_argument("--inline", action="store_true", help="runs of one process; the JSON is signals-inline.json")
     options.add_argument("--folder", type=Path, help="folder for the runs, by default a temporary one")
     arguments = options.parse_args()
     count = arguments.signals or (3 if arguments.quick else 10)
     with tempfile.TemporaryDirectory(prefix="archer-signals-") as temporary:
         folder = (arguments.folder or Path(temporary)).absolute()
-        stages = undisturbed(make_driver(folder / "calm", arguments.seed))
+        stages = undisturbed(make_driver(folder / "calm", arguments.seed, inline=arguments.inline))
         say(f"{len(stages)} stages, {sum(stage.seconds for stage in stages):.0f} s")
         rows = []
         for index, (stage, part) in enumerate(moments(stages, count, random.Random(arguments.seed)), start=1):
-            rows.append(signalled(make_driver(folder / f"run-{index}", arguments.seed), stage, part))
+            driver = make_driver(folder / f"run-{index}", arguments.seed, inline=arguments.inline)
+            rows.append(signalled(driver, stage, part))
             say(json.dumps(rows[-1]))
     columns = ("after", "at_s", "status", "end_s", "resumed", "cycles", "sound")
     print_table("SIGTERM", {name: name for name in columns}, [{**row, "sound": str(row["sound"])} for row in rows])
     sound = sum(row["sound"] for row in rows)
-    path = report("signals", arguments, rows, compact=True, sound=sound, of=len(rows), seed=arguments.seed)
+    variant = "-inline" if arguments.inline else ""
+    path = report(
+        "signals", arguments, rows, variant=variant, compact=True, sound=sound, of=len(rows), seed=arguments.seed
+    )
     say(f"{sound} of {len(rows)} sound; wrote {path}")
     sys.exit(0 if sound == len(rows) else 1)
 
 
-def make_driver(folder: Path, seed: int) -> Driver:
+def make_driver(folder: Path, seed: int, *, inline: bool = False) -> Driver:
     """Return the driver of a small run in `folder`, not started."""
     folder.mkdir(parents=True, exist_ok=True)
     learner, rollout = dict(CONFIG["learner"]), dict(CONFIG["rollout"])
@@ -73,6 +78,8 @@ def make_driver(folder: Path, seed: int) -> Driver:
     rollout |= {"workers": 1, "env_failure_limit": 3}
     tree = {**CONFIG, "name": "signals", "runs_dir": str(folder), "cycles": CYCLES, "seed": seed}
     tree |= {"learner": learner, "rollout": rollout, "replay": {"shards": 1}, "evaluation": {"episodes": 16}}
+    if inline:
+        tree["mode"] = "inline"
     config = folder / "signals.yaml"
     config.write_text(yaml.safe_dump(tree))
     return Driver(config, folder / "signals", folder / "log")

@@ -59,7 +59,7 @@ CONFIG: dict[str, Any] = {
         "ranks": 2,
         "cpus_per_rank": 0.5,
         "restarts": 100_000,
-        "clone": {"steps": 60, "batch": 16, "lr": 3e-3},
+        "clone": {"steps": 40, "batch": 16, "lr": 3e-3},
         "critic": {
             "backbone": "policy",
             "value": "fresh",
@@ -72,7 +72,7 @@ CONFIG: dict[str, Any] = {
         },
         "actor": {"unit": "episode", "batch": 16, "steps_per_cycle": 2, "lr": 1e-5, "fresh_per_state": 4},
     },
-    "evaluation": {"episodes": 128},
+    "evaluation": {"episodes": 64},
     "cluster": {"start_timeout_s": 600},
 }
 """The actor's rate is small: the return of a disturbed run, which repeats cycles, stays comparable."""

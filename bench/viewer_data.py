@@ -20,7 +20,7 @@ import yaml
 
 from buffer.episodes.schema import Episode, episodes_to_batch
 from learner.history.episodes import EPISODE_TABLE
-from learner.history.folder import EPISODES, VALUES, HistoryFolder
+from learner.history.folder import EPISODES, NEWEST, VALUES, HistoryFolder
 from learner.history.values import VALUE_TABLE
 
 WORDS = ("apple", "violin", "glacier", "lantern", "otter", "compass", "teapot", "meadow", "rocket", "pillow")
@@ -74,6 +74,11 @@ def write_run(root: Path, made: MadeRun, *, finished: bool = True) -> Path:
             rows.append(_evaluate(folder, made, rng, cycle, f"cycle-{cycle}"))
     if finished:
         rows.append(_evaluate(folder, made, rng, made.cycles, "final"))
+        if made.algorithm == "archer":  # the others have no utterance critic
+            seen = _values(rng, played, made.cycles)
+            no_target = pa.nulls(len(seen), pa.float32())
+            at = seen.schema.get_field_index("target")
+            folder.write(NEWEST, made.cycles, "rank-0", seen.set_column(at, seen.schema.field(at), no_target))
         summary = {"name": made.name, "env": "twenty_questions", "cycles": made.cycles, "notes": []}
         (path / "summary.json").write_text(json.dumps(summary))
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -74,6 +74,14 @@ def _open(page: Any, row: dict[str, Any]) -> None:
     page.wait_for_selector(".turn")
 
 
+def test_a_turn_shows_its_values_as_they_were_used_and_as_the_newest_critic_sees_them(page: Any) -> None:
+    rows = _episodes(page, run="alpha", stage="training", limit="200")
+    _open(page, next(one for one in rows if one["cycle"] == 4))
+    shown = page.locator(".turn .useds").first.inner_text()
+    assert "used, cycle 4" in shown
+    assert "now, cycle 4" in shown
+
+
 def test_runs_are_listed_with_their_curves_and_open_by_keyboard(page: Any) -> None:
     page.goto("/")
     page.wait_for_selector("table.wide tbody tr")

@@ -103,7 +103,7 @@ def test_an_episode_has_its_turns_tokens_values_and_siblings(root: Path, page: T
         assert turn["after"] == [episode["messages"][2 + 2 * turn["turn"]]]
         assert turn["stop"] == "stop token"
     assert shown["turns"][0]["values"][0]["q"] == pytest.approx(used["q"])
-    assert shown["turns"][0]["newest"] is None, "these runs have not ended"
+    assert shown["turns"][0]["newest"] is None, "the critic has valued the last cycle again"
     assert shown["return"] == sum(episode["reward"])
     final = next(e for e in _all(root) if e["evaluation"] == "final" and e["run"] == "alpha")
     shown = page.get("/api/episode", params={name: final[name] for name in ("run", "file", "row")}).json()

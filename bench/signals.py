@@ -93,7 +93,7 @@ def undisturbed(driver: Driver) -> list[Stage]:
     try:
         while driver.ended() is None:
             new = marks(driver)[len(times) - 1 :]
-            times += [(line, time.monotonic() - begun) for line in new]
+            times += [(line.replace(str(driver.folder), "RUN"), time.monotonic() - begun) for line in new]
             time.sleep(_POLL_S)
     finally:
         driver.end()

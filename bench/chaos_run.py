@@ -98,7 +98,8 @@ class Driver:
             seconds = round(time.monotonic() - self._started, 1)
             last = next((line for line in reversed(said) if line.startswith("archer:")), said[-1] if said else "")
             crash = any("Traceback (most recent call last)" in line for line in said)
-            self.ends.append({"status": status, "seconds": seconds, "said": last[:400], "traceback": crash})
+            last = last.replace(str(self.folder), "RUN")[:400]
+            self.ends.append({"status": status, "seconds": seconds, "said": last, "traceback": crash})
         return status
 
     def said(self) -> list[str]:

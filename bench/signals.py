@@ -155,7 +155,7 @@ def signalled(driver: Driver, stage: Stage, part: float) -> dict[str, Any]:
         "at_s": at,
         "status": status,
         "end_s": ended,
-        "said": end["said"].replace(str(driver.folder), "RUN"),
+        "said": end["said"],
         "left": left,
         "resumed": resumed["status"],
         "cycles": len(counted),

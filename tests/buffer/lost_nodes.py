@@ -33,7 +33,10 @@ class Machines:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": QUICK, **SMALL})
+        self.cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK, **SMALL},
+        )
         self.nodes = {}
         ray.init(address=self.cluster.address, log_to_driver=False)
 

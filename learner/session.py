@@ -151,10 +151,12 @@ class Session:
         self._send()
 
     def settle(self) -> None:
-        """Wait until the last broadcast is proved. Called on every rank.
+        """Wait until the last broadcast, if there was one, is proved. Called on every rank.
 
         Raises BroadcastProofError if it is not, and records that what was played since is unproved.
         """
+        if self._broadcaster is None:
+            return
         started = time.monotonic()
         try:
             gap = self.broadcaster.settle()

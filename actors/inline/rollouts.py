@@ -158,9 +158,12 @@ class InlineRollouts:
         raise ActorError("an inline run is one process, and its learner does not restart within it")
 
     def shutdown(self) -> None:
-        """Close the environments."""
-        self._runner.run(self._player.close())
-        self._runner.close()
+        """End the episodes that an interrupt left unfinished, and close the environments."""
+        try:
+            self._runner.run(_end_others())
+            self._runner.run(self._player.close())
+        finally:
+            self._runner.close()
 
     async def _collect(
         self, seeds: Sequence[int], group: int, greedy: bool, played: list[Episode], keep_every: int
@@ -189,3 +192,14 @@ class InlineRollouts:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
         return results
+
+
+async def _end_others() -> None:
+    """Cancel the other tasks of this loop, those included that they start while they end.
+
+    Otherwise they would play on while the environments close, and asyncio would print what becomes of them.
+    """
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

@@ -1,6 +1,7 @@
 """The sampler of inline runs: its distribution in closed form, its caches, and the episodes that it plays."""
 
 import asyncio
+import gc
 import itertools
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -378,6 +379,33 @@ def test_failing_environments_and_slow_ones_are_named(folder):
         rollouts.request([STATE], 0)
     with pytest.raises(ActorError, match="mode=async"):
         rollouts.start(first_seed=0, episodes_per_version=1, max_staleness=1)
+
+
+def test_an_interrupt_leaves_no_task_behind(folder, monkeypatch, caplog):
+    rollouts = rollouts_of(folder)
+    seats, take = itertools.count(), rollouts._engine.seat
+
+    def interrupted():
+        if next(seats) == 5:
+            raise KeyboardInterrupt  # as the handler of a signal does, in whatever task runs
+        return take()
+
+    monkeypatch.setattr(rollouts._engine, "seat", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rollouts.collect(20, first_seed=0, store=False)
+    loop = rollouts._runner.get_loop()
+    assert asyncio.all_tasks(loop), "else the test shows nothing"
+
+    async def close():
+        raise OSError("an environment does not close")
+
+    monkeypatch.setattr(rollouts._player, "close", close)
+    with pytest.raises(OSError, match="does not close"):
+        rollouts.shutdown()
+    assert not asyncio.all_tasks(loop)
+    assert loop.is_closed()
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @pytest.mark.parametrize("name", ["Mistral", "Gemma 2", "Granite", "Mamba", "Qwen3-Next"])

@@ -81,6 +81,7 @@ READS_THE_CLOCK = {
     "archer/driver/inline.py",
     "archer/driver/progress.py",
     "archer/trackers/mlflow_run.py",
+    "archer/trackers/tensorboard.py",
     "archer/viewer/runs.py",
     "archer/viewer/top.py",
 }

@@ -17,6 +17,7 @@ from archer.trackers import base, feed, isolated
 from archer.trackers.base import Moment, require_installed
 from archer.trackers.feed import TrackerFeed
 from archer.trackers.isolated import IsolatedTracker
+from archer.trackers.tensorboard import TensorBoardTracker
 
 _PLAYED = {
     "kind": "evaluation",
@@ -99,6 +100,18 @@ class Broken:
 
     def settings(self, text: str) -> None:
         raise OSError("disk full")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_raises_in_the_call_and_starts_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    tracker = TensorBoardTracker(tmp_path, Moment(0, 0))
+    assert threading.active_count() == before
+    records = tracker._by_cycle._file._py_recordio_writer
+    records._writer.close()
+    records._writer = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left"):
+        tracker.scalars({"return": 1.0}, Moment(1, 8))
 
 
 @pytest.mark.parametrize(

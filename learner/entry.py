@@ -40,7 +40,7 @@ def open_store(host: str, ranks: int, timeout_s: float) -> tuple[Meeting, TCPSto
     with quick_imports():
         from torch.distributed import TCPStore
 
-    listener = socket.create_server((host, 0))
+    listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = listener.getsockname()[1]
     store = TCPStore(
         host,

@@ -62,7 +62,7 @@ class IsolatedTracker:
             while (call := self._calls.get()) is not None and not self._failed.is_set():
                 call(tracker)
             tracker.close()
-        except Exception as error:
+        except Exception as error:  # a tracker's package may raise anything, which must not end the run
             log.info("tracker %s failed", self._name, exc_info=True)
             self._stop(f"{type(error).__name__}: {error}")
 

@@ -54,7 +54,7 @@ class MemoryServer(TokenServer):
         self._memories: Mapping[str, memoryview] = {}
         self._token = secrets.token_urlsafe(24)
         self._turn = 0
-        self._name, self._host, self._trust = name, host, trust
+        self._name, self._trust = name, trust
         super().__init__(token=self._token, host=host, identity=identity)
 
     def withdraw(self) -> None:
@@ -65,9 +65,8 @@ class MemoryServer(TokenServer):
     def offer(self, memories: Mapping[str, memoryview]) -> Offer:
         """Offer memories by name until the next `withdraw`."""
         self._memories = memories
-        host = f"[{self._host}]" if ":" in self._host else self._host
         sizes = {name: memory.nbytes for name, memory in memories.items()}
-        return Offer(self._name, f"{host}:{self.port}", self._token, self._trust, self._turn, sizes)
+        return Offer(self._name, self.address, self._token, self._trust, self._turn, sizes)
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.RecordBatchStream:
         """Send a range of a memory."""

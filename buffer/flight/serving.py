@@ -47,14 +47,19 @@ class TokenServer(flight.FlightServerBase):
 
     def __init__(self, *, token: str, host: str = LOOPBACK, port: int = 0, identity: Identity | None = None) -> None:
         """`identity` is what the server shows by TLS; without it there is no TLS."""
-        host = f"[{host}]" if ":" in host else host
+        self._shown_host = f"[{host}]" if ":" in host else host
         super().__init__(
-            f"grpc+{'tcp' if identity is None else 'tls'}://{host}:{port}",
+            f"grpc+{'tcp' if identity is None else 'tls'}://{self._shown_host}:{port}",
             middleware={"token": TokenCheck(token)},
             tls_certificates=None if identity is None else [(identity.certificate, identity.key)],
         )
         self._thread = threading.Thread(target=self.serve, name="flight", daemon=True)
         self._thread.start()
+
+    @property
+    def address(self) -> str:
+        """The "host:port" at which it listens."""
+        return f"{self._shown_host}:{self.port}"
 
     def shutdown(self) -> None:
         """Stop serving, and return when the server's thread has ended.

@@ -248,12 +248,11 @@ class Broadcaster:
                     self._transfer.meanwhile = self._expect
                 self._transfer.send_weights()
 
-        if self.backend in ("nccl", "ipc"):
-            self._expect()  # these engines pause before the transfer
         if self.backend not in ("nccl", "ipc"):
             # Each call of the client has its own timeout.
             send()
             return
+        self._expect()  # these engines pause before the transfer
         # If a peer dies inside an NCCL call, this side blocks in it, so the call runs in a thread with a time limit.
         device = torch.cuda.current_device()
         thread = ThreadPoolExecutor(

@@ -57,7 +57,8 @@ def test_concurrent_items_share_calls_and_a_failed_call_fails_its_items_only() -
 
 def test_importing_the_front_door_imports_no_framework() -> None:
     code = (
-        "import sys, actors; assert not {'vllm', 'ray', 'torch'} & set(sys.modules); "
-        "assert actors.PoolClient.__module__ == 'actors.pool.client'"
+        "import sys, actors; print(sorted({'vllm', 'ray', 'torch'} & set(sys.modules))); "
+        "print(actors.PoolClient.__module__)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    printed = subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True, text=True)
+    assert printed.stdout.splitlines() == ["[]", "actors.pool.client"]

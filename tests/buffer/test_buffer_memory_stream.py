@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.flight as flight
 import pytest
 from certificates import Authority
+from relay import Relay
 
 from buffer.errors import ReplayError, ReplayTimeout
 from buffer.flight import memory_stream
@@ -26,31 +27,21 @@ CONTENT = np.random.default_rng(0).bytes(SIZE)
 A = {"a": memoryview(CONTENT)}
 
 
-class Wire:
-    """A connection to `port` that passes `limit` bytes of the server, and is then cut or passes nothing more.
+class Wire(Relay):
+    """A connection to `target` that passes `limit` bytes of the server, and is then cut or passes nothing more.
 
     With `mended`, the connections after the first one pass everything.
     """
 
-    def __init__(self, port: int, limit: int, *, cut: bool, mended: bool = False) -> None:
-        self._port, self._limit, self._cut, self._mended = port, limit, cut, mended
+    def __init__(self, target: str, limit: int, *, cut: bool, mended: bool = False) -> None:
+        self._limit, self._cut, self._mended = limit, cut, mended
         self.connections = 0
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(target)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._port))
-            self._open += [near, far]
-            limit = SIZE * 100 if self._mended and self.connections else self._limit
-            self.connections += 1
-            threading.Thread(target=self._pass, args=(near, far, limit), daemon=True).start()
+    def connect(self, near: socket.socket, far: socket.socket) -> None:
+        limit = SIZE * 100 if self._mended and self.connections else self._limit
+        self.connections += 1
+        threading.Thread(target=self._pass, args=(near, far, limit), daemon=True).start()
 
     def _pass(self, near: socket.socket, far: socket.socket, limit: int) -> None:
         try:
@@ -70,10 +61,6 @@ class Wire:
     def _cut_now(self, *ends: socket.socket) -> None:
         for end in ends:
             end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        for end in (self._listener, *self._open):
-            end.close()
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +100,7 @@ def test_every_byte_arrives_from_each_memory(server: MemoryServer) -> None:
 
 
 def test_a_connection_that_is_cut_and_mended_goes_on_at_the_range(server: MemoryServer) -> None:
-    wire = Wire(server.port, 100_000, cut=True, mended=True)
+    wire = Wire(server.address, 100_000, cut=True, mended=True)
     assert read(replace(server.offer(A), address=wire.address)) == CONTENT
     assert wire.connections == 2
     wire.close()
@@ -121,7 +108,7 @@ def test_a_connection_that_is_cut_and_mended_goes_on_at_the_range(server: Memory
 
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_connection_that_stays_cut_or_stalls_ends_in_time(server: MemoryServer, cut: bool) -> None:
-    wire = Wire(server.port, 30_000, cut=cut)
+    wire = Wire(server.address, 30_000, cut=cut)
     with pytest.raises(ReplayTimeout, match=r"reading bytes 0 to 65536 of 300001 waits for learner rank 0"):
         read(replace(server.offer(A), address=wire.address), 1.5)
     wire.close()

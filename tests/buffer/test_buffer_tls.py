@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from certificates import Authority
 from pydantic import ValidationError
+from relay import Relay
 from replay_cases import make_batch
 
 from buffer.client.remote import RemoteClient
@@ -82,28 +82,16 @@ def test_neither_side_falls_back_to_a_connection_without_tls(episodes: Path, aut
         sweep(address, None, timeout_s=1.0)
 
 
-@dataclass
-class Tap:
-    """Passes connections on to `target`, and keeps all bytes."""
+class Tap(Relay):
+    """Passes everything on to `target`, and keeps all bytes."""
 
-    target: str
-    heard: bytearray = field(default_factory=bytearray)
+    def __init__(self, target: str) -> None:
+        self.heard = bytearray()
+        super().__init__(target)
 
-    def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                ours, _ = self._listener.accept()
-            except OSError:
-                return
-            host, port = self.target.split(":")
-            theirs = socket.create_connection((host, int(port)))
-            for source, sink in ((ours, theirs), (theirs, ours)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+    def connect(self, near: socket.socket, far: socket.socket) -> None:
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
 
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         try:
@@ -113,9 +101,6 @@ class Tap:
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             pass
-
-    def close(self) -> None:
-        self._listener.close()
 
 
 def test_with_tls_neither_token_nor_episodes_cross_the_network_as_they_are(

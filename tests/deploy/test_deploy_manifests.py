@@ -90,7 +90,9 @@ def test_a_value_out_of_range_is_found(path: tuple[Any, ...], value: Any) -> Non
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_pods_are_valid_for_kubernetes(name: str) -> None:
     cluster = _cluster(name)
-    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert len(groups) > 2
+    for group in groups:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": group["template"]["spec"]}
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 

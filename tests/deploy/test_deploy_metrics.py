@@ -89,7 +89,7 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     token = tmp_path / "runs" / ".prometheus" / "token"
     token.parent.mkdir(parents=True)
     token.write_text("secret")
-    promtool("check", "config", folder / "prometheus.yml")
+    assert "is valid prometheus config file syntax" in promtool("check", "config", folder / "prometheus.yml")
 
 
 def metrics_in(expression: str) -> set[str]:

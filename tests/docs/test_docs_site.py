@@ -76,7 +76,8 @@ def test_links_fit_the_site() -> None:
 
 def test_links_of_a_checkout_lead_to_files() -> None:
     """Also where the site does not show them: README.md is no page of it."""
-    sources.with_links("README.md", (ROOT / "README.md").read_text(encoding="utf-8"), {"README.md": "index.md"})
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "see `LICENSE`" in sources.with_links("README.md", text, {"README.md": "index.md"})
 
 
 @pytest.mark.browser

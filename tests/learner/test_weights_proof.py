@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from actor_cases import save_model
-from trainer_cases import cycles, make_args, make_trainer
+from trainer_cases import OneEngine, cycles, make_args, make_trainer
 
 from actors.errors import StaleWorkersError
 from buffer.rollout_records import ProbeAnswer
@@ -19,46 +19,25 @@ from learner.broadcast.broadcaster import Broadcaster
 from learner.broadcast.policy_source import PolicySource
 from learner.broadcast.proof import BroadcastProofError, probe_positions
 from learner.errors import WaitTimeoutError
+from learner.train import Trainer
 
 TOKENS = np.arange(48, dtype=np.int32)
 POSITIONS = probe_positions(len(TOKENS), parameters=10**9)
 
 
-class Engine:
-    """A service of one engine that takes weights at once and answers the proof when `answer` is set."""
+class Engine(OneEngine):
+    """A service of one engine that answers the proof when `answer` is set."""
 
     stale_error = StaleWorkersError
     died_error = StaleWorkersError
-    names = ("engine",)
-    incarnations = ("engine.0",)
-    elsewhere = ()
     timeout_s = 60.0
-    version = 0
 
     def __init__(self, *, off: float = 0.0, dies: int = 0) -> None:
         self.off, self.dies = off, dies
         self.asked, self.answer, self.sends = threading.Event(), threading.Event(), 0
 
-    def sync_client(self) -> Engine:
-        return self
-
-    def init_weight_transfer_engine(self, info: dict[str, Any]) -> None: ...
-
     def install_weights(self, updates: list[dict[str, Any]]) -> None:
-        self.start_weight_update()
-        for update in updates:
-            self.update_weights(update)
-        self.finish_weight_update()
-
-    def stage_weights(self, updates: list[dict[str, Any]]) -> Any:
-        return lambda: None
-
-    def start_weight_update(self) -> None: ...
-
-    def update_weights(self, info: dict[str, Any]) -> None:
-        self.sends += 1
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None: ...
+        self.sends += len(updates)
 
     def probe(self, tokens: np.ndarray, positions: np.ndarray) -> list[ProbeAnswer]:
         self.asked.set()
@@ -127,14 +106,19 @@ def test_weights_are_sent_again_if_no_engine_is_left_to_answer() -> None:
         broadcaster.settle()
 
 
-@pytest.mark.usefixtures("one_rank")
-def test_a_failed_proof_ends_the_run_before_anything_learns_from_what_was_played(tmp_path: Path) -> None:
+@pytest.fixture
+def three_cycles(one_rank: None, tmp_path: Path) -> tuple[Trainer, Any, list[dict[str, Any]]]:
+    """Return the trainer of three cycles of REINFORCE, its rollouts, and the list of its events."""
     settings = {"micro_batch": 2, "clone": {"steps": 0}, "reinforce": {"batch": 4}}
-    arguments, events = make_args(
-        tmp_path / "run", save_model(tmp_path / "model"), "reinforce", settings, cycles=3, checkpoint_every=2
-    )
-    trainer = make_trainer(arguments)
-    rollouts: Any = arguments.rollouts
+    model = save_model(tmp_path / "model")
+    arguments, events = make_args(tmp_path / "run", model, "reinforce", settings, cycles=3, checkpoint_every=2)
+    return make_trainer(arguments), arguments.rollouts, events
+
+
+def test_a_failed_proof_ends_the_run_before_anything_learns_from_what_was_played(
+    three_cycles: tuple[Trainer, Any, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    trainer, rollouts, events = three_cycles
     probe = rollouts.probe
     # The first broadcast is sound, and the second is not.
     rollouts.probe = lambda tokens, positions: [
@@ -152,14 +136,10 @@ def test_a_failed_proof_ends_the_run_before_anything_learns_from_what_was_played
     assert not list((tmp_path / "run" / "checkpoints").glob("cycle-2*"))
 
 
-@pytest.mark.usefixtures("one_rank")
-def test_episodes_played_during_a_proof_that_fails_are_counted_and_never_trained_on(tmp_path: Path) -> None:
-    settings = {"micro_batch": 2, "clone": {"steps": 0}, "reinforce": {"batch": 4}}
-    arguments, events = make_args(
-        tmp_path / "run", save_model(tmp_path / "model"), "reinforce", settings, cycles=3, checkpoint_every=9
-    )
-    trainer = make_trainer(arguments)
-    rollouts: Any = arguments.rollouts
+def test_episodes_played_during_a_proof_that_fails_are_counted_and_never_trained_on(
+    three_cycles: tuple[Trainer, Any, list[dict[str, Any]]],
+) -> None:
+    trainer, rollouts, events = three_cycles
     rollouts.probe = lambda tokens, positions: [ProbeAnswer("engine", 1, np.full(len(positions), np.nan, np.float32))]
     with pytest.raises(BroadcastProofError, match=r"NaN.*\(4 episodes"):
         trainer.run()

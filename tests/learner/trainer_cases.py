@@ -27,13 +27,25 @@ def played(seed: int) -> Episode:
     return replace(make_row(seed, all_turns=True, turns=4).episode, seed=seed)
 
 
-class Rollouts:
+class OneEngine:
+    """The client of one engine, which takes weights at once. A subclass says what follows from `install_weights`."""
+
+    names, incarnations, elsewhere = ("engine",), ("engine.0",), ()
+    version = 0
+
+    def sync_client(self) -> Any:
+        return self
+
+    def init_weight_transfer_engine(self, info: dict[str, Any]) -> None: ...
+
+    def stage_weights(self, updates: list[dict[str, Any]]) -> Any:
+        return lambda: None
+
+
+class Rollouts(OneEngine):
     """Engines that return the same episodes for the same seeds and pass every proof."""
 
     stale_error = died_error = KeyError
-    names, incarnations = ("engine",), ("engine.0",)
-    version = 0
-    elsewhere = ()
 
     def __init__(self, replay: Memory) -> None:
         self.sent: list[str] = []
@@ -48,29 +60,9 @@ class Rollouts:
     def window(self) -> int:
         return 256
 
-    def sync_client(self) -> Rollouts:
-        return self
-
-    def init_weight_transfer_engine(self, info: dict[str, Any]) -> None:
-        pass
-
     def install_weights(self, updates: list[dict[str, Any]]) -> None:
-        self.start_weight_update()
-        for update in updates:
-            self.update_weights(update)
-        self.finish_weight_update()
-
-    def stage_weights(self, updates: list[dict[str, Any]]) -> Any:
-        return lambda: None
-
-    def start_weight_update(self) -> None:
-        pass
-
-    def update_weights(self, info: dict[str, Any]) -> None:
-        self.sent.append("base" if info.get("keep") else "adapter" if "scale" in info else "all")
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        pass
+        for info in updates:
+            self.sent.append("base" if info.get("keep") else "adapter" if "scale" in info else "all")
 
     def probe(self, tokens: np.ndarray, positions: np.ndarray) -> list[ProbeAnswer]:
         logprobs = self.session.broadcaster.logprobs_fn(tokens)[positions - 1]
